@@ -1,0 +1,178 @@
+"""Job specs: what people submit. Plain data, checked when read; no torch in here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+class Spec(BaseModel):
+    """A strict, frozen part of a spec: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseSpec(Spec):
+    """Which base, and how it computes."""
+
+    model: str = Field("lab", description="`lab`, a Hugging Face folder, or a hub id")
+    name: Name | None = Field(None, description="what requests call it; by default the folder's name")
+    targets: str = Field("all", description="`mlp`, `attention`, `all`, or a pattern over module paths")
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class RewardSpec(Spec):
+    """How answers are graded: right is +1, wrong is -1 (a Python function may give any finite number)."""
+
+    kind: Literal["exact", "contains", "regex", "choice", "python"] = "exact"
+    value: str = Field("", description="the word, the pattern, or `module:function`; empty: the row's answer")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="when the function raises: stop, or leave the sample out"
+    )
+
+
+class TaskSpec(Spec):
+    """A task: one of the lab's by name, or a JSONL file of prompts with a reward."""
+
+    lab: str | None = Field(None, description="a task of the lab base")
+    verbs: Literal["mix", "clear"] = Field("mix", description="lab only: which instruction words")
+    jsonl: str | None = Field(None, description="a file with one JSON object a line")
+    prompt_field: str = "prompt"
+    answer_field: str = "answer"
+    template: str | None = Field(None, description="format string over the row's fields; none: the chat template")
+    reward: RewardSpec = RewardSpec()
+    max_tokens: int = Field(32, ge=1)
+    stop: tuple[str, ...] = ()
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="held out for evaluation, by digest of the row")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TaskSpec:
+        if (self.lab is None) == (self.jsonl is None):
+            raise ValueError("a task needs exactly one of `lab` and `jsonl`")
+        return self
+
+
+class EngineSpec(Spec):
+    """The engine that generates."""
+
+    slots: int = Field(128, ge=1, description="answers generated at once")
+    max_length: int | None = Field(None, ge=2, description="prompt and answer, in tokens; none: the base's context")
+    z_rows: int = Field(64, ge=2, description="rows of the z table, the base's row included")
+
+
+class ResourceSpec(Spec):
+    """What one worker or actor gets."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+    torch_threads: int = Field(1, ge=1)
+
+
+class LearnerSpec(Spec):
+    """SVF by reinforcement learning."""
+
+    steps: int = Field(100, ge=1)
+    prompts_per_step: int = Field(128, ge=1, description="over all workers")
+    samples_per_prompt: int = Field(1, ge=1)
+    estimator: Literal["reinforce", "rloo"] = "reinforce"
+    lr: float = Field(0.02, gt=0)
+    kl: float = Field(0.0, ge=0, description="weight of the divergence from the base")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    temperature: float = Field(1.0, gt=0)
+    reward: Literal["task", "random"] = Field("task", description="`random` is the negative control")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _groups(self) -> LearnerSpec:
+        if self.estimator == "rloo" and self.samples_per_prompt < 2:
+            raise ValueError("estimator `rloo` needs samples_per_prompt of 2 or more")
+        return self
+
+
+class ExpertSpec(Spec):
+    """One expert to train; `learner` overrides single values of the job's learner."""
+
+    name: Name
+    task: TaskSpec
+    learner: dict[str, int | float | str] = {}
+
+
+class TrainSpec(Spec):
+    """`zfleet train`: one Ray Train run per expert."""
+
+    kind: Literal["train"] = "train"
+    base: BaseSpec = BaseSpec()
+    experts: tuple[ExpertSpec, ...] = Field(min_length=1)
+    learner: LearnerSpec = LearnerSpec()
+    engine: EngineSpec = EngineSpec()
+    num_workers: int = Field(1, ge=1, description="data-parallel workers of each expert")
+    resources: ResourceSpec = ResourceSpec()
+    concurrent_experts: int = Field(2, ge=1)
+    checkpoint_every: int = Field(20, ge=1, description="steps")
+    max_failures: int = Field(2, ge=0, description="restarts after a lost worker")
+    eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
+    storage: str = Field("runs/train", description="checkpoints; on several machines a path all of them share")
+    registry: str | None = Field(None, description="MLflow tracking URI; none: sqlite under runs/registry")
+    run: Name = Field("train", description="names the run; the same name resumes it")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSpec:
+        names = [expert.name for expert in self.experts]
+        if len(set(names)) != len(names):
+            raise ValueError(f"experts have the same name: {sorted({n for n in names if names.count(n) > 1})}")
+        if self.learner.prompts_per_step % self.num_workers:
+            raise ValueError(
+                f"prompts_per_step {self.learner.prompts_per_step} does not divide by num_workers {self.num_workers}"
+            )
+        for expert in self.experts:
+            self.learner_of(expert)
+        return self
+
+    def learner_of(self, expert: ExpertSpec) -> LearnerSpec:
+        """The learner's settings for one expert, its overrides applied."""
+        return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
+
+
+class SearchSpec(Spec):
+    """`zfleet search`: the cross-entropy method over mixture coefficients, run by Ray Tune."""
+
+    kind: Literal["search"] = "search"
+    base: BaseSpec = BaseSpec()
+    experts: tuple[str, ...] = Field(min_length=1, description="references such as `math`, `math/3`, `math@champion`")
+    task: TaskSpec
+    name: Name = Field(description="the winning mixture is registered under this name")
+    shots: int = Field(10, ge=1)
+    shots_seed: int = 0
+    seed: int = 0
+    population: int = Field(32, ge=2)
+    generations: int = Field(8, ge=1)
+    elites: float = Field(0.2, gt=0, le=1)
+    per_layer: bool = False
+    trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
+    engine: EngineSpec = EngineSpec(slots=192)
+    resources: ResourceSpec = ResourceSpec()
+    storage: str = "runs/search"
+    registry: str | None = None
+
+
+class ServeSpec(Spec):
+    """`zfleet serve`: the OpenAI-compatible service."""
+
+    kind: Literal["serve"] = "serve"
+    base: BaseSpec = BaseSpec()
+    registry: str | None = None
+    host: str = Field("127.0.0.1", description="where it listens; loopback unless told otherwise")
+    port: int = Field(8000, ge=1, le=65535)
+    alias: str = Field("champion", description="which version a bare expert name means")
+    classifier: Name = Field("kind", description="the expert that `auto` asks first")
+    labels: dict[str, Name] = Field({}, description="label of the first pass: expert of the second; else the same name")
+    dispatch_prompt: str = Field("kind? {prompt}", description="what the first pass is asked")
+    engine: EngineSpec = EngineSpec(slots=32)
+    resources: ResourceSpec = ResourceSpec()
+
+
+JobSpec = TrainSpec | SearchSpec | ServeSpec

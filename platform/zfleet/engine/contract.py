@@ -1,0 +1,194 @@
+"""The engine contract: everything that generates goes through it.
+
+Rollouts, search, evaluation, dispatch and serving all see one async interface. A request names its z
+by digest; an engine holds the base once and a table of z rows, and every row of a batch may use another
+z. ``zfleet.testing.engine_conformance`` is the contract as tests; every engine passes it.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from zfleet.errors import InvalidRequest
+from zfleet.svf.zvector import ZVector
+
+BASE_Z = "base"
+"""The digest that names the identity, z = 1: the base itself. It is always known and never evicted."""
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to sample one answer.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Nucleus mass in (0, 1].
+        max_tokens: The longest answer, in tokens.
+        stop: Strings that end the answer; they are not part of its text.
+        seed: Same request, same seed, same answer, whatever else runs in the batch. ``None`` is random.
+        logprobs: Report the log-probability of each sampled token under the model as it is
+            (temperature 1, no top_p).
+        n: How many answers to sample.
+        ignore_eos: Go on past the end-of-sequence token (benchmarks).
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 16
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: bool = False
+    n: int = 1
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "0 or more"
+        )
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
+        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
+        _require(1 <= self.n <= MAX_N, "n", self.n, f"from 1 to {MAX_N}")
+        _require(all(self.stop), "stop", self.stop, "strings that are not empty")
+
+
+MAX_N = 128
+"""The most answers one request may ask for."""
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise InvalidRequest(f"{name} is {value!r}", f"{name} must be {allowed}")
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One prompt to answer under one z.
+
+    Attributes:
+        prompt: Text, or token ids that are used as they are.
+        sampling: How to sample.
+        z: The digest of a z given to ``put_z``, or ``BASE_Z``.
+        stream: Yield a chunk per token; otherwise one chunk per answer, when it is complete.
+        request_id: Names the request for ``abort``.
+    """
+
+    prompt: str | tuple[int, ...]
+    sampling: SamplingParams = SamplingParams()
+    z: str = BASE_Z
+    stream: bool = False
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of answer number ``index``.
+
+    Attributes:
+        index: Which of the ``n`` answers.
+        text: New text since the last chunk of this answer.
+        token_ids: New tokens (the end-of-sequence token included when it was sampled).
+        logprobs: One per new token when asked for, else empty.
+        finish_reason: Set on the answer's last chunk.
+        prompt_tokens: Length of the prompt in tokens.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason | None
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A prompt and a completion whose log-probability under z is wanted (token ids, or text)."""
+
+    prompt: str | tuple[int, ...]
+    completion: str | tuple[int, ...]
+    z: str = BASE_Z
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What the engine holds and has done so far.
+
+    Attributes:
+        running: Answers being generated now.
+        waiting: Answers queued.
+        known_z: z-vectors made known and not dropped.
+        resident_z: z-vectors in the table, the identity in row 0 not counted.
+        table_rows: Rows of the table, row 0 included.
+        generated_tokens: Since start.
+        peak_batch: The most rows that ran in one step.
+        peak_distinct_z: The most different z in one step.
+    """
+
+    running: int
+    waiting: int
+    known_z: int
+    resident_z: int
+    table_rows: int
+    generated_tokens: int
+    peak_batch: int
+    peak_distinct_z: int
+
+
+class Engine(ABC):
+    """What generates tokens."""
+
+    @abstractmethod
+    async def put_z(self, z: ZVector) -> str:
+        """Make a z known and return its digest. Idempotent.
+
+        Raises:
+            WrongBase: The z belongs to another base or to other factors.
+            InvalidZ: Wrong shapes, or values that are not finite.
+        """
+
+    @abstractmethod
+    async def drop_z(self, digest: str) -> None:
+        """Forget a z. Requests under way finish on it; later ones raise ``UnknownZ``.
+
+        Raises:
+            UnknownZ: The digest is not known.
+        """
+
+    @abstractmethod
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        """Answer one request. Chunks of different answers may interleave.
+
+        A request whose z finds no free row in the table waits; it never runs under another z.
+
+        Raises:
+            UnknownZ: The z was never put, or was dropped.
+            RequestTooLong: Prompt and max_tokens do not fit. Only this request fails.
+            RequestAborted: ``abort`` was called.
+        """
+
+    @abstractmethod
+    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        """Teacher-forced log-probability of each completion token under the request's z.
+
+        Raises:
+            UnknownZ, RequestTooLong: As in ``generate``.
+        """
+
+    @abstractmethod
+    async def abort(self, request_id: str) -> None:
+        """Stop a request; its ``generate`` raises ``RequestAborted``. Unknown ids are ignored."""
+
+    @abstractmethod
+    async def stats(self) -> EngineStats:
+        """A consistent snapshot of counters."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Abort what runs and free the engine. Idempotent."""

@@ -1,0 +1,99 @@
+"""Every error that zfleet raises on purpose: one tree, picklable, each with a remedy.
+
+An error crosses process borders (Ray tasks, engine actors), so it must survive pickling
+with its message and its remedy. The command line prints both and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class ZfleetError(Exception):
+    """What went wrong (field and value named) and what to do about it."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class SpecError(ZfleetError):
+    """A job spec, an override or a command-line argument that cannot be used."""
+
+
+class BaseModelError(ZfleetError):
+    """A base that cannot be loaded or decomposed."""
+
+
+class FactorsError(ZfleetError):
+    """Factors that are missing, damaged or belong to another base."""
+
+
+class ZVectorError(ZfleetError):
+    """A z-vector that cannot be used."""
+
+
+class InvalidZ(ZVectorError):
+    """A z that is not finite, has wrong shapes or comes from a damaged file."""
+
+
+class WrongBase(ZVectorError):
+    """A z that was trained on another base or on other factors."""
+
+
+class UnknownZ(ZVectorError):
+    """A digest the engine was never given, or has dropped."""
+
+
+class EngineError(ZfleetError):
+    """A request the engine refuses or cannot finish; other requests go on."""
+
+
+class InvalidRequest(EngineError):
+    """Sampling parameters or a prompt that make no sense."""
+
+
+class RequestTooLong(EngineError):
+    """Prompt and answer together exceed the engine's cache or the base's context."""
+
+
+class RequestAborted(EngineError):
+    """The request was aborted before it finished."""
+
+
+class TaskError(ZfleetError):
+    """Task data that cannot be read: file and line are named."""
+
+
+class RewardError(ZfleetError):
+    """A reward function that raised, or returned something that is no finite number."""
+
+
+class CheckpointError(ZfleetError):
+    """A checkpoint that is damaged or belongs to another run."""
+
+
+class RegistryError(ZfleetError):
+    """The registry cannot do what was asked."""
+
+
+class RegistryUnreachable(RegistryError):
+    """The tracking server or its database does not answer."""
+
+
+class ExpertNotFound(RegistryError):
+    """No expert, version or alias of that name."""
+
+
+class CorruptArtifact(RegistryError):
+    """A stored artifact that does not match what was registered."""
+
+
+class ServeError(ZfleetError):
+    """The service cannot start or run."""
+
+
+class JobError(ZfleetError):
+    """A Ray job that failed for a reason its user can act on."""

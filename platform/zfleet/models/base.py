@@ -1,0 +1,103 @@
+"""Loading a base: an ordinary Hugging Face causal LM, from a folder or a hub id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from zfleet.errors import BaseModelError
+from zfleet.models.fingerprint import fingerprint, weight_files
+
+_IGNORED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """One base, loaded.
+
+    Attributes:
+        name: What people call it; the first part of ``model`` in requests.
+        fingerprint: Digest of config and weights.
+        model: The causal LM, in evaluation mode.
+        tokenizer: Its tokenizer.
+    """
+
+    name: str
+    fingerprint: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def slug(self) -> str:
+        """Name and fingerprint in one: part of a registered expert's name."""
+        return base_slug(self.name, self.fingerprint)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the base takes, in tokens."""
+        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+
+
+def base_slug(name: str, fingerprint: str) -> str:
+    """``lab`` with fingerprint 1a2b3c4d... is ``lab-1a2b3c4d``."""
+    return f"{name}-{fingerprint[:8]}"
+
+
+def base_name(source: str) -> str:
+    """A short name for a folder or hub id: its last part, in characters that names may hold."""
+    last = source.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "base"
+
+
+def find_base(source: str) -> Path:
+    """The folder of a base: the folder itself, or a hub id's files, fetched where the hub is reachable.
+
+    Raises:
+        BaseModelError: Neither a folder nor an id that can be fetched.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    remedy = "give a Hugging Face model folder, or a hub id that this machine can reach"
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise BaseModelError(f"base {source!r} is no folder", remedy)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, ignore_patterns=list(_IGNORED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(f"base {source!r} is no folder, and as a hub id: {reason}", remedy) from error
+
+
+def load_base(
+    folder: Path, *, name: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Base:
+    """Load a base folder.
+
+    Args:
+        folder: A Hugging Face folder with safetensors weights.
+        name: What to call it; the folder's name when left out.
+        device: Where the model goes.
+        dtype: What the model computes in.
+
+    Raises:
+        BaseModelError: Not a causal LM folder, no weights, damaged files.
+    """
+    weight_files(folder)
+    digest = fingerprint(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(
+            f"base folder {folder} cannot be loaded: {error}", "give a Hugging Face causal LM folder"
+        ) from error
+    model.train(False)
+    torch.nn.Module.to(model, device)
+    return Base(name or base_name(str(folder)), digest, model, tokenizer)

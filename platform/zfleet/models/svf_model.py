@@ -1,0 +1,73 @@
+"""A base in SVF form: one copy of the weights, a z per row of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zfleet.errors import FactorsError
+from zfleet.models.base import Base
+from zfleet.svf.factors import Factors
+from zfleet.svf.linear import RowBinding, replace_linears
+from zfleet.svf.zvector import ZVector
+
+
+class SvfModel:
+    """What engines and learners share: the base with its target linears replaced by SVF linears.
+
+    The base given is changed in place and belongs to this object from then on.
+
+    Raises:
+        FactorsError: The factors belong to another base.
+    """
+
+    def __init__(self, base: Base, factors: Factors) -> None:
+        if factors.base != base.fingerprint:
+            raise FactorsError(
+                f"factors {factors.digest[:12]} belong to base {factors.base[:12]}, not to {base.fingerprint[:12]}",
+                "compute the factors of this base",
+            )
+        self.base = base
+        self.factors = factors
+        self.layout = factors.layout
+        self._binding = RowBinding()
+        replace_linears(base.model, dict(factors.matrices), self._binding)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.base.model.device
+
+    @contextmanager
+    def rows(self, z: Tensor | None) -> Iterator[None]:
+        """Run forward passes inside the block with z [B, R], a row for each of the batch; None is the base."""
+        with self._binding.bound(None if z is None else self.layout.split(z)):
+            yield
+
+    def logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
+        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i]."""
+        with self.rows(z):
+            out = self.base.model(input_ids=input_ids, **inputs)
+        logits: Tensor = out.logits
+        return logits.float()
+
+    def check(self, z: ZVector) -> None:
+        """Refuse a z that does not fit this base and its factors.
+
+        Raises:
+            WrongBase, InvalidZ: As ``ZVector.check_fits``.
+        """
+        z.check_fits(base=self.base.fingerprint, factors=self.factors.digest, layout=self.layout)
+
+    def z_from_flat(self, flat: Tensor) -> ZVector:
+        """A z-vector from [R] values.
+
+        Raises:
+            InvalidZ: A value is not finite.
+        """
+        values = {name: part.detach().float().cpu().clone() for name, part in self.layout.split(flat).items()}
+        return ZVector(values, self.base.fingerprint, self.factors.digest, self.factors.targets)

@@ -1,0 +1,26 @@
+"""Canonical digests of tensors: the same numbers give the same digest on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The tensor's values, row by row, little-endian."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def digest_tensors(tensors: Mapping[str, Tensor], *header: str) -> str:
+    """sha256 over a header and, in order of name, each tensor's name, type, shape and bytes."""
+    state = hashlib.sha256()
+    for part in header:
+        state.update(part.encode() + b"\0")
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        state.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        state.update(tensor_bytes(tensor))
+    return state.hexdigest()

@@ -1,0 +1,93 @@
+"""The SVF linear: y = ((x V) * z) (U s)^T + b, with a z of its own for every row of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zfleet.svf.factors import MatrixFactors
+
+Rows = dict[str, Tensor]
+"""{matrix: z [B, r]} of the batch under way."""
+
+
+class RowBinding:
+    """Which z each row of the batch uses, told to every SVF linear of a model at once.
+
+    It is a context variable, so that a learner and an engine can share one model from different threads.
+    """
+
+    def __init__(self) -> None:
+        self._rows: ContextVar[Rows | None] = ContextVar("zfleet_rows", default=None)
+
+    @property
+    def rows(self) -> Rows | None:
+        """The rows bound now; None is the base alone."""
+        return self._rows.get()
+
+    @contextmanager
+    def bound(self, rows: Rows | None) -> Iterator[None]:
+        """Use these rows inside the block."""
+        token = self._rows.set(rows)
+        try:
+            yield
+        finally:
+            self._rows.reset(token)
+
+
+class SvfLinear(nn.Module):
+    """A linear layer in factored form that keeps its dense weight for batches of base rows alone.
+
+    Cost does not depend on how many different z are in the batch. Gradients flow to z only: W, U, s and
+    Vh are frozen.
+    """
+
+    weight: Tensor
+    us: Tensor
+    vh: Tensor
+    bias: Tensor | None
+
+    def __init__(self, name: str, linear: nn.Linear, factors: MatrixFactors, binding: RowBinding) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        self.name = name
+        self.binding = binding
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach(), persistent=False)
+        us = factors.u.double() * factors.s.double()
+        self.register_buffer("us", us.to(weight.dtype).to(weight.device).contiguous(), persistent=False)
+        self.register_buffer("vh", factors.vh.to(weight.dtype).to(weight.device), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, n] to [B, T, m], row i under its own z."""
+        rows = self.binding.rows
+        if rows is None:
+            return functional.linear(x, self.weight, self.bias)
+        z = rows[self.name].to(x.dtype)
+        return functional.linear(functional.linear(x, self.vh) * z.unsqueeze(1), self.us, self.bias)
+
+
+def replace_linears(model: nn.Module, factors: dict[str, MatrixFactors], binding: RowBinding) -> None:
+    """Put an SVF linear in the place of every matrix that has factors, and freeze the model."""
+    model.requires_grad_(False)
+    for name, matrix in factors.items():
+        parent, _, leaf = name.rpartition(".")
+        linear = model.get_submodule(name)
+        if isinstance(linear, SvfLinear):
+            raise ValueError(f"{name} is an SVF linear already: load the base again")
+        assert isinstance(linear, nn.Linear)
+        setattr(model.get_submodule(parent), leaf, SvfLinear(name, linear, matrix, binding))
+
+
+@torch.no_grad()
+def merge_into(model: nn.Module, factors: dict[str, MatrixFactors], z: dict[str, Tensor]) -> None:
+    """Write W' = U diag(s * z) Vh into the plain linears of a model: one expert, as an ordinary model."""
+    for name, matrix in factors.items():
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        linear.weight.copy_(matrix.merged(z[name]).to(linear.weight.dtype))
