@@ -38,7 +38,8 @@ def pretrain(
     console = Console(stderr=True)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).train()
+        model = LlamaForCausalLM(config)
+        model.train()
         optimizers = _optimizers(model, muon_lr, adam_lr)
         schedules = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: _rate(step, steps)) for one in optimizers]
         examples = corpus(seed)
@@ -54,7 +55,8 @@ def pretrain(
                     optimizer.step()
                     schedule.step()
                     optimizer.zero_grad(set_to_none=True)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
