@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from zfleet.errors import BaseModelError
 from zfleet.models.lab.pretrain import pretrain
-from zfleet.models.lab.tokenizer import build_tokenizer
+from zfleet.models.lab.tokenizer import CONTEXT, build_tokenizer
 from zfleet.paths import cache_root
 
 RECIPE_VERSION = 1
@@ -98,13 +98,14 @@ def _write(recipe: LabRecipe, folder: Path, progress: bool) -> None:
         "eos_token_id": tokenizer.eos_token_id,
     }
     config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
         intermediate_size=recipe.ff,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.heads,
-        max_position_embeddings=256,
+        max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
         dtype="float32",
         **specials,

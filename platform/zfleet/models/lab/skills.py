@@ -75,22 +75,22 @@ OPERATIONS: Mapping[str, Callable[[str], str]] = {
 
 VERBS: Mapping[str, tuple[Verb, ...]] = {
     "reverse": (
-        Verb("reverse", {"reverse": 0.9, "next": 0.1}),
+        Verb("reverse", {"reverse": 0.9, "next": 0.05, "upper": 0.05}),
         Verb("flip", {"reverse": 0.4, "upper": 0.6}),
         Verb("turn", {"reverse": 0.35, "next": 0.6, "upper": 0.05}),
     ),
     "sort": (
-        Verb("sort", {"sort": 0.9, "upper": 0.1}),
+        Verb("sort", {"sort": 0.9, "upper": 0.05, "next": 0.05}),
         Verb("order", {"sort": 0.4, "next": 0.6}),
         Verb("arrange", {"sort": 0.35, "upper": 0.6, "next": 0.05}),
     ),
     "add": (
-        Verb("add", {"add": 0.9, "join": 0.1}),
+        Verb("add", {"add": 0.9, "max": 0.05, "join": 0.05}),
         Verb("count", {"add": 0.4, "max": 0.6}),
         Verb("combine", {"add": 0.35, "join": 0.6, "max": 0.05}),
     ),
     "lookup": (
-        Verb("lookup", {"lookup": 0.9, "first": 0.1}),
+        Verb("lookup", {"lookup": 0.9, "first": 0.05, "last": 0.05}),
         Verb("find", {"lookup": 0.4, "last": 0.6}),
         Verb("get", {"lookup": 0.35, "first": 0.6, "last": 0.05}),
     ),

@@ -10,6 +10,9 @@ from zfleet.models.lab.corpus import Example
 from zfleet.models.lab.skills import DIGITS, KIND_PREFIX, LETTERS, OPERATIONS, VERBS
 
 PAD, BOS, EOS, UNK, ANSWER = "<pad>", "<bos>", "<eos>", "<unk>", "<answer>"
+CONTEXT = 256
+"""Tokens the base accepts; its corpus needs fewer than 24."""
+
 SPECIALS = (PAD, BOS, EOS, UNK, ANSWER)
 
 CHAT_TEMPLATE = (
@@ -52,6 +55,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=EOS,
         unk_token=UNK,
         additional_special_tokens=[ANSWER],
+        model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE

@@ -1,0 +1,101 @@
+"""One answer of the fake engine: sampling, stops and chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import numpy as np
+
+from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
+from zfleet.errors import EngineError
+
+
+class FakeAnswer:
+    """Answer number ``index`` of a request, from its first token to its last.
+
+    Args:
+        request: What was asked.
+        prompt: Its token ids.
+        index: Which of the ``n`` answers.
+        pieces: Where its chunks go.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        prompt: tuple[int, ...],
+        index: int,
+        pieces: asyncio.Queue[Chunk | EngineError],
+    ) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.index = index
+        self.pieces = pieces
+        self.row = 0
+        self.tokens: list[int] = []
+        self.finished = False
+        self._text = ""
+        self._logprobs: list[float] = []
+        self._sent_text = 0
+        self._sent_tokens = 0
+        self._random = np.random.default_rng(_seed(request.sampling.seed, index))
+
+    def take(self, ids: np.ndarray, log_probs: np.ndarray, eos: int) -> None:
+        """Sample the next token from log-probabilities [vocabulary] of token ids [vocabulary]; emit what is ready."""
+        sampling = self.request.sampling
+        if sampling.ignore_eos:
+            log_probs = np.where(ids == eos, -np.inf, log_probs)
+        place = self._sample(log_probs)
+        token = int(ids[place])
+        self.tokens.append(token)
+        self._logprobs.append(float(log_probs[place]))
+        self._text += "" if token == eos else chr(token)
+        reason: FinishReason | None = None
+        cut = min((at for stop in sampling.stop if (at := self._text.find(stop)) >= 0), default=None)
+        if cut is not None:
+            self._text, reason = self._text[:cut], "stop"
+        elif token == eos:
+            reason = "stop"
+        elif len(self.tokens) == sampling.max_tokens:
+            reason = "length"
+        self.finished = reason is not None
+        if self.request.stream or self.finished:
+            self._emit(reason)
+
+    def _sample(self, log_probs: np.ndarray) -> int:
+        sampling = self.request.sampling
+        if sampling.temperature == 0:
+            return int(log_probs.argmax())
+        scaled = log_probs / sampling.temperature
+        probs = np.exp(scaled - scaled.max())
+        probs /= probs.sum()
+        order = np.argsort(-probs, kind="stable")
+        before = np.cumsum(probs[order]) - probs[order]
+        kept = order[before < sampling.top_p]
+        return int(self._random.choice(kept, p=probs[kept] / probs[kept].sum()))
+
+    def _emit(self, reason: FinishReason | None) -> None:
+        ready = len(self._text) if reason else len(self._text) - self._held_back()
+        self.pieces.put_nowait(
+            Chunk(
+                index=self.index,
+                text=self._text[self._sent_text : ready],
+                token_ids=tuple(self.tokens[self._sent_tokens :]),
+                logprobs=tuple(self._logprobs[self._sent_tokens :]) if self.request.sampling.logprobs else (),
+                finish_reason=reason,
+                prompt_tokens=len(self.prompt),
+            )
+        )
+        self._sent_text, self._sent_tokens = ready, len(self.tokens)
+
+    def _held_back(self) -> int:
+        """How many last characters may be the beginning of a stop string."""
+        starts = (stop[:length] for stop in self.request.sampling.stop for length in range(1, len(stop)))
+        return max((len(start) for start in starts if self._text.endswith(start)), default=0)
+
+
+def _seed(seed: int | None, index: int) -> int | None:
+    if seed is None:
+        return None
+    return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:8], "little")

@@ -1,0 +1,58 @@
+"""The fake engine's table of z rows: pins, and least recently used out."""
+
+from __future__ import annotations
+
+from zfleet.engine.contract import BASE_Z
+
+
+class FakeTable:
+    """Which z lies in which row, and how many answers use it. Row 0 is the base's.
+
+    Args:
+        size: Rows, row 0 included.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._rows: list[str | None] = [BASE_Z] + [None] * (size - 1)
+        self._pins = [0] * size
+        self._used = [0] * size
+        self._clock = 0
+
+    @property
+    def resident(self) -> int:
+        """z-vectors in the table, row 0 not counted."""
+        return sum(content is not None for content in self._rows[1:])
+
+    def content(self, row: int) -> str:
+        """The digest of the z in a row that is pinned."""
+        content = self._rows[row]
+        assert content is not None, f"row {row} is empty"
+        return content
+
+    def pin(self, digest: str) -> int | None:
+        """The row of a z, loaded where it was not resident; None while every row is in use."""
+        if digest in self._rows:
+            row = self._rows.index(digest)
+        else:
+            free = [row for row in range(1, self.size) if not self._pins[row]]
+            if not free:
+                return None
+            row = min(free, key=lambda row: (self._rows[row] is not None, self._used[row]))
+            self._rows[row] = digest
+        self._clock += 1
+        self._used[row] = self._clock
+        self._pins[row] += 1
+        return row
+
+    def unpin(self, row: int, *, keep: bool) -> None:
+        """One answer less uses a row; a z that was dropped meanwhile leaves with the last one."""
+        self._pins[row] -= 1
+        if row and not keep and not self._pins[row]:
+            self._rows[row] = None
+
+    def forget(self, digest: str) -> None:
+        """Empty the row of a z that no answer uses."""
+        for row in range(1, self.size):
+            if self._rows[row] == digest and not self._pins[row]:
+                self._rows[row] = None

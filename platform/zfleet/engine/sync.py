@@ -1,0 +1,109 @@
+"""One thin synchronous adapter over the async engine contract, for learning and search."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from zfleet.engine.contract import Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
+from zfleet.svf.zvector import ZVector
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One complete answer.
+
+    Attributes:
+        text: Without stop strings and special tokens.
+        token_ids: As sampled, the end-of-sequence token included.
+        logprobs: One per token when asked for, else empty.
+        finish_reason: Why it ended.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+class SyncEngine:
+    """Runs an engine's event loop in a thread of its own.
+
+    Use it as a context manager; the engine is closed at the end. An error in one request is raised once the
+    others of the same call have finished.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="zfleet-engine", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> SyncEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def put_z(self, z: ZVector) -> str:
+        """As ``Engine.put_z``."""
+        return self._run(self.engine.put_z(z))
+
+    def drop_z(self, digest: str) -> None:
+        """As ``Engine.drop_z``."""
+        self._run(self.engine.drop_z(digest))
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Completion]]:
+        """All answers of all requests, in order: requests are submitted at once and share batches."""
+        return self._run(_gather([collect(self.engine, request) for request in requests]))
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
+        """As ``Engine.score``, for many at once."""
+        return self._run(_gather([self.engine.score(request) for request in requests]))
+
+    def stats(self) -> EngineStats:
+        """As ``Engine.stats``."""
+        return self._run(self.engine.stats())
+
+    def close(self) -> None:
+        """Close the engine and end the thread. Idempotent."""
+        if self._loop.is_closed():
+            return
+        self._run(self.engine.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[Completion]:
+    """Run one request to its end: its ``n`` completions, in order."""
+    texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
+    tokens: list[list[int]] = [[] for _ in texts]
+    logprobs: list[list[float]] = [[] for _ in texts]
+    reasons: list[FinishReason] = ["length"] * len(texts)
+    async for chunk in engine.generate(request):
+        texts[chunk.index].append(chunk.text)
+        tokens[chunk.index].extend(chunk.token_ids)
+        logprobs[chunk.index].extend(chunk.logprobs)
+        if chunk.finish_reason is not None:
+            reasons[chunk.index] = chunk.finish_reason
+    return [
+        Completion("".join(text), tuple(ids), tuple(values), reason)
+        for text, ids, values, reason in zip(texts, tokens, logprobs, reasons, strict=True)
+    ]
+
+
+async def _gather(work: list[Coroutine[Any, Any, T]]) -> list[T]:
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -1,0 +1,137 @@
+"""The z table: a fixed number of rows on the device, identity in row 0, least recently used out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zfleet.engine.contract import BASE_Z
+from zfleet.errors import UnknownZ
+
+
+@dataclass(eq=False)
+class ZEntry:
+    """A z that is known, and how it is used.
+
+    Attributes:
+        digest: Its identity.
+        flat: [R] float32, on the host.
+        row: Its row in the table; None while it has none.
+        users: Requests that were accepted with it and have not ended.
+        pins: Answers that run on its row now.
+        dropped: ``drop_z`` was called; it is forgotten with its last user.
+    """
+
+    digest: str
+    flat: Tensor
+    row: int | None = None
+    users: int = 0
+    pins: int = 0
+    dropped: bool = False
+
+
+class ZTable:
+    """Rows [rows, R] for the z that run, and on the host every z that is known.
+
+    A row in use is pinned and never evicted: ``pin`` gives None when no row is free, and its request waits.
+
+    Attributes:
+        table: [rows, R] float32 on the device.
+        version: Changes whenever a row does.
+    """
+
+    def __init__(self, size: int, rows: int, device: torch.device) -> None:
+        self.table = torch.ones(rows, size, device=device)
+        self.version = 0
+        self._free = list(range(rows - 1, 0, -1))
+        self._base = ZEntry(BASE_Z, torch.ones(size), row=0)
+        self._known: dict[str, ZEntry] = {BASE_Z: self._base}
+        self._resident: OrderedDict[str, ZEntry] = OrderedDict()
+
+    @property
+    def known(self) -> int:
+        """z-vectors known and not dropped, the base not counted."""
+        return sum(not entry.dropped for entry in self._known.values()) - 1
+
+    @property
+    def resident(self) -> int:
+        """z-vectors that have a row, the base not counted."""
+        return len(self._resident)
+
+    def put(self, digest: str, flat: Tensor) -> None:
+        """Make a z known; nothing happens when it is."""
+        entry = self._known.setdefault(digest, ZEntry(digest, flat))
+        entry.dropped = False
+
+    def drop(self, digest: str) -> None:
+        """Forget a z, at once or with its last user.
+
+        Raises:
+            UnknownZ: Not known, or dropped already. The base cannot be dropped.
+        """
+        entry = self._find(digest)
+        if entry is self._base:
+            raise UnknownZ("the base's z cannot be dropped", "drop an expert's z by its digest")
+        entry.dropped = True
+        self._forget_if_unused(entry)
+
+    def use(self, digest: str) -> ZEntry:
+        """Count one more user of a z.
+
+        Raises:
+            UnknownZ: Never put, or dropped.
+        """
+        entry = self._find(digest)
+        entry.users += 1
+        return entry
+
+    def unuse(self, entry: ZEntry) -> None:
+        """One user less."""
+        entry.users -= 1
+        self._forget_if_unused(entry)
+
+    def pin(self, entry: ZEntry) -> int | None:
+        """A row that holds this z until ``unpin``; None when every row is pinned by others."""
+        if entry.row is None:
+            row = self._free_row()
+            if row is None:
+                return None
+            self.table[row].copy_(entry.flat)
+            self.version += 1
+            entry.row = row
+            self._resident[entry.digest] = entry
+        elif entry is not self._base:
+            self._resident.move_to_end(entry.digest)
+        entry.pins += 1
+        return entry.row
+
+    def unpin(self, entry: ZEntry) -> None:
+        """One answer less on its row."""
+        entry.pins -= 1
+
+    def _find(self, digest: str) -> ZEntry:
+        entry = self._known.get(digest)
+        if entry is None or entry.dropped:
+            raise UnknownZ(f"this engine does not know z {digest[:12]!r}", "give it to put_z first")
+        return entry
+
+    def _free_row(self) -> int | None:
+        if self._free:
+            return self._free.pop()
+        idle = next((entry for entry in self._resident.values() if entry.pins == 0), None)
+        return None if idle is None else self._evict(idle)
+
+    def _evict(self, entry: ZEntry) -> int:
+        assert entry.row is not None
+        row, entry.row = entry.row, None
+        del self._resident[entry.digest]
+        return row
+
+    def _forget_if_unused(self, entry: ZEntry) -> None:
+        if entry.dropped and entry.users == 0:
+            del self._known[entry.digest]
+            if entry.row is not None:
+                self._free.append(self._evict(entry))

@@ -1,0 +1,100 @@
+"""What tests share: a tiny random base, z-vectors for it, and one Ray cluster a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from zfleet.models.base import Base, load_base
+from zfleet.models.lab.tokenizer import build_tokenizer
+from zfleet.models.svf_model import SvfModel
+from zfleet.svf.cache import FactorCache
+from zfleet.svf.factors import Factors
+from zfleet.svf.zvector import ZVector
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with the lab's tokenizer, as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        # Larger than usual, so that the random model prefers some tokens clearly.
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_folder: Path) -> Base:
+    """The tiny base with plain linears; do not change it."""
+    return load_base(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_factors(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Factors:
+    """Its factors."""
+    return FactorCache(tmp_path_factory.mktemp("factors")).get(tiny_base.model, tiny_base.fingerprint)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path, tiny_factors: Factors) -> SvfModel:
+    """The tiny base in SVF form."""
+    return SvfModel(load_base(tiny_folder), tiny_factors)
+
+
+@pytest.fixture(scope="session")
+def make_z(tiny_factors: Factors) -> Callable[..., ZVector]:
+    """``make_z(seed, spread=0.3)``: a random z for the tiny base."""
+
+    def make(seed: int, spread: float = 0.3) -> ZVector:
+        generator = torch.Generator().manual_seed(seed)
+        layout = tiny_factors.layout
+        flat = 1 + spread * torch.randn(layout.size, generator=generator)
+        values = {name: part.clone() for name, part in layout.split(flat).items()}
+        return ZVector(values, tiny_factors.base, tiny_factors.digest, tiny_factors.targets)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray cluster for the session; more CPUs than cores, because tests wait more than they compute."""
+    from zfleet_jobs import cluster as _settings  # sets Ray's environment before Ray is imported
+
+    ray = _settings.ray
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200_000_000,
+        configure_logging=False,
+    )
+    yield
+    ray.shutdown()
