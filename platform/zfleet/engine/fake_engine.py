@@ -180,7 +180,12 @@ class FakeEngine(Engine):
             for answer in list(self._running):
                 # The table says what the row computes with, not the request: a mix-up would show.
                 z = self._table.content(answer.row)
-                answer.take(_IDS, self._log_probs(z, answer.prompt, tuple(answer.tokens)), EOS)
+                try:
+                    log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
+                except InvalidRequest as error:
+                    self._fail([answer], error)
+                    continue
+                answer.take(_IDS, log_probs, EOS)
                 self._generated += 1
                 if answer.finished:
                     self._remove([answer])
@@ -216,6 +221,8 @@ class FakeEngine(Engine):
         scripted = self._script(fake_text(prompt), z) if self._script else None
         if scripted is not None:
             token = ord(scripted[len(tokens)]) if len(tokens) < len(scripted) else EOS
+            if token not in _PLACES:
+                raise InvalidRequest(f"the script answers {scripted!r}", "use printable ASCII")
             logits[_PLACES[token]] += 50.0
         shifted = logits - logits.max()
         result: np.ndarray = shifted - np.log(np.exp(shifted).sum())

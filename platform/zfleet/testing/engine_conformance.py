@@ -1,0 +1,119 @@
+"""The engine contract as tests: every engine inherits ``EngineConformance`` and passes all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from zfleet.engine.contract import Engine, GenerationRequest
+from zfleet.engine.sync import collect
+from zfleet.errors import EngineError, RequestAborted, RequestTooLong
+from zfleet.testing.engine_harness import greedy, put_all, run, run_all, sampled
+from zfleet.testing.engine_sampling import SamplingConformance
+from zfleet.testing.engine_table import TableConformance
+
+__all__ = ["EngineConformance"]
+
+
+class EngineConformance(SamplingConformance, TableConformance):
+    """Give ``prompts``, ``make_engine`` and ``make_z`` (see ``EngineHarness``) in a class named ``Test...``."""
+
+    async def test_abort_ends_one_request_alone(self) -> None:
+        async with self.engine() as engine:
+            expected = await run(engine, sampled(self.prompts[1], 1))
+            other = asyncio.create_task(run(engine, sampled(self.prompts[1], 1)))
+            request = self._long()
+            stream = engine.generate(request)
+            await anext(aiter(stream))
+            await engine.abort(request.request_id)
+            with pytest.raises(RequestAborted):
+                async for _ in stream:
+                    pass
+            assert await other == expected
+            await self._idle(engine)
+
+    async def test_abort_ends_all_answers_of_a_waiting_request(self) -> None:
+        async with self.engine(slots=1) as engine:
+            holding = asyncio.create_task(run(engine, self._long()))
+            request = replace(sampled(self.prompts[0], 1, n=3), request_id="waits")
+            waiting = asyncio.create_task(collect(engine, request))
+            await self._until(engine, waiting=1)
+            await engine.abort("waits")
+            with pytest.raises(RequestAborted):
+                await waiting
+            assert (await holding).finish_reason == "length"
+
+    async def test_aborting_nothing_is_no_error(self) -> None:
+        async with self.engine() as engine:
+            await engine.abort("no such request")
+
+    async def test_a_consumer_that_leaves_ends_its_request(self) -> None:
+        async with self.engine(slots=1) as engine:
+            reader = asyncio.create_task(collect(engine, self._long()))
+            await self._until(engine, running=1)
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            await run(engine, greedy(self.prompts[0]))
+            await self._idle(engine)
+
+    async def test_a_request_too_long_fails_alone(self) -> None:
+        async with self.engine() as engine:
+            good = [sampled(prompt, 1) for prompt in self.prompts]
+            expected = await run_all(engine, good)
+            bad = [greedy(self.prompts[0], max_tokens=10**7), greedy(self.prompts[0] * 100_000)]
+            results = await asyncio.gather(*(run(engine, r) for r in [*bad, *good]), return_exceptions=True)
+        assert [type(result) for result in results[:2]] == [RequestTooLong, RequestTooLong]
+        assert results[2:] == expected
+
+    async def test_more_requests_than_slots_all_finish(self) -> None:
+        async with self.engine(slots=2) as engine:
+            requests = [sampled(prompt, seed) for prompt in self.prompts for seed in range(4)]
+            crowded = await run_all(engine, requests)
+            alone = [await run(engine, request) for request in requests[:4]]
+        assert crowded[:4] == alone
+
+    async def test_stats_count_what_happened(self) -> None:
+        async with self.engine(z_rows=5, slots=8) as engine:
+            assert (await engine.stats()).table_rows == 5
+            digests = await put_all(engine, [self.make_z(seed) for seed in range(3)])
+            answers = await run_all(engine, [sampled(self.prompts[0], 1, z, max_tokens=24) for z in digests * 2])
+            await self._idle(engine)
+            stats = await engine.stats()
+        assert stats.known_z == 3
+        assert stats.resident_z == 3
+        assert stats.generated_tokens == sum(len(answer.token_ids) for answer in answers)
+        assert 2 <= stats.peak_batch <= 8
+        assert 2 <= stats.peak_distinct_z <= stats.peak_batch
+
+    async def test_close_ends_what_runs_and_can_be_repeated(self) -> None:
+        async with self.engine(slots=1) as engine:
+            pending = [asyncio.create_task(run(engine, self._long())) for _ in range(3)]
+            await self._until(engine, running=1)
+            await engine.close()
+            results = await asyncio.gather(*pending, return_exceptions=True)
+            await engine.close()
+            with pytest.raises(EngineError):
+                await run(engine, greedy(self.prompts[0]))
+        assert all(isinstance(result, EngineError) for result in results)
+
+    def _long(self) -> GenerationRequest:
+        return replace(greedy(self.prompts[0], max_tokens=self.long_tokens), stream=True)
+
+    async def _idle(self, engine: Engine) -> None:
+        await self._until(engine, running=0, waiting=0)
+
+    async def _until(self, engine: Engine, *, running: int | None = None, waiting: int | None = None) -> None:
+        """Wait until so many answers run or wait (at least, where it is not none)."""
+        for _ in range(1000):
+            stats = await engine.stats()
+            if _reached(stats.running, running) and _reached(stats.waiting, waiting):
+                return
+            await asyncio.sleep(0.01 if stats.running else 0)
+        raise AssertionError(f"after 10 s: {stats}")
+
+
+def _reached(have: int, wanted: int | None) -> bool:
+    return wanted is None or (have >= wanted if wanted else have == 0)

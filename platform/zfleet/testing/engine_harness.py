@@ -1,0 +1,71 @@
+"""What an engine's author provides, and small helpers of the conformance suite."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams
+from zfleet.engine.sync import Completion, collect
+from zfleet.svf.zvector import ZVector
+
+Prompt = str | tuple[int, ...]
+
+
+class EngineHarness(ABC):
+    """The hooks. Everything else follows from the contract.
+
+    Attributes:
+        prompts: At least six different prompts of different lengths, as token ids.
+        long_tokens: An answer of this many tokens fits, and takes long enough to be aborted on its way.
+    """
+
+    prompts: Sequence[tuple[int, ...]]
+    long_tokens: int = 200
+
+    @abstractmethod
+    async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
+        """A fresh engine with that many rows in its z table (the base's included) and that many slots."""
+
+    @abstractmethod
+    def make_z(self, seed: int) -> ZVector:
+        """A z that the engine accepts, far enough from the base and from other seeds' to change answers."""
+
+    @asynccontextmanager
+    async def engine(self, *, z_rows: int = 8, slots: int = 16) -> AsyncIterator[Engine]:
+        """An engine, closed at the end of the block."""
+        engine = await self.make_engine(z_rows=z_rows, slots=slots)
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+
+def greedy(prompt: Prompt, z: str = BASE_Z, max_tokens: int = 12) -> GenerationRequest:
+    """The most likely answer of a fixed length."""
+    return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True), z)
+
+
+def sampled(
+    prompt: Prompt, seed: int | None, z: str = BASE_Z, *, n: int = 1, max_tokens: int = 12
+) -> GenerationRequest:
+    """Answers of a fixed length sampled at temperature 1."""
+    return GenerationRequest(prompt, SamplingParams(seed=seed, n=n, max_tokens=max_tokens, ignore_eos=True), z)
+
+
+async def run(engine: Engine, request: GenerationRequest) -> Completion:
+    """The one answer of a request."""
+    (completion,) = await collect(engine, request)
+    return completion
+
+
+async def run_all(engine: Engine, requests: Sequence[GenerationRequest]) -> list[Completion]:
+    """The one answer of each request; all run at once."""
+    return await asyncio.gather(*(run(engine, request) for request in requests))
+
+
+async def put_all(engine: Engine, zs: Sequence[ZVector]) -> list[str]:
+    """The digests of z-vectors that the engine now knows."""
+    return [await engine.put_z(z) for z in zs]
