@@ -36,7 +36,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
         tie_word_embeddings=False,
         # Larger than usual, so that the random model prefers some tokens clearly.
         initializer_range=0.2,

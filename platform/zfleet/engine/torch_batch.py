@@ -15,6 +15,7 @@ from zfleet.engine.z_table import ZEntry, ZTable
 from zfleet.errors import BaseModelError
 from zfleet.models.base import Base
 from zfleet.models.svf_model import SvfModel
+from zfleet.models.teacher_forcing import completion_logits
 
 
 class TorchBatch:
@@ -33,13 +34,16 @@ class TorchBatch:
     def prefill(self, first: int, answers: list[Answer]) -> list[tuple[Answer, Chunk]]:
         """Run the prompts of new answers into slots from ``first`` on, and sample their first tokens."""
         prompts = [answer.prompt for answer in answers]
-        ids = self._padded(prompts)
+        longest = max(map(len, prompts))
+        device = self._model.device
+        ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
         self._cache.prefill(first, *ids.shape)
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=ids.device)
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
         # Logits only where some prompt ends: with a large vocabulary those of all positions would fill memory.
         ends, where = last.unique(return_inverse=True)
-        logits = self._forward(ids, self._rows([a.entry for a in answers]), past_key_values=self._cache, keep=ends)
-        return self._sample(answers, logits[torch.arange(len(answers), device=ids.device), where])
+        rows = self._rows([answer.entry for answer in answers])
+        logits = self._model.causal_logits(ids, rows, past_key_values=self._cache, use_cache=True, logits_to_keep=ends)
+        return self._sample(answers, logits[torch.arange(len(answers), device=device), where])
 
     @torch.no_grad()
     def decode(self, answers: list[Answer]) -> list[tuple[Answer, Chunk]]:
@@ -49,28 +53,22 @@ class TorchBatch:
         positions = torch.tensor([len(a.prompt) + len(a.tokens) - 1 for a in answers], device=device)
         self._cache.decode(positions)
         seen = torch.arange(int(positions.max()) + 1, device=device) <= positions.unsqueeze(1)
-        with self._model.rows(self._rows([answer.entry for answer in answers])):
-            out = self._model.base.model(
-                input_ids=ids,
-                attention_mask=seen[:, None, None, :],
-                position_ids=positions.unsqueeze(1),
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        return self._sample(answers, out.logits[:, -1].float())
+        logits = self._model.logits(
+            ids,
+            self._rows([answer.entry for answer in answers]),
+            attention_mask=seen[:, None, None, :],
+            position_ids=positions.unsqueeze(1),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return self._sample(answers, logits[:, -1])
 
     @torch.no_grad()
     def score(self, sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...], ZEntry]]) -> list[tuple[float, ...]]:
         """Log-probability of each completion token: prompts and completions in one pass."""
-        ids = self._padded([(*prompt, *completion) for prompt, completion, _ in sequences])
-        first = min(len(prompt) for prompt, _, _ in sequences) - 1
-        keep = torch.arange(first, ids.shape[1] - 1, device=ids.device)
-        logits = self._forward(ids, self._rows([entry for _, _, entry in sequences]), past_key_values=None, keep=keep)
-        logprobs = torch.log_softmax(logits, -1).gather(-1, ids[:, first + 1 :, None]).squeeze(-1).tolist()
-        return [
-            tuple(row[len(prompt) - 1 - first : len(prompt) - 1 - first + len(completion)])
-            for row, (prompt, completion, _) in zip(logprobs, sequences, strict=True)
-        ]
+        prompts, completions, entries = zip(*sequences, strict=True)
+        scored = completion_logits(self._model, prompts, completions, self._rows(list(entries)))
+        return [tuple(row[kept].tolist()) for row, kept in zip(scored.logprobs(), scored.mask, strict=True)]
 
     def compact(self, answers: list[Answer]) -> list[Answer]:
         """The answers that go on, in slots without gaps: the last ones move into the holes."""
@@ -82,24 +80,6 @@ class TorchBatch:
                     self._cache.move(len(running), slot)
                     running[slot] = last
         return running
-
-    def _forward(self, ids: Tensor, rows: Tensor | None, *, past_key_values: SlotCache | None, keep: Tensor) -> Tensor:
-        """Logits [B, kept, vocabulary] float32 of right-padded prompts: no token sees the padding behind it."""
-        length = ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        return self._model.logits(
-            ids,
-            rows,
-            attention_mask=causal[None, None],
-            position_ids=torch.arange(length, device=ids.device).unsqueeze(0),
-            past_key_values=past_key_values,
-            use_cache=past_key_values is not None,
-            logits_to_keep=keep,
-        )
-
-    def _padded(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        longest = max(map(len, sequences))
-        return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in sequences], device=self._model.device)
 
     def _rows(self, entries: list[ZEntry]) -> Tensor | None:
         """z [B, R] of a batch; None when every row is the base, so that the dense weights serve."""

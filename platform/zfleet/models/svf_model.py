@@ -55,6 +55,14 @@ class SvfModel:
         logits: Tensor = out.logits
         return logits.float()
 
+    def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
+        """Logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
+        length = input_ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
+        positions = torch.arange(length, device=input_ids.device).unsqueeze(0)
+        options = {"use_cache": False, **inputs}
+        return self.logits(input_ids, z, attention_mask=causal[None, None], position_ids=positions, **options)
+
     def check(self, z: ZVector) -> None:
         """Refuse a z that does not fit this base and its factors.
 

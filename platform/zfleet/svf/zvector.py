@@ -46,6 +46,14 @@ class ZVector:
     def __post_init__(self) -> None:
         if not self.values:
             raise InvalidZ("this z has no matrices", "train it again, or restore the file")
+        self.check_values()
+
+    def check_values(self) -> None:
+        """Refuse values that are not finite or tensors that are not [r] float32.
+
+        Raises:
+            InvalidZ: Names the matrix.
+        """
         for name, value in self.values.items():
             if value.dtype != torch.float32 or value.ndim != 1:
                 raise InvalidZ(
@@ -106,6 +114,7 @@ class ZVector:
                 "use the factors it was trained on: computing them again does not give the same ones",
             )
         self.check_layout(layout)
+        self.check_values()
 
     def to_bytes(self, extra: Mapping[str, str] | None = None) -> bytes:
         """A safetensors file: one tensor per matrix, with everything else as metadata."""

@@ -1,0 +1,56 @@
+"""Logits of given completions: what learning and scoring have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zfleet.models.svf_model import SvfModel
+
+
+@dataclass(frozen=True)
+class CompletionLogits:
+    """One row per sequence, aligned so that column k predicts token ``targets[:, k]``.
+
+    Attributes:
+        logits: [B, K, vocabulary] float32.
+        targets: [B, K] token ids.
+        mask: [B, K] bool, true where the target is a completion token of that row.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    mask: Tensor
+
+    def logprobs(self) -> Tensor:
+        """Log-probability of each completion token, 0 elsewhere: [B, K]."""
+        chosen = torch.log_softmax(self.logits, -1).gather(-1, self.targets.unsqueeze(-1)).squeeze(-1)
+        return chosen.masked_fill(~self.mask, 0.0)
+
+
+def completion_logits(
+    model: SvfModel,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    z: Tensor | None,
+) -> CompletionLogits:
+    """Run prompts and completions in one pass, row i under z[i] (z [B, R]; None is the base).
+
+    Sequences are padded on the right, where no real token sees the padding.
+    """
+    device = model.device
+    lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+    longest = max(lengths)
+    ids = torch.tensor(
+        [[*p, *c, *[0] * (longest - n)] for p, c, n in zip(prompts, completions, lengths, strict=True)], device=device
+    )
+    starts = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    ends = torch.tensor(lengths, device=device)
+    first = int(starts.min()) - 1
+    kept = torch.arange(first, longest - 1, device=device)
+    logits = model.causal_logits(ids, z, logits_to_keep=kept)
+    mask = (kept + 1 >= starts.unsqueeze(1)) & (kept + 1 < ends.unsqueeze(1))
+    return CompletionLogits(logits, ids[:, first + 1 :], mask)

@@ -1,0 +1,112 @@
+"""Rollouts: prompts drawn, answered through the engine, and graded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.config.specs import LearnerSpec
+from zfleet.engine.contract import GenerationRequest, SamplingParams
+from zfleet.engine.sync import Completion, SyncEngine
+from zfleet.errors import RewardError
+from zfleet.tasks.task import Sample, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One graded answer.
+
+    Attributes:
+        sample: What was asked.
+        group: Which of the step's prompts; samples of one prompt share it.
+        prompt: Token ids [P].
+        completion: Token ids [C].
+        text: The completion's text.
+        reward: Its grade.
+    """
+
+    sample: Sample
+    group: int
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    text: str
+    reward: float
+
+
+def seed_of(run_seed: int, step: int, prompt: str, sample: int) -> int:
+    """The seed of one request: a rollout depends on nothing else, whoever runs it and in whatever batch."""
+    digest = hashlib.sha256(f"{run_seed}/{step}/{prompt}/{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def draw_prompts(samples: Sequence[Sample], seed: int, position: int, count: int) -> list[Sample]:
+    """The next ``count`` prompts from data position ``position``: each epoch is a new shuffle of all."""
+    drawn: list[Sample] = []
+    while len(drawn) < count:
+        epoch, offset = divmod(position + len(drawn), len(samples))
+        order = list(range(len(samples)))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        drawn.extend(samples[index] for index in order[offset : offset + count - len(drawn)])
+    return drawn
+
+
+def roll_out(
+    engine: SyncEngine,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    samples: Sequence[Sample],
+    z: str,
+    step: int,
+    spec: LearnerSpec,
+    skip_failed_rewards: bool = False,
+    first_group: int = 0,
+) -> list[Rollout]:
+    """Answer and grade prompts in one batch.
+
+    Args:
+        z: Digest of the learner's z, which the engine knows.
+        first_group: Number of the first prompt within the whole step, over all workers.
+        skip_failed_rewards: Leave out samples whose reward function raises, with a warning.
+
+    Raises:
+        RewardError: The reward function raised; names the sample.
+    """
+    requests = []
+    for group, sample in enumerate(samples, start=first_group):
+        prompt = task.template.render(tokenizer, sample.prompt, **sample.fields)
+        for index in range(spec.samples_per_prompt):
+            sampling = SamplingParams(
+                temperature=spec.temperature,
+                max_tokens=task.max_tokens,
+                stop=task.stop,
+                seed=seed_of(spec.seed, step, f"{group}/{sample.id}", index),
+            )
+            requests.append((sample, group, prompt, GenerationRequest(prompt, sampling, z)))
+    answers = engine.generate([request for *_, request in requests])
+    rollouts = []
+    for (sample, group, prompt, request), (answer,) in zip(requests, answers, strict=True):
+        reward = _grade(task, sample, answer, request, spec, skip_failed_rewards)
+        if reward is not None:
+            rollouts.append(Rollout(sample, group, prompt, answer.token_ids, answer.text, reward))
+    return rollouts
+
+
+def _grade(
+    task: Task, sample: Sample, answer: Completion, request: GenerationRequest, spec: LearnerSpec, skip: bool
+) -> float | None:
+    if spec.reward == "random":
+        return random.Random(f"reward/{request.sampling.seed}").choice([-1.0, 1.0])
+    try:
+        return task.reward(answer.text, sample)
+    except RewardError as error:
+        if not skip:
+            raise
+        log.warning("sample left out: %s", error)
+        return None

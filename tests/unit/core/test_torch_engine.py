@@ -1,0 +1,28 @@
+"""The embedded engine passes what every engine passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from zfleet.config.specs import EngineSpec
+from zfleet.engine.contract import Engine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.models.svf_model import SvfModel
+from zfleet.svf.zvector import ZVector
+from zfleet.testing.engine_conformance import EngineConformance
+
+
+class TestTorchEngine(EngineConformance):
+    @pytest.fixture(autouse=True)
+    def _tiny(self, tiny_model: SvfModel, make_z: Callable[..., ZVector]) -> None:
+        self._model, self._make_z = tiny_model, make_z
+        texts = ("flip bca", "reverse hello", "sort ab", "add 3 4", "kind? turn xyz", "order qwe")
+        self.prompts = tuple(tuple(tiny_model.base.tokenizer(text)["input_ids"]) for text in texts)
+
+    async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
+        return TorchEngine(self._model, EngineSpec(slots=slots, z_rows=z_rows))
+
+    def make_z(self, seed: int) -> ZVector:
+        return self._make_z(seed)
