@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zfleet.config.explain import explain
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
@@ -53,6 +55,13 @@ class TaskSpec(Spec):
     def _one_source(self) -> TaskSpec:
         if (self.lab is None) == (self.jsonl is None):
             raise ValueError("a task needs exactly one of `lab` and `jsonl`")
+        fields = type(self).model_fields
+        unused = ("verbs",) if self.lab is None else tuple(fields.keys() - {"lab", "verbs"})
+        # Compared with the defaults, not by what was set: a resolved spec sets everything.
+        ignored = sorted(name for name in unused if getattr(self, name) != fields[name].default)
+        if ignored:
+            source = "jsonl" if self.lab is None else "lab"
+            raise ValueError(f"a `{source}` task does not use: {', '.join(ignored)}")
         return self
 
 
@@ -115,6 +124,7 @@ class TrainSpec(Spec):
     checkpoint_every: int = Field(20, ge=1, description="steps")
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker")
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
+    eval_temperature: float = Field(0.0, ge=0, description="0 grades greedy answers")
     storage: str = Field("runs/train", description="checkpoints; on several machines a path all of them share")
     registry: str | None = Field(None, description="MLflow tracking URI; none: sqlite under runs/registry")
     run: Name = Field("train", description="names the run; the same name resumes it")
@@ -124,12 +134,16 @@ class TrainSpec(Spec):
         names = [expert.name for expert in self.experts]
         if len(set(names)) != len(names):
             raise ValueError(f"experts have the same name: {sorted({n for n in names if names.count(n) > 1})}")
-        if self.learner.prompts_per_step % self.num_workers:
-            raise ValueError(
-                f"prompts_per_step {self.learner.prompts_per_step} does not divide by num_workers {self.num_workers}"
-            )
-        for expert in self.experts:
-            self.learner_of(expert)
+        for place, expert in enumerate(self.experts):
+            try:
+                learner = self.learner_of(expert)
+            except ValidationError as error:
+                raise ValueError("; ".join(explain(error, LearnerSpec, ("experts", place, "learner")))) from None
+            if learner.prompts_per_step % self.num_workers:
+                raise ValueError(
+                    f"prompts_per_step {learner.prompts_per_step} of expert {expert.name!r} does not divide by "
+                    f"num_workers {self.num_workers}"
+                )
         return self
 
     def learner_of(self, expert: ExpertSpec) -> LearnerSpec:

@@ -1,0 +1,91 @@
+"""Rewards that a user writes: a Python function, named in the spec."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from zfleet.errors import RewardError, SpecError
+from zfleet.tasks.task import Sample
+
+_REMEDY = "write it as module:function, with the module installed or in the folder where the job is started"
+
+
+@dataclass(frozen=True)
+class PythonReward:
+    """Calls ``function(completion: str, sample: Sample) -> float``; any finite number is a reward.
+
+
+    Attributes:
+        name: ``module:function``.
+        function: The function itself, where it was resolved already (a job sends it to its workers).
+
+    Raises:
+        SpecError: On the first call, where the name leads to no function.
+        RewardError: The function raised, or returned no finite number.
+    """
+
+    name: str
+    function: Callable[[str, Sample], object] | None = None
+
+    def __call__(self, completion: str, sample: Sample) -> float:
+        function = self.function or resolve(self.name)
+        try:
+            value = function(completion, sample)
+        except Exception as error:
+            raise self._error(sample, f"raised {type(error).__name__}: {error}") from error
+        if not isinstance(value, Real):
+            raise self._error(sample, f"returned {_short(repr(value))}, which is no number")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise self._error(sample, f"returned {_short(repr(value))}, which is not finite")
+        return number
+
+    def _error(self, sample: Sample, reason: str) -> RewardError:
+        return RewardError(
+            f"reward {self.name} on sample {sample.id} ({_short(sample.prompt)!r}) {reason}",
+            "mend the function, or set reward.on_error to `skip` to leave such samples out",
+        )
+
+
+def resolve(name: str) -> Any:
+    """The function that ``module:function`` names, imported from anywhere on the path or the current folder.
+
+    Raises:
+        SpecError: Not of that form, no such module or function, or the module fails to import.
+    """
+    module_name, separator, attribute = name.partition(":")
+    if not (separator and module_name and attribute):
+        raise SpecError(f"reward.value is {name!r}, which names no function", _REMEDY)
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        # The zfleet command does not look into the current folder by itself. Last, so that nothing
+        # lying there can shadow an installed module.
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SpecError(f"reward.value is {name!r}: importing {module_name} fails with {reason}", _REMEDY) from error
+    try:
+        function = attrgetter(attribute)(module)
+    except AttributeError:
+        where = getattr(module, "__file__", None) or module_name
+        raise SpecError(f"reward.value is {name!r}: {where} holds no {attribute!r}", _REMEDY) from None
+    if not callable(function):
+        raise SpecError(f"reward.value is {name!r}: that is a {type(function).__name__}, no function", _REMEDY)
+    return function
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,100 @@
+"""``zfleet experts``: what the registry holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zfleet_cli.options import AsJson
+from zfleet_cli.output import print_fields, print_rows
+
+if TYPE_CHECKING:
+    from zfleet_registry import ExpertVersion
+
+app = typer.Typer(no_args_is_help=True, help="Experts and mixtures in the registry.")
+
+Registry = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="MLflow tracking URI; without it sqlite in runs/registry.", show_default=False),
+]
+BaseSlug = Annotated[
+    str | None, typer.Option("--base", metavar="SLUG", help="A base, such as lab-1a2b3c4d.", show_default=False)
+]
+Reference = Annotated[
+    str, typer.Argument(help="math, math/3 or math@champion; without --base: lab-1a2b3c4d.math/3", show_default=False)
+]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One version in the list."""
+
+    base: str
+    expert: str
+    aliases: str
+    kind: str
+    task: str
+    created: str
+    z_digest: str
+
+
+@app.command("list")
+def list_(registry: Registry = None, base: BaseSlug = None, as_json: AsJson = False) -> None:
+    """List every version of every expert."""
+    from zfleet_registry import ExpertRegistry
+
+    print_rows([_line(version) for version in ExpertRegistry(registry).list(base)], "experts", as_json)
+
+
+@app.command()
+def show(reference: Reference, registry: Registry = None, base: BaseSlug = None, as_json: AsJson = False) -> None:
+    """Show one version: where it comes from and what it reached."""
+    from zfleet_registry import ExpertRegistry
+
+    _print(ExpertRegistry(registry).resolve(reference, base), as_json)
+
+
+@app.command()
+def alias(
+    reference: Reference,
+    name: Annotated[str, typer.Argument(help="The alias, such as champion.", show_default=False)],
+    drop: Annotated[bool, typer.Option("--drop", help="Take the alias away instead.")] = False,
+    registry: Registry = None,
+    base: BaseSlug = None,
+    as_json: AsJson = False,
+) -> None:
+    """Point an alias at a version; services follow within seconds."""
+    from zfleet_registry import ExpertRegistry
+
+    experts = ExpertRegistry(registry)
+    version = experts.resolve(reference, base)
+    changed = experts.drop_alias(version, name) if drop else experts.set_alias(version, name)
+    if as_json:
+        _print(changed, as_json)
+    else:
+        typer.echo(f"{changed.qualified}: {', '.join(changed.aliases) or 'no alias'}")
+
+
+def _line(version: ExpertVersion) -> Line:
+    return Line(
+        base=version.base_slug,
+        expert=version.reference,
+        aliases=", ".join(version.aliases),
+        kind=version.provenance.kind,
+        task=version.provenance.task,
+        created=f"{version.created:%Y-%m-%d %H:%M}",
+        z_digest=version.z_digest[:12],
+    )
+
+
+def _print(version: ExpertVersion, as_json: bool) -> None:
+    values = asdict(version)
+    provenance = values.pop("provenance")
+    if as_json:
+        typer.echo(json.dumps(values | {"provenance": provenance}, indent=2, default=str))
+        return
+    # Base and z digest stand in both, and are the same: the registry checks it.
+    print_fields(values | provenance, version.qualified)

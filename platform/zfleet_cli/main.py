@@ -1,0 +1,76 @@
+"""The ``zfleet`` command: finds the command asked for, and turns errors into two lines and an exit code."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+from zfleet.errors import ZfleetError
+
+from zfleet_cli.commands import decompose, demo, experts, lab, search, serve, train
+
+INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
+
+
+class _Group(TyperGroup):
+    """Reports the errors that zfleet raises on purpose; any other is a bug and keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ZfleetError as error:
+            if ctx.params.get("debug"):
+                raise
+            report(error)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interrupt:
+            if ctx.params.get("debug"):
+                raise
+            _say("interrupted", "; the same command goes on where it stopped")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train, version, mix and serve the expert z-vectors of one base model.",
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Read by ``_Group.invoke``."""
+
+
+app.add_typer(lab.app, name="lab")
+app.add_typer(experts.app, name="experts")
+app.command("decompose")(decompose.decompose)
+app.command("train")(train.train)
+app.command("search")(search.search)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+
+
+def report(error: ZfleetError) -> None:
+    """Print what went wrong and what to do about it to the error stream."""
+    _say("error", f": {error.message}")
+    if error.remedy:
+        _say("remedy", f": {error.remedy}", style="bold green")
+
+
+def _say(word: str, rest: str, style: str = "bold red") -> None:
+    # soft_wrap: a message keeps its lines when it is piped into a file or a search.
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble((word, style), rest))
+
+
+def main() -> None:
+    """The entry point of the ``zfleet`` command."""
+    app()

@@ -1,0 +1,62 @@
+"""What commands print to the standard output: specs, and tables of results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from zfleet.config.load import dump_spec
+from zfleet.config.specs import Spec
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def print_spec(spec: Spec, as_json: bool = False) -> None:
+    """The resolved spec, as YAML or JSON; both can be read again as a spec file."""
+    typer.echo(spec.model_dump_json(indent=2) if as_json else dump_spec(spec), nl=as_json)
+
+
+def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = False) -> None:
+    """A table with a row for each result and a column for each of its fields; as JSON a list of objects."""
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2, default=str))
+        return
+    if not rows:
+        typer.echo(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left")
+    for field in fields(rows[0]):
+        table.add_column(field.name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(getattr(row, field.name))) for field in fields(row)))
+    Console().print(table)
+
+
+def print_fields(values: Mapping[str, Any], title: str) -> None:
+    """A table with a row for each value; empty ones are left out."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in values.items():
+        if value not in ("", None, (), {}):
+            table.add_row(key.replace("_", " "), Text(_cell(value)))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    return str(value)

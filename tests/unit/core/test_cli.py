@@ -1,0 +1,180 @@
+"""The ``zfleet`` command: what it imports, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+from zfleet.config.load import load_job, load_spec, parse_spec
+from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.errors import JobError
+from zfleet_cli.main import app
+
+ROOT = Path(__file__).parents[3]
+SPECS = ROOT / "jobs" / "specs"
+LAB = str(SPECS / "lab-experts.yaml")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job gives back, here."""
+
+    name: str
+    accuracy: float
+    version: int | None
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    # Wide enough that no message is wrapped and no cell folded.
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def zfleet(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **members: object) -> None:
+    """Put a module with these members in the place of one that starts a cluster."""
+    double = ModuleType(module)
+    for name, member in members.items():
+        setattr(double, name, member)
+    monkeypatch.setitem(sys.modules, module, double)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["serve", "jobs/specs/serve.yaml", "--dry-run"]], ids=" ".join
+)
+def test_heavy_imports_wait_for_the_work(arguments: list[str]) -> None:
+    check = (
+        "import sys\nfrom zfleet_cli.main import app\n"
+        f"app({arguments!r}, standalone_mode=False)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'transformers'} & sys.modules.keys()\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_command_ends_with_two_lines_and_exit_code_1() -> None:
+    command = Path(sys.executable).with_name("zfleet")
+    done = subprocess.run([command, "train", "no.yaml"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: spec no.yaml cannot be read: No such file or directory",
+        "remedy: check the path",
+    ]
+
+
+@pytest.mark.parametrize(("command", "kind"), [("train", TrainSpec), ("search", SearchSpec), ("serve", ServeSpec)])
+def test_a_dry_run_prints_the_spec_that_would_run(command: str, kind: type[TrainSpec | SearchSpec | ServeSpec]) -> None:
+    path = SPECS / {"train": "lab-experts.yaml", "search": "lab-mix.yaml", "serve": "serve.yaml"}[command]
+    done = zfleet(command, str(path), "--set", "base.name=mine", "--set", "engine.slots=5", "--dry-run")
+    assert done.exit_code == 0, done.output
+    spec = parse_spec(yaml.safe_load(done.stdout), kind)
+    assert spec == load_spec(path, kind, ["base.name=mine", "engine.slots=5"])
+    assert spec != load_job(path)
+
+
+def test_a_dry_run_as_json_parses_too() -> None:
+    done = zfleet("train", LAB, "--dry-run", "--json")
+    assert parse_spec(json.loads(done.stdout), TrainSpec) == load_job(Path(LAB))
+
+
+def test_serve_needs_no_spec_file() -> None:
+    done = zfleet("serve", "--dry-run")
+    assert parse_spec(yaml.safe_load(done.stdout), ServeSpec) == ServeSpec()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["train", LAB, "--set", "learner.stesp=3"], "unknown key 'learner.stesp': did you mean 'steps'?"),
+        (["train", LAB, "--set", "experts.0.task.lab=juggle"], "no lab task is named 'juggle'"),
+        (["search", str(SPECS / "lab-mix.yaml"), "--set", "task={jsonl: no.jsonl}"], "no.jsonl cannot be read"),
+        (["train", str(SPECS / "stories.yaml"), "--set", "experts.0.task.reward={kind: regex, value: (}"], "regular"),
+        (["train", str(SPECS / "serve.yaml")], "kind is 'serve'"),
+        (["serve", "--set", "port=0"], "port is 0"),
+        (["decompose", "--set", "base.model=./no-such-folder"], "'./no-such-folder' is no folder"),
+        (["lab", "build", "--steps", "1", "--seed", "x"], "--seed"),
+    ],
+)
+def test_bad_input_ends_with_a_message(arguments: list[str], error: str) -> None:
+    done = zfleet(*arguments, *([] if arguments[0] in ("decompose", "lab") else ["--dry-run"]))
+    assert done.exit_code != 0
+    assert done.stdout == ""
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_train(spec: TrainSpec, address: str | None) -> list[Result]:
+        raise JobError(f"worker of [bold]{spec.run}[/bold] lost at {address}", "start it again")
+
+    stand_in(monkeypatch, "zfleet_jobs.train", run_train=run_train)
+    done = zfleet("train", LAB, "--address", "there:1")
+    assert done.exit_code == 1
+    # Brackets are text, not markup: they stand in paths and shapes.
+    assert done.stderr == "error: worker of [bold]lab-experts[/bold] lost at there:1\nremedy: start it again\n"
+    debugged = zfleet("--debug", "train", LAB)
+    assert isinstance(debugged.exception, JobError)
+
+
+def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "zfleet_jobs.train", run_train=lambda spec, address: [][0])
+    assert isinstance(zfleet("train", LAB).exception, IndexError)
+
+
+def test_an_interrupt_ends_with_130_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_serve(spec: ServeSpec, address: str | None) -> None:
+        raise KeyboardInterrupt
+
+    stand_in(monkeypatch, "zfleet_serve.run", run_serve=run_serve)
+    done = zfleet("serve")
+    assert done.exit_code == 130
+    assert done.stdout == ""
+    assert done.stderr.startswith("interrupted")
+    assert done.stderr.count("\n") == 1
+
+
+def test_results_are_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [Result("[a]", 0.98765, 3), Result("b", 0.5, None)]
+    stand_in(monkeypatch, "zfleet_jobs.train", run_train=lambda spec, address: results)
+    table = zfleet("train", LAB).stdout
+    assert "trained: lab-experts" in table
+    for cell in ("name", "accuracy", "[a]", "0.9877", "0.5"):
+        assert cell in table
+    rows = json.loads(zfleet("train", LAB, "--json").stdout)
+    assert rows == [{"name": "[a]", "accuracy": 0.98765, "version": 3}, {"name": "b", "accuracy": 0.5, "version": None}]
+
+
+def test_a_search_hands_over_its_spec_and_shows_the_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[tuple[SearchSpec, str | None]] = []
+
+    def run_search(spec: SearchSpec, address: str | None) -> Result:
+        handed.append((spec, address))
+        return Result(spec.name, 0.75, 1)
+
+    stand_in(monkeypatch, "zfleet_jobs.search", run_search=run_search)
+    done = zfleet("search", str(SPECS / "lab-mix.yaml"), "--address", "auto", "--set", "seed=4")
+    assert "0.75" in done.stdout
+    assert handed == [(load_spec(SPECS / "lab-mix.yaml", SearchSpec, ["seed=4"]), "auto")]
+
+
+def test_the_demo_is_told_where_and_whether_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Path, bool]] = []
+    stand_in(monkeypatch, "zfleet_cli.demo", run=None)
+    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda out, keep: calls.append((out, keep)))
+    zfleet("demo")
+    zfleet("demo", "--keep", "--out", "elsewhere")
+    assert calls == [(Path("runs/demo"), False), (Path("elsewhere"), True)]

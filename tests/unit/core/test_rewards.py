@@ -1,0 +1,167 @@
+"""Graders, rewards written by users, and building both from a spec."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from zfleet.config.specs import RewardSpec
+from zfleet.errors import RewardError, SpecError
+from zfleet.rewards.build import build_reward
+from zfleet.rewards.graders import Choice, Contains, Exact, Regex, chosen_label
+from zfleet.rewards.python import PythonReward
+from zfleet.tasks.task import Reward, Sample
+
+SAMPLE = Sample("row-7", "What is it?", "Cat", {"owner": "Mia"})
+
+
+@pytest.mark.parametrize(
+    ("reward", "completion", "right"),
+    [
+        (Exact(), " Cat\n", True),
+        (Exact(), "cat", False),
+        (Exact(), "Cat.", False),
+        (Exact("dog"), "dog", True),
+        (Exact("dog"), "Cat", False),
+        (Contains(), "A Cat sat.", True),
+        (Contains(), "A cat sat.", False),
+        (Contains("play"), "They played.", True),
+        (Contains("play"), "They slept.", False),
+        (Regex(r"\bplay(ed)?\b"), "They played.", True),
+        (Regex(r"\bplay(ed)?\b"), "A playful dog.", False),
+        (Regex("(?i)CAT"), "cat", True),
+    ],
+)
+def test_a_grade_is_plus_or_minus_one(reward: Reward, completion: str, right: bool) -> None:
+    assert reward(completion, SAMPLE) == (1.0 if right else -1.0)
+
+
+@pytest.mark.parametrize(
+    ("completion", "label"),
+    [
+        ("B", "b"),
+        (" (b)", "b"),
+        ("B. It is a dog.", "b"),
+        ("**C**", "c"),
+        ("3", "3"),
+        ("The answer is D", "d"),
+        ("The answer is (d) because it floats.", "d"),
+        ("Answer: **B**", "b"),
+        ("The correct answer is: option C.", "c"),
+        ("The answer is \\boxed{A}.", "a"),
+        ("answer is A. No, wait: the answer is B.", "b"),
+        ("I think it is (C)", "c"),
+        ("The answer is 12", "12"),
+        ("A cat sat on the mat.", None),
+        ("The answer is a dog.", None),
+        ("The answer is 3.5 metres", None),
+        ("The answer is Berlin", None),
+        ("I'd say nothing", None),
+        ("", None),
+    ],
+)
+def test_the_label_that_an_answer_settles_on(completion: str, label: str | None) -> None:
+    assert chosen_label(completion) == label
+
+
+@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B."])
+def test_a_choice_is_graded_by_its_label(answer: str) -> None:
+    sample = Sample("1", "Which?", answer)
+    assert Choice()("The answer is B.", sample) == 1.0
+    assert Choice()("The answer is C.", sample) == -1.0
+    assert Choice()("No idea.", sample) == -1.0
+    assert Choice("C")("(C)", sample) == 1.0
+
+
+@pytest.fixture
+def rewards_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, which is not on the path: where the command line finds itself."""
+    name = f"rewards_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        "import math\n"
+        "def length(completion, sample):\n    return len(completion) / len(sample.answer)\n"
+        "def raises(completion, sample):\n    raise KeyError('owner')\n"
+        "def nothing(completion, sample):\n    pass\n"
+        "def text(completion, sample):\n    return '1.0'\n"
+        "def nan(completion, sample):\n    return math.nan\n"
+        "def huge(completion, sample):\n    return 10 ** 400\n"
+        "class Nested:\n    grade = staticmethod(length)\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    return name
+
+
+def test_a_python_reward_is_called_and_travels_by_name(rewards_module: str) -> None:
+    reward = build_reward(RewardSpec(kind="python", value=f"{rewards_module}:length"))
+    assert reward("abcdef", SAMPLE) == 2.0
+    again = pickle.loads(pickle.dumps(reward))  # noqa: S301
+    assert again == reward
+    assert again("abcdef", SAMPLE) == 2.0
+    assert PythonReward(f"{rewards_module}:Nested.grade")("abcdef", SAMPLE) == 2.0
+
+
+def test_a_python_reward_is_not_imported_before_it_is_used() -> None:
+    reward = PythonReward("no_such_module_anywhere:f")
+    with pytest.raises(SpecError, match="no_such_module_anywhere"):
+        reward("", SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        ("raises", "raised KeyError: 'owner'"),
+        ("nothing", "returned None, which is no number"),
+        ("text", "returned '1.0', which is no number"),
+        ("nan", "returned nan, which is not finite"),
+        ("huge", "which is not finite"),
+    ],
+)
+def test_a_failing_reward_names_function_sample_and_reason(rewards_module: str, function: str, reason: str) -> None:
+    name = f"{rewards_module}:{function}"
+    with pytest.raises(RewardError) as caught:
+        PythonReward(name)("x", SAMPLE)
+    message = caught.value.message
+    assert name in message
+    assert "row-7" in message
+    assert reason in message
+    assert "on_error" in caught.value.remedy
+
+
+def test_numbers_of_other_types_become_floats(rewards_module: str) -> None:
+    value = PythonReward(f"{rewards_module}:length")("abcd", SAMPLE)
+    assert type(value) is float
+    assert math.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("regex", "(unclosed", "is no regular expression"),
+        ("regex", "", "is empty"),
+        ("python", "", "names no function"),
+        ("python", "module_without_function", "names no function"),
+        ("python", "no_such_module_anywhere:f", "ModuleNotFoundError"),
+        ("python", "math:no_such_function", "holds no 'no_such_function'"),
+        ("python", "math:pi", "is a float, no function"),
+        ("python", "..relative:f", "importing ..relative fails"),
+    ],
+)
+def test_a_reward_that_cannot_be_built_is_refused(kind: str, value: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_reward(RewardSpec.model_validate({"kind": kind, "value": value}))
+    assert "reward.value" in caught.value.message
+    assert message in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_module_that_fails_on_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_rewards_module.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SpecError, match="ZeroDivisionError"):
+        build_reward(RewardSpec(kind="python", value="broken_rewards_module:f"))

@@ -1,0 +1,197 @@
+"""Reading job specs: examples, overrides, and what is said about mistakes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
+from zfleet.config.specs import SearchSpec, ServeSpec, Spec, TrainSpec
+from zfleet.errors import SpecError
+from zfleet.rewards.graders import Contains
+from zfleet.tasks.build import build_task
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / "jobs" / "specs").glob("*.yaml"))
+LAB = ROOT / "jobs" / "specs" / "lab-experts.yaml"
+
+
+def refusal(data: dict[str, Any], kind: type[Spec] = TrainSpec) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(data, kind)
+    assert caught.value.remedy
+    return caught.value.message
+
+
+def minimal(**values: Any) -> dict[str, Any]:
+    return {"experts": [{"name": "a", "task": {"lab": "sort"}}], **values}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_loads_and_survives_its_own_dump(path: Path) -> None:
+    job = load_job(path)
+    assert parse_spec(yaml.safe_load(dump_spec(job)), type(job)) == job
+
+
+def test_the_examples_are_all_there() -> None:
+    assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
+    assert {type(load_job(path)) for path in EXAMPLES} == {TrainSpec, SearchSpec, ServeSpec}
+
+
+def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    task = build_task(load_spec(Path("jobs/specs/stories.yaml"), TrainSpec).experts[0].task)
+    samples = (*task.train, *task.test)
+    assert len(samples) >= 200
+    assert len({sample.prompt for sample in samples}) == len(samples)
+    assert isinstance(task.reward, Contains)
+    # The word must be the model's own doing.
+    assert all(task.reward(sample.prompt, sample) < 0 for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (minimal(learnr={}), "unknown key 'learnr': did you mean 'learner'?"),
+        (minimal(learner={"step": 3}), "unknown key 'learner.step': did you mean 'steps'?"),
+        (
+            {"experts": [{"name": "a", "task": {"lab": "sort", "reward": {"knd": "exact"}}}]},
+            "unknown key 'experts.0.task.reward.knd': did you mean 'kind'?",
+        ),
+        (
+            {"experts": [{"name": "a", "task": {"lab": "sort"}, "learner": {"stepz": 3}}]},
+            "unknown key 'experts.0.learner.stepz': did you mean 'steps'?",
+        ),
+        (minimal(resources={"zzz": 1}), "unknown key 'resources.zzz': known keys: cpus, gpus, torch_threads"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_nearest_valid_one(data: dict[str, Any], message: str) -> None:
+    assert message in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (minimal(learner={"steps": "many"}), "learner.steps is 'many'"),
+        (minimal(learner={"steps": 0}), "learner.steps is 0"),
+        (minimal(learner=3), "learner is 3"),
+        (minimal(base={"device": "tpu"}), "base.device is 'tpu'"),
+        (minimal(run=True), "run is True: Input should be a valid string (text that YAML reads as something else"),
+        (minimal(kind="search"), "kind is 'search'"),
+        (minimal(learner={"estimator": "rloo"}), "samples_per_prompt of 2 or more"),
+        (minimal(num_workers=3), "prompts_per_step 128 of expert 'a' does not divide by num_workers 3"),
+        ({}, "experts is missing"),
+        ({"experts": []}, "experts is []"),
+        ({"experts": [{"name": "a", "task": {}}]}, "exactly one of `lab` and `jsonl`"),
+        (
+            {"experts": [{"name": "a", "task": {"lab": "sort", "max_tokens": 9}}]},
+            "a `lab` task does not use: max_tokens",
+        ),
+        (
+            {"experts": [{"name": "a", "task": {"lab": "sort"}, "learner": {"lr": -1}}]},
+            "experts.0.learner.lr is -1",
+        ),
+        (
+            {"experts": [{"name": "a", "task": {"lab": "sort"}, "learner": {"prompts_per_step": 3}}], "num_workers": 2},
+            "prompts_per_step 3 of expert 'a'",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named(data: dict[str, Any], message: str) -> None:
+    assert message in refusal(data)
+
+
+def test_every_problem_is_in_one_message_and_only_real_ones() -> None:
+    message = refusal({"experts": [{"name": "a b", "task": {"lab": "sort"}}], "learnr": {}, "num_workers": 0})
+    assert message.count(";") == 2
+    for part in ("experts.0.name is 'a b'", "'learnr'", "num_workers is 0"):
+        assert part in message
+    # pydantic counts the items that are left after a bad one is taken out.
+    assert "at least 1 item" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "get", "value"),
+    [
+        ("learner.steps=7", lambda job: job.learner.steps, 7),
+        ("learner.lr=1e-3", lambda job: job.learner.lr, 0.001),
+        ("experts.1.name=mirror", lambda job: job.experts[1].name, "mirror"),
+        ("experts.0.task.lab=add", lambda job: job.experts[0].task.lab, "add"),
+        ("experts.0.learner.kl=0.5", lambda job: job.learner_of(job.experts[0]).kl, 0.5),
+        ("engine.max_length=64", lambda job: job.engine.max_length, 64),
+        ("registry=http://host:5000/?a=b", lambda job: job.registry, "http://host:5000/?a=b"),
+        ("registry=", lambda job: job.registry, None),
+        ("experts.4.task={lab: sort, verbs: clear}", lambda job: job.experts[4].task.verbs, "clear"),
+    ],
+)
+def test_set_replaces_one_value(override: str, get: Any, value: object) -> None:
+    assert get(load_spec(LAB, TrainSpec, [override])) == value
+
+
+def test_set_applies_in_order_and_needs_no_file() -> None:
+    assert load_spec(None, ServeSpec, ["port=1", "port=2", "labels.sum=add"]).labels == {"sum": "add"}
+    assert load_spec(None, ServeSpec, ["port=1", "port=2"]).port == 2
+
+
+def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    path.write_text("engine:\n")
+    assert load_spec(path, ServeSpec, ["engine.slots=3"]).engine.slots == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("learner.steps", "is no assignment"),
+        ("=3", "is no assignment"),
+        ("learner.step=3", "unknown key 'learner.step': did you mean 'steps'?"),
+        ("experts.9.name=x", "'9' is no place in a list of 5"),
+        ("experts.first.name=x", "'first' is no place in a list of 5"),
+        ("experts.²=x", "'²' is no place in a list of 5"),
+        ("run.x=1", "run is 'lab-experts', which holds no keys"),
+        ("run.x.y=1", "run is 'lab-experts', which holds no keys"),
+        ("experts.0.name.x.y=1", "experts.0.name is 'reverse', which holds no keys"),
+        ("learner.steps=[", "the value is no YAML"),
+        ("learner.steps=soon", "learner.steps is 'soon'"),
+    ],
+)
+def test_a_bad_override_is_refused(override: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(LAB, TrainSpec, [override])
+    assert message in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "is no YAML"),
+        (b"\xff\xfe\xff", "is no YAML"),
+        (b"", "holds no mapping"),
+        (b"- a", "holds no mapping"),
+        (b"kind: trian", "kind is 'trian'"),
+        (b"kind: [train]", "kind is ['train']"),
+        (b"base: {}", "kind is None"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        load_job(path)
+    assert message in caught.value.message
+    assert str(path) in caught.value.message
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read: No such file"):
+        load_spec(tmp_path / "job.yaml", TrainSpec)
+
+
+def test_specs_load_without_torch() -> None:
+    check = "import sys, zfleet.config.load; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
