@@ -6,9 +6,10 @@ only on the factors it was trained on.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -18,8 +19,10 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import Base, base_name, base_slug, find_base, load_base
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
+from zfleet.rewards.python import PythonReward, resolve
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
+from zfleet.tasks.task import Task
 
 _SHIPPED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
@@ -101,6 +104,15 @@ def open_model(shipped: ShippedBase) -> SvfModel:
             "use the same versions of torch, transformers and safetensors on all machines",
         )
     return SvfModel(base, ray.get(shipped.factors))
+
+
+def by_value(task: Task) -> Task:
+    """A task whose Python reward, if it has one, travels as code: only the driver can import its module."""
+    if not isinstance(task.reward, PythonReward):
+        return task
+    function = resolve(task.reward.name)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # type: ignore[no-untyped-call]
+    return replace(task, reward=replace(task.reward, function=function))
 
 
 def _dtype(name: str) -> torch.dtype:

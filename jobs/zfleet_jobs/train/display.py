@@ -1,0 +1,53 @@
+"""One display for all experts in training; quiet where the output is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from zfleet_jobs.train.board import Row
+
+
+class TrainDisplay:
+    """A line per expert: step, reward, tokens per second."""
+
+    def __init__(self, progress: Progress, steps: dict[str, int]) -> None:
+        self._progress = progress
+        self._lines: dict[str, TaskID] = {
+            name: progress.add_task(name, total=total, note="waiting", start=False) for name, total in steps.items()
+        }
+
+    def update(self, rows: Iterable[Row]) -> None:
+        """Show the newest row of each expert."""
+        for row in rows:
+            line = self._lines[row.expert]
+            self._progress.start_task(line)
+            note = f"reward {row.metrics['reward']:+.2f}  {row.metrics['tokens_per_second']:6.0f} tokens/s"
+            self._progress.update(line, completed=row.step, note=note)
+
+    def done(self, name: str, note: str) -> None:
+        """Say how an expert ended."""
+        self._progress.update(self._lines[name], note=note)
+        self._progress.stop_task(self._lines[name])
+
+
+@contextmanager
+def train_display(steps: dict[str, int]) -> Iterator[TrainDisplay]:
+    """Show a display on the error stream inside the block.
+
+    Args:
+        steps: {expert: steps it will take}.
+    """
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("train {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield TrainDisplay(progress, steps)

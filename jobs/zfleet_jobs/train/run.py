@@ -1,0 +1,250 @@
+"""``zfleet train``: ship the base, run one TorchTrainer per expert, register what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from zfleet.config.specs import ExpertSpec, ResourceSpec, TrainSpec
+from zfleet.errors import JobError, RegistryError, ZfleetError
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.build import build_task
+from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+
+from zfleet_jobs.cluster import cluster
+from zfleet_jobs.code_version import code_version
+from zfleet_jobs.search.capacity import actors_that_fit
+from zfleet_jobs.shipping import ShippedBase, by_value, ship_base
+from zfleet_jobs.train.board import Board, Row
+from zfleet_jobs.train.display import TrainDisplay, train_display
+from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.worker import MEASURED, Z_FILE, WorkerJob, train_loop
+
+log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One expert to train.
+
+    Attributes:
+        expert: Its part of the spec.
+        fit: Its task, without prompts that do not fit.
+        digest: Identity of everything its z depends on; the same digest resumes the same run.
+        spec: What the digest is of, as JSON.
+    """
+
+    expert: ExpertSpec
+    fit: FitReport
+    digest: str
+    spec: str
+
+
+def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert]:
+    """Train every expert of a spec and register each as a version.
+
+    An expert that the registry holds already, trained from exactly the same spec, data and factors, is not
+    trained again; one whose run was interrupted goes on from its last checkpoint.
+
+    Args:
+        spec: The job.
+        address: A running cluster; None starts one on this machine for as long as the job runs.
+
+    Raises:
+        JobError: A run failed for a reason outside the job (its log says which), or the cluster is too small.
+        ZfleetError: The job's own fault: a task, a reward, a base or the registry.
+    """
+    registry = ExpertRegistry(spec.registry)
+    with cluster(address):
+        shipped, base, factors = ship_base(spec.base)
+        longest = min(spec.engine.max_length or base.context, base.context)
+        plans = []
+        for expert in spec.experts:
+            fit = fit_prompts(build_task(expert.task), base.tokenizer, longest)
+            if fit.left_out:
+                log.warning("%s", fit)
+            plans.append(_plan(spec, expert, fit, factors.digest))
+        done = {plan.expert.name: _registered(registry, plan, shipped.slug) for plan in plans}
+        todo = [plan for plan in plans if done[plan.expert.name] is None]
+        trained = {name: result for name, result in done.items() if result is not None}
+        if todo:
+            trained |= _Trainer(spec, shipped, registry).train(todo)
+    return [trained[expert.name] for expert in spec.experts]
+
+
+class _Trainer:
+    """Runs plans side by side: a thread holds each Ray Train run, this one shows and registers."""
+
+    def __init__(self, spec: TrainSpec, shipped: ShippedBase, registry: ExpertRegistry) -> None:
+        self._spec = spec
+        self._shipped = shipped
+        self._registry = registry
+        self._board = ray.remote(num_cpus=0)(Board).remote()
+        self._runs: dict[str, str] = {}
+        self._started: dict[str, float] = {}
+
+    def train(self, plans: list[_Plan]) -> dict[str, TrainedExpert]:
+        """Train all, a few at once; the first failure ends the job once the others under way have been stopped."""
+        resources = self._spec.resources
+        each = ResourceSpec(cpus=resources.cpus * self._spec.num_workers, gpus=resources.gpus * self._spec.num_workers)
+        at_once = actors_that_fit(each, min(self._spec.concurrent_experts, len(plans)))
+        results: dict[str, TrainedExpert] = {}
+        pool = ThreadPoolExecutor(at_once, "zfleet-train")
+        steps = {plan.expert.name: self._spec.learner_of(plan.expert).steps for plan in plans}
+        try:
+            with train_display(steps) as display:
+                running = {pool.submit(self._fit, plan): plan for plan in plans}
+                while running:
+                    finished, _ = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                    self._follow(display)
+                    for future in finished:
+                        plan = running.pop(future)
+                        results[plan.expert.name] = self._finish(plan, future)
+                        display.done(plan.expert.name, results[plan.expert.name].reference)
+        except BaseException as error:
+            status: RunStatus = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            for name in self._runs.keys() - results.keys():
+                with suppress(RegistryError):
+                    self._registry.end_run(self._runs[name], status)
+            raise
+        finally:
+            # Runs still under way end with the Ray connection, whose actors they are.
+            pool.shutdown(wait=False, cancel_futures=True)
+        return results
+
+    def _fit(self, plan: _Plan) -> ray.train.Result:
+        name = plan.expert.name
+        self._started[name] = time.perf_counter()
+        self._runs[name] = self._registry.start_run(
+            name,
+            experiment=f"zfleet/{self._shipped.slug}",
+            params={f"learner.{k}": str(v) for k, v in self._spec.learner_of(plan.expert).model_dump().items()},
+            tags={"zfleet.spec_digest": plan.digest, "zfleet.task": plan.fit.task.name},
+        )
+        job = WorkerJob(self._shipped, ray.put(by_value(plan.fit.task)), self._spec, plan.expert, self._board)
+        resources = self._spec.resources
+        on_gpu = resources.gpus > 0
+        trainer = TorchTrainer(
+            train_loop,
+            train_loop_config={"job": job},
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=self._spec.num_workers,
+                use_gpu=on_gpu,
+                resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if on_gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=f"{self._spec.run}-{name}-{plan.digest[:12]}",
+                storage_path=_storage(self._spec.storage),
+                failure_config=FailureConfig(max_failures=self._spec.max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        return trainer.fit()
+
+    def _follow(self, display: TrainDisplay) -> None:
+        rows: list[Row] = ray.get(self._board.take.remote())
+        display.update(rows)
+        for name in {row.expert for row in rows}:
+            curve = [(row.step, row.metrics) for row in rows if row.expert == name]
+            self._registry.log_curve(self._runs[name], curve)
+
+    def _finish(self, plan: _Plan, future: Future[ray.train.Result]) -> TrainedExpert:
+        name = plan.expert.name
+        try:
+            result = future.result()
+        except ray.train.TrainingFailedError as failure:
+            raise self._explain(name, failure) from failure
+        if result.checkpoint is None or result.metrics is None or "reward_after" not in result.metrics:
+            raise self._explain(name, None)
+        with result.checkpoint.as_directory() as folder:
+            z = ZVector.load(Path(folder) / Z_FILE)
+        metrics = {key: float(result.metrics[key]) for key in ("step", *MEASURED)}
+        kept = {key: value for key, value in metrics.items() if key != "step"}
+        run_id = self._runs[name]
+        self._registry.log_metrics(run_id, kept, step=int(metrics["step"]))
+        provenance = Provenance.of(
+            z,
+            task=plan.fit.task.name,
+            data_digest=data_digest(plan.fit.task),
+            spec=plan.spec,
+            code_version=code_version(),
+            metrics=kept,
+        )
+        version = self._registry.register(
+            name, z, provenance, base_name=self._shipped.name, run_id=run_id, alias="champion"
+        )
+        self._registry.end_run(run_id)
+        return _result(plan, version, time.perf_counter() - self._started[name])
+
+    def _explain(self, name: str, failure: Exception | None) -> ZfleetError:
+        cause: ZfleetError | None = ray.get(self._board.error.remote(name))
+        if cause is not None:
+            return cause
+        reason = str(failure).strip().splitlines()[-1] if failure else "it ended without a result"
+        return JobError(
+            f"expert {name!r} failed: {reason}",
+            f"run it again to resume from the last checkpoint under {self._spec.storage}",
+        )
+
+
+def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> _Plan:
+    depends: dict[str, Any] = {
+        "device": spec.base.device,
+        "dtype": spec.base.dtype,
+        "factors": factors,
+        "task": expert.task.model_dump(),
+        "data": data_digest(fit.task),
+        "learner": spec.learner_of(expert).model_dump(),
+        "num_workers": spec.num_workers,
+        "engine": spec.engine.model_dump(),
+        "eval": [spec.eval_samples, spec.eval_temperature],
+    }
+    text = json.dumps(depends, sort_keys=True)
+    return _Plan(expert, fit, hashlib.sha256(text.encode()).hexdigest(), text)
+
+
+def _registered(registry: ExpertRegistry, plan: _Plan, slug: str) -> TrainedExpert | None:
+    """The newest version trained from exactly this plan, if there is one."""
+    versions = [v for v in registry.list(slug) if v.name == plan.expert.name and v.provenance.spec == plan.spec]
+    if not versions:
+        return None
+    version = max(versions, key=lambda found: found.version)
+    registry.load(version)
+    return _result(plan, version, 0.0)
+
+
+def _result(plan: _Plan, version: ExpertVersion, seconds: float) -> TrainedExpert:
+    metrics = version.provenance.metrics
+    return TrainedExpert(
+        name=plan.expert.name,
+        reference=version.reference,
+        z_digest=version.z_digest,
+        parameters=int(metrics["parameters"]),
+        n=int(metrics["n_after"]),
+        reward_before=metrics["reward_before"],
+        reward_after=metrics["reward_after"],
+        accuracy_before=metrics["accuracy_before"],
+        accuracy_after=metrics["accuracy_after"],
+        left_out=len(plan.fit.left_out),
+        seconds=seconds,
+        run_id=version.run_id,
+    )
+
+
+def _storage(storage: str) -> str:
+    """An absolute path, or a URI as it is."""
+    return storage if "://" in storage else str(Path(storage).resolve())

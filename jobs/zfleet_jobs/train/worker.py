@@ -1,0 +1,131 @@
+"""The training loop of one Ray Train worker: a thin shell around ``zfleet.rl.Learner``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from zfleet.config.specs import ExpertSpec, LearnerSpec, TrainSpec
+from zfleet.engine.contract import BASE_Z
+from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.errors import ZfleetError
+from zfleet.evaluate import evaluate
+from zfleet.rl.checkpoint import LearnerState
+from zfleet.rl.data_parallel import DataParallel
+from zfleet.rl.learner import Learner, StepReport
+from zfleet.tasks.task import Task
+
+from zfleet_jobs.shipping import ShippedBase, open_model
+from zfleet_jobs.train.board import Row
+
+Z_FILE = "z.safetensors"
+MEASURED = (
+    *("reward_before", "accuracy_before", "n_before"),
+    *("reward_after", "accuracy_after", "n_after"),
+    "parameters",
+)
+"""What a finished run reports besides its last step."""
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What a worker needs to train one expert; small, the rest lies in the object store.
+
+    Attributes:
+        shipped: The base.
+        task: Object reference to the task.
+        spec: The whole job.
+        expert: The expert to train.
+        board: Where progress and errors go.
+    """
+
+    shipped: ShippedBase
+    task: ray.ObjectRef[Task]
+    spec: TrainSpec
+    expert: ExpertSpec
+    board: Any
+
+    @property
+    def learner(self) -> LearnerSpec:
+        """The learner's settings for this expert."""
+        return self.spec.learner_of(self.expert)
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """Run by Ray Train on every worker, again after a worker was lost."""
+    job: WorkerJob = config["job"]
+    # An error of the job itself comes again however often the workers are restarted.
+    if ray.get(job.board.error.remote(job.expert.name)) is not None:
+        return
+    try:
+        _train(job)
+    except ZfleetError as error:
+        ray.get(job.board.fail.remote(job.expert.name, error))
+        raise
+
+
+def _train(job: WorkerJob) -> None:
+    torch.set_num_threads(job.spec.resources.torch_threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    context = ray.train.get_context()
+    workers = DataParallel(context.get_world_rank(), context.get_world_size())
+    task = ray.get(job.task)
+    skip = job.expert.task.reward.on_error == "skip"
+    with SyncEngine(TorchEngine(open_model(job.shipped), job.spec.engine)) as engine:
+        learner = Learner(engine.engine.model, engine, task, job.learner, workers, skip)  # type: ignore[attr-defined]
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                learner.restore(LearnerState.load(Path(folder)))
+        before = _measure(learner, job, BASE_Z)
+        while learner.steps_done < job.learner.steps:
+            report = learner.step()
+            if workers.rank == 0:
+                job.board.post.remote(Row(job.expert.name, report.step, _curve(report), os.getpid()))
+            last = report.step == job.learner.steps
+            if report.step % job.spec.checkpoint_every == 0 and not last:
+                _report(learner, {"step": float(report.step)})
+        digest = engine.put_z(learner.z())
+        after = _measure(learner, job, digest)
+        measured = {f"{key}_before": value for key, value in before.items()}
+        measured |= {f"{key}_after": value for key, value in after.items()}
+        measured["parameters"] = float(learner.p.numel())
+        _report(learner, {"step": float(learner.steps_done), **measured})
+
+
+def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
+    """Mean reward, accuracy and number of held-out prompts; each worker grades its share."""
+    samples = learner.task.test[: job.spec.eval_samples]
+    _, share = learner.workers.share(samples)
+    sums = torch.zeros(3, dtype=torch.float64)
+    if share:
+        result = evaluate(
+            learner.engine, learner.model.base.tokenizer, learner.task, share, z, job.spec.eval_temperature
+        )
+        sums += torch.tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
+    learner.workers.sum(sums)
+    return {"reward": float(sums[0] / sums[2]), "accuracy": float(sums[1] / sums[2]), "n": float(sums[2])}
+
+
+def _report(learner: Learner, metrics: dict[str, float]) -> None:
+    """Commit a checkpoint: what resumes the run, and the z as it stands."""
+    if learner.workers.rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(prefix="zfleet-checkpoint-") as folder:
+        learner.state().save(Path(folder))
+        learner.z().save(Path(folder) / Z_FILE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _curve(report: StepReport) -> dict[str, float]:
+    seconds = report.rollout_seconds + report.learn_seconds
+    values = {key: float(value) for key, value in asdict(report).items() if key != "step"}
+    return values | {"tokens_per_second": report.tokens / seconds}
