@@ -1,0 +1,103 @@
+"""Registry URIs: which ones are usable, and how to speak of one without giving its secrets away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from zfleet.errors import RegistryError
+
+SERVERS = ("http", "https")
+DATABASES = ("postgresql", "mysql")
+SQLITE = "sqlite"
+_SQLITE_PREFIX = "sqlite:///"
+_REMEDY = "give http(s)://..., postgresql://..., mysql://..., sqlite:///file, or nothing for a local registry"
+
+
+def kind_of(uri: str) -> str:
+    """The scheme without its driver: ``postgresql+psycopg`` is ``postgresql``."""
+    return uri.partition("://")[0].partition("+")[0].lower()
+
+
+def address_of(uri: str) -> str:
+    """The URI as messages and logs may show it: no user, no password, no query.
+
+    A URI whose parts cannot be told apart shows its scheme only: what looks like a path
+    may be the rest of a password that was not percent-encoded.
+    """
+    if kind_of(uri) == SQLITE or ("://" not in uri and "@" not in uri):
+        return uri.partition("?")[0]
+    hidden = f"{uri.partition('://')[0]}://***" if "://" in uri else "***"
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        return hidden
+    if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
+        return hidden
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+
+
+def redact(text: str, uri: str) -> str:
+    """``text``, of a library, without the secrets of ``uri``."""
+    text = text.replace(uri, address_of(uri))
+    for secret in sorted(_secrets(uri), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def check_uri(uri: str) -> None:
+    """Refuse a URI that no registry can have.
+
+    Raises:
+        RegistryError: An unknown or refused scheme, or a URI that cannot be read without doubt.
+    """
+    kind = kind_of(uri)
+    if "://" not in uri or kind == "file":
+        raise RegistryError(
+            f"registry URI {address_of(uri)!r} is a folder: MLflow keeps registries in a database", _REMEDY
+        )
+    if kind not in (*SERVERS, *DATABASES, SQLITE):
+        raise RegistryError(f"registry URI {address_of(uri)!r} has the unknown scheme {kind!r}", _REMEDY)
+    if kind != SQLITE and address_of(uri).endswith("***"):
+        raise RegistryError(
+            f"registry URI {address_of(uri)} cannot be read",
+            "percent-encode special characters in the user and the password (@ is %40, / is %2F)",
+        )
+
+
+def sqlite_uri(file: Path) -> str:
+    """The URI of a database file, absolute, so that the current directory may change.
+
+    Raises:
+        RegistryError: The path holds characters that such a URI cannot.
+    """
+    path = str(file.expanduser().absolute())
+    if bad := set("?#%") & set(path):
+        raise RegistryError(
+            f"registry path {path!r} holds {''.join(sorted(bad))!r}", "choose a path without ?, # and %"
+        )
+    return f"{_SQLITE_PREFIX}{path}"
+
+
+def sqlite_file(uri: str) -> Path:
+    """The file that a sqlite URI names.
+
+    Raises:
+        RegistryError: It names none: an in-memory database would be empty for every process.
+    """
+    path = uri.partition(":///")[2]
+    if not path or path == ":memory:" or "?" in path:
+        raise RegistryError(f"registry URI {address_of(uri)!r} names no plain file", "give sqlite:///folder/mlflow.db")
+    return Path(path)
+
+
+def _secrets(uri: str) -> set[str]:
+    parts = urlsplit(uri)
+    # A user without a password is how some servers take a token.
+    found = {parts.password or parts.username or ""}
+    found |= {
+        value for key, value in parse_qsl(parts.query) if any(word in key for word in ("pass", "token", "secret"))
+    }
+    return {form for secret in found for form in (secret, unquote(secret)) if form}

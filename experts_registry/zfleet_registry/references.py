@@ -1,0 +1,103 @@
+"""References to experts: ``math``, ``math/3``, ``math@champion``, or qualified by a base, ``lab-1a2b3c4d.math/3``.
+
+A registered model is called ``{base slug}.{expert}``. Both halves may hold dots, so the border is the
+fingerprint's eight digits that end a slug; an expert's name may not contain such a border.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zfleet.errors import RegistryError
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+_SLUG = r"[A-Za-z0-9][A-Za-z0-9_.-]*-[0-9a-f]{8}"
+_REFERENCE = re.compile(rf"({_NAME})(?:/([1-9][0-9]{{0,8}})|@({_ALIAS}))?")
+_QUALIFIED = re.compile(rf"({_SLUG})\.({_NAME})")
+_BORDER = re.compile(r"-[0-9a-f]{8}\.")
+_RESERVED_ALIAS = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
+_LONGEST = 200
+_FORMS = "write math, math/3 or math@champion, if need be qualified by a base: lab-1a2b3c4d.math/3"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference, taken apart.
+
+    Attributes:
+        base_slug: Whose expert it is; None where the reference does not say.
+        name: The expert.
+        version: The version asked for, or None.
+        alias: The alias asked for, or None. With neither: the champion, else the newest version.
+    """
+
+    base_slug: str | None
+    name: str
+    version: int | None
+    alias: str | None
+
+
+def parse(reference: str) -> Reference:
+    """Take a reference apart.
+
+    Raises:
+        RegistryError: It is none; paths and URLs never are.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None or len(reference) > 2 * _LONGEST:
+        raise RegistryError(f"{reference[: 2 * _LONGEST]!r} is no reference to an expert", _FORMS)
+    full, version, alias = match.groups()
+    qualified = _QUALIFIED.fullmatch(full)
+    slug, name = qualified.groups() if qualified else (None, full)
+    return Reference(slug, name, int(version) if version else None, alias)
+
+
+def model_name(base_slug: str, name: str) -> str:
+    """What MLflow calls the expert: ``lab-1a2b3c4d.math``."""
+    return f"{base_slug}.{name}"
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that an expert cannot have.
+
+    Raises:
+        RegistryError: It holds other characters, is too long, or reads like one qualified by a base.
+    """
+    if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
+        raise RegistryError(
+            f"expert name {name[: 2 * _LONGEST]!r} cannot be used",
+            f"use letters, digits, '_', '.' and '-', a letter or digit first, at most {_LONGEST} characters",
+        )
+    if _BORDER.search(name):
+        raise RegistryError(
+            f"expert name {name!r} reads like one qualified by a base", "give the expert's own name, such as math"
+        )
+
+
+def check_slug(slug: str) -> None:
+    """Refuse a base slug that references could not name.
+
+    Raises:
+        RegistryError: It is not ``name-`` and the first eight digits of the fingerprint.
+    """
+    if not re.fullmatch(_SLUG, slug) or len(slug) > _LONGEST:
+        raise RegistryError(
+            f"base {slug[: 2 * _LONGEST]!r} cannot be part of an expert's name",
+            "a base is its name (letters, digits, '_', '.', '-'), a '-' and the fingerprint's first 8 digits",
+        )
+
+
+def check_alias(alias: str) -> None:
+    """Refuse an alias that cannot be set.
+
+    Raises:
+        RegistryError: It holds other characters, is too long or is one that MLflow reserves.
+    """
+    if not re.fullmatch(_ALIAS, alias) or len(alias) > _LONGEST:
+        raise RegistryError(
+            f"alias {alias[: 2 * _LONGEST]!r} cannot be used", "use letters, digits, '_' and '-', such as champion"
+        )
+    if _RESERVED_ALIAS.fullmatch(alias):
+        raise RegistryError(f"alias {alias!r} is reserved", "refer to versions by number: math/3")

@@ -1,0 +1,127 @@
+"""Runs: what a job logs while it works. Curves, final metrics, and the parameters it ran with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from zfleet.errors import RegistryError
+
+from zfleet_registry.connect import connect
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+# MLflow's limits: metrics and parameters of one request, characters of a value.
+_METRICS_PER_CALL = 1000
+_PARAMS_PER_CALL = 100
+_PARAM_LENGTH = 6000
+_TAG_LENGTH = 8000
+
+
+class RunLog:
+    """Runs of one MLflow registry. Several threads may use it at once.
+
+    Args:
+        uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
+        root: Where a local registry lives; with a database URI, where its artifacts go.
+
+    Raises:
+        RegistryUnreachable: No answer within a few seconds.
+        RegistryError: A URI that cannot be used.
+    """
+
+    def __init__(self, uri: str | None = None, root: Path = Path("runs/registry")) -> None:
+        self._connection = connect(uri, root)
+        self._client = self._connection.client
+
+    @property
+    def address(self) -> str:
+        """Which registry this is, without user and password: fit for messages and logs."""
+        return self._connection.address
+
+    def start_run(
+        self,
+        name: str,
+        *,
+        experiment: str,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a run and return its id. The experiment is created where it does not exist.
+
+        Raises:
+            RegistryError: A parameter or tag is too long: MLflow would cut it without a word.
+        """
+        from mlflow.entities import Param
+
+        _check_lengths("parameter", params or {}, _PARAM_LENGTH)
+        _check_lengths("tag", tags or {}, _TAG_LENGTH)
+        with self._connection.answering(f"start run {name!r}"):
+            experiment_id = self._experiment(experiment)
+            run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags or {}))
+            run_id = str(run.info.run_id)
+            entries = [Param(key, str(value)) for key, value in (params or {}).items()]
+            for start in range(0, len(entries), _PARAMS_PER_CALL):
+                self._client.log_batch(run_id, params=entries[start : start + _PARAMS_PER_CALL])
+            return run_id
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers of one step. NaN stays NaN; MLflow stores infinities as the largest float."""
+        self.log_curve(run_id, [(step, metrics)])
+
+    def log_curve(self, run_id: str, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log many steps in few requests: (step, {metric: value}) rows."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [Metric(key, float(value), now, step) for step, row in rows for key, value in row.items()]
+        with self._connection.answering(f"log metrics of run {run_id}"):
+            for start in range(0, len(entries), _METRICS_PER_CALL):
+                self._client.log_batch(run_id, metrics=entries[start : start + _METRICS_PER_CALL])
+
+    def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
+        """End a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        with self._connection.answering(f"end run {run_id}"):
+            self._client.set_terminated(run_id, status)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """Each metric's value at its last step."""
+        with self._connection.answering(f"read metrics of run {run_id}"):
+            return dict(self._client.get_run(run_id).data.metrics)
+
+    def curve(self, run_id: str, key: str) -> list[tuple[int, float]]:
+        """One metric as (step, value), in order of step; of a step logged twice, the later value."""
+        with self._connection.answering(f"read {key!r} of run {run_id}"):
+            history: list[Metric] = list(self._client.get_metric_history(run_id, key))
+        latest = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
+        return sorted(latest.items())
+
+    def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=self._connection.artifacts))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                # Another process was faster.
+                found = self._client.get_experiment_by_name(name)
+        if found is None or found.lifecycle_stage == "deleted":
+            raise RegistryError(f"experiment {name!r} was deleted in MLflow", "restore it there, or use another name")
+        return str(found.experiment_id)
+
+
+def _check_lengths(what: str, values: Mapping[str, str], longest: int) -> None:
+    for key, value in values.items():
+        if len(str(value)) > longest:
+            raise RegistryError(
+                f"{what} {key!r} has {len(str(value))} characters, MLflow keeps {longest}",
+                "log a digest or the parts of it; a version's provenance takes specs of any length",
+            )

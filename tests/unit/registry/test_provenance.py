@@ -1,0 +1,79 @@
+"""A provenance survives the registry exactly, however long its parts are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from zfleet.errors import RegistryError
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertRegistry, Parent, Provenance
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+MakeZ = Callable[..., ZVector]
+
+
+def test_a_version_gives_its_provenance_back(registry: ExpertRegistry, make_z: MakeZ) -> None:
+    z = make_z()
+    spec = json.dumps({"steps": list(range(3000)), "note": "naïve ✓\n" * 50})
+    provenance = Provenance.of(
+        z,
+        task="add",
+        data_digest="d" * 64,
+        spec=spec,
+        code_version="0.1.0+abc",
+        metrics={"reward": 0.1 + 0.2, "tiny": 1e-300},
+    )
+    version = registry.register("math", z, provenance, base_name="lab")
+    assert len(spec) > 10_000
+    found = registry.resolve("math/1", "lab-1a2b3c4d")
+    assert found == version
+    assert found.provenance == provenance
+    assert found.z_digest == z.digest
+    assert (found.name, found.base_slug, found.reference) == ("math", "lab-1a2b3c4d", "math/1")
+    assert found.qualified == "lab-1a2b3c4d.math/1"
+    assert datetime.now(UTC) - found.created < timedelta(minutes=5)
+    assert registry.list() == [found]
+
+
+def test_a_mixture_names_its_parents(registry: ExpertRegistry, make_z: MakeZ) -> None:
+    z = make_z()
+    parents = (Parent("math/3", "a" * 64, 1 / 3), Parent("code/1", "b" * 64, (0.1, 0.7)))
+    provenance = Provenance.of(z, kind="mixture", parents=parents)
+    assert registry.register("both", z, provenance, base_name="lab").provenance.parents == parents
+
+
+def test_a_nan_metric_stays_nan() -> None:
+    provenance = Provenance("b", "f", "mlp", "z", metrics={"loss": math.nan})
+    assert math.isnan(Provenance.from_strings(provenance.to_strings()).metrics["loss"])
+
+
+@pytest.mark.parametrize("field", ["base", "factors", "targets", "z_digest"])
+def test_the_provenance_of_another_z_is_refused(field: str, registry: ExpertRegistry, make_z: MakeZ) -> None:
+    z = make_z()
+    changes: dict[str, Any] = {field: "other"}
+    with pytest.raises(RegistryError, match=f"provenance has {field} 'other'"):
+        registry.register("math", z, replace(Provenance.of(z), **changes), base_name="lab")
+    assert registry.list() == []
+
+
+def test_kind_and_parents_must_agree(make_z: MakeZ) -> None:
+    z = make_z()
+    with pytest.raises(RegistryError, match="has 0 parents"):
+        Provenance.of(z, kind="mixture").check(z)
+    with pytest.raises(RegistryError, match="has 1 parents"):
+        Provenance.of(z, parents=(Parent("math/1", "a", 1.0),)).check(z)
+
+
+def test_tags_that_were_edited_are_reported(registry: ExpertRegistry, make_z: MakeZ) -> None:
+    z = make_z()
+    registry.register("math", z, Provenance.of(z), base_name="lab")
+    registry._client.set_model_version_tag("lab-1a2b3c4d.math", "1", "zfleet.metrics", "{")
+    with pytest.raises(RegistryError, match=r"version 1 of lab-1a2b3c4d\.math has no complete zfleet tags"):
+        registry.resolve("math", "lab-1a2b3c4d")
