@@ -9,9 +9,9 @@ import uuid
 from pathlib import Path
 
 import requests
+
 from zfleet.errors import CorruptArtifact, InvalidZ
 from zfleet.svf.zvector import ZVector
-
 from zfleet_registry.connect import Connection
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.version import ExpertVersion

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
-from zfleet.errors import RegistryError, RegistryUnreachable
 
+from zfleet.errors import RegistryError, RegistryUnreachable
 from zfleet_registry.address import SERVERS, SQLITE, address_of, check_uri, kind_of, redact, sqlite_file, sqlite_uri
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.svf.zvector import ZVector
-
 from zfleet_registry import artifacts, catalog, references
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import model_name

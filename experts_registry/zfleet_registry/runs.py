@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zfleet.errors import RegistryError
-
 from zfleet_registry.connect import connect
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zfleet.errors import RegistryError
-
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import model_name
 

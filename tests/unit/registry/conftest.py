@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
 

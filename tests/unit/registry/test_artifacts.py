@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from zfleet.errors import CorruptArtifact
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance

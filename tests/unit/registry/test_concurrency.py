@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
 from zfleet.errors import RegistryError, RegistryUnreachable
 from zfleet_registry import ExpertRegistry, connect
 from zfleet_registry.address import address_of, redact

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, Parent, Provenance

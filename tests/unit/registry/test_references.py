@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from zfleet.errors import RegistryError
 from zfleet_registry import references
 from zfleet_registry.references import Reference, parse

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from zfleet.errors import RegistryError
 from zfleet_registry import ExpertRegistry
 

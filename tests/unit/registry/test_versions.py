@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, catalog
