@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
-from zfleet.errors import ZfleetError
 
+from zfleet.errors import ZfleetError
 from zfleet_cli.commands import decompose, demo, experts, lab, search, serve, train
 
 INTERRUPTED = 130

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from zfleet.config.load import dump_spec
 from zfleet.config.specs import Spec
 

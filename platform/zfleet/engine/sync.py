@@ -52,34 +52,35 @@ class SyncEngine:
 
     def put_z(self, z: ZVector) -> str:
         """As ``Engine.put_z``."""
-        return self._run(self.engine.put_z(z))
+        return self.run(self.engine.put_z(z))
 
     def drop_z(self, digest: str) -> None:
         """As ``Engine.drop_z``."""
-        self._run(self.engine.drop_z(digest))
+        self.run(self.engine.drop_z(digest))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Completion]]:
         """All answers of all requests, in order: requests are submitted at once and share batches."""
-        return self._run(_gather([collect(self.engine, request) for request in requests]))
+        return self.run(_gather([collect(self.engine, request) for request in requests]))
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         """As ``Engine.score``, for many at once."""
-        return self._run(_gather([self.engine.score(request) for request in requests]))
+        return self.run(_gather([self.engine.score(request) for request in requests]))
 
     def stats(self) -> EngineStats:
         """As ``Engine.stats``."""
-        return self._run(self.engine.stats())
+        return self.run(self.engine.stats())
 
     def close(self) -> None:
         """Close the engine and end the thread. Idempotent."""
         if self._loop.is_closed():
             return
-        self._run(self.engine.close())
+        self.run(self.engine.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run any work on the engine, such as a dispatch, in its event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 

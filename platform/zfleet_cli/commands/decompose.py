@@ -5,9 +5,9 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from zfleet.config.load import load_job, load_spec
 from zfleet.config.specs import ServeSpec
-
 from zfleet_cli.options import OptionalSpecFile, Overrides
 
 

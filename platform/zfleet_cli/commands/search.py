@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import SearchSpec
-
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import ServeSpec
-
 from zfleet_cli.options import Address, DryRun, OptionalSpecFile, Overrides
 from zfleet_cli.output import print_spec
 

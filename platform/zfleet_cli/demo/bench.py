@@ -1,0 +1,110 @@
+"""The demo's measuring bench: one engine in this process, every expert a row of its table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
+from zfleet.engine.contract import BASE_Z
+from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.evaluate import Evaluation, evaluate
+from zfleet.models.svf_model import SvfModel
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.lab import lab_task
+from zfleet.tasks.task import Sample, Task
+from zfleet_cli.demo.plan import CLASSIFIER, ENGINE, SKILLS, UNSEEN, WEAK_SKILL
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy on held-out prompts.
+
+    Attributes:
+        n: How many prompts.
+        accuracy: Fraction answered right, greedily.
+        ci95: Its 95% interval (Wilson).
+    """
+
+    n: int
+    accuracy: float
+    ci95: tuple[float, float]
+
+    @classmethod
+    def of(cls, result: Evaluation) -> Measured:
+        """From graded answers."""
+        return cls(result.n, result.accuracy, result.ci95)
+
+
+class Bench:
+    """Measures the base, experts, mixtures and dispatchers on held-out prompts."""
+
+    def __init__(self, model: SvfModel, experts: Mapping[str, ZVector]) -> None:
+        self.engine = SyncEngine(TorchEngine(model, ENGINE))
+        self._tokenizer = model.base.tokenizer
+        self._z = {name: self.engine.put_z(z) for name, z in experts.items()}
+
+    def accuracy(self, task: Task, expert: str | None = None) -> Measured:
+        """The base's accuracy on a task's held-out prompts, or an expert's."""
+        z = BASE_Z if expert is None else self._z[expert]
+        return Measured.of(evaluate(self.engine, self._tokenizer, task, task.test, z))
+
+    def mixture_accuracy(self, task: Task, z: ZVector) -> Measured:
+        """A mixture's accuracy on a task's held-out prompts."""
+        return Measured.of(evaluate(self.engine, self._tokenizer, task, task.test, self.engine.put_z(z)))
+
+    def label_accuracy(self, samples: Sequence[Sample], expert: str | None = None) -> Measured:
+        """How often the first pass names the kind of these prompts."""
+        asked = tuple(replace(s, prompt=f"kind? {s.prompt}", answer=s.fields["kind"]) for s in samples)
+        return self.accuracy(replace(lab_task(CLASSIFIER), test=asked), expert)
+
+    def dispatched(self, task: Task, method: str) -> Measured:
+        """Accuracy when each prompt is answered by whom a dispatch chooses.
+
+        Args:
+            task: Its test prompts carry the field ``kind``.
+            method: ``prompt``, ``classifier``, or ``oracle``, which knows the kind.
+        """
+        if method == "oracle":
+            experts: list[str | None] = [sample.fields["kind"] for sample in task.test]
+        else:
+            experts = [decision.expert for decision in self._decide(task.test, self._dispatcher(method))]
+        z = [BASE_Z if expert is None else self._z[expert] for expert in experts]
+        return Measured.of(evaluate(self.engine, self._tokenizer, task, task.test, z))
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def _dispatcher(self, method: str) -> Dispatcher:
+        routes = Routes([*SKILLS, WEAK_SKILL])
+
+        def render(prompt: str) -> tuple[int, ...]:
+            return lab_task(CLASSIFIER, train_size=1, test_size=1).template.render(self._tokenizer, prompt)
+
+        if method == "prompt":
+            return PromptDispatcher(routes, render)
+        return ClassifierDispatcher(routes, render, self._z[CLASSIFIER])
+
+    def _decide(self, samples: Sequence[Sample], dispatcher: Dispatcher) -> list[Decision]:
+        async def decide() -> list[Decision]:
+            engine = self.engine.engine
+            return await asyncio.gather(*(dispatcher.decide(engine, sample.prompt) for sample in samples))
+
+        return self.engine.run(decide())
+
+
+def routing_exam() -> Task:
+    """Held-out prompts of every trained skill, the weak one included, in equal parts: what a dispatch must sort."""
+    parts = [lab_task(name) for name in (*SKILLS, WEAK_SKILL)]
+    each = min(len(part.test) for part in parts) // 2
+    return replace(parts[0], name="routing", test=tuple(sample for part in parts for sample in part.test[:each]))
+
+
+def unseen_samples(family: str) -> tuple[Sample, ...]:
+    """Held-out prompts of a family that no classifier was trained on."""
+    if family not in UNSEEN:
+        raise ValueError(f"{family} is not one of {UNSEEN}")
+    return lab_task(family).test

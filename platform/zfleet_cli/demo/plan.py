@@ -1,0 +1,49 @@
+"""What the demo runs: which experts, which exams, how many draws."""
+
+from __future__ import annotations
+
+from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, TaskSpec, TrainSpec
+
+SKILLS = ("reverse", "sort", "add")
+"""Skills that the base holds and answers half right: what experts are for."""
+
+WEAK_SKILL = "lookup"
+"""A skill that the base hardly holds: there is little to elicit."""
+
+CLASSIFIER = "kind"
+RANDOM_CONTROL = "reverse-random"
+"""Trained like ``reverse``, but with rewards thrown by a coin."""
+
+EXAMS = {
+    "exam_trained": (*SKILLS,),
+    "exam_one_trained": (*SKILLS, WEAK_SKILL),
+    "exam_unseen": (*SKILLS, WEAK_SKILL),
+    "table_sum": (*SKILLS, WEAK_SKILL),
+}
+"""{exam: the experts that a mixture for it may use}."""
+
+DRAWS = (0, 1, 2)
+"""Seeds of the shots; every draw is reported."""
+
+SHOTS = 10
+MIXTURE = "exam-mix"
+"""The name under which the first draw's mixture for the exam of trained skills is registered and served."""
+
+UNSEEN = ("reverse_digits", "sort_digits", "table_sum")
+"""Kinds of prompts that the classifier was never trained on."""
+
+ENGINE = EngineSpec(slots=256)
+
+
+def train_spec(registry: str | None = None) -> TrainSpec:
+    """The training job: three skills, and what they are compared with."""
+    names = (*SKILLS, WEAK_SKILL, CLASSIFIER)
+    control = ExpertSpec(name=RANDOM_CONTROL, task=TaskSpec(lab="reverse"), learner={"reward": "random"})
+    return TrainSpec(
+        run="demo",
+        experts=(*(ExpertSpec(name=name, task=TaskSpec(lab=name)) for name in names), control),
+        learner=LearnerSpec(steps=100),
+        engine=ENGINE,
+        checkpoint_every=50,
+        registry=registry,
+    )

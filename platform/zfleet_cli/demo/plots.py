@@ -1,0 +1,147 @@
+"""The demo's pictures: one function a picture, each from the report alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+Report = dict[str, Any]
+Interval = tuple[float, float]
+
+_GREY, _BLUE, _GREEN, _ORANGE = "#9aa0a6", "#4c78a8", "#2e8b57", "#e08214"
+
+
+def skills(report: Report) -> bytes:
+    """Base, ceiling and expert of each skill, with the controls beside them."""
+    rows = {name: (row, row["expert"]) for name, row in report["skills"].items()}
+    for name, row in report["controls"].items():
+        rows[f"{name.replace('_', ' ')}\n({row['task']})"] = (row, row["accuracy"])
+
+    def draw(axes: Axes) -> None:
+        values = list(rows.values())
+        _bars(axes, 0, 3, [r["base"] for r, _ in values], [r["base_ci95"] for r, _ in values], _GREY, "base")
+        ceilings = [r["clear_verb_ci95"] for r, _ in values]
+        _bars(axes, 1, 3, [r["clear_verb"] for r, _ in values], ceilings, _BLUE, "base, clear verb (ceiling)")
+        _bars(axes, 2, 3, [value for _, value in values], [r["ci95"] for r, _ in values], _GREEN, "expert")
+        _finish(axes, list(rows), "accuracy on held-out prompts", "What training gained, and the controls")
+        axes.axvline(len(report["skills"]) - 0.5, color="black", linewidth=0.8, linestyle=":")
+
+    return _picture(draw, width=9)
+
+
+def curves(report: Report) -> bytes:
+    """Mean reward of each step's rollouts."""
+
+    def draw(axes: Axes) -> None:
+        for name, curve in report["curves"].items():
+            control = name.endswith("-random")
+            style = "--" if control else "-"
+            axes.plot(
+                [step for step, _ in curve],
+                [value for _, value in curve],
+                style,
+                label=f"{name} (control)" if control else name,
+                linewidth=1.4,
+            )
+        axes.set_xlabel("step (128 rollouts each)")
+        axes.set_ylabel("mean reward of rollouts")
+        axes.set_ylim(-1, 1)
+        axes.set_title("Reward while training")
+        axes.legend(fontsize=8, loc="lower right", ncols=2)
+
+    return _picture(draw, width=9)
+
+
+def mixing(report: Report) -> bytes:
+    """Each exam: the base, single experts and searched mixtures, every draw a dot."""
+    exams = report["mixing"]
+
+    def draw(axes: Axes) -> None:
+        series = (
+            ("base", _GREY, "base"),
+            ("best_single", _BLUE, "best single (chosen on test)"),
+            ("pick_one", _ORANGE, "best single (chosen on 10 shots)"),
+            ("cem", _GREEN, "mixture by CEM (10 shots)"),
+        )
+        for place, (key, color, label) in enumerate(series):
+            means = [exam["mean"][key] for exam in exams.values()]
+            where = _places(len(means), place, len(series))
+            axes.bar(where, means, 0.8 / len(series), color=color, label=label)
+            for x, exam in zip(where, exams.values(), strict=True):
+                values = [one[key] for one in exam["draws"]]
+                axes.plot([x] * len(values), values, "o", color="black", markersize=2.5)
+        _finish(axes, [name.replace("_", " ") for name in exams], "accuracy on held-out prompts", "Mixing")
+
+    return _picture(draw, width=9)
+
+
+def dispatch(report: Report) -> bytes:
+    """Who should answer: accuracy under each way to choose."""
+    rows = report["dispatch"]
+    colors = {"base": _GREY, "oracle": _BLUE}
+
+    def draw(axes: Axes) -> None:
+        for place, (name, row) in enumerate(rows.items()):
+            color = _ORANGE if name.startswith("table_sum") else colors.get(name, _GREEN)
+            axes.bar(place, row["accuracy"], 0.6, color=color)
+            _whisker(axes, place, row["accuracy"], row["ci95"])
+        names = [name.replace("table_sum_", "table sums:\n").replace("_", "-") for name in rows]
+        axes.set_xticks(range(len(rows)), names)
+        axes.set_ylim(0, 1.05)
+        axes.set_ylabel("accuracy on held-out prompts")
+        axes.set_title("Dispatch: prompts of four skills, and table sums, which no expert was trained on")
+
+    return _picture(draw, width=9)
+
+
+PICTURES: dict[str, Callable[[Report], bytes]] = {
+    "skills": skills,
+    "curves": curves,
+    "mixing": mixing,
+    "dispatch": dispatch,
+}
+"""{file name: picture}."""
+
+
+def _picture(draw: Callable[[Axes], None], width: float) -> bytes:
+    figure, axes = plt.subplots(figsize=(width, 4.2), dpi=120, layout="constrained")
+    draw(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    plt.close(figure)
+    return out.getvalue()
+
+
+def _places(count: int, place: int, series: int) -> list[float]:
+    return [group - 0.4 + (place + 0.5) * 0.8 / series for group in range(count)]
+
+
+def _bars(
+    axes: Axes, place: int, series: int, values: list[float], intervals: list[Interval], color: str, label: str
+) -> None:
+    where = _places(len(values), place, series)
+    axes.bar(where, values, 0.8 / series, color=color, label=label)
+    for x, value, interval in zip(where, values, intervals, strict=True):
+        _whisker(axes, x, value, interval)
+
+
+def _whisker(axes: Axes, x: float, value: float, interval: Interval) -> None:
+    below, above = max(value - interval[0], 0), max(interval[1] - value, 0)
+    axes.errorbar(x, value, yerr=[[below], [above]], color="black", capsize=2, linewidth=0.8)
+
+
+def _finish(axes: Axes, names: list[str], ylabel: str, title: str) -> None:
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1.05)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)

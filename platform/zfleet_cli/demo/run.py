@@ -1,0 +1,152 @@
+"""``zfleet demo``: the stages, in order."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from zfleet.config.specs import BaseSpec, ServeSpec
+from zfleet.files import write_atomic
+from zfleet.models.base import Base
+from zfleet.models.lab.build import LabRecipe, build_lab
+from zfleet.models.svf_model import SvfModel
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.lab import lab_task
+from zfleet_cli.demo.bench import Bench
+from zfleet_cli.demo.measure import (
+    measure_classifier,
+    measure_controls,
+    measure_dispatch,
+    measure_mixing,
+    measure_skills,
+)
+from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE, SHOTS, train_spec
+from zfleet_cli.demo.report import write_report
+from zfleet_cli.demo.served import ask_service, free_port
+from zfleet_cli.demo.stages import Stages
+from zfleet_cli.demo.summary import print_service, print_summary
+from zfleet_jobs.cluster import cluster
+from zfleet_jobs.code_version import code_version
+from zfleet_jobs.search import (
+    FoundMixture,
+    SearchProblem,
+    SearchSettings,
+    register_mixture,
+    search_mixtures,
+    shots_of,
+)
+from zfleet_jobs.shipping import ship_base
+from zfleet_jobs.train import TrainedExpert, run_train
+from zfleet_registry import ExpertRegistry
+from zfleet_serve.run import start_service
+
+
+def run_demo(out: Path, keep: bool) -> dict[str, Any]:
+    """Run the whole loop and write ``report.json``, plots and ``report.html`` into ``out``.
+
+    What exists already is used again: the base, its factors, and experts trained from the same spec.
+
+    Args:
+        out: Where the report goes.
+        keep: Leave the service up until Ctrl-C.
+
+    Returns:
+        The report.
+    """
+    console = Console()
+    stages = Stages(console)
+    recipe = LabRecipe()
+    with stages.stage(
+        "base", f"build the lab base (seed {recipe.seed}, {recipe.steps} steps), or find it in the cache"
+    ):
+        build_lab(recipe)
+    with ExitStack() as stack:
+        with stages.stage("ray", "start Ray on this machine"):
+            stack.enter_context(cluster(None))
+        return _with_cluster(out, keep, console, stages, recipe)
+
+
+def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recipe: LabRecipe) -> dict[str, Any]:
+    registry = ExpertRegistry()
+    with stages.stage("factors", "decompose its matrices, and send base and factors to the object store"):
+        shipped, base, factors = ship_base(BaseSpec())
+    with stages.stage("train", "train experts by SVF-RL: one Ray Train run each, two at once"):
+        trained = {expert.name: expert for expert in run_train(train_spec())}
+        experts = {name: registry.load(registry.resolve(e.reference, base.slug)) for name, e in trained.items()}
+    with stages.stage("search", f"search mixtures by the cross-entropy method: {len(EXAMS)} exams, {len(DRAWS)} draws"):
+        problems = [
+            SearchProblem(
+                f"{exam}-{draw}",
+                {name: experts[name] for name in members},
+                shots_of(lab_task(exam), SHOTS, draw),
+            )
+            for exam, members in EXAMS.items()
+            for draw in DRAWS
+        ]
+        flat = search_mixtures(shipped, problems, SearchSettings(), Path("runs/search"), "demo")
+        found = {exam: flat[i * len(DRAWS) : (i + 1) * len(DRAWS)] for i, exam in enumerate(EXAMS)}
+        mixture = _register(registry, found["exam_trained"][0], trained, experts, base)
+    with stages.stage("measure", "grade base, experts, mixtures and dispatchers on held-out prompts"):
+        parameters = {name: expert.parameters for name, expert in trained.items()}
+        bench = Bench(SvfModel(base, factors), experts)
+        mixing = measure_mixing(bench, found)
+        report = {
+            "base": {"name": base.name, "fingerprint": base.fingerprint, "seed": recipe.seed, "steps": recipe.steps},
+            "code": code_version(),
+            "skills": measure_skills(bench, parameters),
+            "controls": measure_controls(bench, parameters),
+            "classifier": measure_classifier(bench),
+            "mixing": mixing,
+            "dispatch": measure_dispatch(bench, mixing),
+            "experts": {name: {"version": e.reference, "z_digest": e.z_digest} for name, e in trained.items()},
+            "curves": {name: registry.curve(e.run_id, "reward") for name, e in trained.items()},
+            "mixture": mixture,
+        }
+        bench.close()
+    with stages.stage("serve", "serve it with Ray Serve, and ask it through the OpenAI client"):
+        service = start_service(ServeSpec(port=free_port()))
+        try:
+            report["served"] = ask_service(service.url, service.base)
+        except BaseException:
+            service.stop()
+            raise
+    try:
+        if not keep:
+            service.stop()
+        with stages.stage("report", f"draw the plots and write {out}/report.html"):
+            report["seconds"] = stages.with_total()
+            write_report(report, out)
+        report["seconds"] = stages.with_total()
+        write_atomic(out / "report.json", json.dumps(report, indent=1).encode())
+        print_summary(console, report, out)
+        if keep:
+            print_service(console, service.url, service.base)
+            threading.Event().wait()
+    finally:
+        if keep:
+            service.stop()
+    return report
+
+
+def _register(
+    registry: ExpertRegistry,
+    winner: FoundMixture,
+    trained: dict[str, TrainedExpert],
+    experts: dict[str, ZVector],
+    base: Base,
+) -> str:
+    """Register a mixture with its experts as parents, unless this very one is there already."""
+    known = [v for v in registry.list(base.slug) if v.name == MIXTURE and v.z_digest == winner.z.digest]
+    if known:
+        return known[0].reference
+    references = {name: trained[name].reference for name in winner.alphas}
+    named = replace(winner, name=MIXTURE, alphas={references[name]: alpha for name, alpha in winner.alphas.items()})
+    parents = {references[name]: experts[name] for name in winner.alphas}
+    shots = shots_of(lab_task("exam_trained"), SHOTS, DRAWS[0])
+    return register_mixture(registry, named, shots, parents, base, alias="champion").reference
