@@ -11,14 +11,9 @@ def findings(report: Report) -> tuple[list[str], list[str]]:
     """What worked, and what did not."""
     worked: list[str] = []
     failed: list[str] = []
-    for holds, sentence in (
-        *_skills(report),
-        *_controls(report),
-        *_classifier(report),
-        *_mixing(report),
-        *_routes(report),
-    ):
-        (worked if holds else failed).append(sentence)
+    for section in (_skills, _controls, _classifier, _mixing, _routes):
+        for holds, sentence in section(report):
+            (worked if holds else failed).append(sentence)
     return worked, failed
 
 
@@ -43,8 +38,8 @@ def _controls(report: Report) -> list[tuple[bool, str]]:
     return [
         (
             gained and weak["accuracy"] >= 0.9,
-            f"{weak['task']} is a skill that the base hardly holds ({weak['clear_verb']:.1%} even with the clear verb): "
-            f"training moved it from {weak['base']:.1%} to {weak['accuracy']:.1%}. SVF elicits, it does not teach.",
+            f"{weak['task']} is a skill that the base hardly holds ({weak['clear_verb']:.1%} even with the "
+            f"clear verb): training moved it from {weak['base']:.1%} to {weak['accuracy']:.1%}. SVF elicits, it does not teach.",
         ),
         (
             False,
@@ -63,15 +58,16 @@ def _classifier(report: Report) -> list[tuple[bool, str]]:
     sentences = [
         (
             row["label_accuracy"] >= 0.9,
-            f"The classifier names the kind of {row['label_accuracy']:.1%} of {row['n']} held-out prompts of the skills it "
-            f"was trained on; the base names {row['base_label_accuracy']:.1%}.",
+            f"The classifier names the kind of {row['label_accuracy']:.1%} of {row['n']} held-out prompts of the skills "
+            f"it was trained on; the base names {row['base_label_accuracy']:.1%}.",
         )
     ]
     for family, unseen in row["unseen"].items():
         sentences.append(
             (
                 unseen["accuracy"] >= 0.9,
-                f"Of {family.replace('_', ' ')}, a kind it never saw, the classifier names {unseen['accuracy']:.1%} right.",
+                f"Of {family.replace('_', ' ')}, a kind it never saw, the classifier names "
+                f"{unseen['accuracy']:.1%} right.",
             )
         )
     return sentences
@@ -102,8 +98,8 @@ def _routes(report: Report) -> list[tuple[bool, str]]:
         (
             classifier["ci95"][0] > base["ci95"][1],
             f"On {classifier['n']} prompts of four skills in equal parts, dispatch by the classifier answers "
-            f"{classifier['accuracy']:.1%}, by asking the base {prompt['accuracy']:.1%}, by an oracle that knows the kind "
-            f"{oracle['accuracy']:.1%}; the base alone {base['accuracy']:.1%}.",
+            f"{classifier['accuracy']:.1%}, by asking the base {prompt['accuracy']:.1%}, by an oracle that knows "
+            f"the kind {oracle['accuracy']:.1%}; the base alone {base['accuracy']:.1%}.",
         ),
         (
             routed["accuracy"] >= few_shot["accuracy"],

@@ -96,7 +96,7 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
         parameters = {name: expert.parameters for name, expert in trained.items()}
         bench = Bench(SvfModel(base, factors), experts)
         mixing = measure_mixing(bench, found)
-        report = {
+        report: dict[str, Any] = {
             "base": {"name": base.name, "fingerprint": base.fingerprint, "seed": recipe.seed, "steps": recipe.steps},
             "code": code_version(),
             "skills": measure_skills(bench, parameters),
