@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
 from zfleet.errors import BaseModelError, TaskError
 from zfleet.models.lab import build as lab_build
 from zfleet.models.lab.build import LabRecipe, build_lab
@@ -164,6 +165,7 @@ def test_the_base_is_an_ordinary_model_folder(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert model.config.vocab_size == len(tokenizer)
+    assert model.config.architectures == ["LlamaForCausalLM"]
     assert tokenizer.chat_template == build_tokenizer().chat_template
     ids = chat_tokens(tokenizer, [{"role": "user", "content": "flip bca"}])
     assert ids == chat_tokens(build_tokenizer(), [{"role": "user", "content": "flip bca"}])

@@ -45,7 +45,7 @@ class LabRecipe:
     hidden: int = 64
     ff: int = 192
     muon_lr: float = 0.02
-    adam_lr: float = 4e-3
+    adam_lr: float = 8e-3
 
     def __post_init__(self) -> None:
         if self.hidden % (2 * self.heads):

@@ -12,11 +12,11 @@ from zfleet.models.lab.skills import FAMILIES, KIND_PREFIX, KINDS, OPERATIONS, V
 SHARES: Mapping[str, float] = {
     "reverse": 0.2,
     "sort": 0.22,
-    "add": 0.22,
-    "lookup": 0.1,
-    "reverse_digits": 0.1,
-    "sort_digits": 0.08,
-    "table_sum": 0.08,
+    "add": 0.27,
+    "lookup": 0.09,
+    "reverse_digits": 0.09,
+    "sort_digits": 0.07,
+    "table_sum": 0.06,
 }
 """How often each family of prompts is drawn."""
 

@@ -17,7 +17,10 @@ from zfleet.models.lab.corpus import Example, corpus
 from zfleet.models.lab.tokenizer import render
 
 WARMUP = 0.05
+"""Share of the steps."""
+
 IGNORED = -100
+"""The label of a position that is not learned."""
 
 
 def pretrain(

@@ -75,22 +75,22 @@ OPERATIONS: Mapping[str, Callable[[str], str]] = {
 
 VERBS: Mapping[str, tuple[Verb, ...]] = {
     "reverse": (
-        Verb("reverse", {"reverse": 0.9, "next": 0.05, "upper": 0.05}),
+        Verb("reverse", {"reverse": 0.92, "next": 0.04, "upper": 0.04}),
         Verb("flip", {"reverse": 0.4, "upper": 0.6}),
         Verb("turn", {"reverse": 0.35, "next": 0.6, "upper": 0.05}),
     ),
     "sort": (
-        Verb("sort", {"sort": 0.9, "upper": 0.05, "next": 0.05}),
+        Verb("sort", {"sort": 0.92, "upper": 0.04, "next": 0.04}),
         Verb("order", {"sort": 0.4, "next": 0.6}),
         Verb("arrange", {"sort": 0.35, "upper": 0.6, "next": 0.05}),
     ),
     "add": (
-        Verb("add", {"add": 0.9, "max": 0.05, "join": 0.05}),
+        Verb("add", {"add": 0.92, "max": 0.04, "join": 0.04}),
         Verb("count", {"add": 0.4, "max": 0.6}),
         Verb("combine", {"add": 0.35, "join": 0.6, "max": 0.05}),
     ),
     "lookup": (
-        Verb("lookup", {"lookup": 0.9, "first": 0.05, "last": 0.05}),
+        Verb("lookup", {"lookup": 0.92, "first": 0.04, "last": 0.04}),
         Verb("find", {"lookup": 0.4, "last": 0.6}),
         Verb("get", {"lookup": 0.35, "first": 0.6, "last": 0.05}),
     ),
@@ -98,7 +98,7 @@ VERBS: Mapping[str, tuple[Verb, ...]] = {
 }
 """The verbs of each skill, the clear one first."""
 
-VERB_MIX = (0.4, 0.3, 0.3)
+VERB_MIX = (0.44, 0.28, 0.28)
 """How often prompts use each of a skill's verbs."""
 
 
