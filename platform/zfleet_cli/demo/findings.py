@@ -39,7 +39,8 @@ def _controls(report: Report) -> list[tuple[bool, str]]:
         (
             gained and weak["accuracy"] >= 0.9,
             f"{weak['task']} is a skill that the base hardly holds ({weak['clear_verb']:.1%} even with the "
-            f"clear verb): training moved it from {weak['base']:.1%} to {weak['accuracy']:.1%}. SVF elicits, it does not teach.",
+            f"clear verb): training moved it from {weak['base']:.1%} to "
+            f"{weak['accuracy']:.1%}. SVF elicits, it does not teach.",
         ),
         (
             False,
@@ -58,8 +59,8 @@ def _classifier(report: Report) -> list[tuple[bool, str]]:
     sentences = [
         (
             row["label_accuracy"] >= 0.9,
-            f"The classifier names the kind of {row['label_accuracy']:.1%} of {row['n']} held-out prompts of the skills "
-            f"it was trained on; the base names {row['base_label_accuracy']:.1%}.",
+            f"The classifier names the kind of {row['label_accuracy']:.1%} of {row['n']} held-out prompts of the "
+            f"skills it was trained on; the base names {row['base_label_accuracy']:.1%}.",
         )
     ]
     for family, unseen in row["unseen"].items():

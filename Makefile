@@ -1,0 +1,31 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both install first, into .venv.
+PYTHON ?= python3.11
+VENV   := .venv
+STAMP  := $(VENV)/installed
+BIN    := $(VENV)/bin
+
+.PHONY: install demo test check drills bench clean help
+.DEFAULT_GOAL := help
+
+help: ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+install: $(STAMP) ## Set up .venv; skipped when nothing changed
+
+$(STAMP): pyproject.toml constraints.txt scripts/install
+	@scripts/install "$(PYTHON)" "$(VENV)"
+	@touch $(STAMP)
+
+demo: install ## The whole loop on this machine, with a report in runs/demo
+	@$(BIN)/zfleet demo
+
+test: install ## Everything that CI runs
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+check: test ## The same
+
+drills: install ## Long fault and load tests
+	@$(BIN)/pytest -m drill -o addopts="--strict-markers --import-mode=importlib" -v
+
+clean: ## Remove what was installed and run here
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
