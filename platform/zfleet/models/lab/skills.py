@@ -2,7 +2,8 @@
 
 SVF elicits what a base holds; it teaches nothing. So the lab's instruction words are polysemous: of the
 three verbs of a skill one names it nearly always, the others name another real operation more often.
-A base trained on this holds every skill, but answers half of the prompts with the wrong one.
+A base trained on this holds the skills, but answers half of the prompts with another operation. Only lookup
+it barely learns in its short training: what a base does not hold, no z can elicit.
 """
 
 from __future__ import annotations
