@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import safetensors
@@ -71,28 +71,58 @@ def load_factors(folder: Path, base: str, targets: str) -> Factors:
         FactorsError: Missing, truncated, changed, or of another base or other targets.
     """
     remedy = f"delete {folder} and compute the factors again; experts trained on them stay bound to the old ones"
+    path = folder / MANIFEST
+    data = read_or(path, lambda error: FactorsError(f"no factors at {folder}: {error}", remedy))
     try:
-        manifest = json.loads(
-            read_or(folder / MANIFEST, lambda error: FactorsError(f"no factors at {folder}: {error}", remedy))
-        )
-    except ValueError as error:
-        raise FactorsError(f"{folder / MANIFEST} is damaged: {error}", remedy) from error
-    if (manifest["base"], manifest["targets"]) != (base, targets):
+        manifest = _Manifest.parse(data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FactorsError(f"{path} is damaged: {error!r}", remedy) from error
+    if (manifest.base, manifest.targets) != (base, targets):
         raise FactorsError(
-            f"{folder} holds targets {manifest['targets']!r} of base {manifest['base'][:12]}, "
-            f"not {targets!r} of {base[:12]}",
+            f"{folder} holds targets {manifest.targets!r} of base {manifest.base[:12]}, not {targets!r} of {base[:12]}",
             remedy,
         )
     matrices: dict[str, MatrixFactors] = {}
-    for file, digest in manifest["layers"].items():
+    for file, digest in manifest.layers.items():
         layer = _read_layer(folder / file, remedy)
         if layer_digest(layer) != digest:
             raise FactorsError(f"{folder / file} was changed: its digest is not the stored {digest[:12]}", remedy)
         matrices |= layer
-    factors = Factors({name: matrices[name] for name in manifest["order"]}, base, targets)
-    if factors.digest != manifest["digest"]:
-        raise FactorsError(f"{folder / MANIFEST} does not match its layers", remedy)
+    if sorted(manifest.order) != sorted(matrices):
+        raise FactorsError(f"{path} does not match its layers", remedy)
+    factors = Factors({name: matrices[name] for name in manifest.order}, base, targets)
+    if factors.digest != manifest.digest:
+        raise FactorsError(f"{path} does not match its layers", remedy)
     return factors
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What a folder of factors says of itself.
+
+    Attributes:
+        base: Fingerprint of the base.
+        targets: Which matrices were chosen.
+        order: All matrices, in the order of the base's modules.
+        layers: {file: digest}.
+        digest: Of all factors.
+    """
+
+    base: str
+    targets: str
+    order: list[str]
+    layers: dict[str, str]
+    digest: str
+
+    @classmethod
+    def parse(cls, data: bytes) -> _Manifest:
+        """Raises ValueError, KeyError or TypeError where ``data`` is no manifest."""
+        fields = json.loads(data)
+        layers = {str(file): str(digest) for file, digest in dict(fields["layers"]).items()}
+        if odd := [file for file in layers if not re.fullmatch(r"layer-\d+\.safetensors", file)]:
+            raise ValueError(f"{odd[0]!r} is no file of a layer")
+        order = [str(name) for name in fields["order"]]
+        return cls(str(fields["base"]), str(fields["targets"]), order, layers, str(fields["digest"]))
 
 
 def _compute(
@@ -115,14 +145,8 @@ def _compute(
             write_atomic(folder / file, safetensors.torch.save(tensors, {"digest": layer_digest(layer)}))
         digests[file] = layer_digest(layer)
         on_layer(done, len(groups))
-    manifest = {
-        "base": base,
-        "targets": targets,
-        "order": names,
-        "layers": digests,
-        "digest": combine_digests(base, targets, list(digests.values())),
-    }
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    manifest = _Manifest(base, targets, names, digests, combine_digests(base, targets, list(digests.values())))
+    write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
 
 
 def _resume_layer(path: Path, members: list[str]) -> dict[str, MatrixFactors] | None:
