@@ -1,0 +1,120 @@
+"""A base and its factors as bytes, to be opened on another machine.
+
+Nothing that runs elsewhere reads a path of the machine it was started from, and nobody computes factors again:
+a z means something only on the factors it was trained on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from zfleet.config.specs import BaseSpec
+from zfleet.errors import BaseModelError
+from zfleet.models.base import base_name, base_slug, find_base, load_base
+from zfleet.models.fingerprint import fingerprint, weight_files
+from zfleet.models.svf_model import SvfModel
+from zfleet.paths import cache_root
+from zfleet.svf.cache import MANIFEST, FactorCache, load_factors
+
+_TEXT = ("*.json", "*.jinja", "*.model", "*.txt")
+_WEIGHTS = ("*.safetensors",)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class BaseBundle:
+    """Files of a base and of its factors.
+
+    Attributes:
+        name: What people call the base.
+        fingerprint: Its fingerprint.
+        spec: How it computes, and which matrices are decomposed.
+        text: {file name: bytes} of its configuration and tokenizer.
+        weights: {file name: bytes} of its weights.
+        factors: {file name: bytes} of its factors.
+    """
+
+    name: str
+    fingerprint: str
+    spec: BaseSpec
+    text: Mapping[str, bytes]
+    weights: Mapping[str, bytes]
+    factors: Mapping[str, bytes]
+
+    @property
+    def slug(self) -> str:
+        """Name and fingerprint: the qualifier of its experts in the registry."""
+        return base_slug(self.name, self.fingerprint)
+
+    def open(self) -> SvfModel:
+        """The base in SVF form.
+
+        Raises:
+            BaseModelError: What arrived is not the base that was packed.
+            FactorsError: Factors that are damaged.
+        """
+        with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
+            model, factors = Path(folder) / "model", Path(folder) / "factors"
+            _write(model, {**self.text, **self.weights})
+            _write(factors, self.factors)
+            base = load_base(model, name=self.name, device=self.spec.device, dtype=_DTYPES[self.spec.dtype])
+            if base.fingerprint != self.fingerprint:
+                raise BaseModelError(
+                    f"base {self.name} arrived as {base.fingerprint[:12]}, packed was {self.fingerprint[:12]}",
+                    "use the same versions of torch, transformers and safetensors on all machines",
+                )
+            return SvfModel(base, load_factors(factors, self.fingerprint, self.spec.targets))
+
+
+def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done, total: None) -> BaseBundle:
+    """Read a base and its factors, which are computed the first time.
+
+    Args:
+        spec: Which base; the lab base is built where it is not cached.
+        on_layer: Told how many layers are decomposed, of how many.
+
+    Raises:
+        BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
+    """
+    name, folder = _find(spec)
+    weight_files(folder)
+    digest = fingerprint(folder)
+    cache = FactorCache(cache_root() / "factors")
+    factors = cache.folder(digest, spec.targets, torch.float32)
+    if not (factors / MANIFEST).exists():
+        cache.get(load_base(folder, name=name).model, digest, spec.targets, on_layer=on_layer)
+    return BaseBundle(
+        name, digest, spec, _read(folder, _TEXT), _read(folder, _WEIGHTS), _read(factors, (*_TEXT, *_WEIGHTS))
+    )
+
+
+def open_tokenizer(text: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a bundle's ``text``; the weights need not be there."""
+    with tempfile.TemporaryDirectory(prefix="zfleet-tokenizer-") as folder:
+        _write(Path(folder), text)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        return tokenizer
+
+
+def _find(spec: BaseSpec) -> tuple[str, Path]:
+    if spec.model == "lab":
+        from zfleet.models.lab.build import LabRecipe, build_lab
+
+        return spec.name or "lab", build_lab(LabRecipe())
+    return spec.name or base_name(spec.model), find_base(spec.model)
+
+
+def _read(folder: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for pattern in patterns for path in sorted(folder.glob(pattern))}
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)

@@ -1,0 +1,105 @@
+"""The Serve application: a gateway in front of an engine replica."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application, Deployment
+from ray.serve.handle import DeploymentHandle
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.config.load import parse_spec
+from zfleet.config.specs import ServeSpec
+from zfleet.errors import SpecError
+from zfleet.models.bundle import BaseBundle, open_tokenizer, pack_base
+from zfleet.tasks.template import chat_tokens
+from zfleet_registry import ExpertRegistry
+from zfleet_serve.base_store import fetch_text, publish_base
+from zfleet_serve.engine_replica import EngineReplica
+from zfleet_serve.experts import Experts
+from zfleet_serve.gateway import create_app
+from zfleet_serve.handle_engine import HandleEngine
+from zfleet_serve.lasting_engine import LastingEngine
+from zfleet_serve.service import Served, Service
+
+_ONGOING = 4096
+
+
+class TokenizerText:
+    """``Text`` over the base's own tokenizer.
+
+    Args:
+        tokenizer: The base's.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def chat(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
+        """As ``Text.chat``."""
+        return chat_tokens(self._tokenizer, turns)
+
+    def token(self, token: int) -> str:
+        """As ``Text.token``."""
+        return str(self._tokenizer.decode([token]))
+
+
+@serve.deployment(name="gateway", max_ongoing_requests=_ONGOING, ray_actor_options={"num_cpus": 0})
+@serve.ingress()
+class Gateway:
+    """The FastAPI application as a Serve deployment; it waits more than it computes, so it reserves no core.
+
+    Args:
+        spec: The service; its registry is a URI that this node reaches.
+        name: The base's name.
+        slug: The base's slug.
+        store: Name of the ``BaseStore``.
+        engine: Handle of the ``EngineReplica``.
+    """
+
+    def __init__(self, spec: ServeSpec, name: str, slug: str, store: str, engine: DeploymentHandle[Any]) -> None:
+        self._spec = spec
+        self._name = name
+        self._slug = slug
+        self._store = store
+        self._replica = HandleEngine(engine)
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        spec = self._spec
+        engine = LastingEngine(self._replica)
+        experts = Experts(partial(ExpertRegistry, spec.registry), engine, self._slug, spec.alias)
+        text = TokenizerText(open_tokenizer(await fetch_text(self._store)))
+        length = await self._replica.max_length()
+        served = Served(self._name, length, spec.classifier, spec.labels, spec.dispatch_prompt)
+        return create_app(Service(engine, experts, text, served))
+
+
+def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
+    """The application of a base that is packed; its base is published to the cluster.
+
+    Args:
+        spec: The service.
+        bundle: Its base.
+    """
+    store = publish_base(bundle)
+    resources: dict[str, Any] = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus}
+    # Serve's decorators are typed as returning the plain classes.
+    replica, gateway = cast(Deployment, EngineReplica), cast(Deployment, Gateway)
+    engine = replica.options(ray_actor_options=resources).bind(spec, store)
+    return gateway.bind(spec, bundle.name, bundle.slug, store, engine)
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """For Serve config files: ``args`` are the keys of a serve spec, read on the cluster.
+
+    Raises:
+        SpecError: A key or a value that a serve spec does not take, or no registry.
+    """
+    spec = parse_spec(dict(args), ServeSpec, "args")
+    if spec.registry is None:
+        raise SpecError("args name no registry", "give the URI of one that all nodes reach")
+    return build_app(spec, pack_base(spec.base))

@@ -1,0 +1,77 @@
+"""The base of a service, kept in the cluster: replicas that restart, on any node, open the same base and factors.
+
+This module and the actor's process know neither torch nor transformers: they only hold bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+if TYPE_CHECKING:
+    from zfleet.models.bundle import BaseBundle
+
+NAMESPACE = "zfleet"
+
+Fields = Mapping[str, Any]
+
+
+@ray.remote(num_cpus=0)
+class BaseStore:
+    """Owns a bundle in the object store for as long as the service runs, whoever started it.
+
+    Args:
+        fields: Of a ``BaseBundle``.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        self._text = fields["text"]
+        self._fields = ray.put(fields)
+
+    def fields(self) -> list[ray.ObjectRef[Fields]]:
+        """A reference, in a list so that Ray does not fetch it on the way."""
+        return [self._fields]
+
+    def text(self) -> Mapping[str, bytes]:
+        """Configuration and tokenizer files."""
+        text: Mapping[str, bytes] = self._text
+        return text
+
+
+def publish_base(bundle: BaseBundle) -> str:
+    """Keep a bundle in the cluster and return the store's name; a store that exists is used."""
+    spec = bundle.spec
+    name = f"base-{bundle.name}-{bundle.fingerprint[:16]}-{spec.targets}-{spec.dtype}-{spec.device}"
+    # Ray's decorator is typed as returning the plain class.
+    actor: Any = BaseStore
+    options = actor.options(name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
+    ray.get(options.remote(dict(vars(bundle))).text.remote())
+    return name
+
+
+def remove_base(name: str) -> None:
+    """Free a published base."""
+    try:
+        ray.kill(_store(name))
+    except ValueError:
+        return  # it is gone already, with its cluster for example
+
+
+async def fetch_bundle(name: str) -> BaseBundle:
+    """The bundle of a store."""
+    from zfleet.models.bundle import BaseBundle
+
+    (reference,) = await _store(name).fields.remote()
+    return BaseBundle(**await reference)
+
+
+async def fetch_text(name: str) -> Mapping[str, bytes]:
+    """Configuration and tokenizer files of a store's base."""
+    text: Mapping[str, bytes] = await _store(name).text.remote()
+    return text
+
+
+def _store(name: str) -> Any:
+    return ray.get_actor(name, namespace=NAMESPACE)

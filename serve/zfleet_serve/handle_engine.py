@@ -1,0 +1,88 @@
+"""The engine contract over a Serve handle: what runs on an engine runs unchanged in the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.errors import EngineError, ZfleetError
+from zfleet.svf.zvector import ZVector
+
+
+class HandleEngine(Engine):
+    """Calls an ``EngineReplica``. What the replica raises on purpose arrives as it was raised.
+
+    Args:
+        handle: Of the replica's deployment.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
+
+    async def put_z(self, z: ZVector) -> str:
+        """As ``Engine.put_z``; the replica checks the bytes on arrival."""
+        return str(await self._call("put_z", z.to_bytes()))
+
+    async def drop_z(self, digest: str) -> None:
+        """As ``Engine.drop_z``."""
+        await self._call("drop_z", digest)
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        """As ``Engine.generate``."""
+        done = False
+        try:
+            async for chunk in cast(AsyncIterator[Chunk], self._streaming.generate.remote(request)):
+                yield chunk
+            done = True
+        except (RayError, RayServeException) as error:
+            done = True
+            raise _original(error) from None
+        finally:
+            if not done:
+                # The reader left: Serve's own cancellation of a stream comes late or not at all.
+                self._handle.abort.remote(request.request_id)
+
+    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        """As ``Engine.score``."""
+        scores: tuple[float, ...] = await self._call("score", request)
+        return scores
+
+    async def abort(self, request_id: str) -> None:
+        """As ``Engine.abort``."""
+        await self._call("abort", request_id)
+
+    async def stats(self) -> EngineStats:
+        """As ``Engine.stats``."""
+        stats: EngineStats = await self._call("stats")
+        return stats
+
+    async def max_length(self) -> int:
+        """The longest prompt and answer together, in tokens."""
+        return int(await self._call("max_length"))
+
+    async def close(self) -> None:
+        """Nothing to free: the replica belongs to Serve, which ends it with the application."""
+
+    async def _call(self, method: str, *arguments: object) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except (RayError, RayServeException) as error:
+            raise _original(error) from None
+
+
+def _original(error: Exception) -> Exception:
+    """What the replica raised on purpose; anything else says that the replica is not well."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, ZfleetError):
+        return cause
+    text = str(cause).strip().splitlines()
+    return EngineError(
+        f"the engine replica failed: {type(cause).__name__}: {text[0] if text else ''}",
+        "send the request again; the replica's log says more",
+    )

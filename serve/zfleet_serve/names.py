@@ -1,0 +1,46 @@
+"""What a request's ``model`` means: ``BASE``, ``BASE:math``, ``BASE:math@champion``, ``BASE:math/3``, ``BASE:auto``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zfleet.errors import ExpertNotFound
+
+AUTO = "auto"
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """Who is asked to answer.
+
+    Attributes:
+        auto: Two passes: the service chooses.
+        expert: A reference such as ``math``, ``math/3`` or ``math@champion``; None is the base, or the choice.
+    """
+
+    auto: bool = False
+    expert: str | None = None
+
+
+def parse_model(model: str, base: str) -> ModelName:
+    """Read a request's ``model``, split at its first colon.
+
+    Args:
+        model: What the request says.
+        base: The name of the base that is served.
+
+    Raises:
+        ExpertNotFound: Another base, or no reference to an expert.
+    """
+    name, colon, rest = model.partition(":")
+    if name != base:
+        raise ExpertNotFound(f"model {model!r} does not exist: the base served here is {base!r}")
+    if not colon:
+        return ModelName()
+    if rest == AUTO:
+        return ModelName(auto=True)
+    if not _REFERENCE.fullmatch(rest):
+        raise ExpertNotFound(f"model {model!r} does not exist: {rest!r} names no expert")
+    return ModelName(expert=rest)

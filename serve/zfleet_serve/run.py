@@ -1,0 +1,233 @@
+"""Starting and stopping the service."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# Ray reads these when it is imported. Without the second one other load would starve its workers.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+import httpx
+import ray
+from ray import serve
+from ray.exceptions import RayError
+
+import zfleet
+import zfleet_registry
+import zfleet_serve
+from zfleet.config.specs import ServeSpec
+from zfleet.errors import ServeError
+from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet_registry import ExpertRegistry
+from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
+from zfleet_serve.app import build_app
+from zfleet_serve.base_store import publish_base, remove_base
+
+APPLICATION = "zfleet"
+_REGISTRY_FILE = Path("runs/registry/mlflow.db")
+_OBJECT_STORE_BYTES = 500_000_000
+_HEALTHY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service that answers.
+
+    Attributes:
+        url: Where; OpenAI clients use ``{url}/v1``.
+        base: The name of its base.
+    """
+
+    url: str
+    base: str
+    _store: str
+
+    def stop(self) -> None:
+        """End the application and free its base; the cluster stays."""
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        remove_base(self._store)
+
+
+def run_serve(spec: ServeSpec, address: str | None = None, block: bool = True) -> RunningService | None:
+    """Serve until Ctrl-C or SIGTERM, then stop everything that was started.
+
+    Args:
+        spec: The service.
+        address: A running Ray cluster; None starts one on this machine.
+        block: Wait. Otherwise the running service is returned, and the caller stops it.
+
+    Raises:
+        ServeError: The port is in use, no cluster answers, or the application does not start.
+        ZfleetError: The base or the registry cannot be used.
+    """
+    if address is None:
+        check_port(spec.host, spec.port)
+    prepared = _prepare(spec)
+    if not block:
+        _connect(address)
+        return _deploy(*prepared)
+    with _sigterm_interrupts(), _connected(address):
+        service = _deploy(*prepared)
+        try:
+            print(f"serving {service.base} at {service.url}/v1 (Ctrl-C stops)", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("stopping", flush=True)
+        finally:
+            with _undisturbed():
+                service.stop()
+    return None
+
+
+def start_service(spec: ServeSpec) -> RunningService:
+    """Serve on the cluster this process is connected to, and return when it answers.
+
+    Raises:
+        ServeError: The port is in use, or the application does not start.
+        ZfleetError: The base or the registry cannot be used.
+    """
+    check_port(spec.host, spec.port)
+    return _deploy(*_prepare(spec))
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that cannot be listened on.
+
+    Raises:
+        ServeError: Names the port and what to do.
+    """
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # A port whose last connections are still closing is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise ServeError(
+            f"port {port} of {host} cannot be used: {error.strerror}",
+            "stop what listens there, or choose another port with --set port=...",
+        ) from error
+
+
+def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
+    """What can fail for a reason of the user's, before anything is started."""
+    uri = spec.registry
+    if uri is None:
+        uri = sqlite_uri(_REGISTRY_FILE)
+    elif kind_of(uri) == SQLITE:
+        # The gateway runs in another folder than the one that the path counts from.
+        uri = sqlite_uri(sqlite_file(uri))
+    ExpertRegistry(uri)
+    return spec.model_copy(update={"registry": uri}), pack_base(spec.base)
+
+
+def _connect(address: str | None) -> None:
+    if ray.is_initialized():
+        return
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
+        else:
+            modules = [str(Path(module.__path__[0])) for module in (zfleet, zfleet_registry, zfleet_serve)]
+            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": modules})
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ServeError(
+            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}",
+            "check --address and that the cluster runs (`ray status`)",
+        ) from error
+
+
+def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
+    # Serve reports every step of a start; errors come as exceptions.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    service = RunningService(f"http://{_reachable(spec.host)}:{spec.port}", bundle.name, publish_base(bundle))
+    try:
+        serve.start(http_options={"host": spec.host, "port": spec.port})
+        serve.run(build_app(spec, bundle), name=APPLICATION, route_prefix="/")
+        _wait_until_healthy(service.url)
+    except (RuntimeError, RayError) as error:
+        service.stop()
+        raise ServeError(
+            f"the application does not start: {str(error).strip().splitlines()[-1]}",
+            "the logs of Ray Serve say more (serve/ in Ray's session folder)",
+        ) from error
+    except BaseException:
+        service.stop()
+        raise
+    return service
+
+
+def _wait_until_healthy(url: str) -> None:
+    """Ask over HTTP, as clients will: Serve may already listen elsewhere in this cluster."""
+    deadline = time.monotonic() + _HEALTHY_SECONDS
+    reason = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{url}/healthz", timeout=10, trust_env=False)
+            if answer.status_code == 200:
+                return
+            reason = f"status {answer.status_code}"
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+        time.sleep(0.1)
+    raise ServeError(
+        f"{url} does not answer after {_HEALTHY_SECONDS} s: {reason}",
+        "if Ray Serve already runs in this cluster with another port, use that port or shut it down",
+    )
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    mine = not ray.is_initialized()
+    _connect(address)
+    try:
+        yield
+    finally:
+        if mine:
+            with _undisturbed():
+                ray.shutdown()
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the service as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not leave processes behind: it waits until the first has been obeyed."""
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

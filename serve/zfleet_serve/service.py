@@ -1,0 +1,171 @@
+"""What serving does, without HTTP: from a model's name to an answer that knows who gave it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from zfleet.adapt.dispatch import ASK, ClassifierDispatcher, Decision, Routes
+from zfleet.adapt.two_pass import first_pass, milliseconds_since
+from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
+from zfleet.errors import ExpertNotFound, InvalidRequest
+from zfleet_registry import ExpertVersion
+from zfleet_serve.experts import Experts, Part, parts_of
+from zfleet_serve.names import AUTO, parse_model
+from zfleet_serve.streams import closing
+
+
+class Text(Protocol):
+    """What serving needs of a tokenizer."""
+
+    def chat(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
+        """Token ids of a conversation, ready for the next turn."""
+
+    def token(self, token: int) -> str:
+        """The text of one token."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served.
+
+    Attributes:
+        base: The base's name.
+        max_length: The longest prompt and answer together, in tokens.
+        classifier: The expert that ``auto`` asks first.
+        labels: {label of the first pass: expert}.
+        ask: What the first pass is asked.
+    """
+
+    base: str
+    max_length: int
+    classifier: str = "kind"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ask: str = ASK
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who answers a request.
+
+    Attributes:
+        model: The full name, version included.
+        parts: The experts and their alphas; empty for the base.
+        decision: Of the first pass, where there was one.
+        request: The request under the chosen z.
+        first_pass_ms: How long the choice took, where there was one.
+    """
+
+    model: str
+    parts: tuple[Part, ...]
+    decision: Decision | None
+    request: GenerationRequest
+    first_pass_ms: float | None
+
+
+@dataclass
+class Answer:
+    """An answer under way: its first chunk is there, so that errors before it still have a status of their own.
+
+    Attributes:
+        route: Who answers.
+        chunks: All chunks, the first included.
+        start: When the second pass began (``time.perf_counter``).
+    """
+
+    route: Route
+    chunks: AsyncIterator[Chunk]
+    start: float
+
+    @property
+    def second_pass_ms(self) -> float:
+        """How long the second pass has taken so far."""
+        return milliseconds_since(self.start)
+
+
+class Service:
+    """Answers requests.
+
+    Args:
+        engine: Generates.
+        experts: Finds experts and gives them to the same engine.
+        text: The base's tokenizer.
+        served: What is served.
+    """
+
+    def __init__(self, engine: Engine, experts: Experts, text: Text, served: Served) -> None:
+        self.engine = engine
+        self.experts = experts
+        self.text = text
+        self.served = served
+
+    async def models(self) -> list[str]:
+        """Every name that ``model`` takes, versions and aliases left out."""
+        names = await self.experts.names()
+        auto = [AUTO] if self.served.classifier in names else []
+        return [self.served.base, *(f"{self.served.base}:{name}" for name in [*auto, *names])]
+
+    @asynccontextmanager
+    async def answer(self, model: str, user_text: str | None, request: GenerationRequest) -> AsyncIterator[Answer]:
+        """Begin an answer; leaving the block ends it, finished or not.
+
+        Args:
+            model: The request's ``model``.
+            user_text: What the user typed, which ``auto`` looks at; None where there is no such text.
+            request: The second pass; its z is chosen here.
+
+        Raises:
+            ExpertNotFound: No such model; says which there are.
+            ZfleetError: Whatever the registry and the engine raise before the first chunk.
+        """
+        route = await self._route(model, user_text, request)
+        start = time.perf_counter()
+        async with closing(self.engine.generate(route.request)) as chunks:
+            first = await anext(chunks)
+            yield Answer(route, _chain(first, chunks), start)
+
+    async def _route(self, model: str, user_text: str | None, request: GenerationRequest) -> Route:
+        try:
+            name = parse_model(model, self.served.base)
+            if name.auto:
+                return await self._auto(user_text, request)
+            if name.expert is None:
+                return Route(self.served.base, (), None, replace(request, z=BASE_Z), None)
+            version = await self.experts.resolve(name.expert)
+        except ExpertNotFound as error:
+            known = ", ".join(await self.models())
+            raise ExpertNotFound(f"model {model!r}: {error}", f"this service has: {known}") from error
+        z = await self.experts.ready(version)
+        return Route(self._full(version), parts_of(version), None, replace(request, z=z), None)
+
+    async def _auto(self, user_text: str | None, request: GenerationRequest) -> Route:
+        if user_text is None:
+            raise InvalidRequest("model 'auto' found no text of the user to look at", "send the prompt as text")
+        classifier = await self.experts.ready(await self.experts.resolve(self.served.classifier))
+        names = [name for name in await self.experts.names() if name != self.served.classifier]
+        routes = Routes(names, self.served.labels)
+        dispatcher = ClassifierDispatcher(routes, self._render, classifier, self.served.ask)
+        chosen: list[ExpertVersion] = []
+
+        async def z_of(expert: str) -> str:
+            chosen.append(await self.experts.resolve(expert))
+            return await self.experts.ready(chosen[0])
+
+        first = await first_pass(self.engine, dispatcher, user_text, request, z_of)
+        model, parts = (self._full(chosen[0]), parts_of(chosen[0])) if chosen else (self.served.base, ())
+        return Route(model, parts, first.decision, first.request, first.first_pass_ms)
+
+    def _full(self, version: ExpertVersion) -> str:
+        return f"{self.served.base}:{version.reference}"
+
+    def _render(self, prompt: str) -> tuple[int, ...]:
+        return self.text.chat([{"role": "user", "content": prompt}])
+
+
+async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    yield first
+    async for chunk in rest:
+        yield chunk

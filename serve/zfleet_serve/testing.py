@@ -1,0 +1,131 @@
+"""For tests: a service over the fake engine and a registry in memory, reached over ASGI without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import openai
+
+from zfleet.engine.contract import BASE_Z
+from zfleet.engine.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
+from zfleet.errors import CorruptArtifact, ExpertNotFound
+from zfleet.svf.mixture import mix
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertVersion, Parent, Provenance
+from zfleet_serve.experts import Experts
+from zfleet_serve.gateway import create_app
+from zfleet_serve.lasting_engine import LastingEngine
+from zfleet_serve.service import Served, Service
+
+SLUG = "fake-0123abcd"
+MAX_LENGTH = 200
+
+
+class FakeText:
+    """A tokenizer: one token a character; a chat is its last message."""
+
+    def chat(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
+        return fake_tokens(turns[-1]["content"])
+
+    def token(self, token: int) -> str:
+        return fake_text((token,))
+
+
+@dataclass
+class FakeRegistry:
+    """Versions in memory; the newest is the champion. Counts its calls."""
+
+    versions: list[ExpertVersion] = field(default_factory=list)
+    zs: dict[str, ZVector] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def add(self, name: str, z: ZVector, slug: str = SLUG, parents: tuple[Parent, ...] = ()) -> ExpertVersion:
+        older = [version for version in self.versions if (version.name, version.base_slug) == (name, slug)]
+        for version in older:
+            self.versions[self.versions.index(version)] = replace(version, aliases=())
+        provenance = Provenance.of(z, parents=parents, kind="mixture" if parents else "expert")
+        number, now = len(older) + 1, datetime.now(UTC)
+        version = ExpertVersion(name, slug, number, ("champion",), z.digest, now, "run", provenance, "z", "")
+        self.versions.append(version)
+        self.zs[version.z_digest] = z
+        return version
+
+    def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
+        self.calls.append(f"resolve {reference}")
+        name = reference.partition("@")[0].partition("/")[0]
+        alias = reference.partition("@")[2] or "champion"
+        number = int(reference.partition("/")[2] or 0)
+        for version in reversed(self.versions):
+            wanted = version.version == number if number else alias in version.aliases
+            if (version.name, version.base_slug) == (name, base_slug) and wanted:
+                return version
+        raise ExpertNotFound(f"there is no {reference!r}")
+
+    def load(self, version: ExpertVersion) -> ZVector:
+        self.calls.append(f"load {version.reference}")
+        if version.z_digest not in self.zs:
+            raise CorruptArtifact(f"{version.reference} is damaged", "register it again")
+        return self.zs[version.z_digest]
+
+    def list(self, base_slug: str | None = None) -> list[ExpertVersion]:
+        return [version for version in self.versions if version.base_slug == base_slug]
+
+
+@dataclass
+class Stage:
+    """What a test holds: the parts, and clients that reach the application.
+
+    Attributes:
+        registry: Holds ``kind``, ``math`` (versions 1 and 2), ``sort`` and the mixture ``both``.
+        engine: Behind the service.
+        service: What the application asks.
+        http: A plain client.
+        client: The OpenAI client.
+    """
+
+    registry: FakeRegistry
+    engine: FakeEngine
+    service: Service
+    http: httpx.AsyncClient
+    client: openai.AsyncOpenAI
+
+
+@asynccontextmanager
+async def fake_stage() -> AsyncIterator[Stage]:
+    """A base ``fake`` whose experts say their name and the prompt; ``kind`` says the prompt's second word."""
+    registry = FakeRegistry()
+    kind, math, sort = fake_z(1), fake_z(2), fake_z(3)
+    registry.add("kind", kind)
+    old = registry.add("math", fake_z(9))
+    new = registry.add("math", math)
+    other = registry.add("sort", sort)
+    parents = (Parent(new.reference, math.digest, 0.75), Parent(other.reference, sort.digest, (0.5, 0.25)))
+    mixed = mix([math, sort], [0.75, (0.5, 0.25)])
+    registry.add("both", mixed, parents=parents)
+    speakers = {
+        BASE_Z: "base",
+        old.z_digest: "old math",
+        math.digest: "math",
+        sort.digest: "sort",
+        mixed.digest: "both",
+    }
+
+    def script(prompt: str, z: str) -> str:
+        return prompt.split()[1] if z == kind.digest else f"{speakers[z]}: {prompt}"
+
+    engine = FakeEngine(script, max_length=MAX_LENGTH)
+    lasting = LastingEngine(engine)
+    served = Served("fake", MAX_LENGTH, labels={"plus": "math", "lost": "gone"})
+    service = Service(lasting, Experts(lambda: registry, lasting, SLUG), FakeText(), served)
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
+        # The client takes either generation of httpx; its types name the newer one alone.
+        either: Any = http
+        client = openai.AsyncOpenAI(base_url="http://fake/v1", api_key="none", http_client=either, max_retries=0)
+        yield Stage(registry, engine, service, http, client)
+    await engine.close()

@@ -1,0 +1,216 @@
+"""Ray Serve, a real registry and a real engine, asked by the unchanged OpenAI client."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+import torch
+
+from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec
+from zfleet.errors import ServeError
+from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.svf.mixture import mix
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertRegistry, Parent, Provenance
+
+MESSAGES: Any = [{"role": "user", "content": "flip abc"}]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A service under test."""
+
+    spec: ServeSpec
+    client: openai.OpenAI
+    url: str
+    zs: dict[str, ZVector]
+    bundle: BaseBundle
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeSpec]:
+    root = tmp_path_factory.mktemp("serve")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZFLEET_CACHE", str(root / "cache"))
+        yield ServeSpec(
+            base=BaseSpec(model=str(tiny_folder)),
+            registry=f"sqlite:///{root}/registry/mlflow.db",
+            port=free_port(),
+            labels={"anything": "math"},
+            engine=EngineSpec(slots=8, z_rows=4),
+        )
+
+
+@pytest.fixture(scope="module")
+def live(spec: ServeSpec, ray_cluster: None) -> Iterator[Live]:
+    from zfleet_serve.run import start_service
+
+    bundle = pack_base(spec.base)
+    model = bundle.open()
+    assert spec.registry is not None
+    path = Path(spec.registry.removeprefix("sqlite:///"))
+    registry = ExpertRegistry(spec.registry, root=path.parent)
+    zs = {}
+    for seed, name in enumerate(("kind", "math", "sort")):
+        generator = torch.Generator().manual_seed(seed)
+        zs[name] = model.z_from_flat(1 + 0.3 * torch.randn(model.layout.size, generator=generator))
+        registry.register(name, zs[name], Provenance.of(zs[name]), base_name="tiny")
+    zs["both"] = mix([zs["math"], zs["sort"]], [0.75, 0.5])
+    parents = (Parent("math/1", zs["math"].digest, 0.75), Parent("sort/1", zs["sort"].digest, 0.5))
+    registry.register("both", zs["both"], Provenance.of(zs["both"], parents=parents, kind="mixture"), base_name="tiny")
+    service = start_service(spec)
+    try:
+        client = openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0)
+        with client:
+            yield Live(spec, client, service.url, zs, bundle)
+    finally:
+        service.stop()
+
+
+def ask(live: Live, model: str, **options: Any) -> Any:
+    return live.client.chat.completions.create(model=model, messages=MESSAGES, temperature=0, max_tokens=8, **options)
+
+
+def test_models_are_listed(live: Live) -> None:
+    names = [model.id for model in live.client.models.list()]
+    assert names == ["tiny", "tiny:auto", "tiny:both", "tiny:kind", "tiny:math", "tiny:sort"]
+
+
+def test_each_model_answers_as_its_merged_self(live: Live) -> None:
+    """The service's greedy answer equals the one computed here under the same z."""
+    from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
+    from zfleet.engine.sync import SyncEngine
+    from zfleet.engine.torch_engine import TorchEngine
+    from zfleet.tasks.template import chat_tokens
+
+    model = live.bundle.open()
+    prompt = chat_tokens(model.base.tokenizer, MESSAGES)
+    with SyncEngine(TorchEngine(model, live.spec.engine)) as engine:
+        digests = {"tiny": BASE_Z} | {f"tiny:{name}": engine.put_z(z) for name, z in live.zs.items()}
+        sampling = SamplingParams(temperature=0, max_tokens=8)
+        requests = [GenerationRequest(prompt, sampling, z) for z in digests.values()]
+        expected = [answers[0].text for answers in engine.generate(requests)]
+    assert len(set(expected)) > 2
+    answers = [ask(live, name) for name in digests]
+    assert [answer.choices[0].message.content for answer in answers] == expected
+    assert [answer.zfleet["z"] for answer in answers] == list(digests.values())
+
+
+def test_the_response_tells_what_answered(live: Live) -> None:
+    said = ask(live, "tiny:both").zfleet
+    assert said["model"] == "tiny:both/1"
+    assert said["mixture"] == [
+        {"expert": "math", "version": 1, "alpha": 0.75},
+        {"expert": "sort", "version": 1, "alpha": 0.5},
+    ]
+    assert said["first_pass_ms"] is None
+    assert said["second_pass_ms"] > 0
+
+
+def test_auto_says_what_the_classifier_said(live: Live) -> None:
+    said = ask(live, "tiny:auto").zfleet
+    assert said["dispatch"]["method"] == "classifier"
+    # A random classifier names no expert: the base answers and the response says so.
+    assert said["model"] == "tiny"
+    assert said["dispatch"]["reason"].endswith("base")
+    assert said["first_pass_ms"] > 0
+
+
+def test_a_stream_is_the_same_answer(live: Live) -> None:
+    whole = ask(live, "tiny:math", seed=1)
+    chunks = list(ask(live, "tiny:math", seed=1, stream=True))
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert chunks[-1].zfleet["mixture"] == whole.zfleet["mixture"]
+
+
+def test_a_stream_that_is_left_frees_its_slot(live: Live) -> None:
+    body = {"model": "tiny:math", "prompt": "flip abc", "max_tokens": 200, "stream": True, "n": 8}
+    with httpx.stream("POST", f"{live.url}/v1/completions", json=body) as response:
+        next(response.iter_lines())
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{live.url}/healthz").json()["engine"]["running"]:
+        assert time.monotonic() < deadline, "the engine goes on for a client that has left"
+        time.sleep(0.05)
+
+
+def test_mistakes_have_openais_form(live: Live) -> None:
+    with pytest.raises(openai.NotFoundError, match="tiny:math") as missing:
+        ask(live, "tiny:nobody")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as too_long:
+        live.client.completions.create(model="tiny", prompt="flip abc", max_tokens=1000)
+    assert too_long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match="tools"):
+        ask(live, "tiny", tools=[{"type": "function", "function": {"name": "f"}}])
+
+
+def test_a_replica_that_restarts_is_given_the_z_again(live: Live) -> None:
+    before = ask(live, "tiny:math").choices[0].message.content
+    _kill_engine()
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert ask(live, "tiny:math").choices[0].message.content == before
+            return
+        except openai.InternalServerError:
+            assert time.monotonic() < deadline, "the replica did not come back"
+            time.sleep(0.2)
+
+
+def test_a_port_in_use_is_refused(live: Live) -> None:
+    from zfleet_serve.run import start_service
+
+    with pytest.raises(ServeError, match=f"port {live.spec.port}"):
+        start_service(live.spec)
+    assert ask(live, "tiny").choices
+
+
+def test_ctrl_c_leaves_no_process_behind(spec: ServeSpec, tmp_path: Path) -> None:
+    port = free_port()
+    script = (
+        "import sys; from zfleet.config.specs import ServeSpec; from zfleet_serve.run import run_serve;"
+        "run_serve(ServeSpec.model_validate_json(sys.argv[1]))"
+    )
+    data = spec.model_copy(update={"port": port}).model_dump_json()
+    with subprocess.Popen(
+        [sys.executable, "-c", script, data], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert f"127.0.0.1:{port}" in process.stdout.readline()
+            assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+            started = psutil.Process(process.pid).children(recursive=True)
+            assert started
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+            _, alive = psutil.wait_procs(started, timeout=20)
+            assert not alive
+        finally:
+            process.kill()
+
+
+def _kill_engine() -> None:
+    import ray
+
+    named = ray.util.list_named_actors(all_namespaces=True)
+    (replica,) = [actor for actor in named if "#engine#" in actor["name"]]
+    ray.kill(ray.get_actor(**replica))
