@@ -14,8 +14,10 @@ from torch import Tensor
 
 from zfleet.errors import CheckpointError
 from zfleet.files import read_or, write_atomic
+from zfleet.svf.digest import digest_tensors
 
 FILE = "learner.safetensors"
+_SIGNED = ("python_rng", "step", "position", "factors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,7 @@ class LearnerState:
             "position": str(self.position),
             "factors": self.factors,
         }
+        header["digest"] = digest_tensors(self.tensors, *(header[key] for key in _SIGNED))
         write_atomic(folder / FILE, safetensors.torch.save(self.tensors, header))
 
     @classmethod
@@ -95,6 +98,8 @@ class LearnerState:
         try:
             tensors = safetensors.torch.load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            if digest_tensors(tensors, *(header[key] for key in _SIGNED)) != header["digest"]:
+                raise ValueError("its values do not match the digest stored with them")
             return cls(
                 tensors,
                 tuple(json.loads(header["python_rng"])),

@@ -1,0 +1,314 @@
+"""The learning loop: estimators and losses by hand, seeds, checkpoints, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from zfleet.config.specs import EngineSpec, LearnerSpec
+from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.errors import CheckpointError, InvalidZ, RewardError
+from zfleet.models.base import load_base
+from zfleet.models.svf_model import SvfModel
+from zfleet.models.teacher_forcing import CompletionLogits
+from zfleet.rewards.python import PythonReward
+from zfleet.rl.advantages import reinforce, rloo
+from zfleet.rl.checkpoint import FILE, LearnerState
+from zfleet.rl.learner import Learner
+from zfleet.rl.loss import divergence, policy_loss
+from zfleet.rl.parametrisation import SigmoidMass
+from zfleet.rl.rollout import draw_prompts, roll_out, seed_of
+from zfleet.svf.cache import FactorCache
+from zfleet.svf.factors import Factors
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.task import Reward, Sample, Task
+from zfleet.tasks.template import PromptTemplate
+
+WORDS = ("flip bca", "reverse hello", "sort ab", "add 3 4", "turn xyz", "order qwe", "flip aa", "sort zyx")
+SPEC = LearnerSpec(steps=20, prompts_per_step=8, samples_per_prompt=4, estimator="rloo", lr=0.1, seed=5)
+
+
+@dataclass(frozen=True)
+class HasVowel:
+    """A reward that the random base gets right now and then."""
+
+    def __call__(self, completion: str, sample: Sample) -> float:
+        return 1.0 if set(completion) & set("aei") else -1.0
+
+
+def _task(reward: Reward | None = None) -> Task:
+    samples = tuple(Sample(f"s{place}", word) for place, word in enumerate(WORDS))
+    return Task("vowels", samples, samples, PromptTemplate(), reward or HasVowel(), max_tokens=4)
+
+
+def _python(function: Callable[[str, Sample], object]) -> PythonReward:
+    return PythonReward("mine:function", function)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: SvfModel) -> Iterator[SyncEngine]:
+    with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=64))) as engine:
+        yield engine
+
+
+# Estimators and losses
+
+
+def test_reinforce_is_the_reward() -> None:
+    rewards = torch.tensor([1.0, -1.0, 1.0])
+    assert reinforce(rewards, torch.tensor([0, 0, 1])).tolist() == [1.0, -1.0, 1.0]
+
+
+def test_rloo_leaves_one_out() -> None:
+    rewards = torch.tensor([1.0, -1.0, 2.0, 5.0, 1.0, 1.0])
+    groups = torch.tensor([3, 3, 3, 0, 7, 7])
+    # 1 - (-1 + 2)/2, -1 - (1 + 2)/2, 2 - (1 - 1)/2; alone: nothing to compare with; equal: nothing to learn.
+    assert rloo(rewards, groups).tolist() == [0.5, -2.5, 2.0, 0.0, 0.0, 0.0]
+
+
+def test_policy_loss_by_hand() -> None:
+    logprobs = torch.tensor([[-1.0, -2.0, 0.0], [-0.5, 0.0, 0.0]])
+    assert float(policy_loss(logprobs, torch.tensor([2.0, -4.0]))) == pytest.approx(6.0 - 2.0)
+
+
+def test_divergence_by_hand() -> None:
+    p, q = [0.5, 0.5], [0.25, 0.75]
+    targets, mask = torch.zeros(1, 2, dtype=torch.long), torch.tensor([[True, False]])
+    policy = CompletionLogits(torch.tensor([[p, [0.9, 0.1]]]).log() + 3.0, targets, mask)
+    reference = CompletionLogits(torch.tensor([[q, [0.1, 0.9]]]).log(), targets, mask)
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert float(divergence(policy, reference)) == pytest.approx(expected, abs=1e-6)
+    assert float(divergence(policy, policy)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_z_starts_as_exactly_one_and_keeps_its_mass(tiny_factors: Factors) -> None:
+    shape = SigmoidMass(tiny_factors, torch.device("cpu"))
+    assert bool((shape.z(shape.start()) == 1).all())
+    p = 2 * torch.randn(tiny_factors.layout.size, generator=torch.Generator().manual_seed(0))
+    z = tiny_factors.layout.split(shape.z(p))
+    gates = tiny_factors.layout.split(torch.sigmoid(p))
+    for name, s in tiny_factors.singular_values.items():
+        assert float((s * z[name]).sum()) == pytest.approx(float(s.sum()), rel=1e-5)
+        ratio = z[name] / gates[name]
+        assert torch.allclose(ratio, ratio[0].expand_as(ratio), rtol=1e-5)
+
+
+# Prompts, seeds, rewards
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(1, 9), st.integers(0, 3), st.lists(st.integers(1, 7), min_size=1, max_size=12))
+def test_each_epoch_draws_every_prompt_once(size: int, seed: int, counts: list[int]) -> None:
+    samples = [Sample(str(place), "p") for place in range(size)]
+    drawn: list[Sample] = []
+    for count in counts:
+        drawn += draw_prompts(samples, seed, len(drawn), count)
+    assert len(drawn) == sum(counts)
+    for epoch in range(len(drawn) // size):
+        assert Counter(s.id for s in drawn[epoch * size : (epoch + 1) * size]) == Counter(s.id for s in samples)
+    assert drawn == draw_prompts(samples, seed, 0, sum(counts))
+
+
+def test_epochs_are_shuffled_anew() -> None:
+    samples = [Sample(str(place), "p") for place in range(20)]
+    orders = [tuple(s.id for s in draw_prompts(samples, seed, at, 20)) for seed, at in ((0, 0), (0, 20), (1, 0))]
+    assert len(set(orders)) == 3
+
+
+def test_seeds_differ_in_every_part() -> None:
+    seeds = {seed_of(run, step, prompt, k) for run in (0, 1) for step in (0, 1) for prompt in "ab" for k in (0, 1)}
+    assert len(seeds) == 16
+    assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+def test_rollouts_do_not_depend_on_the_split(tiny_model: SvfModel, make_z: Callable[..., ZVector]) -> None:
+    task = _task()
+    samples = [*task.train, *task.train[:2]]
+    tokenizer = tiny_model.base.tokenizer
+    with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=64))) as wide:
+        z = wide.put_z(make_z(1))
+        whole = roll_out(wide, tokenizer, task, samples, z, 3, SPEC)
+    with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=3))) as narrow:
+        narrow.put_z(make_z(1))
+        parts = []
+        for start, end in ((7, 10), (0, 1), (1, 7)):
+            parts += roll_out(narrow, tokenizer, task, samples[start:end], z, 3, SPEC, first_group=start)
+    assert sorted(parts, key=lambda rollout: rollout.group) == whole
+    assert len({rollout.completion for rollout in whole}) > len(samples), "nothing was sampled"
+    twice = [rollout.completion for rollout in whole if rollout.sample.id == "s0"]
+    assert twice[:4] != twice[4:], "a prompt that comes twice in a step got the same answers"
+
+
+def test_the_random_reward_does_not_look_at_answers(tiny_model: SvfModel, engine: SyncEngine) -> None:
+    def refuse(completion: str, sample: Sample) -> float:
+        raise AssertionError("the task's reward was asked")
+
+    spec = SPEC.model_copy(update={"reward": "random", "samples_per_prompt": 16})
+    other = engine.put_z(_pushed(tiny_model))
+    first, second = (
+        roll_out(engine, tiny_model.base.tokenizer, _task(refuse), _task().train, z, 0, spec) for z in ("base", other)
+    )
+    assert [r.completion for r in first] != [r.completion for r in second]
+    assert [r.reward for r in first] == [r.reward for r in second]
+    counts = Counter(r.reward for r in first)
+    assert counts.keys() == {1.0, -1.0}
+    assert min(counts.values()) > 40
+
+
+def test_a_raising_reward_names_the_sample_and_leaves_the_learner_as_it_was(
+    tiny_model: SvfModel, engine: SyncEngine
+) -> None:
+    def fails_on_s3(completion: str, sample: Sample) -> float:
+        if sample.id == "s3":
+            raise ValueError("no such grade")
+        return 1.0
+
+    known = engine.stats().known_z
+    learner = Learner(tiny_model, engine, _task(_python(fails_on_s3)), SPEC)
+    before = learner.p.detach().clone()
+    with pytest.raises(RewardError, match=r"sample s3 .*no such grade") as refused:
+        learner.step()
+    assert "skip" in refused.value.remedy
+    assert (learner.steps_done, learner.position) == (0, 0)
+    assert torch.equal(learner.p, before)
+    assert engine.stats().known_z == known, "the z of the failed step was not dropped"
+
+    going_on = Learner(tiny_model, engine, _task(_python(fails_on_s3)), SPEC, skip_failed_rewards=True)
+    assert going_on.step().samples == 7 * 4
+    nothing_left = Learner(tiny_model, engine, _task(_python(_raises)), SPEC, skip_failed_rewards=True)
+    report = nothing_left.step()
+    assert (report.samples, report.reward, report.grad_norm) == (0, 0.0, 0.0)
+    assert torch.equal(nothing_left.p, before)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo"])
+def test_a_gradient_that_is_not_finite_stops_and_changes_nothing(
+    tiny_model: SvfModel, engine: SyncEngine, estimator: str
+) -> None:
+    learner = Learner(tiny_model, engine, _task(), SPEC.model_copy(update={"estimator": estimator}))
+    learner.step()
+    before = learner.state()
+    learner.task = _task(_python(lambda completion, sample: 1e300))
+    with pytest.raises(InvalidZ, match="step 2"):
+        learner.step()
+    after = learner.state()
+    assert (after.step, after.position) == (before.step, before.position)
+    assert all(torch.equal(after.tensors[key], before.tensors[key]) for key in ("p", "exp_avg", "exp_avg_sq"))
+
+
+def test_kl_pulls_towards_the_base(tiny_model: SvfModel, engine: SyncEngine) -> None:
+    spec = SPEC.model_copy(update={"kl": 1.0, "lr": 0.05, "samples_per_prompt": 2})
+    learner = Learner(tiny_model, engine, _task(_python(lambda completion, sample: 0.0)), spec)
+    at_base = learner.step()
+    assert at_base.kl == pytest.approx(0.0, abs=1e-4)
+    assert at_base.grad_norm == pytest.approx(0.0, abs=1e-4)
+    with torch.no_grad():
+        learner.p.copy_(0.3 * torch.randn(learner.p.shape, generator=torch.Generator().manual_seed(0)))
+    reports = [learner.step() for _ in range(15)]
+    assert reports[0].kl > 0.1
+    assert reports[-1].kl < reports[0].kl / 2, [r.kl for r in reports]
+
+
+# Checkpoints
+
+
+def test_learning_raises_the_reward_and_resumes_bit_for_bit_in_a_new_process(tiny_folder: Path, tmp_path: Path) -> None:
+    learner = _open(tiny_folder, tmp_path)
+    reports = [learner.step() for _ in range(20)]
+    learner.engine.close()
+    whole = learner.state()
+    rewards = [report.reward for report in reports]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.5, rewards
+    assert all(report.samples == 32 and report.tokens <= 4 * 32 and report.kl == 0 for report in reports)
+
+    half = _open(tiny_folder, tmp_path)
+    for _ in range(10):
+        half.step()
+    half.state().save(tmp_path / "half")
+    half.engine.close()
+    script = [sys.executable, __file__, str(tiny_folder), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    resumed = LearnerState.load(tmp_path / "resumed")
+    assert (resumed.step, resumed.position) == (whole.step, whole.position) == (20, 160)
+    assert resumed.python_rng == tuple(json.loads(json.dumps(whole.python_rng)))
+    assert [key for key in whole.tensors if not torch.equal(whole.tensors[key], resumed.tensors[key])] == []
+    assert done.stdout.strip() == learner.z().digest
+    assert half.z().digest != learner.z().digest
+
+
+def _state(tiny_model: SvfModel, engine: SyncEngine) -> LearnerState:
+    learner = Learner(tiny_model, engine, _task(), SPEC)
+    learner.step()
+    return learner.state()
+
+
+def test_a_checkpoint_of_other_factors_or_sizes_is_refused(tiny_model: SvfModel, engine: SyncEngine) -> None:
+    state = _state(tiny_model, engine)
+    learner = Learner(tiny_model, engine, _task(), SPEC)
+    tensors: dict[str, Tensor] = {**state.tensors, "p": state.tensors["p"][:-1]}
+    for other in (replace(state, factors="0" * 64), replace(state, tensors=tensors)):
+        with pytest.raises(CheckpointError, match="factors"):
+            learner.restore(other)
+    assert learner.steps_done == 0
+
+
+def test_a_damaged_checkpoint_is_refused(tiny_model: SvfModel, engine: SyncEngine, tmp_path: Path) -> None:
+    state = _state(tiny_model, engine)
+    state.save(tmp_path)
+    path = tmp_path / FILE
+    assert [entry.name for entry in tmp_path.iterdir()] == [FILE]
+    data = path.read_bytes()
+    damaged = [data[:length] for length in (0, 7, 200, len(data) // 2, len(data) - 1)]
+    for place in range(0, len(data), len(data) // 150):
+        damaged.append(data[:place] + bytes([data[place] ^ 0x04]) + data[place + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"learner\.safetensors"):
+            LearnerState.load(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        LearnerState.load(tmp_path / "nowhere")
+
+
+def _raises(completion: str, sample: Sample) -> float:
+    raise KeyError("grade")
+
+
+def _pushed(model: SvfModel) -> ZVector:
+    flat = 1 + 0.5 * torch.randn(model.layout.size, generator=torch.Generator().manual_seed(1))
+    return model.z_from_flat(flat)
+
+
+def _open(folder: Path, root: Path) -> Learner:
+    """A learner on a model of its own; the factors are those under ``root``."""
+    torch.set_num_threads(1)
+    base = load_base(folder)
+    model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
+    return Learner(model, SyncEngine(TorchEngine(model, EngineSpec(slots=64))), _task(), SPEC)
+
+
+def _resume(folder: Path, root: Path) -> None:
+    learner = _open(folder, root)
+    learner.restore(LearnerState.load(root / "half"))
+    for _ in range(10):
+        learner.step()
+    learner.state().save(root / "resumed")
+    print(learner.z().digest)
+    learner.engine.close()
+
+
+if __name__ == "__main__":
+    _resume(Path(sys.argv[1]), Path(sys.argv[2]))
