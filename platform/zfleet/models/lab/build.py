@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,7 +77,9 @@ def build_lab(recipe: LabRecipe | None = None, cache_dir: Path | None = None, pr
     if folder.is_dir():
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{recipe.digest}-", dir=root))
+    # Not mkdtemp: its folders are closed to the other users of a shared cache.
+    scratch = root / f".{recipe.digest}-{uuid.uuid4().hex}"
+    scratch.mkdir()
     try:
         _write(recipe, scratch, progress)
         try:
