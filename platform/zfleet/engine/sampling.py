@@ -41,7 +41,9 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) 
         ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
         # A token stays while the mass before it is below top_p, so the likeliest always stays.
         keep = ordered.cumsum(-1) - ordered < top_p.unsqueeze(-1)
-        drawn = order.gather(-1, _invert(ordered * keep, uniform)).squeeze(-1)
+        nucleus = order.gather(-1, _invert(ordered * keep, uniform)).squeeze(-1)
+        # A row without top_p draws as it would alone: what its neighbours ask for must not change its answer.
+        drawn = torch.where(top_p < 1, nucleus, _invert(probabilities, uniform).squeeze(-1))
     else:
         drawn = _invert(probabilities, uniform).squeeze(-1)
     return torch.where(temperature > 0, drawn, greedy)
