@@ -1,0 +1,163 @@
+"""Searching mixtures of experts that are at hand: several searches in one Ray Tune run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from zfleet.errors import SpecError
+from zfleet.search.coefficients import alphas_of
+from zfleet.search.cross_entropy import CrossEntropy, Generation
+from zfleet.svf.mixture import mix
+from zfleet.svf.zvector import ZVector
+from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest
+from zfleet_jobs.search.trainable import SearchJob
+from zfleet_jobs.search.tuning import run_tune
+from zfleet_jobs.shipping import ShippedBase
+
+Alpha = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One Tune trial: a chunk of a population in one engine batch.
+
+    Attributes:
+        generation: Counted from 0.
+        chunk: Which part of the population.
+        candidates: How many it scored.
+        actor: Id of the Ray actor that ran it.
+        batch_rows: The most rows that its engine ran in one step.
+        distinct_z: The most different z in one step.
+        seconds: Of its step.
+        opened_seconds: Of opening the base, where the trial started its actor; else 0.
+    """
+
+    generation: int
+    chunk: int
+    candidates: int
+    actor: str
+    batch_rows: int
+    distinct_z: int
+    seconds: float
+    opened_seconds: float
+
+
+@dataclass(frozen=True)
+class ShotScore:
+    """What a mixture scores on the shots.
+
+    Attributes:
+        accuracy: Fraction answered right, greedily.
+        log_likelihood: Of a correct answer, averaged over the shots; it breaks ties.
+    """
+
+    accuracy: float
+    log_likelihood: float
+
+
+@dataclass(frozen=True)
+class FoundMixture:
+    """The outcome of one search.
+
+    Attributes:
+        name: The search's.
+        z: The winning mixture.
+        alphas: {expert: coefficient}.
+        score: Of the winner, on the shots.
+        base: Of the base.
+        singles: {expert: its score alone}; the best of them is the pick-one baseline.
+        history: Best and mean accuracy of each generation.
+        trials: In order of generation and chunk.
+        seconds: The Tune run's, which all searches of the call share.
+    """
+
+    name: str
+    z: ZVector
+    alphas: Mapping[str, Alpha]
+    score: ShotScore
+    base: ShotScore
+    singles: Mapping[str, ShotScore]
+    history: tuple[Generation, ...]
+    trials: tuple[SearchTrial, ...]
+    seconds: float
+
+    @property
+    def actors(self) -> tuple[str, ...]:
+        """Ids of the actors that ran its trials."""
+        return tuple(dict.fromkeys(trial.actor for trial in self.trials))
+
+
+def search_mixtures(
+    shipped: ShippedBase,
+    problems: Sequence[SearchProblem],
+    settings: SearchSettings,
+    storage: Path,
+    name: str = "search",
+) -> list[FoundMixture]:
+    """Run searches in one Tune run on the connected Ray cluster: actors start once, and barriers do not idle.
+
+    Args:
+        shipped: The base of all experts.
+        problems: The searches; names must differ.
+        settings: How all of them search.
+        storage: Where Tune keeps its state on this machine. A run of the same searches that was cut short
+            there is resumed.
+        name: Begins the name of the run's folder.
+
+    Returns:
+        A result for each problem, in order.
+
+    Raises:
+        SpecError: No searches, equal names, or a population too small.
+        JobError: No actor fits, a trial failed, or the run was interrupted; the same call resumes.
+        RewardError, RequestTooLong, ...: What the trials raised.
+    """
+    named = {problem.name: problem for problem in problems}
+    if not problems or len(named) != len(problems):
+        raise SpecError(f"searches are named {[problem.name for problem in problems]}", "give each a name of its own")
+    digest = problems_digest(named, settings, f"{version('zfleet')} {shipped.fingerprint} {shipped.dtype}")
+    started = time.perf_counter()
+    outcome = run_tune(SearchJob(shipped, named, settings), storage.resolve() / f"{name}-{digest[:12]}")
+    seconds = time.perf_counter() - started
+    return [_found(named[key], search, outcome.records[key], seconds) for key, search in outcome.searches.items()]
+
+
+def _found(
+    problem: SearchProblem, search: CrossEntropy, records: list[dict[str, object]], seconds: float
+) -> FoundMixture:
+    assert search.best is not None
+    alphas = alphas_of(search.best.point, search.experts, search.layers)
+    trials = sorted((_trial(record) for record in records), key=lambda trial: (trial.generation, trial.chunk))
+    scores = _first_scores(records)
+    return FoundMixture(
+        name=problem.name,
+        z=mix(list(problem.experts.values()), alphas),
+        alphas=dict(zip(problem.experts, alphas, strict=True)),
+        score=ShotScore(*search.best.score),
+        base=scores[0],
+        singles=dict(zip(problem.experts, scores[1:], strict=False)),
+        history=search.history,
+        trials=tuple(trials),
+        seconds=seconds,
+    )
+
+
+def _first_scores(records: list[dict[str, object]]) -> list[ShotScore]:
+    """Scores of the first population, which begins with the base and every single expert."""
+    first = sorted((r for r in records if r["generation"] == 0), key=lambda r: str(r["chunk"]).zfill(9))
+    return [ShotScore(*score) for record in first for score in _scores(record)]
+
+
+def _scores(record: dict[str, object]) -> list[tuple[float, float]]:
+    scores = record["scores"]
+    assert isinstance(scores, list)
+    return scores
+
+
+def _trial(record: dict[str, object]) -> SearchTrial:
+    values = {key: value for key, value in record.items() if key != "scores"}
+    return SearchTrial(candidates=len(_scores(record)), **values)  # type: ignore[arg-type]  # JSON of its own fields

@@ -1,0 +1,171 @@
+"""``zfleet search``: from a spec to a registered mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from zfleet.config.specs import SearchSpec
+from zfleet.errors import SpecError
+from zfleet.models.base import Base
+from zfleet.search.cross_entropy import Generation
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.build import build_task
+from zfleet.tasks.fit import data_digest, fit_prompts
+from zfleet.tasks.task import Task
+from zfleet_jobs.cluster import cluster
+from zfleet_jobs.search.mixtures import Alpha, FoundMixture, search_mixtures
+from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
+from zfleet_jobs.shipping import ship_base
+from zfleet_registry.provenance import Parent, Provenance
+from zfleet_registry.registry import ExpertRegistry
+from zfleet_registry.version import ExpertVersion
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A search and what it registered.
+
+    Attributes:
+        reference: The registered mixture, such as ``exam/1``.
+        alphas: {expert's reference: coefficient}.
+        accuracy: Of the mixture on the shots.
+        log_likelihood: Of a correct answer, averaged over the shots.
+        z_digest: Of the mixture.
+        shots: How many prompts it was searched on.
+        left_out: Training prompts that do not fit the engine and could not be drawn.
+        trials: Tune trials.
+        actors: Ids of the Ray actors that ran them.
+        batch_rows: The most engine rows in one step, of each trial.
+        history: Best and mean accuracy of each generation.
+        seconds: Of the Tune run.
+    """
+
+    reference: str
+    alphas: Mapping[str, Alpha]
+    accuracy: float
+    log_likelihood: float
+    z_digest: str
+    shots: int
+    left_out: int
+    trials: int
+    actors: tuple[str, ...]
+    batch_rows: tuple[int, ...]
+    history: tuple[Generation, ...]
+    seconds: float
+
+
+def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
+    """Search the best mixture of the spec's experts on a few shots of its task, and register it.
+
+    Args:
+        spec: The job.
+        address: A running Ray cluster; by default one is started on this machine for the search.
+
+    Raises:
+        ExpertNotFound, RegistryUnreachable: An expert cannot be had.
+        SpecError, TaskError, BaseModelError: The spec names something that cannot be used.
+        JobError: No resources, a failed trial, or an interruption; running it again resumes.
+    """
+    settings = settings_of(spec)
+    task = build_task(spec.task)
+    registry = ExpertRegistry(spec.registry)
+    with cluster(address):
+        shipped, base, _ = ship_base(spec.base)
+        versions = _resolve(registry, spec.experts, base.slug)
+        experts = {reference: registry.load(found) for reference, found in versions.items()}
+        max_length = min(spec.engine.max_length or base.context, base.context)
+        fit = fit_prompts(task, base.tokenizer, max_length)
+        shots = shots_of(fit.task, spec.shots, spec.shots_seed)
+        problem = SearchProblem(spec.name, experts, shots)
+        (found,) = search_mixtures(shipped, [problem], settings, Path(spec.storage), spec.name)
+    reference = register_mixture(registry, found, shots, experts, base, spec.model_dump_json())
+    return SearchResult(
+        reference=reference.reference,
+        alphas=found.alphas,
+        accuracy=found.score.accuracy,
+        log_likelihood=found.score.log_likelihood,
+        z_digest=found.z.digest,
+        shots=len(shots.train),
+        left_out=len(fit.left_out),
+        trials=len(found.trials),
+        actors=found.actors,
+        batch_rows=tuple(trial.batch_rows for trial in found.trials),
+        history=found.history,
+        seconds=found.seconds,
+    )
+
+
+def settings_of(spec: SearchSpec) -> SearchSettings:
+    """How the spec searches."""
+    return SearchSettings(
+        population=spec.population,
+        generations=spec.generations,
+        elites=spec.elites,
+        per_layer=spec.per_layer,
+        trials_per_generation=spec.trials_per_generation,
+        engine=spec.engine,
+        resources=spec.resources,
+        seed=spec.seed,
+    )
+
+
+def register_mixture(
+    registry: ExpertRegistry,
+    found: FoundMixture,
+    shots: Task,
+    experts: Mapping[str, ZVector],
+    base: Base,
+    spec: str = "",
+    alias: str | None = None,
+) -> ExpertVersion:
+    """Register the winner under the search's name, with the experts as parents and the curve in a run.
+
+    Args:
+        experts: {reference: z}, as searched over.
+        spec: The job's spec, as JSON.
+        alias: To point at the new version.
+    """
+    parents = tuple(Parent(reference, z.digest, found.alphas[reference]) for reference, z in experts.items())
+    metrics = {
+        "shots_accuracy": found.score.accuracy,
+        "shots_log_likelihood": found.score.log_likelihood,
+        "shots_accuracy_base": found.base.accuracy,
+        "shots_accuracy_best_single": max(score.accuracy for score in found.singles.values()),
+    }
+    provenance = Provenance.of(
+        found.z,
+        task=shots.name,
+        data_digest=data_digest(shots),
+        spec=spec,
+        code_version=version("zfleet"),
+        metrics=metrics,
+        parents=parents,
+        kind="mixture",
+    )
+    run = registry.start_run(
+        found.name, experiment="search", params={"task": shots.name, "shots": str(len(shots.train))}
+    )
+    try:
+        registry.log_curve(
+            run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(found.history)]
+        )
+        registry.log_metrics(run, metrics, step=len(found.history) - 1)
+        registered = registry.register(found.name, found.z, provenance, base_name=base.name, run_id=run, alias=alias)
+    except BaseException:
+        registry.end_run(run, "FAILED")
+        raise
+    registry.end_run(run)
+    return registered
+
+
+def _resolve(registry: ExpertRegistry, references: tuple[str, ...], slug: str) -> dict[str, ExpertVersion]:
+    versions: dict[str, ExpertVersion] = {}
+    for reference in references:
+        found = registry.resolve(reference, slug)
+        if found.reference in versions:
+            raise SpecError(f"experts name {found.reference} twice ({reference})", "name each version once")
+        versions[found.reference] = found
+    return versions

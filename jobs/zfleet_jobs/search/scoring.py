@@ -1,0 +1,78 @@
+"""What a candidate is worth: its accuracy on the shots, then the log-likelihood of their correct answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.engine.contract import ScoreRequest
+from zfleet.engine.sync import SyncEngine
+from zfleet.evaluate import evaluate
+from zfleet.search.coefficients import alphas_of
+from zfleet.svf.mixture import mix
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.task import Sample, Task
+
+
+def score_candidates(
+    engine: SyncEngine,
+    tokenizer: PreTrainedTokenizerBase,
+    experts: Sequence[ZVector],
+    task: Task,
+    points: Sequence[Sequence[float]],
+    layers: int | None,
+) -> list[tuple[float, float]]:
+    """Answer every shot under every candidate: all of them are in the engine at once, each row on its own z.
+
+    Args:
+        experts: In the order of the points' numbers.
+        task: Its train split is the shots.
+        points: [candidates, dim]; see ``zfleet.search.coefficients``.
+        layers: Of the base, where each has its own alphas.
+
+    Returns:
+        For each candidate the fraction of shots answered right (greedily), and the log-likelihood of a
+        correct answer and its end of sequence, summed over tokens and averaged over the shots that have an
+        answer; 0 where none has.
+
+    Raises:
+        RequestTooLong: A shot does not fit.
+        RewardError: The reward function raised.
+    """
+    shots = task.train
+    mixtures = [mix(experts, alphas_of(point, len(experts), layers)) for point in points]
+    digests = [engine.put_z(z) for z in mixtures]
+    try:
+        rows = [(digest, shot) for digest in digests for shot in shots]
+        graded = evaluate(engine, tokenizer, task, [shot for _, shot in rows], [digest for digest, _ in rows])
+        likelihoods = _likelihoods(engine, tokenizer, task, digests)
+    finally:
+        # Clipping makes equal candidates: one digest, put twice, is dropped once.
+        for digest in dict.fromkeys(digests):
+            engine.drop_z(digest)
+    right = [reward > 0 for reward in graded.rewards]
+    size = len(shots)
+    return [(sum(right[k * size : (k + 1) * size]) / size, likelihood) for k, likelihood in enumerate(likelihoods)]
+
+
+def _likelihoods(
+    engine: SyncEngine, tokenizer: PreTrainedTokenizerBase, task: Task, digests: Sequence[str]
+) -> list[float]:
+    answered = [shot for shot in task.train if shot.answer]
+    if not answered:
+        return [0.0] * len(digests)
+    pairs = [
+        (task.template.render(tokenizer, shot.prompt, **shot.fields), _answer_tokens(tokenizer, shot))
+        for shot in answered
+    ]
+    scored = engine.score([ScoreRequest(prompt, answer, digest) for digest in digests for prompt, answer in pairs])
+    sums = [sum(logprobs) for logprobs in scored]
+    size = len(pairs)
+    return [sum(sums[k * size : (k + 1) * size]) / size for k in range(len(digests))]
+
+
+def _answer_tokens(tokenizer: PreTrainedTokenizerBase, shot: Sample) -> tuple[int, ...]:
+    tokens = tuple(tokenizer(shot.answer, add_special_tokens=False)["input_ids"])
+    end = tokenizer.eos_token_id
+    return tokens if end is None else (*tokens, int(end))

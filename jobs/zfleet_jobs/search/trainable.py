@@ -1,0 +1,80 @@
+"""The Tune trial of a search: one chunk of a population, in one engine batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet_jobs.search.problem import SearchProblem, SearchSettings
+from zfleet_jobs.search.scoring import score_candidates
+from zfleet_jobs.shipping import ShippedBase, open_model
+
+
+@dataclass(frozen=True)
+class SearchJob:
+    """Everything an actor needs; goes through the object store once.
+
+    Attributes:
+        shipped: The base.
+        problems: The searches, by name.
+        settings: How they search.
+    """
+
+    shipped: ShippedBase
+    problems: Mapping[str, SearchProblem]
+    settings: SearchSettings
+
+
+class ChunkTrainable(tune.Trainable):
+    """Opens the base once; each ``step`` scores the chunk in its config. Actors are reused."""
+
+    def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
+        assert job is not None  # from tune.with_parameters
+        started = time.perf_counter()
+        torch.set_num_threads(job.settings.resources.torch_threads)
+        model = open_model(job.shipped)
+        self._job = job
+        self._tokenizer = model.base.tokenizer
+        self._engine = SyncEngine(TorchEngine(model, job.settings.engine))
+        self._opened_seconds = time.perf_counter() - started
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        # The base stays open; ``reset`` has set ``config``.
+        self._opened_seconds = 0.0
+        return True
+
+    def step(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        problem = self._job.problems[self.config["search"]]
+        scores = score_candidates(
+            self._engine,
+            self._tokenizer,
+            list(problem.experts.values()),
+            problem.task,
+            self.config["points"],
+            problem.layers if self._job.settings.per_layer else None,
+        )
+        stats = self._engine.stats()
+        return {
+            "search": problem.name,
+            "generation": self.config["generation"],
+            "chunk": self.config["chunk"],
+            "scores": scores,
+            "actor": ray.get_runtime_context().get_actor_id(),
+            # The engine counts peaks since it was opened: chunks are near-equal, so this is the chunk's own.
+            "batch_rows": stats.peak_batch,
+            "distinct_z": stats.peak_distinct_z,
+            "seconds": time.perf_counter() - started,
+            "opened_seconds": self._opened_seconds,
+        }
+
+    def cleanup(self) -> None:
+        self._engine.close()

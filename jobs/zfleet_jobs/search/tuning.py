@@ -1,0 +1,201 @@
+"""One Ray Tune run for all searches of a call: started, or resumed where the same one was cut short."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
+from ray.tune.experiment import Trial
+
+from zfleet.errors import CheckpointError, JobError, ZfleetError
+from zfleet.files import write_atomic
+from zfleet.search.cross_entropy import CrossEntropy
+from zfleet_jobs.search.capacity import actors_that_fit
+from zfleet_jobs.search.progress import SearchProgress
+from zfleet_jobs.search.scheduler import HoldActors
+from zfleet_jobs.search.searcher import ChunkSearcher
+from zfleet_jobs.search.trainable import ChunkTrainable, SearchJob
+
+FINISHED = "finished.json"
+_LOG = logging.getLogger(__name__)
+
+_TUNE_SETTINGS = {
+    # Neither result files per trial nor TensorBoard: results are in the run's state.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # At the default of ten seconds a killed search would lose most of its work.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # Failures are reported once, by us.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # The new output prints tables at verbosity 0, too.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a Tune run left.
+
+    Attributes:
+        searches: {name: finished search}.
+        records: {name: what its trials reported}.
+    """
+
+    searches: Mapping[str, CrossEntropy]
+    records: Mapping[str, list[dict[str, Any]]]
+
+
+def run_tune(job: SearchJob, folder: Path) -> Outcome:
+    """Run all searches to their end.
+
+    Args:
+        job: The searches.
+        folder: Where Tune keeps the run, on this machine; named by a digest of the job. One that was cut
+            short there is resumed, a finished one is run again.
+
+    Raises:
+        JobError: No actor fits, a trial failed, or the run was interrupted.
+        ZfleetError: What a trial raised.
+    """
+    settings = job.settings
+    chunks = settings.trials_per_generation
+    actors = actors_that_fit(settings.resources, chunks * len(job.problems))
+    searcher = ChunkSearcher(
+        {name: problem.cross_entropy(settings) for name, problem in job.problems.items()},
+        generations=settings.generations,
+        chunks=chunks,
+        actors=actors,
+    )
+    resources = {"cpu": settings.resources.cpus, "gpu": settings.resources.gpus}
+    trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), resources)
+    # Tune would start actors one after another: of a searcher of its own it wants one pending trial at a time.
+    with _environment({**_TUNE_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(actors)}), _quiet("ray.tune"):
+        tuner = _resumed(trainable, searcher, folder) or _fresh(trainable, searcher, folder)
+        try:
+            tuner.fit()
+        except TuneError as error:
+            raise _cause(error) from error
+    # Not `searcher`: a resumed tuner works on a copy of its own.
+    _load_newest(searcher, folder)
+    if any(search.generation < settings.generations for search in searcher.searches.values()):
+        done = sum(len(records) for records in searcher.records.values())
+        raise JobError(
+            f"the search was interrupted after {done} of {chunks * settings.generations * len(job.problems)} trials",
+            "run the same command again: it goes on from there",
+        )
+    write_atomic(folder / FINISHED, json.dumps({name: len(r) for name, r in searcher.records.items()}).encode())
+    return Outcome(searcher.searches, searcher.records)
+
+
+def trial_name(trial: Trial) -> str:
+    """``exam-3-1``: search, generation, chunk."""
+    config = trial.config
+    return f"{config['search']}-{config['generation']}-{config['chunk']}"
+
+
+def trial_folder(trial: Trial) -> str:
+    """The trial's folder; its id too, for a chunk may be tried again."""
+    return f"{trial_name(trial)}-{trial.trial_id}"
+
+
+def _fresh(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner:
+    if folder.exists():
+        shutil.rmtree(folder)
+    names = tuple(searcher.searches)
+    return tune.Tuner(
+        trainable,
+        param_space={},
+        tune_config=TuneConfig(
+            search_alg=searcher,
+            scheduler=HoldActors(),  # type: ignore[no-untyped-call]  # Ray's own __init__
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_folder,
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            # A lost actor is replaced once; scores never come from a checkpoint, so none is written.
+            failure_config=FailureConfig(max_failures=1),
+            checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[SearchProgress(names, searcher.generations, searcher.chunks)],
+            verbose=0,
+        ),
+    )
+
+
+def _resumed(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner | None:
+    """The tuner of a run that was cut short, or None. Every file that Tune will read is tried first.
+
+    Tune would quietly run a single trial where it cannot read its own state.
+    """
+    if (folder / FINISHED).exists() or not tune.Tuner.can_restore(str(folder)):
+        return None
+    try:
+        for pattern in ("experiment_state-*.json", "search_gen_state-*.json"):
+            _newest(folder, pattern)
+        _load_newest(searcher, folder)
+    except (CheckpointError, OSError, ValueError) as error:
+        _LOG.warning("the unfinished search in %s cannot be resumed and starts again: %s", folder, error)
+        return None
+    # Trials that were under way are left as they are: the searcher offers their chunks again.
+    return tune.Tuner.restore(str(folder), trainable, resume_unfinished=False, resume_errored=False, param_space={})
+
+
+def _newest(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise CheckpointError(f"{folder} has no {pattern}", "start the search again")
+    if "search_gen_state" not in pattern:  # that one is a pickle
+        json.loads(found[-1].read_text())
+    return found[-1]
+
+
+def _load_newest(searcher: ChunkSearcher, folder: Path) -> None:
+    searcher.restore(str(_newest(folder, ChunkSearcher.CKPT_FILE_TMPL.format("*"))))
+
+
+def _cause(error: BaseException) -> ZfleetError:
+    """The error of ours that made Tune stop, out of what Tune wraps around it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ZfleetError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    last = str(error).strip().splitlines()[-1]
+    return JobError(f"Ray Tune stopped the search: {last}", "run the same command again: what is done is kept")
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Tune logs every interruption and failure; they are reported once, by us."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

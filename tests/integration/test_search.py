@@ -1,0 +1,188 @@
+"""Mixture searches as real Ray Tune runs on a tiny base."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray.util import placement_group, remove_placement_group
+
+from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, SearchSpec, TaskSpec
+from zfleet.errors import JobError, RewardError
+from zfleet.models.base import Base
+from zfleet.rewards.graders import Regex
+from zfleet.rewards.python import PythonReward
+from zfleet.svf.mixture import mix
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.task import Reward, Sample, Task
+from zfleet.tasks.template import PromptTemplate
+from zfleet_jobs.search import FoundMixture, SearchProblem, SearchSettings, run_search, search_mixtures, shots_of
+from zfleet_jobs.search.capacity import actors_that_fit
+from zfleet_jobs.search.searcher import ChunkSearcher
+from zfleet_jobs.shipping import ShippedBase, ship_base
+from zfleet_registry.provenance import Provenance
+from zfleet_registry.registry import ExpertRegistry
+
+# Half of the test cluster's CPUs each: two actors.
+SETTINGS = SearchSettings(
+    population=8, generations=3, engine=EngineSpec(slots=32, z_rows=16), resources=ResourceSpec(cpus=4)
+)
+
+
+VOWELS = Regex(r"^\s*[aeiou02468]")
+"""A reward that a random base gets right sometimes, so that candidates differ."""
+
+
+def raises(completion: str, sample: Sample) -> float:
+    """A reward function with a mistake in it."""
+    raise KeyError("colour")
+
+
+def _task(reward: Reward) -> Task:
+    words = ("reverse abc", "sort cab", "add 1 2", "flip xy", "order zya", "turn ab")
+    samples = tuple(Sample(f"vowels/{i}", word, word.split()[1][::-1]) for i, word in enumerate(words))
+    return Task("vowels", samples, (), PromptTemplate(), reward, 4)
+
+
+@pytest.fixture(scope="module")
+def shipped(
+    ray_cluster: None, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[ShippedBase, Base]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        sent, base, _ = ship_base(BaseSpec(model=str(tiny_folder)))
+        yield sent, base
+
+
+@pytest.fixture(scope="module")
+def experts(shipped: tuple[ShippedBase, Base], tiny_folder: Path) -> dict[str, ZVector]:
+    """Two random z on the factors that were shipped."""
+    factors = ray.get(shipped[0].factors)
+    made = {}
+    for seed, name in enumerate(("one", "two")):
+        flat = 1 + 0.3 * torch.randn(factors.layout.size, generator=torch.Generator().manual_seed(seed))
+        values = {key: part.clone() for key, part in factors.layout.split(flat).items()}
+        made[name] = ZVector(values, factors.base, factors.digest, factors.targets)
+    return made
+
+
+@pytest.fixture(scope="module")
+def problems(experts: dict[str, ZVector]) -> list[SearchProblem]:
+    """Two searches on different shots."""
+    return [SearchProblem(name, experts, shots_of(_task(VOWELS), 4, seed)) for seed, name in enumerate("ab")]
+
+
+@pytest.fixture(scope="module")
+def found(
+    shipped: tuple[ShippedBase, Base], problems: list[SearchProblem], tmp_path_factory: pytest.TempPathFactory
+) -> list[FoundMixture]:
+    """Both, in one run."""
+    return search_mixtures(shipped[0], problems, SETTINGS, tmp_path_factory.mktemp("runs"))
+
+
+def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture], experts: dict[str, ZVector]) -> None:
+    assert [one.name for one in found] == ["a", "b"]
+    for one in found:
+        assert [(trial.generation, trial.chunk) for trial in one.trials] == [(g, c) for g in range(3) for c in range(2)]
+        assert all(trial.candidates == 4 for trial in one.trials)
+        # Four candidates on four shots: one engine batch, each candidate on a z of its own.
+        assert {trial.batch_rows for trial in one.trials} == {16}
+        assert {trial.distinct_z for trial in one.trials} == {4}
+        assert one.z.digest == mix(list(experts.values()), list(one.alphas.values())).digest
+        assert one.score.accuracy >= max(one.base.accuracy, *(s.accuracy for s in one.singles.values()))
+        assert one.history[-1].best == one.score.accuracy
+    actors = {trial.actor for one in found for trial in one.trials}
+    assert len(actors) == 2
+    opened = [trial for one in found for trial in one.trials if trial.opened_seconds > 0]
+    assert len(opened) == len(actors), "an actor was started again at a barrier"
+
+
+def test_interrupted_it_resumes_to_the_same_result(
+    shipped: tuple[ShippedBase, Base],
+    problems: list[SearchProblem],
+    found: list[FoundMixture],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = ChunkSearcher.on_trial_result
+
+    def interrupted(self: ChunkSearcher, trial_id: str, result: dict[str, Any]) -> None:
+        plain(self, trial_id, result)
+        if (result["generation"], result["chunk"]) == (1, 0):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ChunkSearcher, "on_trial_result", interrupted)
+    with pytest.raises(JobError, match=r"interrupted after [3-4] of 6 trials.*run the same command again"):
+        search_mixtures(shipped[0], problems[:1], SETTINGS, tmp_path)
+    monkeypatch.setattr(ChunkSearcher, "on_trial_result", plain)
+    (resumed,) = search_mixtures(shipped[0], problems[:1], SETTINGS, tmp_path)
+    assert (resumed.z.digest, resumed.history) == (found[0].z.digest, found[0].history)
+    # Trials of before the interruption were kept, on actors that are gone.
+    assert len(resumed.trials) == 6
+    assert not {resumed.trials[0].actor} & {trial.actor for trial in resumed.trials[4:]}
+
+
+def test_a_reward_that_raises_stops_the_search_with_its_own_error(
+    shipped: tuple[ShippedBase, Base], experts: dict[str, ZVector], tmp_path: Path
+) -> None:
+    problem = SearchProblem("exam", experts, shots_of(_task(PythonReward("rewards:raises", raises)), 4, 0))
+    with pytest.raises(RewardError, match=r"reward rewards:raises on sample vowels/\d .* raised KeyError"):
+        search_mixtures(shipped[0], [problem], SETTINGS, tmp_path)
+
+
+def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
+    with pytest.raises(JobError, match="each needs 1000 CPU, the cluster has 8 CPU"):
+        actors_that_fit(ResourceSpec(cpus=1000), 2)
+    assert actors_that_fit(ResourceSpec(cpus=4), 5) == 2
+    group = placement_group([{"CPU": 7}])
+    try:
+        assert group.wait(10)
+        assert actors_that_fit(ResourceSpec(cpus=1), 2, wait_s=1) == 1
+        with pytest.raises(JobError, match=r"each needs 3 CPU, the cluster has 8 CPU, free are 1 CPU"):
+            actors_that_fit(ResourceSpec(cpus=3), 2, wait_s=1)
+    finally:
+        remove_placement_group(group)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+def test_the_winner_is_registered_with_its_parents(
+    shipped: tuple[ShippedBase, Base],
+    experts: dict[str, ZVector],
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    registry = ExpertRegistry()
+    for name, z in experts.items():
+        registry.register(name, z, Provenance.of(z), base_name="tiny")
+    rows = [{"prompt": f"flip {word}", "answer": word[::-1]} for word in ("abc", "xyz", "ab", "cd", "efg", "hi", "jk")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec = SearchSpec(
+        base=BaseSpec(model=str(tiny_folder)),
+        experts=("one", "two/1"),
+        task=TaskSpec(jsonl="rows.jsonl", max_tokens=4),
+        name="exam",
+        shots=3,
+        population=6,
+        generations=2,
+        per_layer=True,
+    )
+    result = run_search(spec)
+    assert result.reference == "exam/1"
+    assert list(result.alphas) == ["one/1", "two/1"]
+    assert result.trials == 4
+    assert result.batch_rows == (9,) * 4
+    found = registry.resolve(result.reference, shipped[1].slug)
+    assert found.z_digest == result.z_digest == registry.load(found).digest
+    assert [parent.z_digest for parent in found.provenance.parents] == [z.digest for z in experts.values()]
+    alphas = {parent.reference: parent.alpha for parent in found.provenance.parents}
+    assert alphas == result.alphas
+    assert all(isinstance(alpha, tuple) and len(alpha) == 2 for alpha in alphas.values())
+    assert len(registry.curve(found.run_id, "best")) == 2
