@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Ray reads these when it is imported. Without the second one other load would starve its workers.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")
-
 import httpx
-import ray
 from ray import serve
 from ray.exceptions import RayError
 
-import zfleet
-import zfleet_registry
-import zfleet_serve
 from zfleet.config.specs import ServeSpec
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
@@ -32,10 +20,10 @@ from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
 from zfleet_serve.app import build_app
 from zfleet_serve.base_store import publish_base, remove_base
+from zfleet_serve.lifetime import connect, connected, shut_down_serve, sigterm_interrupts, undisturbed
 
 APPLICATION = "zfleet"
 _REGISTRY_FILE = Path("runs/registry/mlflow.db")
-_OBJECT_STORE_BYTES = 500_000_000
 _HEALTHY_SECONDS = 60
 
 
@@ -54,7 +42,7 @@ class RunningService:
 
     def stop(self) -> None:
         """End the application and free its base; the cluster stays."""
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        shut_down_serve()
         remove_base(self._store)
 
 
@@ -74,9 +62,10 @@ def run_serve(spec: ServeSpec, address: str | None = None, block: bool = True) -
         check_port(spec.host, spec.port)
     prepared = _prepare(spec)
     if not block:
-        _connect(address)
+        connect(address)
         return _deploy(*prepared)
-    with _sigterm_interrupts(), _connected(address):
+    # Twice, since connecting to Ray installs handlers of its own.
+    with sigterm_interrupts(), connected(address), sigterm_interrupts():
         service = _deploy(*prepared)
         try:
             print(f"serving {service.base} at {service.url}/v1 (Ctrl-C stops)", flush=True)
@@ -84,7 +73,7 @@ def run_serve(spec: ServeSpec, address: str | None = None, block: bool = True) -
         except KeyboardInterrupt:
             print("stopping", flush=True)
         finally:
-            with _undisturbed():
+            with undisturbed():
                 service.stop()
     return None
 
@@ -131,28 +120,6 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
     return spec.model_copy(update={"registry": uri}), pack_base(spec.base)
 
 
-def _connect(address: str | None) -> None:
-    if ray.is_initialized():
-        return
-    try:
-        if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
-        else:
-            modules = [str(Path(module.__path__[0])) for module in (zfleet, zfleet_registry, zfleet_serve)]
-            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": modules})
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ServeError(
-            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}",
-            "check --address and that the cluster runs (`ray status`)",
-        ) from error
-
-
 def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
     # Serve reports every step of a start; errors come as exceptions.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -194,40 +161,3 @@ def _wait_until_healthy(url: str) -> None:
 
 def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    mine = not ray.is_initialized()
-    _connect(address)
-    try:
-        yield
-    finally:
-        if mine:
-            with _undisturbed():
-                ray.shutdown()
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the service as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not leave processes behind: it waits until the first has been obeyed."""
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+
 from zfleet.adapt.dispatch import ClassifierDispatcher, PromptDispatcher, Routes
 from zfleet.adapt.two_pass import first_pass, two_pass
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
