@@ -19,11 +19,11 @@ for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402  (it reads the settings above when it is imported)
+
 import zfleet  # noqa: E402
+import zfleet_jobs  # noqa: E402
 import zfleet_registry  # noqa: E402
 from zfleet.errors import JobError  # noqa: E402
-
-import zfleet_jobs  # noqa: E402
 
 
 @contextmanager

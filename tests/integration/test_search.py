@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from ray.util import placement_group, remove_placement_group
 
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, SearchSpec, TaskSpec
 from zfleet.errors import JobError, RewardError
-from zfleet.models.base import Base
+from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.graders import Regex
 from zfleet.rewards.python import PythonReward
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
+from zfleet_jobs.capacity import actors_that_fit
 from zfleet_jobs.search import FoundMixture, SearchProblem, SearchSettings, run_search, search_mixtures, shots_of
-from zfleet_jobs.search.capacity import actors_that_fit
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.shipping import ShippedBase, ship_base
 from zfleet_registry.provenance import Provenance
@@ -53,17 +52,16 @@ def _task(reward: Reward) -> Task:
 @pytest.fixture(scope="module")
 def shipped(
     ray_cluster: None, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[ShippedBase, Base]]:
+) -> Iterator[tuple[ShippedBase, SvfModel]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        sent, base, _ = ship_base(BaseSpec(model=str(tiny_folder)))
-        yield sent, base
+        yield ship_base(BaseSpec(model=str(tiny_folder)))
 
 
 @pytest.fixture(scope="module")
-def experts(shipped: tuple[ShippedBase, Base], tiny_folder: Path) -> dict[str, ZVector]:
+def experts(shipped: tuple[ShippedBase, SvfModel], tiny_folder: Path) -> dict[str, ZVector]:
     """Two random z on the factors that were shipped."""
-    factors = ray.get(shipped[0].factors)
+    factors = shipped[1].factors
     made = {}
     for seed, name in enumerate(("one", "two")):
         flat = 1 + 0.3 * torch.randn(factors.layout.size, generator=torch.Generator().manual_seed(seed))
@@ -80,7 +78,7 @@ def problems(experts: dict[str, ZVector]) -> list[SearchProblem]:
 
 @pytest.fixture(scope="module")
 def found(
-    shipped: tuple[ShippedBase, Base], problems: list[SearchProblem], tmp_path_factory: pytest.TempPathFactory
+    shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], tmp_path_factory: pytest.TempPathFactory
 ) -> list[FoundMixture]:
     """Both, in one run."""
     return search_mixtures(shipped[0], problems, SETTINGS, tmp_path_factory.mktemp("runs"))
@@ -104,7 +102,7 @@ def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture]
 
 
 def test_interrupted_it_resumes_to_the_same_result(
-    shipped: tuple[ShippedBase, Base],
+    shipped: tuple[ShippedBase, SvfModel],
     problems: list[SearchProblem],
     found: list[FoundMixture],
     tmp_path: Path,
@@ -129,7 +127,7 @@ def test_interrupted_it_resumes_to_the_same_result(
 
 
 def test_a_reward_that_raises_stops_the_search_with_its_own_error(
-    shipped: tuple[ShippedBase, Base], experts: dict[str, ZVector], tmp_path: Path
+    shipped: tuple[ShippedBase, SvfModel], experts: dict[str, ZVector], tmp_path: Path
 ) -> None:
     problem = SearchProblem("exam", experts, shots_of(_task(PythonReward("rewards:raises", raises)), 4, 0))
     with pytest.raises(RewardError, match=r"reward rewards:raises on sample vowels/\d .* raised KeyError"):
@@ -152,7 +150,7 @@ def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 def test_the_winner_is_registered_with_its_parents(
-    shipped: tuple[ShippedBase, Base],
+    shipped: tuple[ShippedBase, SvfModel],
     experts: dict[str, ZVector],
     tiny_folder: Path,
     tmp_path: Path,
@@ -179,7 +177,7 @@ def test_the_winner_is_registered_with_its_parents(
     assert list(result.alphas) == ["one/1", "two/1"]
     assert result.trials == 4
     assert result.batch_rows == (9,) * 4
-    found = registry.resolve(result.reference, shipped[1].slug)
+    found = registry.resolve(result.reference, shipped[0].slug)
     assert found.z_digest == result.z_digest == registry.load(found).digest
     assert [parent.z_digest for parent in found.provenance.parents] == [z.digest for z in experts.values()]
     alphas = {parent.reference: parent.alpha for parent in found.provenance.parents}

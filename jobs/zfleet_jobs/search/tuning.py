@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from zfleet.errors import CheckpointError, JobError, ZfleetError
 from zfleet.files import write_atomic
 from zfleet.search.cross_entropy import CrossEntropy
-from zfleet_jobs.search.capacity import actors_that_fit
+from zfleet_jobs.capacity import actors_that_fit
 from zfleet_jobs.search.progress import SearchProgress
 from zfleet_jobs.search.scheduler import HoldActors
 from zfleet_jobs.search.searcher import ChunkSearcher

@@ -16,21 +16,22 @@ import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+
 from zfleet.config.specs import ExpertSpec, ResourceSpec, TrainSpec
 from zfleet.errors import JobError, RegistryError, ZfleetError
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
-from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
-
+from zfleet_jobs.capacity import actors_that_fit
 from zfleet_jobs.cluster import cluster
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.search.capacity import actors_that_fit
 from zfleet_jobs.shipping import ShippedBase, by_value, ship_base
 from zfleet_jobs.train.board import Board, Row
 from zfleet_jobs.train.display import TrainDisplay, train_display
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.worker import MEASURED, Z_FILE, WorkerJob, train_loop
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry.runs import RunStatus
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
@@ -69,14 +70,15 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     """
     registry = ExpertRegistry(spec.registry)
     with cluster(address):
-        shipped, base, factors = ship_base(spec.base)
+        shipped, model = ship_base(spec.base)
+        base = model.base
         longest = min(spec.engine.max_length or base.context, base.context)
         plans = []
         for expert in spec.experts:
             fit = fit_prompts(build_task(expert.task), base.tokenizer, longest)
             if fit.left_out:
                 log.warning("%s", fit)
-            plans.append(_plan(spec, expert, fit, factors.digest))
+            plans.append(_plan(spec, expert, fit, model.factors.digest))
         done = {plan.expert.name: _registered(registry, plan, shipped.slug) for plan in plans}
         todo = [plan for plan in plans if done[plan.expert.name] is None]
         trained = {name: result for name, result in done.items() if result is not None}
@@ -92,7 +94,7 @@ class _Trainer:
         self._spec = spec
         self._shipped = shipped
         self._registry = registry
-        self._board = ray.remote(num_cpus=0)(Board).remote()
+        self._board: Any = ray.remote(num_cpus=0)(Board).remote()
         self._runs: dict[str, str] = {}
         self._started: dict[str, float] = {}
 

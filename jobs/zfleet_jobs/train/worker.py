@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+
 from zfleet.config.specs import ExpertSpec, LearnerSpec, TrainSpec
 from zfleet.engine.contract import BASE_Z
 from zfleet.engine.sync import SyncEngine
@@ -21,7 +22,6 @@ from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, StepReport
 from zfleet.tasks.task import Task
-
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from zfleet.errors import BaseModelError
 from zfleet.models.fingerprint import fingerprint, weight_files
@@ -91,6 +92,8 @@ def load_base(
     """
     weight_files(folder)
     digest = fingerprint(folder)
+    # It draws a bar of its own, terminal or not.
+    transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)

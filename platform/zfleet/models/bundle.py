@@ -82,7 +82,7 @@ def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done
     Raises:
         BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
     """
-    name, folder = _find(spec)
+    name, folder = locate_base(spec)
     weight_files(folder)
     digest = fingerprint(folder)
     cache = FactorCache(cache_root() / "factors")
@@ -102,7 +102,12 @@ def open_tokenizer(text: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
         return tokenizer
 
 
-def _find(spec: BaseSpec) -> tuple[str, Path]:
+def locate_base(spec: BaseSpec) -> tuple[str, Path]:
+    """Name and folder of a base; the lab base is built where it is not cached.
+
+    Raises:
+        BaseModelError: Neither the lab, nor a folder, nor a hub id that can be fetched.
+    """
     if spec.model == "lab":
         from zfleet.models.lab.build import LabRecipe, build_lab
 

@@ -19,17 +19,24 @@ def decompose(spec: OptionalSpecFile = None, overrides: Overrides = None) -> Non
     """
     # A serve spec is the one kind with a default for everything but the base.
     base = (load_spec(None, ServeSpec, overrides or ()) if spec is None else load_job(spec, overrides or ())).base
+    from zfleet.models.base import load_base
+    from zfleet.models.bundle import locate_base
     from zfleet.paths import cache_root
     from zfleet.svf.cache import FactorCache
-    from zfleet_jobs.shipping import open_base
 
+    name, folder = locate_base(base)
+    opened = load_base(folder, name=name)
+    cache = FactorCache(cache_root() / "factors")
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("decomposing", total=None)
-        opened, factors, _ = open_base(
-            base, on_layer=lambda done, total: progress.update(bar, completed=done, total=total)
+        factors = cache.get(
+            opened.model,
+            opened.fingerprint,
+            base.targets,
+            on_layer=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     dtype = next(iter(factors.matrices.values())).s.dtype
-    typer.echo(FactorCache(cache_root() / "factors").folder(opened.fingerprint, factors.targets, dtype))
+    typer.echo(cache.folder(opened.fingerprint, factors.targets, dtype))
     typer.echo(f"base {opened.slug}, targets {factors.targets}, digest {factors.digest}")

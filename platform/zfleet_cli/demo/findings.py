@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from zfleet_cli.demo.plan import FEW_SHOT_CASES
+
 Report = dict[str, Any]
 
 
@@ -25,7 +27,7 @@ def _skills(report: Report) -> list[tuple[bool, str]]:
             (
                 ratio >= 0.9 and row["expert"] - row["base"] >= 0.25,
                 f"{name}: the expert answers {row['expert']:.1%} of {row['n']} held-out prompts, the base "
-                f"{row['base']:.1%}; the ceiling (the base asked with the clear verb) is {row['clear_verb']:.1%}. "
+                f"{row['base']:.1%}; asked with the clear verb the base answers {row['clear_verb']:.1%}. "
                 f"{row['trained_parameters']:,} numbers were trained.",
             )
         )
@@ -94,7 +96,6 @@ def _mixing(report: Report) -> list[tuple[bool, str]]:
 def _routes(report: Report) -> list[tuple[bool, str]]:
     rows = report["dispatch"]
     prompt, classifier, oracle, base = (rows[key] for key in ("prompt", "classifier", "oracle", "base"))
-    routed, few_shot = rows["table_sum_classifier"], rows["table_sum_few_shot"]
     return [
         (
             classifier["ci95"][0] > base["ci95"][1],
@@ -102,14 +103,20 @@ def _routes(report: Report) -> list[tuple[bool, str]]:
             f"{classifier['accuracy']:.1%}, by asking the base {prompt['accuracy']:.1%}, by an oracle that knows "
             f"the kind {oracle['accuracy']:.1%}; the base alone {base['accuracy']:.1%}.",
         ),
-        (
-            routed["accuracy"] >= few_shot["accuracy"],
-            f"Table sums, which no expert was trained on: the classifier's choice answers {routed['accuracy']:.1%}, a "
-            f"mixture found on ten shots {few_shot['accuracy']:.1%}. "
-            + (
-                "Here few-shot search is the better way to adapt."
-                if few_shot["accuracy"] > routed["accuracy"]
-                else "Here few-shot search did not help."
-            ),
-        ),
+        *(_few_shot(report, case) for case in FEW_SHOT_CASES),
     ]
+
+
+def _few_shot(report: Report, case: str) -> tuple[bool, str]:
+    routed, few_shot = report["dispatch"][f"{case}_classifier"], report["dispatch"][f"{case}_few_shot"]
+    if few_shot["ci95"][0] > routed["ci95"][1]:
+        verdict = "Here few-shot search is clearly the better way to adapt."
+    elif routed["ci95"][0] > few_shot["ci95"][1]:
+        verdict = "Here the classifier is clearly the better way to adapt."
+    else:
+        verdict = "The two differ by no more than chance explains."
+    sentence = (
+        f"{case.replace('_', ' ').capitalize()}, which no expert was trained on: the classifier's choice answers "
+        f"{routed['accuracy']:.1%}, a mixture found on ten shots {few_shot['accuracy']:.1%}. {verdict}"
+    )
+    return routed["accuracy"] >= 0.9, sentence

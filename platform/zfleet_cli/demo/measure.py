@@ -8,7 +8,7 @@ from typing import Any
 
 from zfleet.tasks.lab import lab_task
 from zfleet_cli.demo.bench import Bench, Measured, routing_exam, unseen_samples
-from zfleet_cli.demo.plan import CLASSIFIER, DRAWS, EXAMS, RANDOM_CONTROL, SKILLS, UNSEEN, WEAK_SKILL
+from zfleet_cli.demo.plan import CLASSIFIER, DRAWS, EXAMS, FEW_SHOT_CASES, RANDOM_CONTROL, SKILLS, UNSEEN, WEAK_SKILL
 from zfleet_jobs.search import FoundMixture
 
 Section = dict[str, Any]
@@ -68,12 +68,13 @@ def measure_mixing(bench: Bench, found: Mapping[str, Sequence[FoundMixture]]) ->
 
 def measure_dispatch(bench: Bench, mixing: Section) -> Section:
     """Who should answer: asked of the base, of the classifier, of an oracle; and where few shots know better."""
-    routing, table_sum = routing_exam(), lab_task("table_sum")
+    routing = routing_exam()
     section: Section = {"base": asdict(bench.accuracy(routing))}
     section |= {method: asdict(bench.dispatched(routing, method)) for method in ("prompt", "classifier", "oracle")}
-    section["table_sum_classifier"] = asdict(bench.dispatched(table_sum, "classifier"))
-    few_shot = mixing["table_sum"]["draws"][0]
-    section["table_sum_few_shot"] = asdict(Measured(mixing["table_sum"]["n"], few_shot["cem"], few_shot["cem_ci95"]))
+    for case in FEW_SHOT_CASES:
+        section[f"{case}_classifier"] = asdict(bench.dispatched(lab_task(case), "classifier"))
+        few_shot = mixing[case]["draws"][0]
+        section[f"{case}_few_shot"] = asdict(Measured(mixing[case]["n"], few_shot["cem"], few_shot["cem_ci95"]))
     return section
 
 

@@ -18,6 +18,7 @@ EXAMS = {
     "exam_trained": (*SKILLS,),
     "exam_one_trained": (*SKILLS, WEAK_SKILL),
     "exam_unseen": (*SKILLS, WEAK_SKILL),
+    "reverse_digits": (*SKILLS, WEAK_SKILL),
     "table_sum": (*SKILLS, WEAK_SKILL),
 }
 """{exam: the experts that a mixture for it may use}."""
@@ -28,6 +29,9 @@ DRAWS = (0, 1, 2)
 SHOTS = 10
 MIXTURE = "exam-mix"
 """The name under which the first draw's mixture for the exam of trained skills is registered and served."""
+
+FEW_SHOT_CASES = ("reverse_digits", "table_sum")
+"""Unseen kinds on which the classifier's choice is compared with a mixture found on ten shots."""
 
 UNSEEN = ("reverse_digits", "sort_digits", "table_sum")
 """Kinds of prompts that the classifier was never trained on."""

@@ -29,7 +29,7 @@ def skills(report: Report) -> bytes:
         values = list(rows.values())
         _bars(axes, 0, 3, [r["base"] for r, _ in values], [r["base_ci95"] for r, _ in values], _GREY, "base")
         ceilings = [r["clear_verb_ci95"] for r, _ in values]
-        _bars(axes, 1, 3, [r["clear_verb"] for r, _ in values], ceilings, _BLUE, "base, clear verb (ceiling)")
+        _bars(axes, 1, 3, [r["clear_verb"] for r, _ in values], ceilings, _BLUE, "base, asked with the clear verb")
         _bars(axes, 2, 3, [value for _, value in values], [r["ci95"] for r, _ in values], _GREEN, "expert")
         _finish(axes, list(rows), "accuracy on held-out prompts", "What training gained, and the controls")
         axes.axvline(len(report["skills"]) - 0.5, color="black", linewidth=0.8, linestyle=":")
@@ -90,16 +90,23 @@ def dispatch(report: Report) -> bytes:
 
     def draw(axes: Axes) -> None:
         for place, (name, row) in enumerate(rows.items()):
-            color = _ORANGE if name.startswith("table_sum") else colors.get(name, _GREEN)
+            color = _ORANGE if name.endswith(("_classifier", "_few_shot")) else colors.get(name, _GREEN)
             axes.bar(place, row["accuracy"], 0.6, color=color)
             _whisker(axes, place, row["accuracy"], row["ci95"])
-        names = [name.replace("table_sum_", "table sums:\n").replace("_", "-") for name in rows]
+        names = [_wrapped(name) for name in rows]
         axes.set_xticks(range(len(rows)), names)
         axes.set_ylim(0, 1.05)
         axes.set_ylabel("accuracy on held-out prompts")
-        axes.set_title("Dispatch: prompts of four skills, and table sums, which no expert was trained on")
+        axes.set_title("Dispatch: prompts of four skills, and two kinds that no expert was trained on")
 
     return _picture(draw, width=9)
+
+
+def _wrapped(name: str) -> str:
+    """``table_sum_few_shot`` as a label of two lines."""
+    for method in ("classifier", "few_shot"):
+        name = name.replace(f"_{method}", f"\n{method.replace('_', '-')}")
+    return name.replace("_", " ")
 
 
 PICTURES: dict[str, Callable[[Report], bytes]] = {

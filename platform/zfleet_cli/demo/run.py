@@ -15,7 +15,6 @@ from zfleet.config.specs import BaseSpec, ServeSpec
 from zfleet.files import write_atomic
 from zfleet.models.base import Base
 from zfleet.models.lab.build import LabRecipe, build_lab
-from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet_cli.demo.bench import Bench
@@ -75,7 +74,8 @@ def run_demo(out: Path, keep: bool) -> dict[str, Any]:
 def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recipe: LabRecipe) -> dict[str, Any]:
     registry = ExpertRegistry()
     with stages.stage("factors", "decompose its matrices, and send base and factors to the object store"):
-        shipped, base, factors = ship_base(BaseSpec())
+        shipped, model = ship_base(BaseSpec())
+        base = model.base
     with stages.stage("train", "train experts by SVF-RL: one Ray Train run each, two at once"):
         trained = {expert.name: expert for expert in run_train(train_spec())}
         experts = {name: registry.load(registry.resolve(e.reference, base.slug)) for name, e in trained.items()}
@@ -94,7 +94,7 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
         mixture = _register(registry, found["exam_trained"][0], trained, experts, base)
     with stages.stage("measure", "grade base, experts, mixtures and dispatchers on held-out prompts"):
         parameters = {name: expert.parameters for name, expert in trained.items()}
-        bench = Bench(SvfModel(base, factors), experts)
+        bench = Bench(model, experts)
         mixing = measure_mixing(bench, found)
         report: dict[str, Any] = {
             "base": {"name": base.name, "fingerprint": base.fingerprint, "seed": recipe.seed, "steps": recipe.steps},

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from typer.testing import CliRunner
+
 from zfleet.config.load import load_job, load_spec, parse_spec
 from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
 from zfleet.errors import JobError

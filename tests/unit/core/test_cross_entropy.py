@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from zfleet.errors import CheckpointError, RewardError, SpecError
 from zfleet.search.coefficients import alphas_of, dimension, known_points
 from zfleet.search.cross_entropy import CrossEntropy

@@ -6,6 +6,7 @@ import inspect
 import pickle
 
 import pytest
+
 from zfleet import errors
 from zfleet.errors import ZfleetError
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from zfleet.config.specs import RewardSpec, TaskSpec
 from zfleet.errors import SpecError, TaskError
 from zfleet.models.lab.tokenizer import build_tokenizer

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from zfleet.config.specs import RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward

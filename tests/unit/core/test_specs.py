@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.specs import SearchSpec, ServeSpec, Spec, TrainSpec
 from zfleet.errors import SpecError

@@ -38,7 +38,7 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_s: float = WAIT_S
         fitting = min(fitting - 1, *(int(free.get(key, 0) // need) for key, need in bundle.items()))
     free = _amounts(ray.available_resources)
     raise JobError(
-        f"no actor of the search fits: each needs {_text(bundle)}, the cluster has {_text(total, bundle)}, "
+        f"nothing of this job fits: each part needs {_text(bundle)}, the cluster has {_text(total, bundle)}, "
         f"free are {_text(free, bundle)}",
         "stop what holds them, give the cluster more, or lower `resources` in the spec",
     )

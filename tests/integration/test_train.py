@@ -1,0 +1,286 @@
+"""Training as real Ray Train runs on a tiny base: what is registered, and what survives a lost worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from zfleet.config.load import dump_spec
+from zfleet.config.specs import TrainSpec
+from zfleet.errors import RewardError
+from zfleet.models.base import base_slug
+from zfleet.models.fingerprint import fingerprint
+from zfleet_jobs.train import TrainedExpert, run_train
+from zfleet_jobs.train import run as train_run
+from zfleet_registry import ExpertRegistry
+
+STEPS, PROMPTS, GRADED = 6, 8, 6
+CALLS = GRADED + STEPS * PROMPTS + GRADED
+"""How often a run asks its reward: held-out prompts before, steps, held-out prompts after."""
+IN_STEP_5 = GRADED + 4 * PROMPTS + 3
+
+REWARDS = '''
+import os, signal, time
+from pathlib import Path
+
+ROOT = Path({root!r})
+
+
+def _call(name):
+    """Log a call; its number over all processes, and whether ``name`` was reached for the first time."""
+    log = ROOT / (name + ".log")
+    with log.open("a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    return len(log.read_text().split())
+
+
+def _first(name):
+    marker = ROOT / (name + ".reached")
+    if marker.exists():
+        return False
+    marker.touch()
+    return True
+
+
+def killed(completion, sample):
+    if _call("killed") == {at} and _first("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1.0 if "a" in completion else -1.0
+
+
+def shot(completion, sample):
+    _call("shot")
+    time.sleep(0.02)
+    return 1.0 if "a" in completion else -1.0
+
+
+def held(completion, sample):
+    if _call("held") == {at} and _first("held"):
+        time.sleep(300)
+    return 1.0 if "a" in completion else -1.0
+
+
+def raising(completion, sample):
+    if _call("raising") > 20:
+        raise ValueError("no grade for this")
+    return 1.0
+'''
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of this file keep everything."""
+
+    root: Path
+    base: Path
+
+    @property
+    def slug(self) -> str:
+        return base_slug("tiny", fingerprint(self.base))
+
+    @property
+    def registry(self) -> ExpertRegistry:
+        return ExpertRegistry(f"sqlite:///{self.root}/mlflow.db")
+
+    def spec(self, rewards: dict[str, dict[str, str]], **changes: Any) -> TrainSpec:
+        """A job of one expert for each reward, all on the same prompts."""
+        task = {"jsonl": str(self.root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
+        settings = {
+            "base": {"model": str(self.base)},
+            "experts": [{"name": name, "task": task | {"reward": reward}} for name, reward in rewards.items()],
+            "learner": {"steps": STEPS, "prompts_per_step": PROMPTS, "lr": 0.05, "seed": 3},
+            "engine": {"slots": 16, "max_length": 24},
+            "checkpoint_every": 2,
+            "eval_samples": GRADED,
+            "storage": str(self.root / "storage"),
+            "registry": f"sqlite:///{self.root}/mlflow.db",
+        }
+        return TrainSpec.model_validate(settings | changes)
+
+    def calls(self, name: str) -> Counter[int]:
+        """{pid: how often it asked the reward}."""
+        return Counter(map(int, (self.root / f"{name}.log").read_text().split()))
+
+
+@pytest.fixture(scope="module")
+def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    root = tmp_path_factory.mktemp("train")
+    prompts = [f"{verb} {left}{right}" for verb in ("flip", "sort") for left in "abcdef" for right in "xyz"]
+    rows = [{"prompt": prompt} for prompt in [*prompts, "flip " + "abc" * 20, "sort " + "xyz" * 20]]
+    (root / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "graders_of_train_test.py").write_text(REWARDS.format(root=str(root), at=IN_STEP_5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.syspath_prepend(root)
+        patch.setenv("ZFLEET_CACHE", str(root / "cache"))
+        yield Place(root, tiny_folder)
+    sys.modules.pop("graders_of_train_test", None)
+
+
+@pytest.fixture(scope="module")
+def trained(place: Place, ray_cluster: None) -> list[TrainedExpert]:
+    """Two experts, trained without any trouble."""
+    return run_train(place.spec({"one": _contains("a"), "two": _contains("e")}))
+
+
+def _contains(value: str) -> dict[str, str]:
+    return {"kind": "contains", "value": value}
+
+
+def _python(function: str) -> dict[str, str]:
+    return {"kind": "python", "value": f"graders_of_train_test:{function}"}
+
+
+def test_experts_are_registered_with_provenance_and_curves(place: Place, trained: list[TrainedExpert]) -> None:
+    assert [(expert.name, expert.reference) for expert in trained] == [("one", "one/1"), ("two", "two/1")]
+    registry = place.registry
+    assert len({expert.z_digest for expert in trained}) == 2
+    for expert in trained:
+        assert (expert.n, expert.left_out) == (GRADED, 2)
+        assert expert.seconds > 0
+        version = registry.resolve(f"{expert.name}@champion", place.slug)
+        z = registry.load(version)
+        assert z.digest == version.z_digest == expert.z_digest
+        assert z.size == expert.parameters
+        provenance = version.provenance
+        assert (provenance.base, provenance.factors, provenance.targets) == (z.base, z.factors, "all")
+        assert (provenance.task, len(provenance.data_digest)) == ("prompts", 64)
+        assert json.loads(provenance.spec)["learner"]["steps"] == STEPS
+        assert provenance.code_version.startswith("0.")
+        assert provenance.metrics["reward_after"] == expert.reward_after
+        assert version.run_id == expert.run_id
+        for metric in ("reward", "grad_norm", "tokens_per_second"):
+            assert [step for step, _ in registry.curve(expert.run_id, metric)] == list(range(1, STEPS + 1))
+        assert registry.metrics(expert.run_id)["accuracy_before"] == expert.accuracy_before
+
+
+def test_the_same_spec_trains_nothing_again(
+    place: Place, trained: list[TrainedExpert], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr(train_run, "TorchTrainer", refuse)
+    again = run_train(place.spec({"one": _contains("a"), "two": _contains("e")}))
+    assert [(e.reference, e.z_digest, e.seconds) for e in again] == [(e.reference, e.z_digest, 0.0) for e in trained]
+    assert "2 of 38 prompts of prompts are left out" in caplog.text
+
+
+def test_a_killed_worker_changes_nothing_in_the_result(place: Place, trained: list[TrainedExpert]) -> None:
+    (expert,) = run_train(place.spec({"killed": _python("killed")}))
+    assert (place.root / "killed.reached").exists()
+    calls = place.calls("killed")
+    assert len(calls) == 2, "the worker was not killed, or more than once"
+    first, second = calls.values()
+    assert first == IN_STEP_5
+    assert second < CALLS, "the run began anew instead of going on from its checkpoint"
+    assert expert.z_digest == trained[0].z_digest
+    assert expert.reward_after == trained[0].reward_after
+
+
+def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpert]) -> None:
+    (expert,) = run_train(place.spec({"pair": _contains("a")}, num_workers=2))
+    registry = place.registry
+    one, pair = (registry.load(registry.resolve(name, place.slug)).values for name in ("one", "pair"))
+    furthest = max(float((one[name] - 1).abs().max()) for name in one)
+    assert max(float((one[name] - pair[name]).abs().max()) for name in one) < furthest / 100
+    assert (expert.n, expert.reward_before) == (trained[0].n, trained[0].reward_before)
+    rewards = registry.curve(expert.run_id, "reward")
+    assert rewards == pytest.approx(registry.curve(trained[0].run_id, "reward"))
+
+
+def test_a_raising_reward_ends_the_job_at_once(place: Place, ray_cluster: None) -> None:
+    with pytest.raises(RewardError, match=r"on sample [0-9a-f]{16} \('.*ValueError: no grade for this"):
+        run_train(place.spec({"raising": _python("raising")}))
+    calls = place.calls("raising")
+    assert len(calls) == 1, "workers were started again for an error that comes again"
+    assert not [version for version in place.registry.list() if version.name == "raising"]
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(place: Place, trained: list[TrainedExpert]) -> None:
+    command = _write_command(place, "held")
+    child = subprocess.Popen(command, cwd=place.root, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    family: list[psutil.Process] = []
+    try:
+        _wait_for(place.root / "held.reached", child)
+        family = psutil.Process(child.pid).children(recursive=True)
+        assert any("raylet" in process.name() for process in family)
+        os.killpg(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 130, errors
+        assert "interrupted" in errors
+        assert "Traceback" not in errors
+        _, left = psutil.wait_procs(family, timeout=20)
+        assert not left, "processes were left behind"
+    finally:
+        _end([*family, *([psutil.Process(child.pid)] if child.poll() is None else [])])
+        child.wait()
+    assert not [version for version in place.registry.list() if version.name == "held"]
+    done = subprocess.run([*command, "--json"], cwd=place.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)
+    assert result["z_digest"] == trained[0].z_digest
+    first, second = place.calls("held").values()
+    assert (first, second < CALLS) == (IN_STEP_5, True), "the second run did not go on from the checkpoint"
+
+
+@pytest.mark.drill
+def test_workers_killed_at_any_moment_change_nothing(place: Place, trained: list[TrainedExpert]) -> None:
+    """Two kills from outside, at moments that have nothing to do with the steps."""
+    script = [sys.executable, __file__, str(place.root / "shot.log"), "2"]
+    shooter = subprocess.Popen(script)
+    try:
+        (expert,) = run_train(place.spec({"shot": _python("shot")}, max_failures=3))
+    finally:
+        shooter.kill()
+        shooter.wait()
+    assert len(place.calls("shot")) == 3
+    assert expert.z_digest == trained[0].z_digest
+
+
+def _write_command(place: Place, function: str) -> list[str]:
+    spec = place.root / f"{function}.yaml"
+    spec.write_text(dump_spec(place.spec({function: _python(function)})))
+    return [str(Path(sys.executable).with_name("zfleet")), "train", str(spec)]
+
+
+def _wait_for(path: Path, child: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline, "the run did not come that far"
+        time.sleep(0.1)
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        if process.is_running():
+            process.kill()
+
+
+def _shoot(log: Path, times: int) -> None:
+    """Kill a worker some time after it first asked its reward, and the next one."""
+    shot: set[int] = set()
+    while len(shot) < times:
+        time.sleep(0.05)
+        new = {int(pid) for pid in log.read_text().split()} - shot if log.exists() else set()
+        for pid in new:
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGKILL)
+            shot.add(pid)
+
+
+if __name__ == "__main__":
+    _shoot(Path(sys.argv[1]), int(sys.argv[2]))
