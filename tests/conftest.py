@@ -85,9 +85,10 @@ def make_z(tiny_factors: Factors) -> Callable[..., ZVector]:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One Ray cluster for the session; more CPUs than cores, because tests wait more than they compute."""
-    from zfleet_jobs import cluster as _settings  # sets Ray's environment before Ray is imported
+    import ray
 
-    ray = _settings.ray
+    import zfleet_jobs.cluster  # noqa: F401  (it sets Ray's environment before Ray is imported)
+
     ray.init(
         address="local",
         num_cpus=8,

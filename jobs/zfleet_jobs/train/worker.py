@@ -68,7 +68,9 @@ def train_loop(config: dict[str, Any]) -> None:
         _train(job)
     except ZfleetError as error:
         ray.get(job.board.fail.remote(job.expert.name, error))
-        raise
+        # Raised where other workers wait for this one. Alone, Ray Train need not start a worker again to end the run.
+        if ray.train.get_context().get_world_size() > 1:
+            raise
 
 
 def _train(job: WorkerJob) -> None:

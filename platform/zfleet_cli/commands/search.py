@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from zfleet.config.load import load_spec
 from zfleet.config.specs import SearchSpec
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
+
+if TYPE_CHECKING:
+    from zfleet_jobs.search import SearchResult
 
 
 def search(
@@ -26,4 +33,34 @@ def search(
         return
     from zfleet_jobs.search import run_search
 
-    print_rows([run_search(job, address)], f"found: {job.name}", as_json)
+    found = run_search(job, address)
+    print_rows([found if as_json else _line(found)], f"found: {job.name}", as_json)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What people want to see of a search; ``--json`` has all of it."""
+
+    mixture: str
+    alphas: Mapping[str, object]
+    shots: int
+    accuracy_on_shots: float
+    left_out: int
+    trials: int
+    actors: int
+    rows_in_a_batch: int
+    seconds: float
+
+
+def _line(found: SearchResult) -> _Line:
+    return _Line(
+        found.reference,
+        found.alphas,
+        found.shots,
+        found.accuracy,
+        found.left_out,
+        found.trials,
+        len(found.actors),
+        max(found.batch_rows),
+        found.seconds,
+    )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from zfleet.config.load import load_spec
 from zfleet.config.specs import TrainSpec
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
+
+if TYPE_CHECKING:
+    from zfleet_jobs.train import TrainedExpert
 
 
 def train(
@@ -27,4 +33,30 @@ def train(
         return
     from zfleet_jobs.train import run_train
 
-    print_rows(run_train(job, address), f"trained: {job.run}", as_json)
+    trained = run_train(job, address)
+    print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What people want to see of an expert; ``--json`` has all of it."""
+
+    expert: str
+    numbers: int
+    held_out: int
+    accuracy: str
+    mean_reward: str
+    left_out: int
+    seconds: str
+
+
+def _line(expert: TrainedExpert) -> _Line:
+    return _Line(
+        expert.reference,
+        expert.parameters,
+        expert.n,
+        f"{expert.accuracy_before:.3f} → {expert.accuracy_after:.3f}",
+        f"{expert.reward_before:+.3f} → {expert.reward_after:+.3f}",
+        expert.left_out,
+        f"{expert.seconds:.0f}" if expert.seconds else "trained before",
+    )

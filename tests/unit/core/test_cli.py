@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,15 +22,6 @@ from zfleet_cli.main import app
 ROOT = Path(__file__).parents[3]
 SPECS = ROOT / "jobs" / "specs"
 LAB = str(SPECS / "lab-experts.yaml")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a job gives back, here."""
-
-    name: str
-    accuracy: float
-    version: int | None
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +110,7 @@ def test_bad_input_ends_with_a_message(arguments: list[str], error: str) -> None
 
 
 def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_train(spec: TrainSpec, address: str | None) -> list[Result]:
+    def run_train(spec: TrainSpec, address: str | None) -> list[object]:
         raise JobError(f"worker of [bold]{spec.run}[/bold] lost at {address}", "start it again")
 
     stand_in(monkeypatch, "zfleet_jobs.train", run_train=run_train)
@@ -149,26 +140,32 @@ def test_an_interrupt_ends_with_130_and_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_results_are_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = [Result("[a]", 0.98765, 3), Result("b", 0.5, None)]
-    stand_in(monkeypatch, "zfleet_jobs.train", run_train=lambda spec, address: results)
+    from zfleet_jobs.train.result import TrainedExpert
+
+    trained = TrainedExpert("[a]", "[a]/3", "d" * 64, 1344, 500, 0.25, 0.98, 0.62, 0.9876, 7, 0.0, "run1")
+    stand_in(monkeypatch, "zfleet_jobs.train", run_train=lambda spec, address: [trained])
     table = zfleet("train", LAB).stdout
     assert "trained: lab-experts" in table
-    for cell in ("name", "accuracy", "[a]", "0.9877", "0.5"):
+    for cell in ("[a]/3", "1344", "0.988", "trained", "7"):
         assert cell in table
-    rows = json.loads(zfleet("train", LAB, "--json").stdout)
-    assert rows == [{"name": "[a]", "accuracy": 0.98765, "version": 3}, {"name": "b", "accuracy": 0.5, "version": None}]
+    (row,) = json.loads(zfleet("train", LAB, "--json").stdout)
+    assert row == asdict(trained)
 
 
 def test_a_search_hands_over_its_spec_and_shows_the_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zfleet_jobs.search.run import SearchResult
+
     handed: list[tuple[SearchSpec, str | None]] = []
 
-    def run_search(spec: SearchSpec, address: str | None) -> Result:
+    def run_search(spec: SearchSpec, address: str | None) -> SearchResult:
         handed.append((spec, address))
-        return Result(spec.name, 0.75, 1)
+        alphas = {"reverse/1": 0.25, "sort/1": 0.75}
+        return SearchResult("mix/2", alphas, 0.8, -0.5, "d" * 64, 10, 0, 16, ("a", "b"), (160, 96), (), 12.0)
 
     stand_in(monkeypatch, "zfleet_jobs.search", run_search=run_search)
     done = zfleet("search", str(SPECS / "lab-mix.yaml"), "--address", "auto", "--set", "seed=4")
-    assert "0.75" in done.stdout
+    for cell in ("mix/2", "0.25", "160", "0.8"):
+        assert cell in done.stdout
     assert handed == [(load_spec(SPECS / "lab-mix.yaml", SearchSpec, ["seed=4"]), "auto")]
 
 
