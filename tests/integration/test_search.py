@@ -135,14 +135,14 @@ def test_a_reward_that_raises_stops_the_search_with_its_own_error(
 
 
 def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
-    with pytest.raises(JobError, match="each needs 1000 CPU, the cluster has 8 CPU"):
+    with pytest.raises(JobError, match="needs 1000 CPU, the cluster has 8 CPU"):
         actors_that_fit(ResourceSpec(cpus=1000), 2)
     assert actors_that_fit(ResourceSpec(cpus=4), 5) == 2
     group = placement_group([{"CPU": 7}])
     try:
         assert group.wait(10)
         assert actors_that_fit(ResourceSpec(cpus=1), 2, wait_s=1) == 1
-        with pytest.raises(JobError, match=r"each needs 3 CPU, the cluster has 8 CPU, free are 1 CPU"):
+        with pytest.raises(JobError, match=r"needs 3 CPU, the cluster has 8 CPU, free are 1 CPU"):
             actors_that_fit(ResourceSpec(cpus=3), 2, wait_s=1)
     finally:
         remove_placement_group(group)
