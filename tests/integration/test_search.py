@@ -22,7 +22,9 @@ from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 from zfleet_jobs.capacity import actors_that_fit
-from zfleet_jobs.search import FoundMixture, SearchProblem, SearchSettings, run_search, search_mixtures, shots_of
+from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
+from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
+from zfleet_jobs.search.run import run_search
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.shipping import ShippedBase, ship_base
 from zfleet_registry.provenance import Provenance

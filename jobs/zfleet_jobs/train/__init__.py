@@ -1,6 +1,4 @@
-"""Training experts: one Ray Train run each, several at once."""
+"""Training experts: one Ray Train run each, several at once.
 
-from zfleet_jobs.train.result import TrainedExpert
-from zfleet_jobs.train.run import run_train
-
-__all__ = ["TrainedExpert", "run_train"]
+Nothing is imported here: every process of a run imports its own part, and torch takes seconds.
+"""

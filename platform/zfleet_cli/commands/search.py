@@ -12,7 +12,7 @@ from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
 
 if TYPE_CHECKING:
-    from zfleet_jobs.search import SearchResult
+    from zfleet_jobs.search.run import SearchResult
 
 
 def search(
@@ -31,7 +31,7 @@ def search(
     if dry_run:
         print_spec(job, as_json)
         return
-    from zfleet_jobs.search import run_search
+    from zfleet_jobs.search.run import run_search
 
     found = run_search(job, address)
     print_rows([found if as_json else _line(found)], f"found: {job.name}", as_json)

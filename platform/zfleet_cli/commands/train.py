@@ -11,7 +11,7 @@ from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
 
 if TYPE_CHECKING:
-    from zfleet_jobs.train import TrainedExpert
+    from zfleet_jobs.train.result import TrainedExpert
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
     if dry_run:
         print_spec(job, as_json)
         return
-    from zfleet_jobs.train import run_train
+    from zfleet_jobs.train.run import run_train
 
     trained = run_train(job, address)
     print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)

@@ -32,16 +32,12 @@ from zfleet_cli.demo.stages import Stages
 from zfleet_cli.demo.summary import print_service, print_summary
 from zfleet_jobs.cluster import cluster
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.search import (
-    FoundMixture,
-    SearchProblem,
-    SearchSettings,
-    register_mixture,
-    search_mixtures,
-    shots_of,
-)
+from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
+from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
+from zfleet_jobs.search.run import register_mixture
 from zfleet_jobs.shipping import ship_base
-from zfleet_jobs.train import TrainedExpert, run_train
+from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
 

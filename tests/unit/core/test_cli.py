@@ -113,7 +113,7 @@ def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -
     def run_train(spec: TrainSpec, address: str | None) -> list[object]:
         raise JobError(f"worker of [bold]{spec.run}[/bold] lost at {address}", "start it again")
 
-    stand_in(monkeypatch, "zfleet_jobs.train", run_train=run_train)
+    stand_in(monkeypatch, "zfleet_jobs.train.run", run_train=run_train)
     done = zfleet("train", LAB, "--address", "there:1")
     assert done.exit_code == 1
     # Brackets are text, not markup: they stand in paths and shapes.
@@ -123,7 +123,7 @@ def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, "zfleet_jobs.train", run_train=lambda spec, address: [][0])
+    stand_in(monkeypatch, "zfleet_jobs.train.run", run_train=lambda spec, address: [][0])
     assert isinstance(zfleet("train", LAB).exception, IndexError)
 
 
@@ -143,7 +143,7 @@ def test_results_are_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
     from zfleet_jobs.train.result import TrainedExpert
 
     trained = TrainedExpert("[a]", "[a]/3", "d" * 64, 1344, 500, 0.25, 0.98, 0.62, 0.9876, 7, 0.0, "run1")
-    stand_in(monkeypatch, "zfleet_jobs.train", run_train=lambda spec, address: [trained])
+    stand_in(monkeypatch, "zfleet_jobs.train.run", run_train=lambda spec, address: [trained])
     table = zfleet("train", LAB).stdout
     assert "trained: lab-experts" in table
     for cell in ("[a]/3", "1344", "0.988", "trained", "7"):
@@ -162,7 +162,7 @@ def test_a_search_hands_over_its_spec_and_shows_the_winner(monkeypatch: pytest.M
         alphas = {"reverse/1": 0.25, "sort/1": 0.75}
         return SearchResult("mix/2", alphas, 0.8, -0.5, "d" * 64, 10, 0, 16, ("a", "b"), (160, 96), (), 12.0)
 
-    stand_in(monkeypatch, "zfleet_jobs.search", run_search=run_search)
+    stand_in(monkeypatch, "zfleet_jobs.search.run", run_search=run_search)
     done = zfleet("search", str(SPECS / "lab-mix.yaml"), "--address", "auto", "--set", "seed=4")
     for cell in ("mix/2", "0.25", "160", "0.8"):
         assert cell in done.stdout

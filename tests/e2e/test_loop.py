@@ -1,0 +1,74 @@
+"""The whole loop in small: train, register, search, serve, ask; each part reads only what the one before left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from zfleet.config.specs import (
+    BaseSpec,
+    EngineSpec,
+    ExpertSpec,
+    LearnerSpec,
+    SearchSpec,
+    ServeSpec,
+    TaskSpec,
+    TrainSpec,
+)
+from zfleet_cli.demo.served import free_port
+from zfleet_jobs.search.run import run_search
+from zfleet_jobs.train.run import run_train
+from zfleet_registry import ExpertRegistry
+from zfleet_serve.run import start_service
+
+
+def test_from_training_to_an_answer(
+    ray_cluster: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    base = BaseSpec(model=str(tiny_folder), name="tiny")
+    trained = run_train(
+        TrainSpec(
+            base=base,
+            experts=tuple(ExpertSpec(name=name, task=TaskSpec(lab=name)) for name in ("reverse", "kind")),
+            learner=LearnerSpec(steps=2, prompts_per_step=4),
+            engine=EngineSpec(slots=16),
+            eval_samples=4,
+        )
+    )
+    assert [expert.reference for expert in trained] == ["reverse/1", "kind/1"]
+    found = run_search(
+        SearchSpec(
+            base=base,
+            experts=("reverse", "kind/1"),
+            task=TaskSpec(lab="exam_trained"),
+            name="mixed",
+            shots=2,
+            population=4,
+            generations=2,
+            engine=EngineSpec(slots=16),
+        )
+    )
+    assert (found.reference, found.trials) == ("mixed/1", 4)
+    registry = ExpertRegistry()
+    (version,) = [v for v in registry.list() if v.name == "mixed"]
+    assert {parent.reference for parent in version.provenance.parents} == {"reverse/1", "kind/1"}
+
+    service = start_service(ServeSpec(base=base, port=free_port(), engine=EngineSpec(slots=4)))
+    try:
+        client = OpenAI(base_url=f"{service.url}/v1", api_key="not-needed", max_retries=0)
+        names = {model.id for model in client.models.list()}
+        assert names == {"tiny", "tiny:auto", "tiny:reverse", "tiny:kind", "tiny:mixed"}
+        answer = client.chat.completions.create(
+            model="tiny:mixed", messages=[{"role": "user", "content": "flip bca"}], temperature=0, max_tokens=4
+        )
+        told = answer.model_dump()["zfleet"]
+        assert told["z"] == found.z_digest
+        assert {part["expert"]: part["alpha"] for part in told["mixture"]} == {
+            reference.partition("/")[0]: alpha for reference, alpha in found.alphas.items()
+        }
+    finally:
+        service.stop()
