@@ -22,8 +22,9 @@ from zfleet.config.specs import TrainSpec
 from zfleet.errors import RewardError
 from zfleet.models.base import base_slug
 from zfleet.models.fingerprint import fingerprint
-from zfleet_jobs.train import TrainedExpert, run_train
 from zfleet_jobs.train import run as train_run
+from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 
 STEPS, PROMPTS, GRADED = 6, 8, 6
@@ -74,6 +75,12 @@ def held(completion, sample):
 
 def raising(completion, sample):
     if _call("raising") > 20:
+        raise ValueError("no grade for this")
+    return 1.0
+
+
+def once(completion, sample):
+    if _call("once") > 20 and _first("once"):
         raise ValueError("no grade for this")
     return 1.0
 '''
@@ -233,6 +240,14 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(place: Place, trained:
     assert result["z_digest"] == trained[0].z_digest
     first, second = place.calls("held").values()
     assert (first, second < CALLS) == (IN_STEP_5, True), "the second run did not go on from the checkpoint"
+
+
+@pytest.mark.drill
+def test_a_reward_that_raises_on_one_of_two_workers_ends_both(place: Place, ray_cluster: None) -> None:
+    """The other worker waits for it in an all-reduce."""
+    with pytest.raises(RewardError, match="ValueError: no grade for this"):
+        run_train(place.spec({"once": _python("once")}, num_workers=2))
+    assert len(place.calls("once")) == 2, "training began again for an error that comes again"
 
 
 @pytest.mark.drill
