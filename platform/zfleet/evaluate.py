@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.engine.sync import SyncEngine
+from zfleet.errors import RewardError
+from zfleet.rewards.grade import grade
 from zfleet.tasks.task import Sample, Task
 
 _Z95 = 1.959963984540054
@@ -20,7 +22,7 @@ class Evaluation:
     """Grades of held-out prompts.
 
     Attributes:
-        rewards: One per prompt.
+        rewards: One per graded prompt.
         texts: The answers.
     """
 
@@ -63,15 +65,17 @@ def evaluate(
     samples: Sequence[Sample],
     z: str | Sequence[str] = BASE_Z,
     temperature: float = 0.0,
+    skip_failed_rewards: bool = False,
 ) -> Evaluation:
     """Answer and grade prompts, greedily by default.
 
     Args:
         z: Digest the engine knows: one for all, or one for each sample.
         temperature: Above 0, each prompt's seed is its place in the list.
+        skip_failed_rewards: Leave out samples whose reward function fails.
 
     Raises:
-        RewardError: The reward function raised.
+        RewardError: The reward function failed, or did so on every sample.
     """
     digests = [z] * len(samples) if isinstance(z, str) else list(z)
     requests = [
@@ -83,6 +87,14 @@ def evaluate(
         for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True))
     ]
     answers = engine.generate(requests)
-    texts = tuple(answer.text for (answer,) in answers)
-    rewards = tuple(task.reward(text, sample) for text, sample in zip(texts, samples, strict=True))
+    graded = [
+        (reward, answer.text)
+        for sample, (answer,) in zip(samples, answers, strict=True)
+        if (reward := grade(task, sample, answer.text, skip_failed_rewards)) is not None
+    ]
+    if not graded:
+        raise RewardError(
+            f"the reward of {task.name} failed on all of {len(samples)} held-out prompts", "mend the function"
+        )
+    rewards, texts = zip(*graded, strict=True)
     return Evaluation(rewards, texts)

@@ -150,7 +150,6 @@ def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
         remove_placement_group(group)
 
 
-@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 def test_the_winner_is_registered_with_its_parents(
     shipped: tuple[ShippedBase, SvfModel],
     experts: dict[str, ZVector],

@@ -208,11 +208,11 @@ def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpe
     assert rewards == pytest.approx(expected)
 
 
-def test_a_raising_reward_ends_the_job_at_once(place: Place, ray_cluster: None) -> None:
+def test_a_raising_reward_ends_its_expert_at_once_and_no_other(place: Place, ray_cluster: None) -> None:
     with pytest.raises(RewardError, match=r"on sample [0-9a-f]{16} \('.*ValueError: no grade for this"):
-        run_train(place.spec({"raising": _python("raising")}))
+        run_train(place.spec({"raising": _python("raising"), "spared": _contains("a")}))
     assert len(place.calls("raising")) == 1, "training began again for an error that comes again"
-    assert not [version for version in place.registry.list() if version.name == "raising"]
+    assert [v.name for v in place.registry.list() if v.name in ("raising", "spared")] == ["spared"]
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(place: Place, trained: list[TrainedExpert]) -> None:

@@ -99,11 +99,12 @@ class _Trainer:
         self._started: dict[str, float] = {}
 
     def train(self, plans: list[_Plan]) -> dict[str, TrainedExpert]:
-        """Train all, a few at once; the first failure ends the job once the others under way have been stopped."""
+        """Train all, a few at once. One that fails does not stop the others; its error is raised at the end."""
         resources = self._spec.resources
         each = ResourceSpec(cpus=resources.cpus * self._spec.num_workers, gpus=resources.gpus * self._spec.num_workers)
         at_once = actors_that_fit(each, min(self._spec.concurrent_experts, len(plans)))
         results: dict[str, TrainedExpert] = {}
+        failures: dict[str, ZfleetError] = {}
         pool = ThreadPoolExecutor(at_once, "zfleet-train")
         steps = {plan.expert.name: self._spec.learner_of(plan.expert).steps for plan in plans}
         try:
@@ -114,18 +115,29 @@ class _Trainer:
                     self._follow(display)
                     for future in finished:
                         plan = running.pop(future)
-                        results[plan.expert.name] = self._finish(plan, future)
-                        display.done(plan.expert.name, results[plan.expert.name].reference)
+                        name = plan.expert.name
+                        try:
+                            results[name] = self._finish(plan, future)
+                        except ZfleetError as error:
+                            failures[name] = error
+                            self._end_run(name, "FAILED")
+                        display.done(name, results[name].reference if name in results else "failed")
         except BaseException as error:
-            status: RunStatus = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            for name in self._runs.keys() - results.keys():
-                with suppress(RegistryError):
-                    self._registry.end_run(self._runs[name], status)
+            for name in self._runs.keys() - results.keys() - failures.keys():
+                self._end_run(name, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         finally:
             # Runs still under way end with the Ray connection, whose actors they are.
             pool.shutdown(wait=False, cancel_futures=True)
+        if failures:
+            raise _combined(failures, results)
         return results
+
+    def _end_run(self, name: str, status: RunStatus) -> None:
+        """Close a run that gave no expert; a registry that is gone must not hide why."""
+        if name in self._runs:
+            with suppress(RegistryError):
+                self._registry.end_run(self._runs[name], status)
 
     def _fit(self, plan: _Plan) -> ray.train.Result:
         name = plan.expert.name
@@ -217,6 +229,18 @@ def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> 
     }
     text = json.dumps(depends, sort_keys=True)
     return _Plan(expert, fit, hashlib.sha256(text.encode()).hexdigest(), text)
+
+
+def _combined(failures: dict[str, ZfleetError], results: dict[str, TrainedExpert]) -> ZfleetError:
+    """One error as it is; several as one that names them all, and who was registered nevertheless."""
+    if len(failures) == 1:
+        return next(iter(failures.values()))
+    done = ", ".join(result.reference for result in results.values()) or "none"
+    return JobError(
+        f"{len(failures)} experts failed (registered: {done}): "
+        + "; ".join(f"{name}: {error.message}" for name, error in failures.items()),
+        "; ".join(dict.fromkeys(error.remedy for error in failures.values())),
+    )
 
 
 def _registered(registry: ExpertRegistry, plan: _Plan, slug: str) -> TrainedExpert | None:

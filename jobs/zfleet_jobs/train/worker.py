@@ -57,6 +57,11 @@ class WorkerJob:
         """The learner's settings for this expert."""
         return self.spec.learner_of(self.expert)
 
+    @property
+    def skip_failed_rewards(self) -> bool:
+        """Whether samples are left out when their reward function fails."""
+        return self.expert.task.reward.on_error == "skip"
+
 
 def train_loop(config: dict[str, Any]) -> None:
     """Run by Ray Train on every worker, again after a worker was lost."""
@@ -79,9 +84,9 @@ def _train(job: WorkerJob) -> None:
     context = ray.train.get_context()
     workers = DataParallel(context.get_world_rank(), context.get_world_size())
     task = ray.get(job.task)
-    skip = job.expert.task.reward.on_error == "skip"
-    with SyncEngine(TorchEngine(open_model(job.shipped), job.spec.engine)) as engine:
-        learner = Learner(engine.engine.model, engine, task, job.learner, workers, skip)  # type: ignore[attr-defined]
+    model = open_model(job.shipped)
+    with SyncEngine(TorchEngine(model, job.spec.engine)) as engine:
+        learner = Learner(model, engine, task, job.learner, workers, job.skip_failed_rewards)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
@@ -109,7 +114,13 @@ def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
     sums = torch.zeros(3, dtype=torch.float64)
     if share:
         result = evaluate(
-            learner.engine, learner.model.base.tokenizer, learner.task, share, z, job.spec.eval_temperature
+            learner.engine,
+            learner.model.base.tokenizer,
+            learner.task,
+            share,
+            z,
+            job.spec.eval_temperature,
+            job.skip_failed_rewards,
         )
         sums += torch.tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
     learner.workers.sum(sums)

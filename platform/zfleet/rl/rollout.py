@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.config.specs import LearnerSpec
 from zfleet.engine.contract import GenerationRequest, SamplingParams
 from zfleet.engine.sync import Completion, SyncEngine
-from zfleet.errors import RewardError
+from zfleet.rewards.grade import grade
 from zfleet.tasks.task import Sample, Task
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,21 +89,15 @@ def roll_out(
     answers = engine.generate([request for *_, request in requests])
     rollouts = []
     for (sample, group, prompt, request), (answer,) in zip(requests, answers, strict=True):
-        reward = _grade(task, sample, answer, request, spec, skip_failed_rewards)
+        reward = _reward(task, sample, answer, request, spec, skip_failed_rewards)
         if reward is not None:
             rollouts.append(Rollout(sample, group, prompt, answer.token_ids, answer.text, reward))
     return rollouts
 
 
-def _grade(
+def _reward(
     task: Task, sample: Sample, answer: Completion, request: GenerationRequest, spec: LearnerSpec, skip: bool
 ) -> float | None:
     if spec.reward == "random":
         return random.Random(f"reward/{request.sampling.seed}").choice([-1.0, 1.0])
-    try:
-        return task.reward(answer.text, sample)
-    except RewardError as error:
-        if not skip:
-            raise
-        log.warning("sample left out: %s", error)
-        return None
+    return grade(task, sample, answer.text, skip)

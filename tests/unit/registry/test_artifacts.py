@@ -16,8 +16,6 @@ from zfleet.errors import CorruptArtifact
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
 

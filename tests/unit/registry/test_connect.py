@@ -17,8 +17,6 @@ from zfleet.errors import RegistryError, RegistryUnreachable
 from zfleet_registry import ExpertRegistry, connect
 from zfleet_registry.address import address_of, redact
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 
 @pytest.fixture
 def closed_port(monkeypatch: pytest.MonkeyPatch) -> int:

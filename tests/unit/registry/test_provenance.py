@@ -15,8 +15,6 @@ from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, Parent, Provenance
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 MakeZ = Callable[..., ZVector]
 
 

@@ -9,8 +9,6 @@ import pytest
 from zfleet.errors import RegistryError
 from zfleet_registry import ExpertRegistry
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 
 def test_a_run_and_its_curve(registry: ExpertRegistry) -> None:
     run = registry.start_run("train", experiment="lab", params={"lr": "0.002"}, tags={"task": "add"})

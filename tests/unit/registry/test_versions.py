@@ -10,8 +10,6 @@ from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, catalog
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 SLUG = "lab-1a2b3c4d"
 MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
