@@ -87,7 +87,7 @@ def ray_cluster() -> Iterator[None]:
     """One Ray cluster for the session; more CPUs than cores, because tests wait more than they compute."""
     import ray
 
-    import zfleet_jobs.cluster  # noqa: F401  (it sets Ray's environment before Ray is imported)
+    import zfleet_cluster  # noqa: F401  (it sets Ray's environment before Ray is imported)
 
     ray.init(
         address="local",

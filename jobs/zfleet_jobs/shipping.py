@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import ray
 
-from zfleet.config.specs import BaseSpec
-from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.models.bundle import BaseBundle
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.tasks.task import Task
@@ -37,15 +36,9 @@ class ShippedBase:
     bundle: ray.ObjectRef[BaseBundle]
 
 
-def ship_base(spec: BaseSpec) -> tuple[ShippedBase, SvfModel]:
-    """Put a base and its factors into the object store, and open them here.
-
-    Raises:
-        BaseModelError: The base cannot be found or loaded.
-    """
-    bundle = pack_base(spec)
-    shipped = ShippedBase(bundle.name, bundle.slug, bundle.fingerprint, spec.dtype, ray.put(bundle))
-    return shipped, bundle.open()
+def ship(bundle: BaseBundle) -> ShippedBase:
+    """Put a base and its factors into the object store."""
+    return ShippedBase(bundle.name, bundle.slug, bundle.fingerprint, bundle.spec.dtype, ray.put(bundle))
 
 
 def open_model(shipped: ShippedBase) -> SvfModel:

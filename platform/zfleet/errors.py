@@ -91,6 +91,10 @@ class CorruptArtifact(RegistryError):
     """A stored artifact that does not match what was registered."""
 
 
+class ClusterError(ZfleetError):
+    """No Ray cluster answers, or none can be started."""
+
+
 class ServeError(ZfleetError):
     """The service cannot start or run."""
 

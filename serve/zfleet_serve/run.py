@@ -16,11 +16,12 @@ from ray.exceptions import RayError
 from zfleet.config.specs import ServeSpec
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet_cluster import cluster, undisturbed
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
 from zfleet_serve.app import build_app
 from zfleet_serve.base_store import publish_base, remove_base
-from zfleet_serve.lifetime import connect, connected, shut_down_serve, sigterm_interrupts, undisturbed
+from zfleet_serve.lifetime import shut_down_serve, sigterm_interrupts
 
 APPLICATION = "zfleet"
 _REGISTRY_FILE = Path("runs/registry/mlflow.db")
@@ -46,26 +47,23 @@ class RunningService:
         remove_base(self._store)
 
 
-def run_serve(spec: ServeSpec, address: str | None = None, block: bool = True) -> RunningService | None:
+def run_serve(spec: ServeSpec, address: str | None = None) -> None:
     """Serve until Ctrl-C or SIGTERM, then stop everything that was started.
 
     Args:
         spec: The service.
         address: A running Ray cluster; None starts one on this machine.
-        block: Wait. Otherwise the running service is returned, and the caller stops it.
 
     Raises:
-        ServeError: The port is in use, no cluster answers, or the application does not start.
+        ClusterError: No cluster answers.
+        ServeError: The port is in use, or the application does not start.
         ZfleetError: The base or the registry cannot be used.
     """
     if address is None:
         check_port(spec.host, spec.port)
     prepared = _prepare(spec)
-    if not block:
-        connect(address)
-        return _deploy(*prepared)
     # Twice, since connecting to Ray installs handlers of its own.
-    with sigterm_interrupts(), connected(address), sigterm_interrupts():
+    with sigterm_interrupts(), cluster(address), sigterm_interrupts():
         service = _deploy(*prepared)
         try:
             print(f"serving {service.base} at {service.url}/v1 (Ctrl-C stops)", flush=True)
@@ -75,7 +73,6 @@ def run_serve(spec: ServeSpec, address: str | None = None, block: bool = True) -
         finally:
             with undisturbed():
                 service.stop()
-    return None
 
 
 def start_service(spec: ServeSpec) -> RunningService:

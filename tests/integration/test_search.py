@@ -14,6 +14,7 @@ from ray.util import placement_group, remove_placement_group
 
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, SearchSpec, TaskSpec
 from zfleet.errors import JobError, RewardError
+from zfleet.models.bundle import pack_base
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.graders import Regex
 from zfleet.rewards.python import PythonReward
@@ -26,7 +27,7 @@ from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
 from zfleet_jobs.search.run import run_search
 from zfleet_jobs.search.searcher import ChunkSearcher
-from zfleet_jobs.shipping import ShippedBase, ship_base
+from zfleet_jobs.shipping import ShippedBase, ship
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.registry import ExpertRegistry
 
@@ -57,7 +58,8 @@ def shipped(
 ) -> Iterator[tuple[ShippedBase, SvfModel]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZFLEET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield ship_base(BaseSpec(model=str(tiny_folder)))
+        bundle = pack_base(BaseSpec(model=str(tiny_folder)))
+        yield ship(bundle), bundle.open()
 
 
 @pytest.fixture(scope="module")

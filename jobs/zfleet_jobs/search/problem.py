@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.errors import JobError, SpecError, WrongBase
+from zfleet.rewards.identity import reward_identity
 from zfleet.search.cross_entropy import CrossEntropy
 from zfleet.svf.layout import layer_of
 from zfleet.svf.zvector import ZVector
@@ -133,8 +134,7 @@ def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSetti
                 [[expert, z.digest] for expert, z in problem.experts.items()],
                 data_digest(problem.task),
                 [problem.task.name, problem.task.max_tokens, list(problem.task.stop), problem.task.template.text],
-                # A Python reward's function has an address in its representation, which no other process shares.
-                getattr(problem.task.reward, "name", None) or repr(problem.task.reward),
+                reward_identity(problem.task.reward),
             ]
             for name, problem in problems.items()
         ],

@@ -10,15 +10,16 @@ from pathlib import Path
 from zfleet.config.specs import SearchSpec
 from zfleet.errors import SpecError
 from zfleet.models.base import Base
+from zfleet.models.bundle import pack_base
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.tasks.task import Task
-from zfleet_jobs.cluster import cluster
+from zfleet_cluster import cluster
 from zfleet_jobs.search.mixtures import Alpha, FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
-from zfleet_jobs.shipping import by_value, ship_base
+from zfleet_jobs.shipping import by_value, ship
 from zfleet_registry.provenance import Parent, Provenance
 from zfleet_registry.registry import ExpertRegistry
 from zfleet_registry.version import ExpertVersion
@@ -72,15 +73,16 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     settings = settings_of(spec)
     task = build_task(spec.task)
     registry = ExpertRegistry(spec.registry)
+    bundle = pack_base(spec.base)
+    base = bundle.open().base
+    versions = _resolve(registry, spec.experts, base.slug)
+    experts = {reference: registry.load(found) for reference, found in versions.items()}
+    max_length = min(spec.engine.max_length or base.context, base.context)
+    fit = fit_prompts(task, base.tokenizer, max_length)
+    shots = shots_of(fit.task, spec.shots, spec.shots_seed)
     with cluster(address):
-        shipped, model = ship_base(spec.base)
-        base = model.base
-        versions = _resolve(registry, spec.experts, base.slug)
-        experts = {reference: registry.load(found) for reference, found in versions.items()}
-        max_length = min(spec.engine.max_length or base.context, base.context)
-        fit = fit_prompts(task, base.tokenizer, max_length)
-        shots = shots_of(fit.task, spec.shots, spec.shots_seed)
         problem = SearchProblem(spec.name, experts, by_value(shots))
+        shipped = ship(bundle)
         (found,) = search_mixtures(shipped, [problem], settings, Path(spec.storage), spec.name)
     reference = register_mixture(registry, found, shots, experts, base, spec.model_dump_json())
     return SearchResult(

@@ -19,13 +19,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from zfleet.config.specs import ExpertSpec, ResourceSpec, TrainSpec
 from zfleet.errors import JobError, RegistryError, ZfleetError
+from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.rewards.identity import reward_identity
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
+from zfleet_cluster import cluster
 from zfleet_jobs.capacity import actors_that_fit
-from zfleet_jobs.cluster import cluster
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.shipping import ShippedBase, by_value, ship_base
+from zfleet_jobs.shipping import ShippedBase, by_value, ship
 from zfleet_jobs.train.board import Board, Row
 from zfleet_jobs.train.display import TrainDisplay, train_display
 from zfleet_jobs.train.result import TrainedExpert
@@ -65,25 +67,20 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
         address: A running cluster; None starts one on this machine for as long as the job runs.
 
     Raises:
+        ClusterError: No cluster answers.
         JobError: A run failed for a reason outside the job (its log says which), or the cluster is too small.
         ZfleetError: The job's own fault: a task, a reward, a base or the registry.
     """
+    # All that can be the user's mistake comes before a cluster is started.
     registry = ExpertRegistry(spec.registry)
-    with cluster(address):
-        shipped, model = ship_base(spec.base)
-        base = model.base
-        longest = min(spec.engine.max_length or base.context, base.context)
-        plans = []
-        for expert in spec.experts:
-            fit = fit_prompts(build_task(expert.task), base.tokenizer, longest)
-            if fit.left_out:
-                log.warning("%s", fit)
-            plans.append(_plan(spec, expert, fit, model.factors.digest))
-        done = {plan.expert.name: _registered(registry, plan, shipped.slug) for plan in plans}
-        todo = [plan for plan in plans if done[plan.expert.name] is None]
-        trained = {name: result for name, result in done.items() if result is not None}
-        if todo:
-            trained |= _Trainer(spec, shipped, registry).train(todo)
+    bundle = pack_base(spec.base)
+    plans = _plans(spec, bundle)
+    done = {plan.expert.name: _registered(registry, plan, bundle.slug) for plan in plans}
+    trained = {name: result for name, result in done.items() if result is not None}
+    todo = [plan for plan in plans if plan.expert.name not in trained]
+    if todo:
+        with cluster(address):
+            trained |= _Trainer(spec, ship(bundle), registry).train(todo)
     return [trained[expert.name] for expert in spec.experts]
 
 
@@ -215,12 +212,25 @@ class _Trainer:
         )
 
 
+def _plans(spec: TrainSpec, bundle: BaseBundle) -> list[_Plan]:
+    model = bundle.open()
+    longest = min(spec.engine.max_length or model.base.context, model.base.context)
+    plans = []
+    for expert in spec.experts:
+        fit = fit_prompts(build_task(expert.task), model.base.tokenizer, longest)
+        if fit.left_out:
+            log.warning("%s", fit)
+        plans.append(_plan(spec, expert, fit, model.factors.digest))
+    return plans
+
+
 def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> _Plan:
     depends: dict[str, Any] = {
         "device": spec.base.device,
         "dtype": spec.base.dtype,
         "factors": factors,
         "task": expert.task.model_dump(),
+        "reward": reward_identity(fit.task.reward),
         "data": data_digest(fit.task),
         "learner": spec.learner_of(expert).model_dump(),
         "num_workers": spec.num_workers,

@@ -6,7 +6,7 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from operator import attrgetter
 from pathlib import Path
@@ -33,7 +33,7 @@ class PythonReward:
     """
 
     name: str
-    function: Callable[[str, Sample], object] | None = None
+    function: Callable[[str, Sample], object] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, completion: str, sample: Sample) -> float:
         function = self.function or resolve(self.name)

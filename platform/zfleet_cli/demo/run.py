@@ -14,6 +14,7 @@ from rich.console import Console
 from zfleet.config.specs import BaseSpec, ServeSpec
 from zfleet.files import write_atomic
 from zfleet.models.base import Base
+from zfleet.models.bundle import pack_base
 from zfleet.models.lab.build import LabRecipe, build_lab
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
@@ -30,12 +31,12 @@ from zfleet_cli.demo.report import write_report
 from zfleet_cli.demo.served import ask_service, free_port
 from zfleet_cli.demo.stages import Stages
 from zfleet_cli.demo.summary import print_service, print_summary
-from zfleet_jobs.cluster import cluster
+from zfleet_cluster import cluster
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
 from zfleet_jobs.search.run import register_mixture
-from zfleet_jobs.shipping import ship_base
+from zfleet_jobs.shipping import ship
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
@@ -70,8 +71,9 @@ def run_demo(out: Path, keep: bool) -> dict[str, Any]:
 def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recipe: LabRecipe) -> dict[str, Any]:
     registry = ExpertRegistry()
     with stages.stage("factors", "decompose its matrices, and send base and factors to the object store"):
-        shipped, model = ship_base(BaseSpec())
-        base = model.base
+        bundle = pack_base(BaseSpec())
+        model = bundle.open()
+        base, shipped = model.base, ship(bundle)
     with stages.stage("train", "train experts by SVF-RL: one Ray Train run each, two at once"):
         trained = {expert.name: expert for expert in run_train(train_spec())}
         experts = {name: registry.load(registry.resolve(e.reference, base.slug)) for name, e in trained.items()}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import linecache
 import math
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from zfleet.config.specs import RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward
 from zfleet.rewards.graders import Choice, Contains, Exact, Regex, chosen_label
-from zfleet.rewards.python import PythonReward
+from zfleet.rewards.identity import reward_identity
+from zfleet.rewards.python import PythonReward, resolve
 from zfleet.tasks.task import Reward, Sample
 
 SAMPLE = Sample("row-7", "What is it?", "Cat", {"owner": "Mia"})
@@ -166,3 +170,20 @@ def test_a_module_that_fails_on_import_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SpecError, match="ZeroDivisionError"):
         build_reward(RewardSpec(kind="python", value="broken_rewards_module:f"))
+
+
+def test_an_edited_function_is_another_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "edited_reward.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    identities = []
+    for value in (1.0, 1.0, 0.5):
+        module.write_text(f"def grade(completion, sample):\n    return {value}\n")
+        monkeypatch.delitem(sys.modules, "edited_reward", raising=False)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        reward = PythonReward("edited_reward:grade")
+        identities.append(reward_identity(reward))
+        shipped = replace(reward, function=resolve(reward.name))
+        assert reward_identity(shipped) == identities[-1], "what is sent must be what was planned"
+    assert identities[0] == identities[1] != identities[2]
+    assert reward_identity(Contains("a")) != reward_identity(Contains("b"))

@@ -1,0 +1,101 @@
+"""Connecting to a Ray cluster, or starting one on this machine for as long as a job or a service runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray runs workers at a lower priority than everything else on the machine: other load would starve them.
+    "RAY_worker_niceness": "0",
+    # At the default, every report of a Train worker blocks for two seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  (it reads the settings above when it is imported)
+
+from zfleet.errors import ClusterError  # noqa: E402
+
+_PACKAGES = ("zfleet", "zfleet_cluster", "zfleet_registry", "zfleet_jobs", "zfleet_serve")
+_OBJECT_STORE_BYTES = 500_000_000
+_PROBE_SECONDS = 5
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A Ray connection inside the block.
+
+    Where this process is connected already, that connection is used and left alone. Without an address a
+    cluster is started on this machine and stopped with the block, so that nothing is left behind.
+
+    Args:
+        address: ``host:port`` or ``auto`` of a running cluster. zfleet's own code is sent along, so the
+            cluster needs the same dependencies but no zfleet.
+
+    Raises:
+        ClusterError: No cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address)
+    try:
+        yield
+    finally:
+        with undisturbed():
+            ray.shutdown()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not leave processes behind: it waits until the first has been obeyed."""
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _connect(address: str | None) -> None:
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
+        else:
+            _probe(address)
+            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": _package_folders()})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}",
+            "check --address and that the cluster runs (`ray status`)",
+        ) from error
+
+
+def _probe(address: str) -> None:
+    """Ray tries for minutes where nothing listens.
+
+    Raises:
+        OSError: Nothing answers within a few seconds.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+
+
+def _package_folders() -> list[str]:
+    specs = (find_spec(name) for name in _PACKAGES)
+    return [folder for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]

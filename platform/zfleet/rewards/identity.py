@@ -1,0 +1,28 @@
+"""What a reward is, as text: two runs may share results only where this is equal."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+
+from zfleet.rewards.python import PythonReward, resolve
+from zfleet.tasks.task import Reward
+
+
+def reward_identity(reward: Reward) -> str:
+    """The grader and its values; of a Python reward also a digest of its module's source.
+
+    A function of the same name that was edited since is another reward.
+
+    Raises:
+        SpecError: A Python reward whose name leads to no function.
+    """
+    if not isinstance(reward, PythonReward):
+        return repr(reward)
+    function = reward.function or resolve(reward.name)
+    try:
+        source = inspect.getsource(sys.modules[function.__module__])
+    except (OSError, TypeError, KeyError):
+        return repr(reward)  # compiled: it changes with an installation, not with an edit
+    return f"{reward!r} {hashlib.sha256(source.encode()).hexdigest()}"
