@@ -80,7 +80,7 @@ def evaluate(
     digests = [z] * len(samples) if isinstance(z, str) else list(z)
     requests = [
         GenerationRequest(
-            task.template.render(tokenizer, sample.prompt, **sample.fields),
+            task.template.render(tokenizer, sample.prompt, sample.fields),
             SamplingParams(temperature=temperature, max_tokens=task.max_tokens, stop=task.stop, seed=seed),
             digest,
         )

@@ -79,6 +79,12 @@ def raising(completion, sample):
     return 1.0
 
 
+def skipping(completion, sample):
+    if _call("skipping") == {at}:
+        raise ValueError("no grade for this")
+    return 1.0 if "a" in completion else -1.0
+
+
 def once(completion, sample):
     if _call("once") > 20 and _first("once"):
         raise ValueError("no grade for this")
@@ -213,6 +219,16 @@ def test_a_raising_reward_ends_its_expert_at_once_and_no_other(place: Place, ray
         run_train(place.spec({"raising": _python("raising"), "spared": _contains("a")}))
     assert len(place.calls("raising")) == 1, "training began again for an error that comes again"
     assert [v.name for v in place.registry.list() if v.name in ("raising", "spared")] == ["spared"]
+
+
+def test_a_sample_whose_reward_fails_can_be_left_out(
+    place: Place, ray_cluster: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (result,) = run_train(place.spec({"skipping": {**_python("skipping"), "on_error": "skip"}}))
+    assert "skipping: sample left out" in caplog.text
+    assert "no grade for this" in caplog.text
+    skipped = dict(place.registry.curve(result.run_id, "skipped"))
+    assert skipped == {step: float(step == 5) for step in range(1, STEPS + 1)}
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(place: Place, trained: list[TrainedExpert]) -> None:

@@ -63,7 +63,7 @@ def _likelihoods(
     if not answered:
         return [0.0] * len(digests)
     pairs = [
-        (task.template.render(tokenizer, shot.prompt, **shot.fields), _answer_tokens(tokenizer, shot))
+        (task.template.render(tokenizer, shot.prompt, shot.fields), _answer_tokens(tokenizer, shot))
         for shot in answered
     ]
     scored = engine.score([ScoreRequest(prompt, answer, digest) for digest in digests for prompt, answer in pairs])

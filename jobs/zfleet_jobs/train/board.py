@@ -30,6 +30,7 @@ class Board:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._warnings: list[str] = []
         self._errors: dict[str, list[ZfleetError]] = defaultdict(list)
 
     def post(self, row: Row) -> None:
@@ -40,6 +41,15 @@ class Board:
         """The rows posted since the last call."""
         rows, self._rows = self._rows, []
         return rows
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on to the person."""
+        self._warnings.append(text)
+
+    def take_warnings(self) -> list[str]:
+        """The warnings since the last call."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
     def fail(self, expert: str, error: ZfleetError) -> None:
         """Say that an expert cannot be trained: its workers need not be restarted."""

@@ -169,6 +169,8 @@ class _Trainer:
     def _follow(self, display: TrainDisplay) -> None:
         rows: list[Row] = ray.get(self._board.take.remote())
         display.update(rows)
+        for warning in ray.get(self._board.take_warnings.remote()):
+            log.warning("%s", warning)
         for name in {row.expert for row in rows}:
             curve = [(row.step, row.metrics) for row in rows if row.expert == name]
             self._registry.log_curve(self._runs[name], curve)
@@ -213,14 +215,14 @@ class _Trainer:
 
 
 def _plans(spec: TrainSpec, bundle: BaseBundle) -> list[_Plan]:
-    model = bundle.open()
-    longest = min(spec.engine.max_length or model.base.context, model.base.context)
+    tokenizer = bundle.tokenizer()
+    longest = min(spec.engine.max_length or bundle.context, bundle.context)
     plans = []
     for expert in spec.experts:
-        fit = fit_prompts(build_task(expert.task), model.base.tokenizer, longest)
+        fit = fit_prompts(build_task(expert.task), tokenizer, longest)
         if fit.left_out:
             log.warning("%s", fit)
-        plans.append(_plan(spec, expert, fit, model.factors.digest))
+        plans.append(_plan(spec, expert, fit, bundle.factors_digest))
     return plans
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from dataclasses import asdict, dataclass
@@ -78,7 +79,25 @@ def train_loop(config: dict[str, Any]) -> None:
             raise
 
 
+class _ToBoard(logging.Handler):
+    """Sends the first warnings of a worker, a sample left out for example, to the board."""
+
+    LIMIT = 5
+
+    def __init__(self, job: WorkerJob) -> None:
+        super().__init__(logging.WARNING)
+        self._job = job
+        self._left = self.LIMIT
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._left:
+            self._left -= 1
+            last = "" if self._left else " (further ones of this worker are counted in the curve `skipped` only)"
+            self._job.board.warn.remote(f"{self._job.expert.name}: {record.getMessage()}{last}")
+
+
 def _train(job: WorkerJob) -> None:
+    logging.getLogger("zfleet").addHandler(_ToBoard(job))
     torch.set_num_threads(job.spec.resources.torch_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     context = ray.train.get_context()
@@ -111,7 +130,7 @@ def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
     """Mean reward, accuracy and number of held-out prompts; each worker grades its share."""
     samples = learner.task.test[: job.spec.eval_samples]
     _, share = learner.workers.share(samples)
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64, device=learner.model.device)
     if share:
         result = evaluate(
             learner.engine,
@@ -122,7 +141,7 @@ def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
             job.spec.eval_temperature,
             job.skip_failed_rewards,
         )
-        sums += torch.tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
+        sums += sums.new_tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
     learner.workers.sum(sums)
     return {"reward": float(sums[0] / sums[2]), "accuracy": float(sums[1] / sums[2]), "n": float(sums[2])}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
+from zfleet.config.names import LONGEST, NAME, expert_name
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST)]
+ExpertName = Annotated[str, AfterValidator(expert_name)]
 
 
 class Spec(BaseModel):
@@ -81,6 +83,22 @@ class ResourceSpec(Spec):
     torch_threads: int = Field(1, ge=1)
 
 
+class PlacedSpec(Spec):
+    """What every job says: which base, and what each worker or actor gets to run it on."""
+
+    base: BaseSpec = BaseSpec()
+    resources: ResourceSpec = ResourceSpec()
+
+    @model_validator(mode="after")
+    def _device_is_there(self) -> Self:
+        if (self.base.device == "cuda") != (self.resources.gpus > 0):
+            raise ValueError(
+                f"base.device is {self.base.device!r} and resources.gpus is {self.resources.gpus:g}: "
+                "`cuda` needs gpus above 0, `cpu` needs 0"
+            )
+        return self
+
+
 class LearnerSpec(Spec):
     """SVF by reinforcement learning."""
 
@@ -105,21 +123,19 @@ class LearnerSpec(Spec):
 class ExpertSpec(Spec):
     """One expert to train; `learner` overrides single values of the job's learner."""
 
-    name: Name
+    name: ExpertName
     task: TaskSpec
     learner: dict[str, int | float | str] = {}
 
 
-class TrainSpec(Spec):
+class TrainSpec(PlacedSpec):
     """`zfleet train`: one Ray Train run per expert."""
 
     kind: Literal["train"] = "train"
-    base: BaseSpec = BaseSpec()
     experts: tuple[ExpertSpec, ...] = Field(min_length=1)
     learner: LearnerSpec = LearnerSpec()
     engine: EngineSpec = EngineSpec()
     num_workers: int = Field(1, ge=1, description="data-parallel workers of each expert")
-    resources: ResourceSpec = ResourceSpec()
     concurrent_experts: int = Field(2, ge=1)
     checkpoint_every: int = Field(20, ge=1, description="steps")
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker")
@@ -151,14 +167,13 @@ class TrainSpec(Spec):
         return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
 
 
-class SearchSpec(Spec):
+class SearchSpec(PlacedSpec):
     """`zfleet search`: the cross-entropy method over mixture coefficients, run by Ray Tune."""
 
     kind: Literal["search"] = "search"
-    base: BaseSpec = BaseSpec()
     experts: tuple[str, ...] = Field(min_length=1, description="references such as `math`, `math/3`, `math@champion`")
     task: TaskSpec
-    name: Name = Field(description="the winning mixture is registered under this name")
+    name: ExpertName = Field(description="the winning mixture is registered under this name")
     shots: int = Field(10, ge=1)
     shots_seed: int = 0
     seed: int = 0
@@ -168,25 +183,33 @@ class SearchSpec(Spec):
     per_layer: bool = False
     trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
     engine: EngineSpec = EngineSpec(slots=192)
-    resources: ResourceSpec = ResourceSpec()
     storage: str = "runs/search"
     registry: str | None = None
 
+    @model_validator(mode="after")
+    def _same_shots_for_all(self) -> SearchSpec:
+        if self.task.reward.on_error == "skip":
+            raise ValueError(
+                "task.reward.on_error is 'skip': a search compares candidates on the same shots and leaves none out; "
+                "write `stop`"
+            )
+        return self
 
-class ServeSpec(Spec):
+
+class ServeSpec(PlacedSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"
-    base: BaseSpec = BaseSpec()
     registry: str | None = None
     host: str = Field("127.0.0.1", description="where it listens; loopback unless told otherwise")
     port: int = Field(8000, ge=1, le=65535)
     alias: str = Field("champion", description="which version a bare expert name means")
-    classifier: Name = Field("kind", description="the expert that `auto` asks first")
-    labels: dict[str, Name] = Field({}, description="label of the first pass: expert of the second; else the same name")
+    classifier: ExpertName = Field("kind", description="the expert that `auto` asks first")
+    labels: dict[str, ExpertName] = Field(
+        {}, description="label of the first pass: expert of the second; else the same name"
+    )
     dispatch_prompt: str = Field("kind? {prompt}", description="what the first pass is asked")
     engine: EngineSpec = EngineSpec(slots=32)
-    resources: ResourceSpec = ResourceSpec()
 
 
 JobSpec = TrainSpec | SearchSpec | ServeSpec

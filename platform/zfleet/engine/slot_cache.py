@@ -70,12 +70,12 @@ class SlotCache(Cache):
     def _reserve(self, slots: int, length: int) -> None:
         if slots <= self._slots and length <= self._length:
             return
-        if slots > self._slots:
-            self._slots = max(slots, 2 * self._slots)
-        if length > self._length:
-            self._length = max(length, 2 * self._length)
-        self._keys = [_grown(tensor, self._slots, self._length) for tensor in self._keys]
-        self._values = [_grown(tensor, self._slots, self._length) for tensor in self._values]
+        slots = self._slots if slots <= self._slots else max(slots, 2 * self._slots)
+        length = self._length if length <= self._length else max(length, 2 * self._length)
+        # All of it or nothing: where memory runs out, the cache stays as it was.
+        keys = [_grown(tensor, slots, length) for tensor in self._keys]
+        values = [_grown(tensor, slots, length) for tensor in self._values]
+        self._keys, self._values, self._slots, self._length = keys, values, slots, length
 
 
 def _grown(tensor: Tensor, slots: int, length: int) -> Tensor:

@@ -64,6 +64,7 @@ class TorchEngine(Engine):
         self._loop: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(1, "zfleet-torch-engine")
         self._closed = False
+        self._score_waits = False
         self._generated = self._peak_batch = self._peak_z = 0
 
     async def put_z(self, z: ZVector) -> str:
@@ -105,6 +106,7 @@ class TorchEngine(Engine):
         self._check_length(len(prompt), len(completion), "the completion")
         if not completion:
             return ()
+        self._check_vocabulary(completion, "the completion")
         entry = self._table.use(request.z)
         result: asyncio.Future[tuple[float, ...]] = asyncio.get_running_loop().create_future()
         self._scores.append(_Score(prompt, completion, entry, result))
@@ -170,6 +172,8 @@ class TorchEngine(Engine):
         if not (batch or scores):
             return False
         step = partial(self._step, list(self._running), admitted, scores)
+        # From here on they can be aborted as running ones, although their prompts are still to come.
+        self._running = batch
         try:
             chunks, logprobs = await asyncio.get_running_loop().run_in_executor(self._pool, step)
         except Exception as error:  # the batch fails with its cause; the engine and later requests go on
@@ -190,28 +194,38 @@ class TorchEngine(Engine):
         return chunks, self._batch.score(sequences) if sequences else []
 
     def _admit(self) -> list[Answer]:
-        """Answers that find a slot and a row for their z, first come first; one whose z must wait lets others by."""
+        """Answers that find a slot and a row for their z, first come first.
+
+        Past one that waits for a row only the base's go: any other would keep a row pinned that it waits for.
+        """
         admitted: list[Answer] = []
+        row_wanted = self._score_waits
         longest = 0
         for answer in list(self._waiting):
             longest = max(longest, len(answer.prompt))
             full = len(self._running) + len(admitted) >= self._slots
             if full or (admitted and longest * (len(admitted) + 1) > _PREFILL_TOKENS):
                 break
+            if row_wanted and answer.entry.row != 0:
+                continue
             if self._table.pin(answer.entry) is None:
+                row_wanted = True
                 continue
             self._waiting.remove(answer)
             admitted.append(answer)
         return admitted
 
     def _admit_scores(self) -> list[_Score]:
+        """Scores need their row for one step only, so that they never keep answers waiting."""
         admitted: list[_Score] = []
         longest = 0
+        self._score_waits = False
         for score in list(self._scores):
             longest = max(longest, len(score.prompt) + len(score.completion))
             if admitted and longest * (len(admitted) + 1) > _PREFILL_TOKENS:
                 break
             if self._table.pin(score.entry) is None:
+                self._score_waits = True
                 continue
             self._scores.remove(score)
             admitted.append(score)
@@ -255,7 +269,9 @@ class TorchEngine(Engine):
 
     def _fail(self, answers: list[Answer], scores: list[_Score], error: Exception) -> None:
         if not isinstance(error, ZfleetError):
-            error = EngineError(f"a step failed: {type(error).__name__}: {error}", "try again with fewer slots")
+            error = EngineError(
+                f"a step failed: {type(error).__name__}: {error}", "lower engine.slots if memory ran out"
+            )
         for answer in answers:
             self._table.unpin(answer.entry)
             self._end(answer, error)
@@ -275,15 +291,19 @@ class TorchEngine(Engine):
 
     def _tokens(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
         tokens = tuple(self.model.base.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else prompt
-        vocabulary = int(self.model.base.model.config.vocab_size)
         if not tokens:
             raise InvalidRequest("the prompt is empty", "give at least one token")
-        if not all(0 <= token < vocabulary for token in tokens):
-            raise InvalidRequest(
-                f"the prompt has token {max(tokens, key=abs)}, the vocabulary {vocabulary} entries",
-                "encode the prompt with this base's tokenizer",
-            )
+        self._check_vocabulary(tokens, "the prompt")
         return tokens
+
+    def _check_vocabulary(self, tokens: tuple[int, ...], what: str) -> None:
+        vocabulary = int(self.model.base.model.config.vocab_size)
+        stranger = next((token for token in tokens if not 0 <= token < vocabulary), None)
+        if stranger is not None:
+            raise InvalidRequest(
+                f"{what} has token {stranger}, the vocabulary {vocabulary} entries",
+                "encode it with this base's tokenizer",
+            )
 
     def _check_length(self, prompt: int, rest: int, what: str) -> None:
         if prompt + rest > self.max_length:

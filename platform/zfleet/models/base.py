@@ -102,5 +102,12 @@ def load_base(
             f"base folder {folder} cannot be loaded: {error}", "give a Hugging Face causal LM folder"
         ) from error
     model.train(False)
-    torch.nn.Module.to(model, device)
+    try:
+        torch.nn.Module.to(model, device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(
+            f"base {folder} cannot be put on device {device!r}: {reason}",
+            "set base.device to one that every worker has, and resources.gpus to match",
+        ) from error
     return Base(name or base_name(str(folder)), digest, model, tokenizer)

@@ -17,10 +17,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError
 from zfleet.models.base import base_name, base_slug, find_base, load_base
-from zfleet.models.fingerprint import fingerprint, weight_files
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
-from zfleet.svf.cache import MANIFEST, FactorCache, load_factors
+from zfleet.svf.cache import FactorCache, load_factors
 
 _TEXT = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = ("*.safetensors",)
@@ -38,6 +37,8 @@ class BaseBundle:
         text: {file name: bytes} of its configuration and tokenizer.
         weights: {file name: bytes} of its weights.
         factors: {file name: bytes} of its factors.
+        context: The longest sequence the base takes, in tokens.
+        factors_digest: Identity of the factors.
     """
 
     name: str
@@ -46,11 +47,17 @@ class BaseBundle:
     text: Mapping[str, bytes]
     weights: Mapping[str, bytes]
     factors: Mapping[str, bytes]
+    context: int
+    factors_digest: str
 
     @property
     def slug(self) -> str:
         """Name and fingerprint: the qualifier of its experts in the registry."""
         return base_slug(self.name, self.fingerprint)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer, without its weights."""
+        return open_tokenizer(self.text)
 
     def open(self) -> SvfModel:
         """The base in SVF form.
@@ -73,7 +80,9 @@ class BaseBundle:
 
 
 def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done, total: None) -> BaseBundle:
-    """Read a base and its factors, which are computed the first time.
+    """Read a base and its factors, which are computed the first time, and verify both where they lie.
+
+    Everything happens on the CPU: what packs a base need not have the device that it will run on.
 
     Args:
         spec: Which base; the lab base is built where it is not cached.
@@ -81,16 +90,22 @@ def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done
 
     Raises:
         BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
+        FactorsError: The cached factors are damaged; names the file.
     """
     name, folder = locate_base(spec)
-    weight_files(folder)
-    digest = fingerprint(folder)
+    base = load_base(folder, name=name)
     cache = FactorCache(cache_root() / "factors")
-    factors = cache.folder(digest, spec.targets, torch.float32)
-    if not (factors / MANIFEST).exists():
-        cache.get(load_base(folder, name=name).model, digest, spec.targets, on_layer=on_layer)
+    factors = cache.get(base.model, base.fingerprint, spec.targets, on_layer=on_layer)
+    where = cache.folder(base.fingerprint, spec.targets, torch.float32)
     return BaseBundle(
-        name, digest, spec, _read(folder, _TEXT), _read(folder, _WEIGHTS), _read(factors, (*_TEXT, *_WEIGHTS))
+        name,
+        base.fingerprint,
+        spec,
+        _read(folder, _TEXT),
+        _read(folder, _WEIGHTS),
+        _read(where, (*_TEXT, *_WEIGHTS)),
+        base.context,
+        factors.digest,
     )
 
 

@@ -40,6 +40,7 @@ class StepReport:
         kl: Mean divergence from the base per sample; 0 where the loss does not use it.
         grad_norm: Before clipping.
         samples: How many were graded.
+        skipped: How many were left out because their reward failed.
         tokens: How many were sampled.
         rollout_seconds: Of this worker, for answering and grading.
         learn_seconds: Of this worker, for the gradient step.
@@ -50,6 +51,7 @@ class StepReport:
     kl: float
     grad_norm: float
     samples: int
+    skipped: int
     tokens: int
     rollout_seconds: float
     learn_seconds: float
@@ -112,6 +114,7 @@ class Learner:
             kl=float(sums[1]) / samples,
             grad_norm=norm,
             samples=int(sums[2]),
+            skipped=self.spec.prompts_per_step * self.spec.samples_per_prompt - int(sums[2]),
             tokens=int(sums[3]),
             rollout_seconds=rolled - began,
             learn_seconds=learned - rolled,
@@ -179,7 +182,8 @@ class Learner:
         advantages = ESTIMATORS[self.spec.estimator](rewards, groups).to(self.model.device)
         rows = self.shape.z(self.p).expand(len(rollouts), -1)
         policy = completion_logits(self.model, prompts, completions, rows)
-        loss = policy_loss(policy.logprobs(), advantages)
+        # The policy is what was sampled from.
+        loss = policy_loss(policy.logprobs(self.spec.temperature), advantages)
         if self.spec.kl == 0:
             return loss, torch.zeros(())
         with torch.no_grad():

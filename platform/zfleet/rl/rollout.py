@@ -77,7 +77,7 @@ def roll_out(
     """
     requests = []
     for group, sample in enumerate(samples, start=first_group):
-        prompt = task.template.render(tokenizer, sample.prompt, **sample.fields)
+        prompt = task.template.render(tokenizer, sample.prompt, sample.fields)
         for index in range(spec.samples_per_prompt):
             sampling = SamplingParams(
                 temperature=spec.temperature,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from zfleet.errors import FactorsError
 from zfleet.files import read_or, write_atomic
 from zfleet.svf.factors import Factors, MatrixFactors, combine_digests, decompose, layer_digest, layer_tensors
-from zfleet.svf.targets import by_layer, target_names
+from zfleet.svf.targets import PRESETS, by_layer, target_names
 
 MANIFEST = "factors.json"
 
@@ -30,7 +31,8 @@ class FactorCache:
 
     def folder(self, base: str, targets: str, dtype: torch.dtype) -> Path:
         """Where the factors of a base lie."""
-        slug = re.sub(r"[^A-Za-z0-9_-]+", "_", targets)
+        # Patterns that differ in punctuation alone must not share a folder.
+        slug = targets if targets in PRESETS else f"pattern-{hashlib.sha256(targets.encode()).hexdigest()[:16]}"
         return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}"
 
     def get(

@@ -47,7 +47,7 @@ def fit_prompts(task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int)
     """
 
     def length(sample: Sample) -> int:
-        return len(task.template.render(tokenizer, sample.prompt, **sample.fields)) + task.max_tokens
+        return len(task.template.render(tokenizer, sample.prompt, sample.fields)) + task.max_tokens
 
     lengths = {sample.id: length(sample) for sample in (*task.train, *task.test)}
     fitting = replace(

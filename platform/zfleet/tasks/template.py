@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,7 +21,9 @@ class PromptTemplate:
 
     text: str | None = None
 
-    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str, **fields: str) -> tuple[int, ...]:
+    def render(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: str, fields: Mapping[str, str] | None = None
+    ) -> tuple[int, ...]:
         """The token ids of one prompt.
 
         Raises:
@@ -30,9 +33,9 @@ class PromptTemplate:
         if self.text is None:
             return chat_tokens(tokenizer, [{"role": "user", "content": prompt}])
         try:
-            text = self.text.format(prompt=prompt, **fields)
-        except (KeyError, IndexError, ValueError) as error:
-            known = ", ".join(["prompt", *fields])
+            text = self.text.format_map({**(fields or {}), "prompt": prompt})
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            known = ", ".join(["prompt", *(fields or {})])
             raise TaskError(
                 f"template {self.text!r} cannot be filled: {error!r}", f"its rows have the fields: {known}"
             ) from error

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from zfleet.engine.contract import Engine, GenerationRequest
+from zfleet.engine.contract import Engine, GenerationRequest, ScoreRequest
 from zfleet.engine.sync import collect
-from zfleet.errors import EngineError, RequestAborted, RequestTooLong
+from zfleet.errors import EngineError, InvalidRequest, RequestAborted, RequestTooLong
 from zfleet.testing.engine_harness import greedy, put_all, run, run_all, sampled
 from zfleet.testing.engine_sampling import SamplingConformance
 from zfleet.testing.engine_table import TableConformance
@@ -33,6 +33,29 @@ class EngineConformance(SamplingConformance, TableConformance):
                     pass
             assert await other == expected
             await self._idle(engine)
+
+    @pytest.mark.parametrize("turns", range(1, 6))
+    async def test_abort_holds_from_the_first_moment(self, turns: int) -> None:
+        """Also while the prompt is being run, between waiting and running."""
+        async with self.engine() as engine:
+            request = self._long()
+            reader = asyncio.create_task(collect(engine, request))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await engine.abort(request.request_id)
+            with pytest.raises(RequestAborted):
+                await reader
+            await self._idle(engine)
+
+    async def test_a_score_that_makes_no_sense_fails_alone(self) -> None:
+        async with self.engine() as engine:
+            expected = await run(engine, sampled(self.prompts[0], 1))
+            bad = ScoreRequest(self.prompts[0], (10**9,))
+            results = await asyncio.gather(
+                run(engine, sampled(self.prompts[0], 1)), engine.score(bad), return_exceptions=True
+            )
+        assert results[0] == expected
+        assert isinstance(results[1], InvalidRequest)
 
     async def test_abort_ends_all_answers_of_a_waiting_request(self) -> None:
         async with self.engine(slots=1) as engine:
@@ -104,16 +127,3 @@ class EngineConformance(SamplingConformance, TableConformance):
 
     async def _idle(self, engine: Engine) -> None:
         await self._until(engine, running=0, waiting=0)
-
-    async def _until(self, engine: Engine, *, running: int | None = None, waiting: int | None = None) -> None:
-        """Wait until so many answers run or wait (at least, where it is not none)."""
-        for _ in range(1000):
-            stats = await engine.stats()
-            if _reached(stats.running, running) and _reached(stats.waiting, waiting):
-                return
-            await asyncio.sleep(0.01 if stats.running else 0)
-        raise AssertionError(f"after 10 s: {stats}")
-
-
-def _reached(have: int, wanted: int | None) -> bool:
-    return wanted is None or (have >= wanted if wanted else have == 0)

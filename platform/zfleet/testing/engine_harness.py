@@ -42,6 +42,19 @@ class EngineHarness(ABC):
         finally:
             await engine.close()
 
+    async def _until(self, engine: Engine, *, running: int | None = None, waiting: int | None = None) -> None:
+        """Wait until so many answers run or wait (at least, where it is not none)."""
+        for _ in range(1000):
+            stats = await engine.stats()
+            if _reached(stats.running, running) and _reached(stats.waiting, waiting):
+                return
+            await asyncio.sleep(0.01 if stats.running else 0)
+        raise AssertionError(f"after 10 s: {stats}")
+
+
+def _reached(have: int, wanted: int | None) -> bool:
+    return wanted is None or (have >= wanted if wanted else have == 0)
+
 
 def greedy(prompt: Prompt, z: str = BASE_Z, max_tokens: int = 12) -> GenerationRequest:
     """The most likely answer of a fixed length."""

@@ -122,6 +122,24 @@ class TableConformance(EngineHarness):
             assert tuple(tokens) == expected.token_ids
             assert (await waiting).token_ids != expected.token_ids[:12]
 
+    async def test_a_z_that_waits_for_a_row_gets_its_turn(self) -> None:
+        """However many requests for the z that has the row come after it."""
+        async with self.engine(z_rows=2, slots=4) as engine:
+            busy, late = await put_all(engine, [self.make_z(1), self.make_z(2)])
+            served = asyncio.Event()
+
+            async def keep_busy(tokens: int) -> None:
+                # Of different lengths, so that the row is never free by chance.
+                while not served.is_set():
+                    await run(engine, sampled(self.prompts[0], 1, busy, max_tokens=tokens))
+
+            clients = [asyncio.create_task(keep_busy(tokens)) for tokens in (17, 24, 31)]
+            await self._until(engine, running=3)
+            await asyncio.wait_for(run(engine, sampled(self.prompts[1], 1, late)), timeout=20)
+            await asyncio.wait_for(engine.score(ScoreRequest(self.prompts[0], self.prompts[1], late)), timeout=20)
+            served.set()
+            await asyncio.gather(*clients)
+
     async def test_scores_are_under_their_own_z(self) -> None:
         zs = [self.make_z(seed) for seed in range(4)]
         async with self.engine(z_rows=3) as engine:

@@ -52,3 +52,17 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, tiny_folder: Path) 
     (tmp_path / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
     with pytest.raises(BaseModelError, match="no weights"):
         pack_base(BaseSpec(model=str(tmp_path)))
+
+
+def test_damaged_factors_are_named_where_they_lie(bundle: BaseBundle, tmp_path: Path) -> None:
+    (file, *_) = sorted(tmp_path.rglob("layer-*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(FactorsError, match=str(file)):
+        pack_base(bundle.spec)
+
+
+def test_a_device_that_is_not_there_is_refused(bundle: BaseBundle) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(BaseModelError, match="device 'cuda'"):
+        replace(bundle, spec=BaseSpec(model=bundle.spec.model, device="cuda")).open()

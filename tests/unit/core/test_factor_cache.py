@@ -278,3 +278,10 @@ def _slowly(root: Path) -> None:
 
 if __name__ == "__main__":
     _slowly(Path(sys.argv[1]))
+
+
+def test_patterns_that_differ_in_punctuation_have_folders_of_their_own(tmp_path: Path) -> None:
+    cache = FactorCache(tmp_path)
+    folders = {cache.folder("f" * 64, pattern, torch.float32) for pattern in (".*up_proj", r".*\.up_proj", "mlp")}
+    assert len(folders) == 3
+    assert cache.folder("f" * 64, "mlp", torch.float32).name == f"{'f' * 32}-mlp-float32"

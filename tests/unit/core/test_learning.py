@@ -23,7 +23,7 @@ from zfleet.engine.torch_engine import TorchEngine
 from zfleet.errors import CheckpointError, InvalidZ, RewardError
 from zfleet.models.base import load_base
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import CompletionLogits
+from zfleet.models.teacher_forcing import CompletionLogits, completion_logits
 from zfleet.rewards.python import PythonReward
 from zfleet.rl.advantages import reinforce, rloo
 from zfleet.rl.checkpoint import FILE, LearnerState
@@ -312,3 +312,10 @@ def _resume(folder: Path, root: Path) -> None:
 
 if __name__ == "__main__":
     _resume(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+def test_the_policy_is_what_was_sampled_from(tiny_model: SvfModel) -> None:
+    sampled = completion_logits(tiny_model, [(1, 7, 9)], [(8, 6)], None)
+    expected = torch.log_softmax(sampled.logits / 0.5, -1).gather(-1, sampled.targets.unsqueeze(-1)).squeeze(-1)
+    assert torch.equal(sampled.logprobs(0.5), expected)
+    assert not torch.allclose(sampled.logprobs(0.5), sampled.logprobs())

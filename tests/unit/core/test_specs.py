@@ -196,3 +196,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_specs_load_without_torch() -> None:
     check = "import sys, zfleet.config.load; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 0), ("cpu", 1)])
+def test_device_and_gpus_must_agree(device: str, gpus: int) -> None:
+    with pytest.raises(SpecError, match=rf"base.device is '{device}' and resources.gpus is {gpus}"):
+        parse_spec({"base": {"device": device}, "resources": {"gpus": gpus}}, ServeSpec)
