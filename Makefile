@@ -4,7 +4,7 @@ VENV   := .venv
 STAMP  := $(VENV)/installed
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test check drills bench clean help
+.PHONY: install demo test check drills clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what there is

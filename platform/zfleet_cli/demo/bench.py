@@ -35,25 +35,32 @@ class Measured:
     @classmethod
     def of(cls, result: Evaluation) -> Measured:
         """From graded answers."""
-        return cls(result.n, result.accuracy, result.ci95)
+        low, high = result.ci95
+        # Of none or all right, the interval ends at the value itself: rounding must not put it beside.
+        return cls(result.n, result.accuracy, (min(low, result.accuracy), max(high, result.accuracy)))
 
 
 class Bench:
-    """Measures the base, experts, mixtures and dispatchers on held-out prompts."""
+    """Measures the base, experts, mixtures and dispatchers on held-out prompts.
+
+    Attributes:
+        engine: What answers.
+        tokenizer: The base's.
+    """
 
     def __init__(self, model: SvfModel, experts: Mapping[str, ZVector]) -> None:
         self.engine = SyncEngine(TorchEngine(model, ENGINE))
-        self._tokenizer = model.base.tokenizer
+        self.tokenizer = model.base.tokenizer
         self._z = {name: self.engine.put_z(z) for name, z in experts.items()}
 
     def accuracy(self, task: Task, expert: str | None = None) -> Measured:
         """The base's accuracy on a task's held-out prompts, or an expert's."""
         z = BASE_Z if expert is None else self._z[expert]
-        return Measured.of(evaluate(self.engine, self._tokenizer, task, task.test, z))
+        return Measured.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
 
     def mixture_accuracy(self, task: Task, z: ZVector) -> Measured:
         """A mixture's accuracy on a task's held-out prompts."""
-        return Measured.of(evaluate(self.engine, self._tokenizer, task, task.test, self.engine.put_z(z)))
+        return Measured.of(evaluate(self.engine, self.tokenizer, task, task.test, self.engine.put_z(z)))
 
     def label_accuracy(self, samples: Sequence[Sample], expert: str | None = None) -> Measured:
         """How often the first pass names the kind of these prompts."""
@@ -72,7 +79,7 @@ class Bench:
         else:
             experts = [decision.expert for decision in self._decide(task.test, self._dispatcher(method))]
         z = [BASE_Z if expert is None else self._z[expert] for expert in experts]
-        return Measured.of(evaluate(self.engine, self._tokenizer, task, task.test, z))
+        return Measured.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
 
     def close(self) -> None:
         """Free the engine."""
@@ -80,9 +87,10 @@ class Bench:
 
     def _dispatcher(self, method: str) -> Dispatcher:
         routes = Routes([*SKILLS, WEAK_SKILL])
+        template = lab_task(CLASSIFIER).template
 
         def render(prompt: str) -> tuple[int, ...]:
-            return lab_task(CLASSIFIER, train_size=1, test_size=1).template.render(self._tokenizer, prompt)
+            return template.render(self.tokenizer, prompt)
 
         if method == "prompt":
             return PromptDispatcher(routes, render)

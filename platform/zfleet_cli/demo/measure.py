@@ -14,6 +14,24 @@ from zfleet_jobs.search.mixtures import FoundMixture
 Section = dict[str, Any]
 
 
+def measure(bench: Bench, parameters: Mapping[str, int], found: Mapping[str, Sequence[FoundMixture]]) -> Section:
+    """Every accuracy of the report.
+
+    Args:
+        bench: Knows every expert of the plan.
+        parameters: {expert: numbers trained}.
+        found: {exam: the mixture of each draw}.
+    """
+    mixing = measure_mixing(bench, found)
+    return {
+        "skills": measure_skills(bench, parameters),
+        "controls": measure_controls(bench, parameters),
+        "classifier": measure_classifier(bench),
+        "mixing": mixing,
+        "dispatch": measure_dispatch(bench, mixing),
+    }
+
+
 def measure_skills(bench: Bench, parameters: Mapping[str, int]) -> Section:
     """Base, ceiling and expert of each skill."""
     return {name: _skill(bench, name, name, parameters[name]) for name in SKILLS}
@@ -55,6 +73,7 @@ def measure_mixing(bench: Bench, found: Mapping[str, Sequence[FoundMixture]]) ->
         draws = [_draw(bench, exam, mixture, base, singles, best) for mixture in found[exam]]
         section[exam] = {
             "n": base.n,
+            "base_ci95": base.ci95,
             "experts": list(experts),
             "singles": {name: asdict(measured) for name, measured in singles.items()},
             "draws": [{"shots_seed": seed, **draw} for seed, draw in zip(DRAWS, draws, strict=True)],
@@ -72,9 +91,11 @@ def measure_dispatch(bench: Bench, mixing: Section) -> Section:
     section: Section = {"base": asdict(bench.accuracy(routing))}
     section |= {method: asdict(bench.dispatched(routing, method)) for method in ("prompt", "classifier", "oracle")}
     for case in FEW_SHOT_CASES:
+        exam = mixing[case]
+        few_shot = exam["draws"][0]
+        section[f"{case}_base"] = asdict(Measured(exam["n"], few_shot["base"], exam["base_ci95"]))
         section[f"{case}_classifier"] = asdict(bench.dispatched(lab_task(case), "classifier"))
-        few_shot = mixing[case]["draws"][0]
-        section[f"{case}_few_shot"] = asdict(Measured(mixing[case]["n"], few_shot["cem"], few_shot["cem_ci95"]))
+        section[f"{case}_few_shot"] = asdict(Measured(exam["n"], few_shot["cem"], few_shot["cem_ci95"]))
     return section
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, TaskSpec, TrainSpec
+from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, SearchSpec, TaskSpec, TrainSpec
 
 SKILLS = ("reverse", "sort", "add")
 """Skills that the base holds and answers half right: what experts are for."""
@@ -27,7 +27,7 @@ DRAWS = (0, 1, 2)
 """Seeds of the shots; every draw is reported."""
 
 SHOTS = 10
-MIXTURE = "exam-mix"
+MIXTURE, MIXTURE_EXAM = "exam-mix", "exam_trained"
 """The name under which the first draw's mixture for the exam of trained skills is registered and served."""
 
 FEW_SHOT_CASES = ("reverse_digits", "table_sum")
@@ -50,4 +50,19 @@ def train_spec(registry: str | None = None) -> TrainSpec:
         engine=ENGINE,
         checkpoint_every=50,
         registry=registry,
+    )
+
+
+def search_spec(experts: tuple[str, ...]) -> SearchSpec:
+    """The search whose mixture is registered, as ``zfleet search`` would run it; the others differ in exam and shots.
+
+    Args:
+        experts: References of the experts of ``EXAMS[MIXTURE_EXAM]``, in that order.
+    """
+    return SearchSpec(
+        experts=experts,
+        task=TaskSpec(lab=MIXTURE_EXAM),
+        name=MIXTURE,
+        shots=SHOTS,
+        shots_seed=DRAWS[0],
     )

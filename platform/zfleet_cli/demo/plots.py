@@ -13,10 +13,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from zfleet_cli.demo.plan import FEW_SHOT_CASES, SHOTS, train_spec
+
 Report = dict[str, Any]
 Interval = tuple[float, float]
 
-_GREY, _BLUE, _GREEN, _ORANGE = "#9aa0a6", "#4c78a8", "#2e8b57", "#e08214"
+_GREY, _BLUE, _GREEN, _ORANGE, _PALE = "#9aa0a6", "#4c78a8", "#2e8b57", "#e08214", "#a6d0b4"
 
 
 def skills(report: Report) -> bytes:
@@ -39,6 +41,7 @@ def skills(report: Report) -> bytes:
 
 def curves(report: Report) -> bytes:
     """Mean reward of each step's rollouts."""
+    learner = train_spec().learner
 
     def draw(axes: Axes) -> None:
         for name, curve in report["curves"].items():
@@ -51,9 +54,9 @@ def curves(report: Report) -> bytes:
                 label=f"{name} (control)" if control else name,
                 linewidth=1.4,
             )
-        axes.set_xlabel("step (128 rollouts each)")
+        axes.set_xlabel(f"step ({learner.prompts_per_step * learner.samples_per_prompt} rollouts each)")
         axes.set_ylabel("mean reward of rollouts")
-        axes.set_ylim(-1, 1)
+        axes.set_ylim(-1.05, 1.05)
         axes.set_title("Reward while training")
         axes.legend(fontsize=8, loc="lower right", ncols=2)
 
@@ -68,8 +71,8 @@ def mixing(report: Report) -> bytes:
         series = (
             ("base", _GREY, "base"),
             ("best_single", _BLUE, "best single (chosen on test)"),
-            ("pick_one", _ORANGE, "best single (chosen on 10 shots)"),
-            ("cem", _GREEN, "mixture by CEM (10 shots)"),
+            ("pick_one", _ORANGE, f"best single (chosen on {SHOTS} shots)"),
+            ("cem", _GREEN, f"mixture by CEM ({SHOTS} shots)"),
         )
         for place, (key, color, label) in enumerate(series):
             means = [exam["mean"][key] for exam in exams.values()]
@@ -86,27 +89,29 @@ def mixing(report: Report) -> bytes:
 def dispatch(report: Report) -> bytes:
     """Who should answer: accuracy under each way to choose."""
     rows = report["dispatch"]
-    colors = {"base": _GREY, "oracle": _BLUE}
+    series = {
+        "base": (_GREY, "base"),
+        "prompt": (_PALE, "the base is asked"),
+        "classifier": (_GREEN, "the classifier is asked"),
+        "few_shot": (_ORANGE, f"mixture by CEM ({SHOTS} shots)"),
+        "oracle": (_BLUE, "oracle"),
+    }
+    groups = {"": "trained skills", **{f"{case}_": case.replace("_", " ") for case in FEW_SHOT_CASES}}
 
     def draw(axes: Axes) -> None:
-        for place, (name, row) in enumerate(rows.items()):
-            color = _ORANGE if name.endswith(("_classifier", "_few_shot")) else colors.get(name, _GREEN)
-            axes.bar(place, row["accuracy"], 0.6, color=color)
-            _whisker(axes, place, row["accuracy"], row["ci95"])
-        names = [_wrapped(name) for name in rows]
-        axes.set_xticks(range(len(rows)), names)
-        axes.set_ylim(0, 1.05)
-        axes.set_ylabel("accuracy on held-out prompts")
-        axes.set_title("Dispatch: prompts of four skills, and two kinds that no expert was trained on")
+        labelled: set[str] = set()
+        for group, prefix in enumerate(groups):
+            shown = [method for method in series if f"{prefix}{method}" in rows]
+            for place, method in enumerate(shown):
+                row, (color, label) = rows[f"{prefix}{method}"], series[method]
+                x = group + (place - (len(shown) - 1) / 2) * 0.2
+                axes.bar(x, row["accuracy"], 0.2, color=color, label=None if method in labelled else label)
+                _whisker(axes, x, row["accuracy"], row["ci95"])
+                labelled.add(method)
+        title = "Dispatch: prompts of the trained skills, and of kinds that no expert was trained on"
+        _finish(axes, list(groups.values()), "accuracy on held-out prompts", title)
 
     return _picture(draw, width=9)
-
-
-def _wrapped(name: str) -> str:
-    """``table_sum_few_shot`` as a label of two lines."""
-    for method in ("classifier", "few_shot"):
-        name = name.replace(f"_{method}", f"\n{method.replace('_', '-')}")
-    return name.replace("_", " ")
 
 
 PICTURES: dict[str, Callable[[Report], bytes]] = {
@@ -151,4 +156,4 @@ def _finish(axes: Axes, names: list[str], ylabel: str, title: str) -> None:
     axes.set_ylim(0, 1.05)
     axes.set_ylabel(ylabel)
     axes.set_title(title)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from zfleet.config.specs import BaseSpec, ServeSpec
+from zfleet.config.specs import BaseSpec, SearchSpec, ServeSpec
 from zfleet.files import write_atomic
 from zfleet.models.base import Base
 from zfleet.models.bundle import pack_base
@@ -19,14 +20,8 @@ from zfleet.models.lab.build import LabRecipe, build_lab
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet_cli.demo.bench import Bench
-from zfleet_cli.demo.measure import (
-    measure_classifier,
-    measure_controls,
-    measure_dispatch,
-    measure_mixing,
-    measure_skills,
-)
-from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE, SHOTS, train_spec
+from zfleet_cli.demo.measure import measure
+from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE_EXAM, SHOTS, search_spec, train_spec
 from zfleet_cli.demo.report import write_report
 from zfleet_cli.demo.served import ask_service, free_port
 from zfleet_cli.demo.stages import Stages
@@ -34,10 +29,9 @@ from zfleet_cli.demo.summary import print_service, print_summary
 from zfleet_cluster import cluster
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
-from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
-from zfleet_jobs.search.run import register_mixture
+from zfleet_jobs.search.problem import SearchProblem, shots_of
+from zfleet_jobs.search.run import register_mixture, settings_of
 from zfleet_jobs.shipping import ship
-from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
@@ -87,21 +81,17 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
             for exam, members in EXAMS.items()
             for draw in DRAWS
         ]
-        flat = search_mixtures(shipped, problems, SearchSettings(), Path("runs/search"), "demo")
+        spec = search_spec(tuple(trained[name].reference for name in EXAMS[MIXTURE_EXAM]))
+        flat = search_mixtures(shipped, problems, settings_of(spec), Path(spec.storage), "demo")
         found = {exam: flat[i * len(DRAWS) : (i + 1) * len(DRAWS)] for i, exam in enumerate(EXAMS)}
-        mixture = _register(registry, found["exam_trained"][0], trained, experts, base)
+        mixture = _register(registry, found[MIXTURE_EXAM][0], spec, experts, base)
     with stages.stage("measure", "grade base, experts, mixtures and dispatchers on held-out prompts"):
         parameters = {name: expert.parameters for name, expert in trained.items()}
         bench = Bench(model, experts)
-        mixing = measure_mixing(bench, found)
         report: dict[str, Any] = {
             "base": {"name": base.name, "fingerprint": base.fingerprint, "seed": recipe.seed, "steps": recipe.steps},
             "code": code_version(),
-            "skills": measure_skills(bench, parameters),
-            "controls": measure_controls(bench, parameters),
-            "classifier": measure_classifier(bench),
-            "mixing": mixing,
-            "dispatch": measure_dispatch(bench, mixing),
+            **measure(bench, parameters, found),
             "experts": {name: {"version": e.reference, "z_digest": e.z_digest} for name, e in trained.items()},
             "curves": {name: registry.curve(e.run_id, "reward") for name, e in trained.items()},
             "mixture": mixture,
@@ -133,18 +123,14 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
 
 
 def _register(
-    registry: ExpertRegistry,
-    winner: FoundMixture,
-    trained: dict[str, TrainedExpert],
-    experts: dict[str, ZVector],
-    base: Base,
+    registry: ExpertRegistry, winner: FoundMixture, spec: SearchSpec, experts: Mapping[str, ZVector], base: Base
 ) -> str:
     """Register a mixture with its experts as parents, unless this very one is there already."""
-    known = [v for v in registry.list(base.slug) if v.name == MIXTURE and v.z_digest == winner.z.digest]
+    known = [v for v in registry.list(base.slug) if v.name == spec.name and v.z_digest == winner.z.digest]
     if known:
         return known[0].reference
-    references = {name: trained[name].reference for name in winner.alphas}
-    named = replace(winner, name=MIXTURE, alphas={references[name]: alpha for name, alpha in winner.alphas.items()})
-    parents = {references[name]: experts[name] for name in winner.alphas}
-    shots = shots_of(lab_task("exam_trained"), SHOTS, DRAWS[0])
-    return register_mixture(registry, named, shots, parents, base, alias="champion").reference
+    references = dict(zip(winner.alphas, spec.experts, strict=True))
+    named = replace(winner, name=spec.name, alphas={references[name]: alpha for name, alpha in winner.alphas.items()})
+    parents = {reference: experts[name] for name, reference in references.items()}
+    shots = shots_of(lab_task(MIXTURE_EXAM), spec.shots, spec.shots_seed)
+    return register_mixture(registry, named, shots, parents, base, spec.model_dump_json(), alias="champion").reference
