@@ -55,7 +55,8 @@ def wilson(accuracy: float, n: int) -> tuple[float, float]:
     center = accuracy + _Z95**2 / (2 * n)
     spread = _Z95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z95**2 / (4 * n**2))
     scale = 1 + _Z95**2 / n
-    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+    # Exact arithmetic keeps the proportion inside; rounding may not, at 0 and 1.
+    return min(accuracy, max(0.0, (center - spread) / scale)), max(accuracy, min(1.0, (center + spread) / scale))
 
 
 def evaluate(

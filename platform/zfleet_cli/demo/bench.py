@@ -35,9 +35,7 @@ class Measured:
     @classmethod
     def of(cls, result: Evaluation) -> Measured:
         """From graded answers."""
-        low, high = result.ci95
-        # Of none or all right, the interval ends at the value itself: rounding must not put it beside.
-        return cls(result.n, result.accuracy, (min(low, result.accuracy), max(high, result.accuracy)))
+        return cls(result.n, result.accuracy, result.ci95)
 
 
 class Bench:
