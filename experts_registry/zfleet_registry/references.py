@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from zfleet.config.names import NAME, expert_name
 from zfleet.errors import RegistryError
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _SLUG = r"[A-Za-z0-9][A-Za-z0-9_.-]*-[0-9a-f]{8}"
-_REFERENCE = re.compile(rf"({_NAME})(?:/([1-9][0-9]{{0,8}})|@({_ALIAS}))?")
-_QUALIFIED = re.compile(rf"({_SLUG})\.({_NAME})")
-_BORDER = re.compile(r"-[0-9a-f]{8}\.")
+_REFERENCE = re.compile(rf"({NAME})(?:/([1-9][0-9]{{0,8}})|@({_ALIAS}))?")
+_QUALIFIED = re.compile(rf"({_SLUG})\.({NAME})")
 _RESERVED_ALIAS = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
 _LONGEST = 200
 _FORMS = "write math, math/3 or math@champion, if need be qualified by a base: lab-1a2b3c4d.math/3"
@@ -63,17 +62,12 @@ def check_name(name: str) -> None:
     """Refuse a name that an expert cannot have.
 
     Raises:
-        RegistryError: It holds other characters, is too long, or reads like one qualified by a base.
+        RegistryError: ``expert_name`` says why; specs refuse the same names.
     """
-    if not re.fullmatch(_NAME, name) or len(name) > _LONGEST:
-        raise RegistryError(
-            f"expert name {name[: 2 * _LONGEST]!r} cannot be used",
-            f"use letters, digits, '_', '.' and '-', a letter or digit first, at most {_LONGEST} characters",
-        )
-    if _BORDER.search(name):
-        raise RegistryError(
-            f"expert name {name!r} reads like one qualified by a base", "give the expert's own name, such as math"
-        )
+    try:
+        expert_name(name)
+    except ValueError as error:
+        raise RegistryError(f"expert name {name[: 2 * _LONGEST]!r} cannot be used", str(error)) from None
 
 
 def check_slug(slug: str) -> None:

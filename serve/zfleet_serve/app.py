@@ -85,7 +85,7 @@ def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
         spec: The service.
         bundle: Its base.
     """
-    store = publish_base(bundle)
+    store, _ = publish_base(bundle)
     resources: dict[str, Any] = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus}
     # Serve's decorators are typed as returning the plain classes.
     replica, gateway = cast(Deployment, EngineReplica), cast(Deployment, Gateway)

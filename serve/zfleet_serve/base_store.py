@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import ActorAlreadyExistsError
 
 if TYPE_CHECKING:
     from zfleet.models.bundle import BaseBundle
@@ -40,15 +41,28 @@ class BaseStore:
         return text
 
 
-def publish_base(bundle: BaseBundle) -> str:
-    """Keep a bundle in the cluster and return the store's name; a store that exists is used."""
+def publish_base(bundle: BaseBundle) -> tuple[str, bool]:
+    """Keep a bundle in the cluster; a store that exists is used.
+
+    Returns:
+        The store's name, and whether it was made here: then it is the caller's to remove.
+    """
     spec = bundle.spec
     name = f"base-{bundle.name}-{bundle.fingerprint[:16]}-{spec.targets}-{spec.dtype}-{spec.device}"
     # Ray's decorator is typed as returning the plain class.
     actor: Any = BaseStore
-    options = actor.options(name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
-    ray.get(options.remote(dict(vars(bundle))).text.remote())
-    return name
+    options = actor.options(name=name, namespace=NAMESPACE, lifetime="detached")
+    try:
+        store, made = options.remote(dict(vars(bundle))), True
+    except ActorAlreadyExistsError:
+        store, made = _store(name), False
+    try:
+        ray.get(store.text.remote())
+    except BaseException:
+        if made:
+            ray.kill(store)
+        raise
+    return name, made
 
 
 def remove_base(name: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from zfleet.config.names import AUTO, NAME
 from zfleet.errors import ExpertNotFound
 
-AUTO = "auto"
-_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
+_REFERENCE = re.compile(NAME + r"(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
 
 
 @dataclass(frozen=True)

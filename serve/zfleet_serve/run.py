@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,13 @@ from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
 from zfleet_serve.app import build_app
 from zfleet_serve.base_store import publish_base, remove_base
-from zfleet_serve.lifetime import shut_down_serve, sigterm_interrupts
+from zfleet_serve.lifetime import (
+    delete_application,
+    serve_runs,
+    shut_down_serve,
+    sigterm_interrupts,
+    wait_for_interrupt,
+)
 
 APPLICATION = "zfleet"
 _REGISTRY_FILE = Path("runs/registry/mlflow.db")
@@ -39,16 +45,19 @@ class RunningService:
 
     url: str
     base: str
-    _store: str
+    _ending: ExitStack
 
     def stop(self) -> None:
-        """End the application and free its base; the cluster stays."""
-        shut_down_serve()
-        remove_base(self._store)
+        """End the application, and Serve and the base's store where they were started for it; all else stays.
+
+        Raises:
+            ServeError: The application does not end.
+        """
+        self._ending.close()
 
 
 def run_serve(spec: ServeSpec, address: str | None = None) -> None:
-    """Serve until Ctrl-C or SIGTERM, then stop everything that was started.
+    """Serve until Ctrl-C or SIGTERM, then stop everything that was started and nothing else.
 
     Args:
         spec: The service.
@@ -56,8 +65,9 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
 
     Raises:
         ClusterError: No cluster answers.
-        ServeError: The port is in use, or the application does not start.
+        ServeError: The port is in use, the cluster serves already, or the application does not start.
         ZfleetError: The base or the registry cannot be used.
+        KeyboardInterrupt: Always in the end, when everything has stopped.
     """
     if address is None:
         check_port(spec.host, spec.port)
@@ -67,9 +77,10 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
         service = _deploy(*prepared)
         try:
             print(f"serving {service.base} at {service.url}/v1 (Ctrl-C stops)", flush=True)
-            threading.Event().wait()
+            wait_for_interrupt()
         except KeyboardInterrupt:
             print("stopping", flush=True)
+            raise
         finally:
             with undisturbed():
                 service.stop()
@@ -79,7 +90,7 @@ def start_service(spec: ServeSpec) -> RunningService:
     """Serve on the cluster this process is connected to, and return when it answers.
 
     Raises:
-        ServeError: The port is in use, or the application does not start.
+        ServeError: The port is in use, the cluster serves already, or the application does not start.
         ZfleetError: The base or the registry cannot be used.
     """
     check_port(spec.host, spec.port)
@@ -120,21 +131,29 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
 def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
     # Serve reports every step of a start; errors come as exceptions.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    service = RunningService(f"http://{_reachable(spec.host)}:{spec.port}", bundle.name, publish_base(bundle))
-    try:
-        serve.start(http_options={"host": spec.host, "port": spec.port})
-        serve.run(build_app(spec, bundle), name=APPLICATION, route_prefix="/")
-        _wait_until_healthy(service.url)
-    except (RuntimeError, RayError) as error:
-        service.stop()
-        raise ServeError(
-            f"the application does not start: {str(error).strip().splitlines()[-1]}",
-            "the logs of Ray Serve say more (serve/ in Ray's session folder)",
-        ) from error
-    except BaseException:
-        service.stop()
-        raise
-    return service
+    url = f"http://{_reachable(spec.host)}:{spec.port}"
+    with ExitStack() as ending:
+        if not serve_runs():
+            ending.callback(shut_down_serve, besides=APPLICATION)
+        elif APPLICATION in serve.status().applications:
+            raise ServeError(
+                f"this cluster already has an application {APPLICATION!r}",
+                f"stop it where it was started; `ray.serve.delete({APPLICATION!r})` ends one whose process was killed",
+            )
+        store, made = publish_base(bundle)
+        if made:
+            ending.callback(remove_base, store)
+        try:
+            serve.start(http_options={"host": spec.host, "port": spec.port})
+            ending.callback(delete_application, APPLICATION)
+            serve.run(build_app(spec, bundle), name=APPLICATION, route_prefix="/")
+            _wait_until_healthy(url)
+        except (RuntimeError, RayError) as error:
+            raise ServeError(
+                f"the application does not start: {str(error).strip().splitlines()[-1]}",
+                "the logs of Ray Serve say more (serve/ in Ray's session folder)",
+            ) from error
+        return RunningService(url, bundle.name, ending.pop_all())
 
 
 def _wait_until_healthy(url: str) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 
+from zfleet.config.load import dump_spec
 from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
@@ -85,6 +86,53 @@ def live(spec: ServeSpec, ray_cluster: None) -> Iterator[Live]:
         service.stop()
 
 
+def test_a_service_takes_along_only_what_it_started(
+    spec: ServeSpec, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster where Serve, another application and the base's store are there before: stopped, and failed."""
+    from ray import serve
+
+    from zfleet_serve import run
+    from zfleet_serve.base_store import publish_base, remove_base
+    from zfleet_serve.lifetime import delete_application, serve_runs, shut_down_serve
+
+    class Other:
+        async def __call__(self) -> str:
+            return "still here"
+
+    spec = spec.model_copy(update={"port": free_port()})
+    url = f"http://127.0.0.1:{spec.port}"
+
+    def serves_until_now() -> None:
+        assert httpx.get(f"{url}/v1/models").status_code == 200
+        raise KeyboardInterrupt
+
+    serve.start(http_options={"host": "127.0.0.1", "port": spec.port})
+    serve.run(serve.deployment(Other).bind(), name="other", route_prefix="/other")  # type: ignore[attr-defined]
+    store, made = publish_base(pack_base(spec.base))
+    assert made
+    try:
+        monkeypatch.setattr(run, "wait_for_interrupt", serves_until_now)
+        with pytest.raises(KeyboardInterrupt):
+            run.run_serve(spec, address="auto")
+        assert httpx.get(f"{url}/v1/models").status_code == 404
+        assert httpx.get(f"{url}/other").text == "still here"
+        assert store in _actors()
+
+        remove_base(store)
+        _wait_until(lambda: store not in _actors(), "the store stays although it was removed")
+        monkeypatch.setattr(run, "_HEALTHY_SECONDS", 0)
+        with pytest.raises(ServeError, match="does not answer"):
+            run.start_service(spec.model_copy(update={"port": free_port()}))
+        assert serve.status().applications.keys() == {"other"}
+        assert httpx.get(f"{url}/other").text == "still here"
+        _wait_until(lambda: store not in _actors(), "the store that the service made stays")
+    finally:
+        delete_application("other")
+        shut_down_serve(besides="other")
+    assert not serve_runs()
+
+
 def ask(live: Live, model: str, **options: Any) -> Any:
     return live.client.chat.completions.create(model=model, messages=MESSAGES, temperature=0, max_tokens=8, **options)
 
@@ -143,13 +191,23 @@ def test_a_stream_is_the_same_answer(live: Live) -> None:
 
 
 def test_a_stream_that_is_left_frees_its_slot(live: Live) -> None:
-    body = {"model": "tiny:math", "prompt": "flip abc", "max_tokens": 200, "stream": True, "n": 8}
-    with httpx.stream("POST", f"{live.url}/v1/completions", json=body) as response:
+    # Many more answers than slots: whoever goes on for a client that has left has a lot to do.
+    body = {"model": "tiny:math", "prompt": "flip abc", "max_tokens": 200, "n": 64, "seed": 3}
+
+    def engine() -> dict[str, int]:
+        stats: dict[str, int] = httpx.get(f"{live.url}/healthz").json()["engine"]
+        return stats
+
+    def is_idle() -> bool:
+        return not engine()["running"] and not engine()["waiting"]
+
+    answer = httpx.post(f"{live.url}/v1/completions", json=body, timeout=120).json()
+    whole: int = answer["usage"]["completion_tokens"]
+    before = engine()["generated_tokens"]
+    with httpx.stream("POST", f"{live.url}/v1/completions", json=body | {"stream": True}) as response:
         next(response.iter_lines())
-    deadline = time.monotonic() + 20
-    while httpx.get(f"{live.url}/healthz").json()["engine"]["running"]:
-        assert time.monotonic() < deadline, "the engine goes on for a client that has left"
-        time.sleep(0.05)
+    _wait_until(is_idle, "the engine goes on for a client that has left")
+    assert engine()["generated_tokens"] - before < whole / 2
 
 
 def test_mistakes_have_openais_form(live: Live) -> None:
@@ -184,16 +242,20 @@ def test_a_port_in_use_is_refused(live: Live) -> None:
     assert ask(live, "tiny").choices
 
 
-def test_ctrl_c_leaves_no_process_behind(spec: ServeSpec, tmp_path: Path) -> None:
+def test_a_second_service_of_a_cluster_is_refused(live: Live) -> None:
+    from zfleet_serve.run import run_serve
+
+    with pytest.raises(ServeError, match=r"already has an application 'zfleet'.*stop it"):
+        run_serve(live.spec, address="auto")
+    assert ask(live, "tiny").choices
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_process_behind(spec: ServeSpec, tmp_path: Path) -> None:
     port = free_port()
-    script = (
-        "import sys; from zfleet.config.specs import ServeSpec; from zfleet_serve.run import run_serve;"
-        "run_serve(ServeSpec.model_validate_json(sys.argv[1]))"
-    )
-    data = spec.model_copy(update={"port": port}).model_dump_json()
-    with subprocess.Popen(
-        [sys.executable, "-c", script, data], stdout=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as process:
+    file = tmp_path / "serve.yaml"
+    file.write_text(dump_spec(spec.model_copy(update={"port": port})))
+    command = [str(Path(sys.executable).with_name("zfleet")), "serve", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         try:
             assert process.stdout is not None
             assert f"127.0.0.1:{port}" in process.stdout.readline()
@@ -201,16 +263,32 @@ def test_ctrl_c_leaves_no_process_behind(spec: ServeSpec, tmp_path: Path) -> Non
             started = psutil.Process(process.pid).children(recursive=True)
             assert started
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 130, errors
+            assert errors.startswith("interrupted")
+            assert errors.count("\n") == 1
             _, alive = psutil.wait_procs(started, timeout=20)
             assert not alive
         finally:
             process.kill()
 
 
+def _actors() -> dict[str, Any]:
+    """{name: its name and its namespace} of the cluster's named actors."""
+    import ray
+
+    return {actor["name"]: actor for actor in ray.util.list_named_actors(all_namespaces=True)}
+
+
 def _kill_engine() -> None:
     import ray
 
-    named = ray.util.list_named_actors(all_namespaces=True)
-    (replica,) = [actor for actor in named if "#engine#" in actor["name"]]
+    (replica,) = [actor for name, actor in _actors().items() if "#engine#" in name]
     ray.kill(ray.get_actor(**replica))
+
+
+def _wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What an expert or a mixture may be called: specs ask before anything is trained, the registry before it stores one."""
+"""What experts and mixtures may be called: specs ask before anything is trained, the registry before it stores one."""
 
 from __future__ import annotations
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from zfleet.errors import RegistryError
+from zfleet.config.load import parse_spec
+from zfleet.config.specs import ExpertSpec, SearchSpec, ServeSpec, TaskSpec, TrainSpec
+from zfleet.errors import RegistryError, SpecError
 from zfleet_registry import references
 from zfleet_registry.references import Reference, parse
 
@@ -53,10 +55,30 @@ def test_malformed_references_are_refused(text: str) -> None:
         parse(text)
 
 
-@pytest.mark.parametrize("name", ["", ".math", "a/b", "a:b", "math%", "lab-1a2b3c4d.math", "m" * 201])
-def test_names_that_an_expert_cannot_have(name: str) -> None:
-    with pytest.raises(RegistryError, match="expert name"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *[(name, "use letters, digits") for name in ("", ".math", "a/b", "a:b", "math%", "math\n", "m" * 101)],
+        ("lab-1a2b3c4d.math", "reads like one qualified by a base"),
+        ("auto", "is reserved"),
+    ],
+)
+def test_names_that_an_expert_cannot_have(name: str, reason: str) -> None:
+    """The registry refuses them, and specs do so before anything is trained."""
+    with pytest.raises(RegistryError, match=f"expert name .*{reason}"):
         references.check_name(name)
+    task = {"lab": "sort"}
+    with pytest.raises(SpecError, match=f"experts.0.name is .*{reason}"):
+        parse_spec({"experts": [{"name": name, "task": task}]}, TrainSpec)
+    with pytest.raises(SpecError, match=f"name is .*{reason}"):
+        parse_spec({"name": name, "experts": ["math"], "task": task}, SearchSpec)
+    with pytest.raises(SpecError, match=rf"classifier is .*{reason}.*labels\.x is .*{reason}"):
+        parse_spec({"classifier": name, "labels": {"x": name}}, ServeSpec)
+
+
+@pytest.mark.parametrize("name", ["math", "auto2", "Qwen2.5_a-b", "m" * 100])
+def test_names_that_specs_take_are_the_registrys_too(name: str) -> None:
+    references.check_name(ExpertSpec(name=name, task=TaskSpec(lab="sort")).name)
 
 
 @pytest.mark.parametrize("alias", ["", "a.b", "a b", "latest", "Latest", "v3", "-a"])

@@ -2,12 +2,14 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 
 import pytest
 
 from zfleet.config.specs import ServeSpec
 from zfleet.errors import ServeError
-from zfleet_serve.run import check_port, run_serve
+from zfleet_serve import run
+from zfleet_serve.run import RunningService, check_port, run_serve
 
 
 @pytest.fixture
@@ -22,6 +24,27 @@ def test_a_port_in_use_is_refused_by_number(taken: socket.socket) -> None:
     port = taken.getsockname()[1]
     with pytest.raises(ServeError, match=f"port {port}.*--set port="):
         run_serve(ServeSpec(port=port))
+
+
+def test_an_interrupt_is_passed_on_after_everything_has_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command line makes its exit code and its message of it."""
+    happened: list[str] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with ExitStack() as ending:
+        ending.callback(happened.append, "stopped")
+        service = RunningService("http://here", "lab", ending.pop_all())
+    monkeypatch.setattr(run, "_prepare", lambda spec: (spec, None))
+    monkeypatch.setattr(run, "_deploy", lambda spec, bundle: service)
+    monkeypatch.setattr(run, "cluster", lambda address: nullcontext())
+    monkeypatch.setattr(run, "wait_for_interrupt", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_serve(ServeSpec(), "there:1")
+    assert happened == ["stopped"]
 
 
 def test_a_free_port_is_fine(taken: socket.socket) -> None:
