@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from ray.util import placement_group, remove_placement_group
 
-from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, SearchSpec, TaskSpec
+from zfleet.config.load import dump_spec
+from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, RewardSpec, SearchSpec, TaskSpec
 from zfleet.errors import JobError, RewardError
 from zfleet.models.bundle import pack_base
 from zfleet.models.svf_model import SvfModel
@@ -23,6 +30,9 @@ from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 from zfleet_jobs.capacity import actors_that_fit
+from zfleet_jobs.code_version import code_version
+from zfleet_jobs.search import mixtures
+from zfleet_jobs.search import run as search_run
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
 from zfleet_jobs.search.run import run_search
@@ -81,11 +91,19 @@ def problems(experts: dict[str, ZVector]) -> list[SearchProblem]:
 
 
 @pytest.fixture(scope="module")
-def found(
-    shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], tmp_path_factory: pytest.TempPathFactory
-) -> list[FoundMixture]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``found`` keeps its run."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def found(shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], runs: Path) -> list[FoundMixture]:
     """Both, in one run."""
-    return search_mixtures(shipped[0], problems, SETTINGS, tmp_path_factory.mktemp("runs"))
+    return search_mixtures(shipped[0], problems, SETTINGS, runs)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("something was started for a search that finished before")
 
 
 def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture], experts: dict[str, ZVector]) -> None:
@@ -105,6 +123,35 @@ def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture]
     assert len(opened) == len(actors), "an actor was started again at a barrier"
 
 
+def test_a_finished_search_is_not_run_again(
+    shipped: tuple[ShippedBase, SvfModel],
+    problems: list[SearchProblem],
+    found: list[FoundMixture],
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mixtures, "run_tune", _refuse)
+    again = search_mixtures(shipped[0], problems, SETTINGS, runs)
+    for before, after in zip(found, again, strict=True):
+        assert before.seconds > 0
+        assert after == replace(before, seconds=0.0, z=after.z)
+        assert after.z.digest == before.z.digest
+    with pytest.raises(AssertionError, match="was started"):
+        search_mixtures(shipped[0], problems, replace(SETTINGS, seed=1), runs)
+
+
+def test_each_trial_reports_its_own_batch(
+    shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], tmp_path: Path
+) -> None:
+    """Four candidates, then three, on the same actor."""
+    settings = replace(SETTINGS, population=7, generations=2, resources=ResourceSpec(cpus=8))
+    (one,) = search_mixtures(shipped[0], problems[:1], settings, tmp_path)
+    assert len(one.actors) == 1
+    assert [trial.candidates for trial in one.trials] == [4, 3, 4, 3]
+    assert [trial.batch_rows for trial in one.trials] == [16, 12, 16, 12]
+    assert all(trial.distinct_z <= trial.candidates for trial in one.trials)
+
+
 def test_interrupted_it_resumes_to_the_same_result(
     shipped: tuple[ShippedBase, SvfModel],
     problems: list[SearchProblem],
@@ -120,12 +167,15 @@ def test_interrupted_it_resumes_to_the_same_result(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", interrupted)
-    with pytest.raises(JobError, match=r"interrupted after [3-4] of 6 trials.*run the same command again"):
+    obeys = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
         search_mixtures(shipped[0], problems[:1], SETTINGS, tmp_path)
+    assert signal.getsignal(signal.SIGINT) is obeys
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", plain)
     (resumed,) = search_mixtures(shipped[0], problems[:1], SETTINGS, tmp_path)
     assert (resumed.z.digest, resumed.history) == (found[0].z.digest, found[0].history)
     # Trials of before the interruption were kept, on actors that are gone.
+    assert signal.getsignal(signal.SIGINT) is obeys, "Ray Tune keeps Ctrl-C after its end"
     assert len(resumed.trials) == 6
     assert not {resumed.trials[0].actor} & {trial.actor for trial in resumed.trials[4:]}
 
@@ -180,10 +230,122 @@ def test_the_winner_is_registered_with_its_parents(
     assert list(result.alphas) == ["one/1", "two/1"]
     assert result.trials == 4
     assert result.batch_rows == (9,) * 4
-    found = registry.resolve(result.reference, shipped[0].slug)
+    found = registry.resolve("exam@champion", shipped[0].slug)
+    assert found.reference == result.reference
     assert found.z_digest == result.z_digest == registry.load(found).digest
     assert [parent.z_digest for parent in found.provenance.parents] == [z.digest for z in experts.values()]
     alphas = {parent.reference: parent.alpha for parent in found.provenance.parents}
     assert alphas == result.alphas
     assert all(isinstance(alpha, tuple) and len(alpha) == 2 for alpha in alphas.values())
     assert len(registry.curve(found.run_id, "best")) == 2
+    assert found.provenance.code_version == code_version()
+    # Again: no search, no cluster, no second version; and an alias that was moved stays where it is.
+    registry.drop_alias(found, "champion")
+    monkeypatch.setattr(mixtures, "run_tune", _refuse)
+    monkeypatch.setattr(search_run, "cluster", _refuse)
+    assert run_search(spec) == replace(result, seconds=0.0)
+    assert [(v.version, v.aliases) for v in registry.list(shipped[0].slug) if v.name == "exam"] == [(1, ())]
+
+
+HOLDS = '''
+import os, time
+from pathlib import Path
+
+ROOT = Path({root!r})
+
+
+def holds(completion, sample):
+    """Vowels are right; the first process that came half of the way waits for Ctrl-C."""
+    log = ROOT / "calls.log"
+    with log.open("a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    if len(log.read_text().split()) > 60 and not (ROOT / "reached").exists():
+        (ROOT / "reached").touch()
+        time.sleep(300)
+    return 1.0 if completion.strip()[:1] in tuple("aeiou02468") else -1.0
+'''
+CALLS = 4 * 8 * 4
+"""Generations, candidates and shots: how often a search asks its reward."""
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
+    experts: dict[str, ZVector], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = _held_spec(experts, tiny_folder, tmp_path)
+    command = _write_command(spec, tmp_path)
+    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    family: list[psutil.Process] = []
+    try:
+        _wait_for(tmp_path / "reached", child)
+        family = psutil.Process(child.pid).children(recursive=True)
+        assert any("raylet" in process.name() for process in family)
+        os.killpg(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 130, errors
+        assert errors.splitlines() == ["interrupted; the same command goes on where it stopped"]
+        _, left = psutil.wait_procs(family, timeout=20)
+        assert not left, "processes were left behind"
+    finally:
+        for process in family:
+            if process.is_running():
+                process.kill()
+        child.kill()
+        child.wait()
+    assert not [version for version in ExpertRegistry(spec.registry).list() if version.name == spec.name]
+    before = _calls(tmp_path)
+    resumed = _found_by(command, tmp_path)
+    after = _calls(tmp_path) - before
+    assert after < CALLS, "the second run did not go on from what was done"
+    monkeypatch.syspath_prepend(tmp_path)
+    whole = run_search(spec.model_copy(update={"name": "undisturbed"}))
+    assert _calls(tmp_path) == before + after + CALLS
+    assert (resumed["z_digest"], resumed["history"]) == (whole.z_digest, [asdict(one) for one in whole.history])
+
+
+def _held_spec(experts: dict[str, ZVector], base: Path, root: Path) -> SearchSpec:
+    """A search whose reward holds on, with everything it needs under ``root``."""
+    store = f"sqlite:///{root}/mlflow.db"
+    registry = ExpertRegistry(store)
+    for name, z in experts.items():
+        registry.register(name, z, Provenance.of(z), base_name="tiny")
+    (root / "graders_of_search_test.py").write_text(HOLDS.format(root=str(root)))
+    rows = [{"prompt": f"flip {word}"} for word in ("abc", "xyz", "ab", "cd", "efg", "hi", "jk")]
+    (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    reward = RewardSpec(kind="python", value="graders_of_search_test:holds")
+    return SearchSpec(
+        base=BaseSpec(model=str(base)),
+        experts=("one", "two"),
+        task=TaskSpec(jsonl=str(root / "rows.jsonl"), reward=reward, max_tokens=4),
+        name="held",
+        shots=4,
+        population=8,
+        generations=4,
+        storage=str(root / "runs"),
+        registry=store,
+    )
+
+
+def _write_command(spec: SearchSpec, root: Path) -> list[str]:
+    path = root / f"{spec.name}.yaml"
+    path.write_text(dump_spec(spec))
+    return [str(Path(sys.executable).with_name("zfleet")), "search", str(path)]
+
+
+def _wait_for(path: Path, child: subprocess.Popen[str], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline, "the search did not come that far"
+        time.sleep(0.1)
+
+
+def _calls(root: Path) -> int:
+    return len((root / "calls.log").read_text().split())
+
+
+def _found_by(command: list[str], root: Path) -> dict[str, Any]:
+    done = subprocess.run([*command, "--json"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)
+    assert isinstance(result, dict)
+    return result

@@ -9,13 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from zfleet.errors import SpecError
+from zfleet.models.bundle import BaseBundle
 from zfleet.search.coefficients import alphas_of
 from zfleet.search.cross_entropy import CrossEntropy, Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
+from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest
+from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.trainable import SearchJob
-from zfleet_jobs.search.tuning import run_tune
+from zfleet_jobs.search.tuning import new_searcher, run_tune
 from zfleet_jobs.shipping import ShippedBase
 
 Alpha = float | tuple[float, ...]
@@ -30,8 +33,8 @@ class SearchTrial:
         chunk: Which part of the population.
         candidates: How many it scored.
         actor: Id of the Ray actor that ran it.
-        batch_rows: The most rows that its engine ran in one step.
-        distinct_z: The most different z in one step.
+        batch_rows: The most answers that grew in one engine step while it ran.
+        distinct_z: The most different z in one such step.
         seconds: Of its step.
         opened_seconds: Of opening the base, where the trial started its actor; else 0.
     """
@@ -72,7 +75,7 @@ class FoundMixture:
         singles: {expert: its score alone}; the best of them is the pick-one baseline.
         history: Best and mean accuracy of each generation.
         trials: In order of generation and chunk.
-        seconds: The Tune run's, which all searches of the call share.
+        seconds: The Tune run's, which all searches of the call share; 0 where a finished run was used again.
     """
 
     name: str
@@ -100,12 +103,14 @@ def search_mixtures(
 ) -> list[FoundMixture]:
     """Run searches in one Tune run on the connected Ray cluster: actors start once, and barriers do not idle.
 
+    The same searches, finished before, are not run again: see ``finished_mixtures``.
+
     Args:
         shipped: The base of all experts.
         problems: The searches; names must differ.
         settings: How all of them search.
         storage: Where Tune keeps its state on this machine. A run of the same searches that was cut short
-            there is resumed.
+            there is resumed, and one that finished is used again.
         name: Begins the name of the run's folder.
 
     Returns:
@@ -113,17 +118,58 @@ def search_mixtures(
 
     Raises:
         SpecError: No searches, equal names, or a population too small.
-        JobError: No actor fits, a trial failed, or the run was interrupted; the same call resumes.
+        JobError: No actor fits, or a trial failed; the same call goes on from what is done.
         RewardError, RequestTooLong, ...: What the trials raised.
+        KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
+    base = f"{shipped.fingerprint} {shipped.dtype}"
+    named, searcher, folder = _prepared(base, problems, settings, storage, name)
+    if read_finished(searcher, folder):
+        return _all_found(named, searcher, 0.0)
+    started = time.perf_counter()
+    run_tune(SearchJob(shipped, named, settings), searcher, folder)
+    return _all_found(named, searcher, time.perf_counter() - started)
+
+
+def finished_mixtures(
+    bundle: BaseBundle,
+    problems: Sequence[SearchProblem],
+    settings: SearchSettings,
+    storage: Path,
+    name: str = "search",
+) -> list[FoundMixture] | None:
+    """The results of exactly these searches where they were run to their end before; needs no cluster.
+
+    Args:
+        bundle: The base of all experts.
+        problems, settings, storage, name: As for ``search_mixtures``.
+
+    Returns:
+        None where there are none, or where they do not follow from the scores that are stored with them.
+
+    Raises:
+        SpecError: As ``search_mixtures``.
+    """
+    base = f"{bundle.fingerprint} {bundle.spec.dtype}"
+    named, searcher, folder = _prepared(base, problems, settings, storage, name)
+    return _all_found(named, searcher, 0.0) if read_finished(searcher, folder) else None
+
+
+def _prepared(
+    base: str, problems: Sequence[SearchProblem], settings: SearchSettings, storage: Path, name: str
+) -> tuple[dict[str, SearchProblem], ChunkSearcher, Path]:
+    """The searches by name, at their start, and the folder of their run."""
     named = {problem.name: problem for problem in problems}
     if not problems or len(named) != len(problems):
         raise SpecError(f"searches are named {[problem.name for problem in problems]}", "give each a name of its own")
-    digest = problems_digest(named, settings, f"{version('zfleet')} {shipped.fingerprint} {shipped.dtype}")
-    started = time.perf_counter()
-    outcome = run_tune(SearchJob(shipped, named, settings), storage.resolve() / f"{name}-{digest[:12]}")
-    seconds = time.perf_counter() - started
-    return [_found(named[key], search, outcome.records[key], seconds) for key, search in outcome.searches.items()]
+    digest = problems_digest(named, settings, f"{version('zfleet')} {base}")
+    return named, new_searcher(named, settings), storage.resolve() / f"{name}-{digest[:12]}"
+
+
+def _all_found(problems: Mapping[str, SearchProblem], searcher: ChunkSearcher, seconds: float) -> list[FoundMixture]:
+    return [
+        _found(problem, searcher.searches[name], searcher.records[name], seconds) for name, problem in problems.items()
+    ]
 
 
 def _found(

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from zfleet.config.specs import SearchSpec
 from zfleet.errors import SpecError
 from zfleet.models.base import Base
-from zfleet.models.bundle import pack_base
+from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
-from zfleet_jobs.search.mixtures import Alpha, FoundMixture, search_mixtures
+from zfleet_jobs.code_version import code_version
+from zfleet_jobs.search.mixtures import Alpha, FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
 from zfleet_jobs.shipping import by_value, ship
 from zfleet_registry.provenance import Parent, Provenance
-from zfleet_registry.registry import ExpertRegistry
+from zfleet_registry.registry import CHAMPION, ExpertRegistry
 from zfleet_registry.version import ExpertVersion
 
 
@@ -41,7 +41,7 @@ class SearchResult:
         actors: Ids of the Ray actors that ran them.
         batch_rows: The most engine rows in one step, of each trial.
         history: Best and mean accuracy of each generation.
-        seconds: Of the Tune run.
+        seconds: Of the Tune run; 0 where a finished one was used again.
     """
 
     reference: str
@@ -59,7 +59,9 @@ class SearchResult:
 
 
 def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
-    """Search the best mixture of the spec's experts on a few shots of its task, and register it.
+    """Search the best mixture of the spec's experts on a few shots of its task, and register it as its champion.
+
+    A search that finished before is not run again and needs no cluster; its mixture is not registered again.
 
     Args:
         spec: The job.
@@ -68,25 +70,27 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     Raises:
         ExpertNotFound, RegistryUnreachable: An expert cannot be had.
         SpecError, TaskError, BaseModelError: The spec names something that cannot be used.
-        JobError: No resources, a failed trial, or an interruption; running it again resumes.
+        JobError: No resources, or a failed trial; running it again resumes.
+        KeyboardInterrupt: Ctrl-C; running it again resumes.
     """
     settings = settings_of(spec)
     task = build_task(spec.task)
     registry = ExpertRegistry(spec.registry)
     bundle = pack_base(spec.base)
-    base = bundle.open().base
-    versions = _resolve(registry, spec.experts, base.slug)
+    versions = _resolve(registry, spec.experts, bundle.slug)
     experts = {reference: registry.load(found) for reference, found in versions.items()}
-    max_length = min(spec.engine.max_length or base.context, base.context)
-    fit = fit_prompts(task, base.tokenizer, max_length)
+    max_length = min(spec.engine.max_length or bundle.context, bundle.context)
+    fit = fit_prompts(task, bundle.tokenizer(), max_length)
     shots = shots_of(fit.task, spec.shots, spec.shots_seed)
-    with cluster(address):
-        problem = SearchProblem(spec.name, experts, by_value(shots))
-        shipped = ship(bundle)
-        (found,) = search_mixtures(shipped, [problem], settings, Path(spec.storage), spec.name)
-    reference = register_mixture(registry, found, shots, experts, base, spec.model_dump_json())
+    problems = [SearchProblem(spec.name, experts, by_value(shots))]
+    results = finished_mixtures(bundle, problems, settings, Path(spec.storage), spec.name)
+    if results is None:
+        with cluster(address):
+            results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
+    (found,) = results
+    registered = register_mixture(registry, found, shots, experts, bundle, spec.model_dump_json())
     return SearchResult(
-        reference=reference.reference,
+        reference=registered.reference,
         alphas=found.alphas,
         accuracy=found.score.accuracy,
         log_likelihood=found.score.log_likelihood,
@@ -120,17 +124,32 @@ def register_mixture(
     found: FoundMixture,
     shots: Task,
     experts: Mapping[str, ZVector],
-    base: Base,
+    base: Base | BaseBundle,
     spec: str = "",
-    alias: str | None = None,
+    alias: str = CHAMPION,
 ) -> ExpertVersion:
     """Register the winner under the search's name, with the experts as parents and the curve in a run.
+
+    The rule for what is served by default is that of training: every new version of a name becomes its
+    champion. A mixture whose very z is a version of that name already is not registered again, and no alias
+    moves: who went back to another version stays there.
 
     Args:
         experts: {reference: z}, as searched over.
         spec: The job's spec, as JSON.
-        alias: To point at the new version.
+        alias: Points at the new version.
+
+    Returns:
+        The new version, or the newest one that has this z.
+
+    Raises:
+        CorruptArtifact: There is one, and its file is damaged.
     """
+    known = [v for v in registry.list(base.slug) if v.name == found.name and v.z_digest == found.z.digest]
+    if known:
+        newest = max(known, key=lambda one: one.version)
+        registry.load(newest)
+        return newest
     parents = tuple(Parent(reference, z.digest, found.alphas[reference]) for reference, z in experts.items())
     metrics = {
         "shots_accuracy": found.score.accuracy,
@@ -143,7 +162,7 @@ def register_mixture(
         task=shots.name,
         data_digest=data_digest(shots),
         spec=spec,
-        code_version=version("zfleet"),
+        code_version=code_version(),
         metrics=metrics,
         parents=parents,
         kind="mixture",

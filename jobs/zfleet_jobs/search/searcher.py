@@ -39,7 +39,7 @@ class ChunkSearcher(Searcher):
 
     CKPT_FILE_TMPL = "searcher-state-{}.json"
 
-    def __init__(self, searches: Mapping[str, CrossEntropy], *, generations: int, chunks: int, actors: int) -> None:
+    def __init__(self, searches: Mapping[str, CrossEntropy], *, generations: int, chunks: int, actors: int = 1) -> None:
         super().__init__()
         self.searches = dict(searches)
         self.records: dict[str, list[dict[str, Any]]] = {name: [] for name in self.searches}
@@ -53,11 +53,16 @@ class ChunkSearcher(Searcher):
         self._held: set[str] = set()
         self._handing_over = False
 
+    @property
+    def finished(self) -> bool:
+        """Whether every search has been told its last generation."""
+        return all(search.generation >= self.generations for search in self.searches.values())
+
     def suggest(  # type: ignore[override]  # Ray's own FINISHED is a string
         self, trial_id: str
     ) -> dict[str, Any] | str | None:
         """The next chunk as a trial's config; ``None`` at the barrier, ``FINISHED`` at the end."""
-        if all(search.generation >= self.generations for search in self.searches.values()):
+        if self.finished:
             return str(Searcher.FINISHED)
         if self._handing_over or (not self._held and self._started >= self.actors):
             return None

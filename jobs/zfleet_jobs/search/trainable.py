@@ -34,16 +34,18 @@ class SearchJob:
 
 
 class ChunkTrainable(tune.Trainable):
-    """Opens the base once; each ``step`` scores the chunk in its config. Actors are reused."""
+    """Opens the base once; each ``step`` scores the chunk in its config. Actors are reused.
+
+    An engine costs next to nothing beside the base, and counts its peaks from its beginning: each chunk has one
+    of its own, so that what is reported of a trial is the trial's.
+    """
 
     def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
         assert job is not None  # from tune.with_parameters
         started = time.perf_counter()
         torch.set_num_threads(job.settings.resources.torch_threads)
-        model = open_model(job.shipped)
         self._job = job
-        self._tokenizer = model.base.tokenizer
-        self._engine = SyncEngine(TorchEngine(model, job.settings.engine))
+        self._model = open_model(job.shipped)
         self._opened_seconds = time.perf_counter() - started
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -54,27 +56,24 @@ class ChunkTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         started = time.perf_counter()
         problem = self._job.problems[self.config["search"]]
-        scores = score_candidates(
-            self._engine,
-            self._tokenizer,
-            list(problem.experts.values()),
-            problem.task,
-            self.config["points"],
-            problem.layers if self._job.settings.per_layer else None,
-        )
-        stats = self._engine.stats()
+        with SyncEngine(TorchEngine(self._model, self._job.settings.engine)) as engine:
+            scores = score_candidates(
+                engine,
+                self._model.base.tokenizer,
+                list(problem.experts.values()),
+                problem.task,
+                self.config["points"],
+                problem.layers if self._job.settings.per_layer else None,
+            )
+            stats = engine.stats()
         return {
             "search": problem.name,
             "generation": self.config["generation"],
             "chunk": self.config["chunk"],
             "scores": scores,
             "actor": ray.get_runtime_context().get_actor_id(),
-            # The engine counts peaks since it was opened: chunks are near-equal, so this is the chunk's own.
             "batch_rows": stats.peak_batch,
             "distinct_z": stats.peak_distinct_z,
             "seconds": time.perf_counter() - started,
             "opened_seconds": self._opened_seconds,
         }
-
-    def cleanup(self) -> None:
-        self._engine.close()

@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from ray.tune.experiment import Trial
 
 from zfleet.errors import CheckpointError, JobError, ZfleetError
-from zfleet.files import write_atomic
-from zfleet.search.cross_entropy import CrossEntropy
 from zfleet_jobs.capacity import actors_that_fit
+from zfleet_jobs.search.finished import FINISHED, write_finished
+from zfleet_jobs.search.problem import SearchProblem, SearchSettings
 from zfleet_jobs.search.progress import SearchProgress
 from zfleet_jobs.search.scheduler import HoldActors
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.trainable import ChunkTrainable, SearchJob
 
-FINISHED = "finished.json"
 _LOG = logging.getLogger(__name__)
 
 _TUNE_SETTINGS = {
@@ -40,59 +40,60 @@ _TUNE_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a Tune run left.
+def new_searcher(problems: Mapping[str, SearchProblem], settings: SearchSettings) -> ChunkSearcher:
+    """The searches at their start.
 
-    Attributes:
-        searches: {name: finished search}.
-        records: {name: what its trials reported}.
+    Raises:
+        SpecError: The population is too small for the experts.
     """
+    return ChunkSearcher(
+        {name: problem.cross_entropy(settings) for name, problem in problems.items()},
+        generations=settings.generations,
+        chunks=settings.trials_per_generation,
+    )
 
-    searches: Mapping[str, CrossEntropy]
-    records: Mapping[str, list[dict[str, Any]]]
 
-
-def run_tune(job: SearchJob, folder: Path) -> Outcome:
+def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
     """Run all searches to their end.
 
     Args:
         job: The searches.
+        searcher: ``new_searcher`` of them; afterwards it holds the outcome.
         folder: Where Tune keeps the run, on this machine; named by a digest of the job. One that was cut
-            short there is resumed, a finished one is run again.
+            short there is resumed. A finished one leaves what ``read_finished`` reads.
 
     Raises:
-        JobError: No actor fits, a trial failed, or the run was interrupted.
+        JobError: No actor fits, or a trial failed.
         ZfleetError: What a trial raised.
+        KeyboardInterrupt: Ctrl-C; actors have ended, and the same call goes on from there.
     """
     settings = job.settings
-    chunks = settings.trials_per_generation
-    actors = actors_that_fit(settings.resources, chunks * len(job.problems))
-    searcher = ChunkSearcher(
-        {name: problem.cross_entropy(settings) for name, problem in job.problems.items()},
-        generations=settings.generations,
-        chunks=chunks,
-        actors=actors,
-    )
+    actors = actors_that_fit(settings.resources, searcher.chunks * len(job.problems))
+    searcher.actors = actors
     resources = {"cpu": settings.resources.cpus, "gpu": settings.resources.gpus}
     trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), resources)
     # Tune would start actors one after another: of a searcher of its own it wants one pending trial at a time.
     with _environment({**_TUNE_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(actors)}), _quiet("ray.tune"):
         tuner = _resumed(trainable, searcher, folder) or _fresh(trainable, searcher, folder)
-        try:
-            tuner.fit()
-        except TuneError as error:
-            raise _cause(error) from error
-    # Not `searcher`: a resumed tuner works on a copy of its own.
+        with _signals_given_back() as interrupted:
+            try:
+                tuner.fit()
+            except TuneError as error:
+                raise _cause(error) from error
+            stopped = interrupted()
+    # Not what the tuner was given: a resumed one works on a copy of its own.
     _load_newest(searcher, folder)
-    if any(search.generation < settings.generations for search in searcher.searches.values()):
-        done = sum(len(records) for records in searcher.records.values())
+    if searcher.finished:
+        write_finished(searcher, folder)
+    if stopped:
+        raise KeyboardInterrupt
+    if not searcher.finished:
+        done = sum(map(len, searcher.records.values()))
+        trials = searcher.chunks * searcher.generations * len(job.problems)
         raise JobError(
-            f"the search was interrupted after {done} of {chunks * settings.generations * len(job.problems)} trials",
+            f"Ray Tune ended the search after {done} of {trials} trials",
             "run the same command again: it goes on from there",
         )
-    write_atomic(folder / FINISHED, json.dumps({name: len(r) for name, r in searcher.records.items()}).encode())
-    return Outcome(searcher.searches, searcher.records)
 
 
 def trial_name(trial: Trial) -> str:
@@ -187,6 +188,26 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _signals_given_back() -> Iterator[Callable[[], bool]]:
+    """Tune obeys a first Ctrl-C by a clean stop, tells nobody, and without one keeps the signals after its end.
+
+    Yields:
+        Whether Tune was stopped by a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # there Tune leaves signals alone
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        # Its handler puts back the one of before for the next Ctrl-C.
+        yield lambda: signal.getsignal(signal.SIGINT) == before[signal.SIGINT]
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that Python did not install
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def search(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search mixtures of experts for a task and register the best as a version of its own."""
+    """Search mixtures of experts for a task and register the best as the champion of a name of its own."""
     job = load_spec(spec, SearchSpec, overrides or ())
     # Before any cluster is started: a bad prompt file or reward is found in seconds.
     from zfleet.tasks.build import build_task

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from zfleet.config.specs import EngineSpec, ResourceSpec
+from zfleet.config.load import parse_spec
+from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec
 from zfleet.engine.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet.engine.sync import SyncEngine
 from zfleet.errors import JobError, SpecError, WrongBase
@@ -97,6 +98,16 @@ def test_a_search_without_experts_or_shots_is_refused() -> None:
         SearchProblem("exam", {"one": ONE, "other": fake_z(1, factors="others")}, _task())
     with pytest.raises(SpecError, match="trials_per_generation is 5"):
         SearchSettings(population=4, trials_per_generation=5)
+
+
+def test_a_reward_that_skips_is_refused_for_a_search() -> None:
+    def spec(on_error: str) -> dict[str, Any]:
+        reward = {"kind": "python", "value": "rewards:mine", "on_error": on_error}
+        return {"name": "exam", "experts": ["one"], "task": {"jsonl": "rows.jsonl", "reward": reward}}
+
+    with pytest.raises(SpecError, match=r"task\.reward\.on_error is 'skip': .* the same shots .* write `stop`"):
+        parse_spec(spec("skip"), SearchSpec)
+    assert parse_spec(spec("stop"), SearchSpec).task.reward.on_error == "stop"
 
 
 def test_the_digest_covers_what_decides_the_outcome_and_nothing_else() -> None:
