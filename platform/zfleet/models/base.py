@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 from zfleet.errors import BaseModelError
 from zfleet.models.fingerprint import fingerprint, weight_files
 
+_NAME_LENGTH = 60
 _IGNORED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")
 
 
@@ -49,9 +50,9 @@ def base_slug(name: str, fingerprint: str) -> str:
 
 
 def base_name(source: str) -> str:
-    """A short name for a folder or hub id: its last part, in characters that names may hold."""
+    """A short name for a folder or hub id: its last part, in characters and a length that names may have."""
     last = source.rstrip("/").rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "base"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:_NAME_LENGTH] or "base"
 
 
 def find_base(source: str) -> Path:
