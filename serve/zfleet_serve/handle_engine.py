@@ -34,19 +34,12 @@ class HandleEngine(Engine):
         await self._call("drop_z", digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        """As ``Engine.generate``."""
-        done = False
+        """As ``Engine.generate``. When its reader leaves, Serve cancels the replica's stream, which aborts."""
         try:
             async for chunk in cast(AsyncIterator[Chunk], self._streaming.generate.remote(request)):
                 yield chunk
-            done = True
         except (RayError, RayServeException) as error:
-            done = True
             raise _original(error) from None
-        finally:
-            if not done:
-                # The reader left: Serve's own cancellation of a stream comes late or not at all.
-                self._handle.abort.remote(request.request_id)
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
         """As ``Engine.score``."""

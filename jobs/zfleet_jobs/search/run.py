@@ -126,7 +126,6 @@ def register_mixture(
     experts: Mapping[str, ZVector],
     base: Base | BaseBundle,
     spec: str = "",
-    alias: str = CHAMPION,
 ) -> ExpertVersion:
     """Register the winner under the search's name, with the experts as parents and the curve in a run.
 
@@ -137,7 +136,6 @@ def register_mixture(
     Args:
         experts: {reference: z}, as searched over.
         spec: The job's spec, as JSON.
-        alias: Points at the new version.
 
     Returns:
         The new version, or the newest one that has this z.
@@ -175,7 +173,7 @@ def register_mixture(
             run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(found.history)]
         )
         registry.log_metrics(run, metrics, step=len(found.history) - 1)
-        registered = registry.register(found.name, found.z, provenance, base_name=base.name, run_id=run, alias=alias)
+        registered = registry.register(found.name, found.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION)
     except BaseException:
         registry.end_run(run, "FAILED")
         raise

@@ -33,6 +33,7 @@ from zfleet_jobs.train.display import TrainDisplay, train_display
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.worker import MEASURED, Z_FILE, WorkerJob, train_loop
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry.registry import CHAMPION
 from zfleet_registry.runs import RunStatus
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     """Train every expert of a spec and register each as a version.
 
     An expert that the registry holds already, trained from exactly the same spec, data and factors, is not
-    trained again; one whose run was interrupted goes on from its last checkpoint.
+    trained again; one whose run was interrupted goes on from its last checkpoint. Every new version of a name
+    becomes its champion, which a bare name means.
 
     Args:
         spec: The job.
@@ -198,7 +200,7 @@ class _Trainer:
             metrics=kept,
         )
         version = self._registry.register(
-            name, z, provenance, base_name=self._shipped.name, run_id=run_id, alias="champion"
+            name, z, provenance, base_name=self._shipped.name, run_id=run_id, alias=CHAMPION
         )
         self._registry.end_run(run_id)
         return _result(plan, version, time.perf_counter() - self._started[name])

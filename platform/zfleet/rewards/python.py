@@ -54,7 +54,7 @@ class PythonReward:
     def _error(self, sample: Sample, reason: str) -> RewardError:
         return RewardError(
             f"reward {self.name} on sample {sample.id} ({_short(sample.prompt)!r}) {reason}",
-            "mend the function, or set reward.on_error to `skip` to leave such samples out",
+            "mend the function; in training, reward.on_error: skip leaves such samples out",
         )
 
 

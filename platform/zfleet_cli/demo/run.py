@@ -125,12 +125,9 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
 def _register(
     registry: ExpertRegistry, winner: FoundMixture, spec: SearchSpec, experts: Mapping[str, ZVector], base: Base
 ) -> str:
-    """Register a mixture with its experts as parents, unless this very one is there already."""
-    known = [v for v in registry.list(base.slug) if v.name == spec.name and v.z_digest == winner.z.digest]
-    if known:
-        return known[0].reference
+    """Register a mixture with its experts as parents; one that is there already is used again."""
     references = dict(zip(winner.alphas, spec.experts, strict=True))
     named = replace(winner, name=spec.name, alphas={references[name]: alpha for name, alpha in winner.alphas.items()})
     parents = {reference: experts[name] for name, reference in references.items()}
     shots = shots_of(lab_task(MIXTURE_EXAM), spec.shots, spec.shots_seed)
-    return register_mixture(registry, named, shots, parents, base, spec.model_dump_json(), alias="champion").reference
+    return register_mixture(registry, named, shots, parents, base, spec.model_dump_json()).reference
