@@ -33,8 +33,9 @@ def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = Fa
         typer.echo(f"{title}: none")
         return
     table = Table(title=title, title_justify="left")
-    for field in fields(rows[0]):
-        table.add_column(field.name.replace("_", " "), overflow="fold")
+    for place, field in enumerate(fields(rows[0])):
+        # What a row is about stays whole, to be copied.
+        table.add_column(field.name.replace("_", " "), overflow="fold", no_wrap=place < 2)
     for row in rows:
         table.add_row(*(Text(_cell(getattr(row, field.name))) for field in fields(row)))
     Console().print(table)

@@ -12,7 +12,7 @@ from zfleet_cli.options import AsJson
 from zfleet_cli.output import print_fields, print_rows
 
 if TYPE_CHECKING:
-    from zfleet_registry import ExpertVersion
+    from zfleet_registry import ExpertRegistry, ExpertVersion
 
 app = typer.Typer(no_args_is_help=True, help="Experts and mixtures in the registry.")
 
@@ -24,7 +24,8 @@ BaseSlug = Annotated[
     str | None, typer.Option("--base", metavar="SLUG", help="A base, such as lab-1a2b3c4d.", show_default=False)
 ]
 Reference = Annotated[
-    str, typer.Argument(help="math, math/3 or math@champion; without --base: lab-1a2b3c4d.math/3", show_default=False)
+    str,
+    typer.Argument(help="math, math/3 or math@champion; qualified: lab-1a2b3c4d.math/3", show_default=False),
 ]
 
 
@@ -54,7 +55,7 @@ def show(reference: Reference, registry: Registry = None, base: BaseSlug = None,
     """Show one version: where it comes from and what it reached."""
     from zfleet_registry import ExpertRegistry
 
-    _print(ExpertRegistry(registry).resolve(reference, base), as_json)
+    _print(_find(ExpertRegistry(registry), reference, base), as_json)
 
 
 @app.command()
@@ -70,12 +71,22 @@ def alias(
     from zfleet_registry import ExpertRegistry
 
     experts = ExpertRegistry(registry)
-    version = experts.resolve(reference, base)
+    version = _find(experts, reference, base)
     changed = experts.drop_alias(version, name) if drop else experts.set_alias(version, name)
     if as_json:
         _print(changed, as_json)
     else:
         typer.echo(f"{changed.qualified}: {', '.join(changed.aliases) or 'no alias'}")
+
+
+def _find(experts: ExpertRegistry, reference: str, base: str | None) -> ExpertVersion:
+    """The version meant; a bare name needs no base where only one can be meant."""
+    if base is None:
+        name = reference.partition("/")[0].partition("@")[0]
+        versions = experts.list()
+        bases = {v.base_slug for v in versions if v.name == name} or {v.base_slug for v in versions}
+        base = bases.pop() if len(bases) == 1 else None
+    return experts.resolve(reference, base)
 
 
 def _line(version: ExpertVersion) -> Line:
