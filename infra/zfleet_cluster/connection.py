@@ -15,6 +15,7 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",
     # At the default, every report of a Train worker blocks for two seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # What later versions of Ray do by themselves; this one warns about it in every process without a GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 for _name, _value in _SETTINGS.items():
