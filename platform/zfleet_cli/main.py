@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +17,8 @@ from zfleet_cli.commands import decompose, demo, experts, lab, search, serve, tr
 
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
+
+_MOMENT_SECONDS = 0.05
 
 
 class _Group(TyperGroup):
@@ -71,6 +76,18 @@ def _say(word: str, rest: str, style: str = "bold red") -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble((word, style), rest))
 
 
+def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops a Ctrl-C that falls into a finalizer: send it once more, a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        main_thread = threading.main_thread().ident
+        again = threading.Timer(_MOMENT_SECONDS, signal.pthread_kill, (main_thread, signal.SIGINT))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """The entry point of the ``zfleet`` command."""
+    sys.unraisablehook = _deliver_again
     app()

@@ -233,22 +233,21 @@ def test_a_sample_whose_reward_fails_can_be_left_out(
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(place: Place, trained: list[TrainedExpert]) -> None:
     command = _write_command(place, "held")
-    child = subprocess.Popen(command, cwd=place.root, stderr=subprocess.PIPE, text=True, start_new_session=True)
     family: list[psutil.Process] = []
-    try:
-        _wait_for(place.root / "held.reached", child)
-        family = psutil.Process(child.pid).children(recursive=True)
-        assert any("raylet" in process.name() for process in family)
-        os.killpg(child.pid, signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
-        assert child.returncode == 130, errors
-        assert "interrupted" in errors
-        assert "Traceback" not in errors
-        _, left = psutil.wait_procs(family, timeout=20)
-        assert not left, "processes were left behind"
-    finally:
-        _end([*family, *([psutil.Process(child.pid)] if child.poll() is None else [])])
-        child.wait()
+    with subprocess.Popen(command, cwd=place.root, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
+        try:
+            _wait_for(place.root / "held.reached", child)
+            family = psutil.Process(child.pid).children(recursive=True)
+            assert any("raylet" in process.name() for process in family)
+            os.killpg(child.pid, signal.SIGINT)
+            _, errors = child.communicate(timeout=60)
+            assert child.returncode == 130, errors
+            assert "interrupted" in errors
+            assert "Traceback" not in errors
+            _, left = psutil.wait_procs(family, timeout=20)
+            assert not left, "processes were left behind"
+        finally:
+            _end([*family, *([psutil.Process(child.pid)] if child.poll() is None else [])])
     assert not [version for version in place.registry.list() if version.name == "held"]
     done = subprocess.run([*command, "--json"], cwd=place.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

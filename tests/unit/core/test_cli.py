@@ -176,3 +176,24 @@ def test_the_demo_is_told_where_and_whether_to_stay(monkeypatch: pytest.MonkeyPa
     zfleet("demo")
     zfleet("demo", "--keep", "--out", "elsewhere")
     assert calls == [(Path("runs/demo"), False), (Path("elsewhere"), True)]
+
+
+def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:
+    program = """
+import signal, time
+from zfleet_cli import main as cli
+
+class Finalized:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+@cli.app.command("wait")
+def wait():
+    Finalized()
+    time.sleep(60)
+
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "wait"], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130, done.stderr
+    assert "interrupted" in done.stderr
