@@ -67,12 +67,40 @@ class TaskSpec(Spec):
         return self
 
 
-class EngineSpec(Spec):
-    """The engine that generates."""
+class VllmSpec(Spec):
+    """What only the vLLM engine has."""
 
+    form: Literal["factored", "delta"] = Field(
+        "factored", description="`factored` is exact; `delta` keeps the `rank` largest changes of each matrix"
+    )
+    rank: int = Field(64, ge=1, description="directions of each matrix in form `delta`")
+    members: int = Field(1, ge=1, description="engines in a job's pool")
+    tensor_parallel: int = Field(1, ge=1, description="processes that one engine is split over")
+    cache_gib: float = Field(1.0, gt=0, description="memory of the key-value cache on a CPU, in GiB")
+    batch_tokens: int = Field(2048, ge=1, description="the most tokens in one step; longer prompts run in pieces")
+
+
+class EngineSpec(Spec):
+    """The engine that generates: its settings, or just its kind (`engine: vllm`)."""
+
+    kind: Literal["torch", "vllm"] = Field(
+        "torch", description="`torch` runs inside the worker, `vllm` in processes that all workers share"
+    )
     slots: int = Field(128, ge=1, description="answers generated at once")
     max_length: int | None = Field(None, ge=2, description="prompt and answer, in tokens; none: the base's context")
     z_rows: int = Field(64, ge=2, description="rows of the z table, the base's row included")
+    vllm: VllmSpec = VllmSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, given: object) -> object:
+        return {"kind": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _vllm_for_vllm(self) -> EngineSpec:
+        if self.kind != "vllm" and self.vllm != VllmSpec():
+            raise ValueError(f"engine.vllm is set, engine.kind is {self.kind!r}: write `kind: vllm`, or leave it out")
+        return self
 
 
 class ResourceSpec(Spec):
