@@ -1,0 +1,90 @@
+"""A tiny random base of each supported family, as an ordinary Hugging Face folder.
+
+Everything that tells families apart is there and is not trivial: biases, norm weights, fewer key-value heads than
+heads, heads that together are wider than the model, tied embeddings, partial rotation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PhiConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from zfleet.models.lab.tokenizer import CONTEXT, build_tokenizer
+
+_KINDS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "llama": (LlamaConfig, {}),
+    "llama-bias": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
+    "llama-tied": (LlamaConfig, {"tie_word_embeddings": True}),
+    "mistral": (MistralConfig, {"sliding_window": None}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen3": (Qwen3Config, {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32}),
+    "gemma": (GemmaConfig, {"num_attention_heads": 4, "head_dim": 32, "tie_word_embeddings": True}),
+    "phi": (PhiConfig, {"partial_rotary_factor": 0.5}),
+    "phi3": (Phi3Config, {}),
+}
+
+FAMILIES: tuple[str, ...] = tuple(_KINDS)
+"""What ``save_tiny`` makes: the supported families, and variants of Llama with biases and with tied embeddings."""
+
+# Larger than usual, so that a random model prefers some tokens clearly and every bias and norm weight counts.
+_SPREAD = 0.2
+
+
+def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
+    """Write a random base with the lab's tokenizer: two layers of width 64, heads of size 32.
+
+    Args:
+        family: One of ``FAMILIES``.
+        folder: Where it goes; made where it is not there.
+        seed: Other seeds give other weights.
+
+    Returns:
+        The folder.
+    """
+    kind, settings = _KINDS[family]
+    tokenizer = build_tokenizer()
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings}))
+    _randomise(model, seed)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def _randomise(model: PreTrainedModel, seed: int) -> None:
+    """Draw all parameters anew: matrices and biases around 0, norm weights around what they were made as."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = _SPREAD * torch.randn(parameter.shape, generator=generator)
+        norm = parameter.ndim == 1 and not name.endswith(".bias")
+        parameter.copy_(parameter + noise if norm else noise)
+    if model.config.model_type == "gemma":
+        # Gemma multiplies embeddings by 8, the root of its width: they would drown what the layers add.
+        model.get_parameter("model.embed_tokens.weight").div_(4)
