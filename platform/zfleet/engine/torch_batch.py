@@ -11,7 +11,7 @@ from zfleet.engine.answer import Answer
 from zfleet.engine.contract import Chunk
 from zfleet.engine.sampling import sample
 from zfleet.engine.slot_cache import SlotCache
-from zfleet.engine.z_table import ZEntry, ZTable
+from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import BaseModelError
 from zfleet.models.base import Base
 from zfleet.models.svf_model import SvfModel
@@ -24,7 +24,7 @@ class TorchBatch:
     Answers lie in slots 0 .. running-1, in the order of the engine's list.
     """
 
-    def __init__(self, model: SvfModel, table: ZTable) -> None:
+    def __init__(self, model: SvfModel, table: TensorZTable) -> None:
         self._model = model
         self._table = table
         self._cache = SlotCache()

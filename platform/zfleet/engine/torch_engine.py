@@ -17,7 +17,7 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.answer import Answer, Sink
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.torch_batch import TorchBatch, check_full_attention
-from zfleet.engine.z_table import ZEntry, ZTable
+from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import EngineError, InvalidRequest, RequestAborted, RequestTooLong, ZfleetError
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
@@ -53,7 +53,7 @@ class TorchEngine(Engine):
         self.max_length = min(spec.max_length or model.base.context, model.base.context)
         check_full_attention(model.base, self.max_length)
         self._slots = spec.slots
-        self._table = ZTable(model.layout.size, spec.z_rows, model.device)
+        self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)
         self._batch = TorchBatch(model, self._table)
         self._eos = _eos_tokens(model)
         self._waiting: deque[Answer] = deque()
@@ -128,7 +128,7 @@ class TorchEngine(Engine):
             waiting=len(self._waiting) + len(self._scores),
             known_z=self._table.known,
             resident_z=self._table.resident,
-            table_rows=self._table.table.shape[0],
+            table_rows=self._table.rows,
             generated_tokens=self._generated,
             peak_batch=self._peak_batch,
             peak_distinct_z=self._peak_z,

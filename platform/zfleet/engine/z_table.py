@@ -1,4 +1,4 @@
-"""The z table: a fixed number of rows on the device, identity in row 0, least recently used out."""
+"""The z table's books: a fixed number of rows, identity in row 0, least recently used out."""
 
 from __future__ import annotations
 
@@ -34,22 +34,34 @@ class ZEntry:
 
 
 class ZTable:
-    """Rows [rows, R] for the z that run, and on the host every z that is known.
+    """Which z has which row, and on the host every z that is known.
 
     A row in use is pinned and never evicted: ``pin`` gives None when no row is free, and its request waits.
-
-    Attributes:
-        table: [rows, R] float32 on the device.
-        version: Changes whenever a row does.
     """
 
-    def __init__(self, size: int, rows: int, device: torch.device) -> None:
-        self.table = torch.ones(rows, size, device=device)
-        self.version = 0
+    def __init__(self, size: int, rows: int) -> None:
+        """Start with the base alone.
+
+        Args:
+            size: R, the numbers in one z.
+            rows: Rows of the table, the base's included.
+        """
+        self.rows = rows
         self._free = list(range(rows - 1, 0, -1))
         self._base = ZEntry(BASE_Z, torch.ones(size), row=0)
         self._known: dict[str, ZEntry] = {BASE_Z: self._base}
         self._resident: OrderedDict[str, ZEntry] = OrderedDict()
+
+    def fill(self, entry: ZEntry) -> None:
+        """Called when a z gets ``entry.row``: for tables whose rows hold the numbers."""
+
+    def forget(self, digest: str) -> None:
+        """Called when a z is not known any more."""
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """{digest: [R] float32} of every z that is known or still in use, the base not counted."""
+        return {digest: entry.flat for digest, entry in self._known.items() if entry is not self._base}
 
     @property
     def known(self) -> int:
@@ -99,9 +111,8 @@ class ZTable:
             row = self._free_row()
             if row is None:
                 return None
-            self.table[row].copy_(entry.flat)
-            self.version += 1
             entry.row = row
+            self.fill(entry)
             self._resident[entry.digest] = entry
         elif entry is not self._base:
             self._resident.move_to_end(entry.digest)
@@ -135,3 +146,23 @@ class ZTable:
             del self._known[entry.digest]
             if entry.row is not None:
                 self._free.append(self._evict(entry))
+            self.forget(entry.digest)
+
+
+class TensorZTable(ZTable):
+    """A table whose rows are on the device.
+
+    Attributes:
+        table: [rows, R] float32.
+        version: Changes whenever a row does.
+    """
+
+    def __init__(self, size: int, rows: int, device: torch.device) -> None:
+        super().__init__(size, rows)
+        self.table = torch.ones(rows, size, device=device)
+        self.version = 0
+
+    def fill(self, entry: ZEntry) -> None:
+        """Copy the numbers into the row."""
+        self.table[entry.row].copy_(entry.flat)
+        self.version += 1

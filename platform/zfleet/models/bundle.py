@@ -19,7 +19,8 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import base_name, base_slug, find_base, load_base
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
-from zfleet.svf.cache import FactorCache, load_factors
+from zfleet.svf.cache import FactorCache
+from zfleet.svf.folder import FactorFolder
 
 _TEXT = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = ("*.safetensors",)
@@ -59,6 +60,13 @@ class BaseBundle:
         """The base's tokenizer, without its weights."""
         return open_tokenizer(self.text)
 
+    def unpack(self, folder: Path) -> tuple[Path, Path]:
+        """Write the base and its factors into two folders below ``folder``, and name them."""
+        model, factors = folder / "model", folder / "factors"
+        _write(model, {**self.text, **self.weights})
+        _write(factors, self.factors)
+        return model, factors
+
     def open(self) -> SvfModel:
         """The base in SVF form.
 
@@ -67,16 +75,14 @@ class BaseBundle:
             FactorsError: Factors that are damaged.
         """
         with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
-            model, factors = Path(folder) / "model", Path(folder) / "factors"
-            _write(model, {**self.text, **self.weights})
-            _write(factors, self.factors)
+            model, factors = self.unpack(Path(folder))
             base = load_base(model, name=self.name, device=self.spec.device, dtype=_DTYPES[self.spec.dtype])
             if base.fingerprint != self.fingerprint:
                 raise BaseModelError(
                     f"base {self.name} arrived as {base.fingerprint[:12]}, packed was {self.fingerprint[:12]}",
                     "use the same versions of torch, transformers and safetensors on all machines",
                 )
-            return SvfModel(base, load_factors(factors, self.fingerprint, self.spec.targets))
+            return SvfModel(base, FactorFolder(factors, self.fingerprint, self.spec.targets).load())
 
 
 def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done, total: None) -> BaseBundle:

@@ -21,8 +21,9 @@ from zfleet.errors import BaseModelError, FactorsError, SpecError
 from zfleet.models.base import Base, load_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.svf_model import SvfModel
-from zfleet.svf.cache import MANIFEST, FactorCache, load_factors
+from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors, decompose
+from zfleet.svf.folder import MANIFEST, FactorFolder
 from zfleet.svf.targets import target_names
 
 LAYERS = 6
@@ -126,7 +127,7 @@ def test_a_killed_computation_goes_on_and_gives_the_same_factors(tmp_path: Path)
     assert 0 < len(left) < LAYERS
     assert not (folder / MANIFEST).exists()
     with pytest.raises(FactorsError, match="no factors at"):
-        load_factors(folder, "base", r".*mlp.*")
+        FactorFolder(folder, "base", r".*mlp.*").load()
     times = {path: path.stat().st_mtime_ns for path in left}
     resumed, seen = _get(root, _stack())
     assert resumed.digest == whole.digest
@@ -181,7 +182,7 @@ def test_a_folder_of_another_base_or_other_targets_is_refused(tmp_path: Path) ->
     _get(tmp_path, _stack())
     for base, targets in (("other", r".*mlp.*"), ("base", "mlp")):
         with pytest.raises(FactorsError, match="holds targets"):
-            load_factors(_folder(tmp_path), base, targets)
+            FactorFolder(_folder(tmp_path), base, targets).load()
 
 
 def test_factors_of_another_base_do_not_fit(tiny_folder: Path, tiny_factors: Factors) -> None:
