@@ -12,14 +12,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from zfleet.models.base import Base, load_base
-from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 from zfleet.svf.zvector import ZVector
+from zfleet.testing.parity import random_z
+from zfleet.testing.tiny_bases import save_tiny
 
 torch.set_num_threads(1)
 
@@ -27,27 +27,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of two layers with the lab's tokenizer, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("tiny") / "tiny"
-    tokenizer = build_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        # Larger than usual, so that the random model prefers some tokens clearly.
-        initializer_range=0.2,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny("llama", tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -73,11 +53,7 @@ def make_z(tiny_factors: Factors) -> Callable[..., ZVector]:
     """``make_z(seed, spread=0.3)``: a random z for the tiny base."""
 
     def make(seed: int, spread: float = 0.3) -> ZVector:
-        generator = torch.Generator().manual_seed(seed)
-        layout = tiny_factors.layout
-        flat = 1 + spread * torch.randn(layout.size, generator=generator)
-        values = {name: part.clone() for name, part in layout.split(flat).items()}
-        return ZVector(values, tiny_factors.base, tiny_factors.digest, tiny_factors.targets)
+        return random_z(tiny_factors, seed, spread)
 
     return make
 

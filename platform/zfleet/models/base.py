@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from zfleet.errors import BaseModelError
-from zfleet.models.fingerprint import fingerprint, weight_files
+from zfleet.models.families import check_family
+from zfleet.models.fingerprint import fingerprint, read_config, weight_files
 
 _NAME_LENGTH = 60
 _IGNORED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")
@@ -89,9 +90,11 @@ def load_base(
         dtype: What the model computes in.
 
     Raises:
-        BaseModelError: Not a causal LM folder, no weights, damaged files.
+        BaseModelError: Not a causal LM folder, a family that is not supported, no weights, damaged files.
     """
+    name = name or base_name(str(folder))
     weight_files(folder)
+    check_family(read_config(folder).get("model_type"), name)
     digest = fingerprint(folder)
     # It draws a bar of its own, terminal or not.
     transformers_logging.disable_progress_bar()
@@ -111,4 +114,4 @@ def load_base(
             f"base {folder} cannot be put on device {device!r}: {reason}",
             "set base.device to one that every worker has, and resources.gpus to match",
         ) from error
-    return Base(name or base_name(str(folder)), digest, model, tokenizer)
+    return Base(name, digest, model, tokenizer)

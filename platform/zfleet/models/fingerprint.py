@@ -22,7 +22,7 @@ def fingerprint(folder: Path) -> str:
         BaseModelError: No config, no safetensors weights, or a damaged file.
     """
     state = hashlib.sha256()
-    config = {key: value for key, value in _config(folder).items() if key not in _VOLATILE}
+    config = {key: value for key, value in read_config(folder).items() if key not in _VOLATILE}
     state.update(json.dumps(config, sort_keys=True).encode())
     files = weight_files(folder)
     owner: dict[str, Path] = {}
@@ -56,7 +56,12 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _config(folder: Path) -> dict[str, object]:
+def read_config(folder: Path) -> dict[str, object]:
+    """What a base folder's config.json says.
+
+    Raises:
+        BaseModelError: It is missing or no JSON object.
+    """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())

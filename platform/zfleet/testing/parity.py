@@ -1,0 +1,139 @@
+"""The parity test of an engine: one batch of many z gives, row by row, the greedy tokens of merged Hugging Face models.
+
+How to use it, for any engine on any base::
+
+    zs = [random_z(factors, seed) for seed in range(16)] + [None]        # None: the base itself
+    prompts = random_prompts(vocabulary, lengths)                        # one for each z
+    with SyncEngine(engine) as sync:
+        answers = greedy_answers(sync, prompts, zs, max_tokens=24)
+    parity = compare(folder, factors, prompts, zs, answers)
+    assert parity.different == ()
+    assert len(parity.unmoved) < len(zs) // 2                            # else the test could not have failed
+
+An async test awaits ``collect_greedy`` in place of ``greedy_answers``. Engines must run in float32.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zfleet.engine.contract import BASE_Z, Engine
+from zfleet.engine.sync import SyncEngine
+from zfleet.models.base import load_base
+from zfleet.svf.factors import Factors
+from zfleet.svf.linear import merge_into
+from zfleet.svf.zvector import ZVector
+from zfleet.testing.engine_harness import greedy, run_all
+
+MARGIN = 1e-4
+"""Two tokens whose logits in the merged model are nearer than this are equally right."""
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found, as indices of rows.
+
+    Attributes:
+        different: Rows with a token that the merged model of their z would not have chosen, by more than ``MARGIN``.
+        unmoved: Rows under a z whose answer is also the base's: they could not have told the z from the base.
+    """
+
+    different: tuple[int, ...]
+    unmoved: tuple[int, ...]
+
+
+def random_z(factors: Factors, seed: int, spread: float = 0.3) -> ZVector:
+    """A z of all matrices of these factors, normally distributed around 1."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = 1 + spread * torch.randn(factors.layout.size, generator=generator)
+    values = {name: part.clone() for name, part in factors.layout.split(flat).items()}
+    return ZVector(values, factors.base, factors.digest, factors.targets)
+
+
+def random_prompts(vocabulary: int, lengths: Sequence[int], seed: int = 1, shared: int = 0) -> list[Tokens]:
+    """Prompts of these lengths, of random tokens of a tiny base.
+
+    Args:
+        vocabulary: Tokens of the base; the first five are special and left out.
+        lengths: Length of each prompt, the shared prefix not counted.
+        seed: Other seeds give other prompts.
+        shared: Length of a prefix that all prompts have in common.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(length: int) -> Tokens:
+        return tuple(torch.randint(5, vocabulary, (length,), generator=generator).tolist())
+
+    prefix = draw(shared)
+    return [prefix + draw(length) for length in lengths]
+
+
+def greedy_answers(
+    engine: SyncEngine, prompts: Sequence[Tokens], zs: Sequence[ZVector | None], max_tokens: int
+) -> list[Tokens]:
+    """As ``collect_greedy``, in the event loop of a synchronous engine."""
+    return engine.run(collect_greedy(engine.engine, prompts, zs, max_tokens))
+
+
+async def collect_greedy(
+    engine: Engine, prompts: Sequence[Tokens], zs: Sequence[ZVector | None], max_tokens: int
+) -> list[Tokens]:
+    """Greedy answers to all prompts at once, prompt i under zs[i] (None: the base), of ``max_tokens`` tokens each."""
+    digests = await asyncio.gather(*(_put(engine, z) for z in zs))
+    requests = [greedy(prompt, digest, max_tokens) for prompt, digest in zip(prompts, digests, strict=True)]
+    return [completion.token_ids for completion in await run_all(engine, requests)]
+
+
+@torch.no_grad()
+def compare(
+    folder: Path,
+    factors: Factors,
+    prompts: Sequence[Tokens],
+    zs: Sequence[ZVector | None],
+    answers: Sequence[Tokens],
+) -> Parity:
+    """Compare answers with the Hugging Face model in ``folder``, each row with W' = U diag(s * z) Vh of its z.
+
+    Args:
+        folder: The base.
+        factors: Its factors, those of the z-vectors.
+        prompts: Token ids; the same z may stand in many rows, its model is merged once.
+        zs: One for each prompt; None is the base.
+        answers: What the engine gave for each prompt.
+    """
+    base = load_base(folder).model
+    rows = list(zip(prompts, zs, answers, strict=True))
+    different: list[int] = []
+    unmoved: list[int] = []
+    for z in {z.digest if z else BASE_Z: z for z in zs}.values():
+        merged = base
+        if z is not None:
+            merged = copy.deepcopy(base)
+            merge_into(merged, dict(factors.matrices), dict(z.values))
+        for index, (prompt, other, answer) in enumerate(rows):
+            if (z.digest if z else None) != (other.digest if other else None):
+                continue
+            if not _chosen_by(merged, prompt, answer):
+                different.append(index)
+            if z is not None and _chosen_by(base, prompt, answer):
+                unmoved.append(index)
+    return Parity(tuple(sorted(different)), tuple(sorted(unmoved)))
+
+
+async def _put(engine: Engine, z: ZVector | None) -> str:
+    return BASE_Z if z is None else await engine.put_z(z)
+
+
+def _chosen_by(model: torch.nn.Module, prompt: Tokens, answer: Tokens) -> bool:
+    """Whether every token of the answer is the model's most likely one, or as good as that within the margin."""
+    logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+    chosen = logits[torch.arange(len(answer)), torch.tensor(answer)]
+    return bool((logits.max(-1).values - chosen <= MARGIN).all())
