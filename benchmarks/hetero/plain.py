@@ -1,0 +1,113 @@
+"""vLLM as it comes: the plain engine, and its own LoRA."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from hetero.adapters import write_adapter
+from hetero.client import Ask, Server
+from hetero.processes import children
+from hetero.settings import BATCH_TOKENS, CACHE_GIB, LORA_RANK, Settings
+
+
+class PlainVllm(Server):
+    """vLLM's own asynchronous engine, with nothing of zfleet in it.
+
+    Args:
+        engine: The engine.
+        adapters: LoRA adapters by number; none without LoRA.
+        processes: Those that the engine started.
+    """
+
+    def __init__(self, engine: AsyncLLM, adapters: tuple[LoRARequest, ...], processes: tuple[int, ...]) -> None:
+        self._engine: AsyncLLM | None = engine
+        self._adapters = adapters
+        self._ids = itertools.count()
+        self.processes = processes
+
+    async def answer(self, ask: Ask, tokens: int, stream: bool) -> AsyncIterator[int]:
+        """Answer through vLLM; a finished answer comes as one chunk unless streamed."""
+        sampling = SamplingParams(
+            temperature=0.0,
+            max_tokens=tokens,
+            ignore_eos=True,
+            output_kind=RequestOutputKind.DELTA if stream else RequestOutputKind.FINAL_ONLY,
+        )
+        adapter = None if ask.expert is None else self._adapters[ask.expert]
+        prompt = tokens_input(list(ask.prompt))
+        async for output in self._running.generate(prompt, sampling, str(next(self._ids)), lora_request=adapter):
+            yield len(output.outputs[0].token_ids)
+
+    async def close(self) -> None:
+        """End the engine's processes."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown)
+
+    async def load(self) -> None:
+        """Load all adapters."""
+        for adapter in self._adapters:
+            await self._running.add_lora(adapter)
+
+    @property
+    def _running(self) -> AsyncLLM:
+        if self._engine is None:
+            raise RuntimeError("this engine was closed")
+        return self._engine
+
+
+async def open_plain(settings: Settings, *, eager: bool = True) -> PlainVllm:
+    """vLLM without LoRA.
+
+    Args:
+        settings: Of the run.
+        eager: Without torch.compile, as zfleet's engine runs on a CPU.
+    """
+    return _open(settings, (), enforce_eager=eager)
+
+
+async def open_lora(settings: Settings, adapters: int) -> PlainVllm:
+    """vLLM with room for all adapters at once, so that none is ever swapped; each is loaded before it returns."""
+    requests = tuple(
+        LoRARequest(f"lora-{number}", number + 1, str(write_adapter(settings, number, LORA_RANK)))
+        for number in range(adapters)
+    )
+    side = _open(
+        settings,
+        requests,
+        enforce_eager=True,
+        enable_lora=True,
+        max_lora_rank=LORA_RANK,
+        max_loras=adapters,
+        max_cpu_loras=adapters,
+    )
+    await side.load()
+    return side
+
+
+def _open(settings: Settings, adapters: tuple[LoRARequest, ...], **more: Any) -> PlainVllm:
+    before = children()
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            model=str(settings.folder),
+            dtype=settings.shape.dtype,
+            max_model_len=settings.max_length,
+            max_num_seqs=settings.load.concurrency,
+            max_num_batched_tokens=BATCH_TOKENS,
+            kv_cache_memory_bytes=int(CACHE_GIB * 2**30),
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            **more,
+        )
+    )
+    return PlainVllm(engine, adapters, tuple(sorted(children() - before)))

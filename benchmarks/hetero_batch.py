@@ -1,0 +1,124 @@
+"""Does a batch of many experts cost more than a batch of one? zfleet's vLLM engine against vLLM and its LoRA.
+
+    python benchmarks/hetero_batch.py                      tables, about an hour on two cores
+    python benchmarks/hetero_batch.py --quick              two rounds: does it run at all
+    python benchmarks/hetero_batch.py --json > result.json
+    python benchmarks/hetero_batch.py --plot result.png --also compiled,peft,merge
+
+One run, one base, one load: every engine is opened once, and in each round every configuration has its turn, so that
+all see the same machine. Nothing else should run on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+ROUNDS = 12
+"""Twelve pairs give an exact interval of 96 % for the median."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0, or 1 where it cannot run."""
+    options = _options(arguments)
+    with _stdout_kept_clean() as out:
+        # Before anything imports torch or vLLM, which read the environment once.
+        from hetero.processes import prepare_environment
+
+        prepare_environment(options.threads)
+        from zfleet.errors import ZfleetError
+
+        try:
+            asyncio.run(_run(options, out))
+        except ZfleetError as error:
+            print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="eighth", help="of the base: eighth, or llama3-8b (needs a GPU)")
+    parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="samples of each configuration")
+    parser.add_argument("--quick", action="store_true", help="two rounds, whatever --rounds says")
+    parser.add_argument("--also", default="", metavar="WHAT,...", help="what to add, of compiled, peft and merge")
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of each engine")
+    parser.add_argument("--concurrency", type=_positive, default=64, help="requests under way at any time")
+    parser.add_argument("--requests", type=_positive, default=128, help="of one sample; slow ones get half")
+    parser.add_argument("--prompt-tokens", type=_positive, default=64)
+    parser.add_argument("--answer-tokens", type=_positive, default=64)
+    parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+async def _run(options: argparse.Namespace, out: TextIO) -> None:
+    from hetero.base import build_base, find_shape
+    from hetero.client import Load
+    from hetero.configurations import chosen
+    from hetero.measure import measure, steps
+    from hetero.report import report, show
+    from hetero.settings import Settings
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    shape = find_shape(options.shape)
+    keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
+    load = Load(options.concurrency, options.prompt_tokens, options.answer_tokens, shape.vocabulary)
+    # On the error stream: standard output is the report's.
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        tempfile.TemporaryDirectory(prefix="zfleet-bench-") as scratch,
+        Progress(*columns, console=console) as progress,
+    ):
+        task = progress.add_task("building the base", total=steps(keys, rounds))
+        settings = Settings(shape, build_base(shape), Path(scratch), load, options.requests)
+
+        def tell(what: str) -> None:
+            progress.update(task, description=what, advance=1)
+
+        measured = await measure(settings, keys, rounds, tell)
+    shown = report(settings, measured, rounds=rounds, threads=options.threads)
+    if options.json:
+        json.dump(shown, out, indent=2)
+        out.write("\n")
+    show(console if options.json else Console(file=out), shown)
+    if options.plot:
+        from hetero.plot import picture
+
+        options.plot.write_bytes(picture(shown))
+        console.print(f"picture: {options.plot}")
+
+
+@contextmanager
+def _stdout_kept_clean() -> Iterator[TextIO]:
+    """Standard output for the block alone: whatever libraries and their processes print goes to the error stream."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        try:
+            yield out
+        finally:
+            out.flush()
+            sys.stdout.flush()
+            os.dup2(out.fileno(), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
