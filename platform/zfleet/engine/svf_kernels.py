@@ -79,11 +79,11 @@ class FactoredLinear:
         Raises:
             ValueError: No parts, or columns that are not neighbours.
         """
-        parts = _neighbours(parts)
+        parts = neighbours(parts)
         self.columns = slice(parts[0].columns.start, parts[-1].columns.stop)
         self._plain = plain
         self._outputs = outputs
-        self._whole = sum(_length(part.outputs) for part in parts) == outputs
+        self._whole = sum(length(part.outputs) for part in parts) == outputs
         self._v = pack(torch.cat([part.vh for part in parts]).to(dtype).contiguous())
         scaled = [(part.u.double() * part.s.double()).to(dtype) for part in parts]
         self._alone = pack(scaled[0].contiguous()) if self._whole and len(parts) == 1 else None
@@ -140,7 +140,7 @@ class DeltaLinear:
         self._indices = [torch.arange(rank, device=device) for rank in ranks]
         self._v = torch.empty(parts[0].vh.shape[1], self.width, dtype=dtype, device=device)
         self._u = [
-            torch.empty(r, _length(p.outputs), dtype=dtype, device=device) for p, r in zip(parts, ranks, strict=True)
+            torch.empty(r, length(p.outputs), dtype=dtype, device=device) for p, r in zip(parts, ranks, strict=True)
         ]
         ends = [sum(ranks[: i + 1]) for i in range(len(ranks))]
         self._columns = [slice(end - rank, end) for rank, end in zip(ranks, ends, strict=True)]
@@ -184,7 +184,7 @@ class DeltaLinear:
         return y
 
 
-def _neighbours(parts: Sequence[PartFactors]) -> list[PartFactors]:
+def neighbours(parts: Sequence[PartFactors]) -> list[PartFactors]:
     """The parts in the order of a flat z."""
     ordered = sorted(parts, key=lambda part: part.columns.start)
     for before, after in pairwise(ordered):
@@ -195,5 +195,5 @@ def _neighbours(parts: Sequence[PartFactors]) -> list[PartFactors]:
     return ordered
 
 
-def _length(columns: slice) -> int:
+def length(columns: slice) -> int:
     return int(columns.stop - columns.start)
