@@ -16,9 +16,10 @@ from functools import partial
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.answer import Answer, Sink
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.prompts import Prompts
 from zfleet.engine.torch_batch import TorchBatch, check_full_attention
 from zfleet.engine.z_table import TensorZTable, ZEntry
-from zfleet.errors import EngineError, InvalidRequest, RequestAborted, RequestTooLong, ZfleetError
+from zfleet.errors import EngineError, RequestAborted, ZfleetError
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 
@@ -52,6 +53,7 @@ class TorchEngine(Engine):
         self.model = model
         self.max_length = min(spec.max_length or model.base.context, model.base.context)
         check_full_attention(model.base, self.max_length)
+        self._prompts = Prompts(model.base.tokenizer, int(model.base.model.config.vocab_size), self.max_length)
         self._slots = spec.slots
         self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)
         self._batch = TorchBatch(model, self._table)
@@ -76,8 +78,7 @@ class TorchEngine(Engine):
         self._table.drop(digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        prompt = self._tokens(request.prompt)
-        self._check_length(len(prompt), request.sampling.max_tokens, "max_tokens")
+        prompt = self._prompts.generation(request)
         count = request.sampling.n
         entries = [self._table.use(request.z) for _ in range(count)]
         sink: Sink = asyncio.Queue()
@@ -100,13 +101,9 @@ class TorchEngine(Engine):
                 await self.abort(request.request_id)
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        prompt, completion = self._tokens(request.prompt), request.completion
-        if isinstance(completion, str):
-            completion = tuple(self.model.base.tokenizer(completion, add_special_tokens=False)["input_ids"])
-        self._check_length(len(prompt), len(completion), "the completion")
+        prompt, completion = self._prompts.score(request)
         if not completion:
             return ()
-        self._check_vocabulary(completion, "the completion")
         entry = self._table.use(request.z)
         result: asyncio.Future[tuple[float, ...]] = asyncio.get_running_loop().create_future()
         self._scores.append(_Score(prompt, completion, entry, result))
@@ -288,29 +285,6 @@ class TorchEngine(Engine):
             self._table.unuse(score.entry)
             if not score.result.done():
                 score.result.set_exception(error)
-
-    def _tokens(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
-        tokens = tuple(self.model.base.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else prompt
-        if not tokens:
-            raise InvalidRequest("the prompt is empty", "give at least one token")
-        self._check_vocabulary(tokens, "the prompt")
-        return tokens
-
-    def _check_vocabulary(self, tokens: tuple[int, ...], what: str) -> None:
-        vocabulary = int(self.model.base.model.config.vocab_size)
-        stranger = next((token for token in tokens if not 0 <= token < vocabulary), None)
-        if stranger is not None:
-            raise InvalidRequest(
-                f"{what} has token {stranger}, the vocabulary {vocabulary} entries",
-                "encode it with this base's tokenizer",
-            )
-
-    def _check_length(self, prompt: int, rest: int, what: str) -> None:
-        if prompt + rest > self.max_length:
-            raise RequestTooLong(
-                f"the prompt has {prompt} tokens and {what} {rest}: together more than the {self.max_length} that fit",
-                f"shorten the prompt, or let {what} be at most {max(self.max_length - prompt, 0)}",
-            )
 
 
 def _eos_tokens(model: SvfModel) -> frozenset[int]:

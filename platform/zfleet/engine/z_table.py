@@ -73,6 +73,11 @@ class ZTable:
         """z-vectors that have a row, the base not counted."""
         return len(self._resident)
 
+    def knows(self, digest: str) -> bool:
+        """Whether a z was put and not dropped."""
+        entry = self._known.get(digest)
+        return entry is not None and not entry.dropped
+
     def put(self, digest: str, flat: Tensor) -> None:
         """Make a z known; nothing happens when it is."""
         entry = self._known.setdefault(digest, ZEntry(digest, flat))

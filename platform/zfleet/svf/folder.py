@@ -65,6 +65,7 @@ class FactorFolder:
             FactorsError: Missing, damaged, or of another base or other targets.
         """
         self._folder = folder
+        self._last: tuple[str, dict[str, MatrixFactors]] | None = None
         self._remedy = (
             f"delete {folder} and compute the factors again; experts trained on them stay bound to the old ones"
         )
@@ -113,13 +114,16 @@ class FactorFolder:
             raise FactorsError(f"{self._folder / MANIFEST} does not match its layers", self._remedy)
         return ZLayout(tuple(self.names), tuple(ranks[name] for name in self.names))
 
-    def layer_with(self, name: str) -> dict[str, MatrixFactors]:
-        """The factors of all matrices in the layer of one of them.
+    def matrix(self, name: str) -> MatrixFactors:
+        """The factors of one matrix. The last layer read is kept, as its matrices are wanted one after the other.
 
         Raises:
             FactorsError: The file is truncated or was changed.
         """
-        return self._read(f"layer-{layer_of(name):04d}.safetensors")
+        file = f"layer-{layer_of(name):04d}.safetensors"
+        if self._last is None or self._last[0] != file:
+            self._last = file, self._read(file)
+        return self._last[1][name]
 
     def load(self) -> Factors:
         """All factors.

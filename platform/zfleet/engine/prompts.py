@@ -1,0 +1,73 @@
+"""What every engine with a tokenizer asks of a request before it takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.engine.contract import GenerationRequest, ScoreRequest
+from zfleet.errors import InvalidRequest, RequestTooLong
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Turns prompts into token ids and refuses what cannot run.
+
+    Attributes:
+        tokenizer: The base's.
+        vocabulary: Entries of the base's embedding.
+        max_length: The longest prompt and answer together, in tokens.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+    max_length: int
+
+    def generation(self, request: GenerationRequest) -> Tokens:
+        """The prompt's token ids.
+
+        Raises:
+            InvalidRequest: An empty prompt, or a token outside the vocabulary.
+            RequestTooLong: Prompt and ``max_tokens`` do not fit.
+        """
+        prompt = self._prompt(request.prompt)
+        self._check_length(len(prompt), request.sampling.max_tokens, "max_tokens")
+        return prompt
+
+    def score(self, request: ScoreRequest) -> tuple[Tokens, Tokens]:
+        """Token ids of the prompt and of the completion, which may be empty.
+
+        Raises:
+            InvalidRequest, RequestTooLong: As in ``generation``.
+        """
+        prompt, completion = self._prompt(request.prompt), request.completion
+        if isinstance(completion, str):
+            completion = tuple(self.tokenizer(completion, add_special_tokens=False)["input_ids"])
+        self._check_length(len(prompt), len(completion), "the completion")
+        self._check_vocabulary(completion, "the completion")
+        return prompt, completion
+
+    def _prompt(self, prompt: str | Tokens) -> Tokens:
+        tokens = tuple(self.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else prompt
+        if not tokens:
+            raise InvalidRequest("the prompt is empty", "give at least one token")
+        self._check_vocabulary(tokens, "the prompt")
+        return tokens
+
+    def _check_vocabulary(self, tokens: Tokens, what: str) -> None:
+        stranger = next((token for token in tokens if not 0 <= token < self.vocabulary), None)
+        if stranger is not None:
+            raise InvalidRequest(
+                f"{what} has token {stranger}, the vocabulary {self.vocabulary} entries",
+                "encode it with this base's tokenizer",
+            )
+
+    def _check_length(self, prompt: int, rest: int, what: str) -> None:
+        if prompt + rest > self.max_length:
+            raise RequestTooLong(
+                f"the prompt has {prompt} tokens and {what} {rest}: together more than the {self.max_length} that fit",
+                f"shorten the prompt, or let {what} be at most {max(self.max_length - prompt, 0)}",
+            )

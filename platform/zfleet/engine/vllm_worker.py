@@ -1,0 +1,234 @@
+"""What zfleet adds inside vLLM's worker processes: SVF linears, the z table, and the row of each token.
+
+This file alone touches vLLM's insides. It relies on these, as they are in the releases that ``vllm_version`` names:
+
+- ``register_quantization_config`` and ``QuantizationConfig.get_quant_method(layer, prefix)``: how a linear gets the
+  object that computes it. ``prefix`` is the linear's module path.
+- ``UnquantizedLinearMethod``: ``process_weights_after_loading`` packs W and empties ``layer.weight``;
+  ``apply(layer, x, bias)`` computes with it.
+- ``LinearBase.tp_rank`` and ``tp_size``; ``ColumnParallelLinear.output_partition_sizes``, ``output_sizes``,
+  ``QKVParallelLinear.total_num_heads``, ``total_num_kv_heads``, ``head_size``; ``RowParallelLinear``.
+- ``get_current_vllm_config().additional_config``: our settings, while the model is built.
+- ``worker_extension_cls``: methods mixed into the worker for ``collective_rpc``; ``worker.model_runner``.
+- ``GPUModelRunner._prepare_inputs(scheduler_output, num_scheduled_tokens)``, called once before each forward pass that
+  serves requests, with ``input_batch.req_ids`` in the order of the batch, ``requests[id].sampling_params`` and
+  ``execute_model``, which calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from vllm.config import get_current_vllm_config
+from vllm.model_executor.layers.linear import (
+    LinearBase,
+    QKVParallelLinear,
+    RowParallelLinear,
+    UnquantizedLinearMethod,
+    register_weight_loader_v2_supported_method,
+)
+from vllm.model_executor.layers.quantization import register_quantization_config
+from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
+
+from zfleet.engine.step_rows import Assignment, StepRows
+from zfleet.engine.svf_kernels import FactoredLinear, PartFactors
+from zfleet.models.fusion import parts_of
+from zfleet.svf.folder import FactorFolder
+from zfleet.svf.shards import OutputPart, shard_inputs, shard_outputs
+
+QUANTIZATION = "zfleet"
+EXTRA = "zfleet"
+"""The key in ``SamplingParams.extra_args`` under which a request names its row and its z."""
+
+
+@register_quantization_config(QUANTIZATION)
+class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are not followed
+    """Gives every linear whose matrices have factors an ``SvfMethod``; nothing is quantized.
+
+    vLLM makes one where it reads its settings and sends it to the workers, each of which builds one model with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.methods: list[SvfMethod] = []
+
+    def get_quant_method(self, layer: nn.Module, prefix: str) -> UnquantizedLinearMethod | None:
+        if not isinstance(layer, LinearBase):
+            return None
+        if not any(name in self.names for name in parts_of(prefix, self.names)):
+            return UnquantizedLinearMethod()
+        method = SvfMethod(self, prefix)
+        self.methods.append(method)
+        return method
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the engine was started with; read while the model is built."""
+        settings: dict[str, Any] = get_current_vllm_config().additional_config[QUANTIZATION]
+        return settings
+
+    @cached_property
+    def factors(self) -> FactorFolder:
+        """The base's factors."""
+        return FactorFolder(Path(self.settings["factors"]), self.settings["base"], self.settings["targets"])
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All matrices that have factors."""
+        return frozenset(self.factors.names)
+
+    @cached_property
+    def step(self) -> StepRows:
+        """The table and the step under way; made when the model is loaded."""
+        layout = self.factors.layout
+        step = StepRows(layout.size, int(self.settings["rows"]), lambda z: z, self.methods[0].device)
+        step.fill_base(torch.ones(layout.size))
+        return step
+
+    def get_name(self) -> str:
+        return QUANTIZATION
+
+    def get_supported_act_dtypes(self) -> list[torch.dtype]:
+        return [torch.float32, torch.bfloat16, torch.float16]
+
+    @classmethod
+    def get_min_capability(cls) -> int:
+        return 0
+
+    @staticmethod
+    def get_config_filenames() -> list[str]:
+        return []
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SvfConfig:
+        return cls()
+
+
+@register_weight_loader_v2_supported_method
+class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
+    """Computes one linear of vLLM's: with W where all rows are the base's, with factors and each row's z else."""
+
+    def __init__(self, config: SvfConfig, prefix: str) -> None:
+        super().__init__()
+        self._config = config
+        self._parts = parts_of(prefix, config.names)
+        self.device = torch.device("cpu")
+        self._linear: FactoredLinear | None = None
+
+    def process_weights_after_loading(self, layer: LinearBase) -> None:
+        weight: Tensor = layer.weight
+        dtype, self.device = weight.dtype, weight.device
+        super().process_weights_after_loading(layer)
+        packed = super().apply
+        outputs = sum(layer.output_partition_sizes)
+        self._linear = FactoredLinear(
+            lambda x, bias: packed(layer, x, bias), outputs, list(self._sharded(layer)), dtype
+        )
+
+    def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        step = self._config.step
+        if not step.mixed:
+            plain: Tensor = super().apply(layer, x, bias)
+            return plain
+        assert self._linear is not None
+        return self._linear(x, step.of(self._linear.columns), bias)
+
+    def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
+        """This rank's factors of each matrix, with the output columns that it computes."""
+        outputs: list[int] = layer.output_partition_sizes
+        whole = _output_parts(layer)
+        start = 0
+        for place, name in enumerate(self._parts):
+            # A matrix that the base itself has fused (Phi-3) holds all of the linear's outputs.
+            which = slice(place, place + 1) if len(self._parts) > 1 else slice(None)
+            own = slice(start, start + sum(outputs[which]))
+            start = own.stop
+            if name not in self._config.names:
+                continue
+            matrix = self._config.factors.matrix(name)
+            if isinstance(layer, RowParallelLinear):
+                share = shard_inputs(matrix, layer.tp_rank, layer.tp_size)
+            else:
+                share = shard_outputs(matrix, whole[which], layer.tp_rank, layer.tp_size)
+            columns = self._config.factors.layout.slices[name]
+            yield PartFactors(name, share.u, share.s, share.vh, columns, own)
+
+
+def _output_parts(layer: LinearBase) -> tuple[OutputPart, ...]:
+    """The outputs that a linear of vLLM's splits over the ranks, each on its own."""
+    if isinstance(layer, QKVParallelLinear):
+        keys = OutputPart(layer.total_num_kv_heads * layer.head_size, layer.num_kv_head_replicas)
+        return OutputPart(layer.total_num_heads * layer.head_size), keys, keys
+    return tuple(OutputPart(size) for size in getattr(layer, "output_sizes", None) or [layer.output_size])
+
+
+class SvfExtension:
+    """Methods of every worker, for ``collective_rpc``."""
+
+    vllm_config: Any
+    model_runner: Any
+
+    def zfleet_open(self) -> int:
+        """Watch the steps from now on, with an empty table.
+
+        Returns:
+            How many linears carry a z of their own for each row.
+        """
+        config = self._zfleet_config
+        config.step.known.clear()
+        config.step.peak_requests = config.step.peak_distinct = 0
+        if not hasattr(self.model_runner, "zfleet_watched"):
+            self.model_runner.zfleet_watched = True
+            _watch(self.model_runner, config.step)
+        return len(config.methods)
+
+    def zfleet_put(self, digest: str, flat: bytes) -> None:
+        """Know a z [R] float32."""
+        self._zfleet_config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
+
+    def zfleet_drop(self, digest: str) -> None:
+        """Forget a z."""
+        self._zfleet_config.step.known.pop(digest, None)
+
+    def zfleet_peaks(self) -> tuple[int, int]:
+        """The most requests, and the most different z, in one step so far."""
+        step = self._zfleet_config.step
+        return step.peak_requests, step.peak_distinct
+
+    @property
+    def _zfleet_config(self) -> SvfConfig:
+        for module in self.model_runner.get_model().modules():
+            method = getattr(module, "quant_method", None)
+            if isinstance(method, SvfMethod):
+                return method._config
+        raise RuntimeError("no linear of the model has factors")
+
+
+def _watch(runner: Any, step: StepRows) -> None:
+    """Tell the step its rows before each forward pass, and that it is over after it."""
+    prepare, execute = runner._prepare_inputs, runner.execute_model
+
+    def prepare_inputs(scheduler_output: Any, counts: NDArray[np.int32], *rest: Any) -> Any:
+        prepared = prepare(scheduler_output, counts, *rest)
+        step.begin([_assignment(runner.requests[name]) for name in runner.input_batch.req_ids], counts)
+        return prepared
+
+    def execute_model(*args: Any, **options: Any) -> Any:
+        try:
+            return execute(*args, **options)
+        finally:
+            step.end()
+
+    runner._prepare_inputs, runner.execute_model = prepare_inputs, execute_model
+
+
+def _assignment(request: Any) -> Assignment:
+    row, digest = request.sampling_params.extra_args[EXTRA]
+    return int(row), str(digest)
