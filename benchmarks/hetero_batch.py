@@ -22,25 +22,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from hetero.processes import prepare_environment
+
+from zfleet.errors import ZfleetError
+
 ROUNDS = 12
 """Twelve pairs give an exact interval of 96 % for the median."""
+
+_LOG_SHOWN = 6000
+"""Bytes of the engines' own messages that are shown when a run fails."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0, or 1 where it cannot run."""
     options = _options(arguments)
-    with _stdout_kept_clean() as out:
-        # Before anything imports torch or vLLM, which read the environment once.
-        from hetero.processes import prepare_environment
-
-        prepare_environment(options.threads)
-        from zfleet.errors import ZfleetError
-
-        try:
-            asyncio.run(_run(options, out))
-        except ZfleetError as error:
-            print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
-            return 1
+    # Before anything imports torch or vLLM, which read the environment once.
+    prepare_environment(options.threads)
+    try:
+        with _streams_kept_clean() as (out, err):
+            asyncio.run(_run(options, out, err))
+    except ZfleetError as error:
+        print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -67,7 +70,7 @@ def _positive(text: str) -> int:
     return value
 
 
-async def _run(options: argparse.Namespace, out: TextIO) -> None:
+async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     from hetero.base import build_base, find_shape
     from hetero.client import Load
     from hetero.configurations import chosen
@@ -80,8 +83,7 @@ async def _run(options: argparse.Namespace, out: TextIO) -> None:
     shape = find_shape(options.shape)
     keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
     load = Load(options.concurrency, options.prompt_tokens, options.answer_tokens, shape.vocabulary)
-    # On the error stream: standard output is the report's.
-    console = Console(stderr=True)
+    console = Console(file=err)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory(prefix="zfleet-bench-") as scratch,
@@ -107,17 +109,28 @@ async def _run(options: argparse.Namespace, out: TextIO) -> None:
 
 
 @contextmanager
-def _stdout_kept_clean() -> Iterator[TextIO]:
-    """Standard output for the block alone: whatever libraries and their processes print goes to the error stream."""
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)
+def _streams_kept_clean() -> Iterator[tuple[TextIO, TextIO]]:
+    """Standard output and error stream for the report and its progress alone.
+
+    What libraries and engine processes print goes to a log, whose end is shown where the block fails.
+    """
+    with (
+        os.fdopen(os.dup(1), "w") as out,
+        os.fdopen(os.dup(2), "w") as err,
+        tempfile.TemporaryFile() as log,
+    ):
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
         try:
-            yield out
+            yield out, err
+        except BaseException:
+            log.seek(max(log.seek(0, os.SEEK_END) - _LOG_SHOWN, 0))
+            err.write(log.read().decode(errors="replace"))
+            raise
         finally:
-            out.flush()
-            sys.stdout.flush()
-            os.dup2(out.fileno(), 1)
+            for stream, descriptor in ((out, 1), (err, 2)):
+                stream.flush()
+                os.dup2(stream.fileno(), descriptor)
 
 
 if __name__ == "__main__":
