@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -23,7 +23,7 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_s: float = WAIT_S
     Raises:
         JobError: Not one fits; says what each needs, what the cluster has and what is free.
     """
-    bundle = {key: value for key, value in {"CPU": resources.cpus, "GPU": resources.gpus}.items() if value}
+    bundle = _bundle(resources.cpus, resources.gpus)
     total = _amounts(ray.cluster_resources)
     fitting = min(wanted, *(int(total.get(key, 0) // need) for key, need in bundle.items()))
     while fitting > 0:
@@ -42,6 +42,39 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_s: float = WAIT_S
         f"free are {_text(free, bundle)}",
         "stop what holds them, give the cluster more, or lower `resources` in the spec",
     )
+
+
+def check_room(engine: Mapping[str, float], engines: int, worker: ResourceSpec, wait_s: float = WAIT_S) -> None:
+    """Refuse engines that leave no room for one worker: it would wait for ever.
+
+    Args:
+        engine: ``num_cpus`` and ``num_gpus`` of each.
+        engines: How many.
+        worker: What a worker needs.
+        wait_s: How long what is busy may take to become free.
+
+    Raises:
+        JobError: They do not fit; says what is needed, what the cluster has and what is free.
+    """
+    each, rest = _bundle(engine["num_cpus"], engine["num_gpus"]), _bundle(worker.cpus, worker.gpus)
+    total = _amounts(ray.cluster_resources)
+    if all(each.get(key, 0) * engines + rest.get(key, 0) <= total.get(key, 0) for key in each | rest):
+        group = placement_group([each] * engines + [rest])
+        try:
+            if group.wait(wait_s):
+                return
+        finally:
+            remove_placement_group(group)
+    free = _amounts(ray.available_resources)
+    raise JobError(
+        f"this job does not fit: {engines} engines need {_text(each)} each and one worker {_text(rest)}, "
+        f"the cluster has {_text(total, each)}, free are {_text(free, each)}",
+        "stop what holds them, give the cluster more, or lower `resources` or `engine.vllm` in the spec",
+    )
+
+
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
+    return {key: value for key, value in {"CPU": cpus, "GPU": gpus}.items() if value}
 
 
 def _amounts(read: Callable[[], Any]) -> dict[str, float]:

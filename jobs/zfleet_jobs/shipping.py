@@ -7,11 +7,13 @@ only on the factors it was trained on.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import ray
+from transformers import PreTrainedTokenizerBase
 
-from zfleet.models.bundle import BaseBundle
+from zfleet.models.bundle import BaseBundle, open_tokenizer
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.tasks.task import Task
@@ -27,6 +29,7 @@ class ShippedBase:
         fingerprint: Its fingerprint.
         dtype: What workers compute in.
         bundle: Object reference to its files and factors.
+        text: Object reference to its configuration and tokenizer: for who needs no weights.
     """
 
     name: str
@@ -34,11 +37,14 @@ class ShippedBase:
     fingerprint: str
     dtype: str
     bundle: ray.ObjectRef[BaseBundle]
+    text: ray.ObjectRef[Mapping[str, bytes]]
 
 
 def ship(bundle: BaseBundle) -> ShippedBase:
     """Put a base and its factors into the object store."""
-    return ShippedBase(bundle.name, bundle.slug, bundle.fingerprint, bundle.spec.dtype, ray.put(bundle))
+    return ShippedBase(
+        bundle.name, bundle.slug, bundle.fingerprint, bundle.spec.dtype, ray.put(bundle), ray.put(bundle.text)
+    )
 
 
 def open_model(shipped: ShippedBase) -> SvfModel:
@@ -48,6 +54,11 @@ def open_model(shipped: ShippedBase) -> SvfModel:
         BaseModelError: What arrived is not the base that was sent.
     """
     return ray.get(shipped.bundle).open()
+
+
+def fetch_tokenizer(shipped: ShippedBase) -> PreTrainedTokenizerBase:
+    """On a worker: the base's tokenizer, without its weights."""
+    return open_tokenizer(ray.get(shipped.text))
 
 
 def by_value(task: Task) -> Task:

@@ -17,6 +17,7 @@ from zfleet.config.specs import ServeSpec
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle, open_tokenizer, pack_base
 from zfleet.tasks.template import chat_tokens
+from zfleet_cluster.engine_host import engine_resources
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.base_store import fetch_text, publish_base
 from zfleet_serve.engine_replica import EngineReplica
@@ -86,7 +87,7 @@ def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
         bundle: Its base.
     """
     store, _ = publish_base(bundle)
-    resources: dict[str, Any] = {"num_cpus": spec.resources.cpus, "num_gpus": spec.resources.gpus}
+    resources = dict(engine_resources(spec.engine, spec.resources))
     # Serve's decorators are typed as returning the plain classes.
     replica, gateway = cast(Deployment, EngineReplica), cast(Deployment, Gateway)
     engine = replica.options(ray_actor_options=resources).bind(spec, store)

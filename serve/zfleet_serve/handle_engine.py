@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
-from zfleet.errors import EngineError, ZfleetError
 from zfleet.svf.zvector import ZVector
+from zfleet_cluster.remote_errors import original
+
+_WHO = "the engine replica"
 
 
 class HandleEngine(Engine):
@@ -39,7 +41,7 @@ class HandleEngine(Engine):
             async for chunk in cast(AsyncIterator[Chunk], self._streaming.generate.remote(request)):
                 yield chunk
         except (RayError, RayServeException) as error:
-            raise _original(error) from None
+            raise original(error, _WHO) from None
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
         """As ``Engine.score``."""
@@ -66,16 +68,4 @@ class HandleEngine(Engine):
         try:
             return await getattr(self._handle, method).remote(*arguments)
         except (RayError, RayServeException) as error:
-            raise _original(error) from None
-
-
-def _original(error: Exception) -> Exception:
-    """What the replica raised on purpose; anything else says that the replica is not well."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, ZfleetError):
-        return cause
-    text = str(cause).strip().splitlines()
-    return EngineError(
-        f"the engine replica failed: {type(cause).__name__}: {text[0] if text else ''}",
-        "send the request again; the replica's log says more",
-    )
+            raise original(error, _WHO) from None

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.streams import closing
 from zfleet.errors import UnknownZ
 from zfleet.svf.zvector import ZVector
-from zfleet_serve.streams import closing
 
 KEPT = 1024
 

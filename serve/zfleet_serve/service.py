@@ -12,11 +12,11 @@ from zfleet.adapt.dispatch import ASK, ClassifierDispatcher, Decision, Routes
 from zfleet.adapt.two_pass import first_pass, milliseconds_since
 from zfleet.config.names import AUTO
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
+from zfleet.engine.streams import closing
 from zfleet.errors import ExpertNotFound, InvalidRequest
 from zfleet_registry import ExpertVersion
 from zfleet_serve.experts import Experts, Part, parts_of
 from zfleet_serve.names import parse_model
-from zfleet_serve.streams import closing
 
 
 class Text(Protocol):

@@ -14,6 +14,7 @@ from zfleet.search.coefficients import alphas_of
 from zfleet.search.cross_entropy import CrossEntropy, Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
+from zfleet_jobs.pool.pool import shared_pool
 from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest
 from zfleet_jobs.search.searcher import ChunkSearcher
@@ -33,10 +34,12 @@ class SearchTrial:
         chunk: Which part of the population.
         candidates: How many it scored.
         actor: Id of the Ray actor that ran it.
-        batch_rows: The most answers that grew in one engine step while it ran.
+        batch_rows: The most answers that grew in one engine step while it ran. In a pool trials share steps, and
+            it is the most of any step of the pool until the trial's end.
         distinct_z: The most different z in one such step.
         seconds: Of its step.
-        opened_seconds: Of opening the base, where the trial started its actor; else 0.
+        opened_seconds: Of opening the base (of a pool's trial, the tokenizer), where the trial started its actor;
+            else 0.
     """
 
     generation: int
@@ -119,6 +122,7 @@ def search_mixtures(
     Raises:
         SpecError: No searches, equal names, or a population too small.
         JobError: No actor fits, or a trial failed; the same call goes on from what is done.
+        EngineError: The engine is not installed, or does not run this base.
         RewardError, RequestTooLong, ...: What the trials raised.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
@@ -127,7 +131,8 @@ def search_mixtures(
     if read_finished(searcher, folder):
         return _all_found(named, searcher, 0.0)
     started = time.perf_counter()
-    run_tune(SearchJob(shipped, named, settings), searcher, folder)
+    with shared_pool(shipped, settings.engine, settings.resources) as pool:
+        run_tune(SearchJob(shipped, named, settings, pool), searcher, folder)
     return _all_found(named, searcher, time.perf_counter() - started)
 
 

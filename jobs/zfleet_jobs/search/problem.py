@@ -118,6 +118,7 @@ def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSetti
 
     Resources and engine sizes are left out: they change how fast it goes, not where to.
     """
+    engine = settings.engine
     state = {
         "code": code,
         "settings": [
@@ -128,6 +129,7 @@ def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSetti
             settings.trials_per_generation,
             settings.seed,
         ],
+        "engine": [engine.kind, engine.vllm.form, engine.vllm.rank if engine.vllm.form == "delta" else None],
         "problems": [
             [
                 name,

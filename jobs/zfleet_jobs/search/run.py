@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zfleet.config.specs import SearchSpec
+from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
 from zfleet.models.base import Base
 from zfleet.models.bundle import BaseBundle, pack_base
@@ -39,7 +40,7 @@ class SearchResult:
         left_out: Training prompts that do not fit the engine and could not be drawn.
         trials: Tune trials.
         actors: Ids of the Ray actors that ran them.
-        batch_rows: The most engine rows in one step, of each trial.
+        batch_rows: The most engine rows in one step, of each trial (of the pool's trials: until its end).
         history: Best and mean accuracy of each generation.
         seconds: Of the Tune run; 0 where a finished one was used again.
     """
@@ -69,7 +70,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
 
     Raises:
         ExpertNotFound, RegistryUnreachable: An expert cannot be had.
-        SpecError, TaskError, BaseModelError: The spec names something that cannot be used.
+        SpecError, TaskError, BaseModelError, EngineError: The spec names something that cannot be used.
         JobError: No resources, or a failed trial; running it again resumes.
         KeyboardInterrupt: Ctrl-C; running it again resumes.
     """
@@ -85,6 +86,8 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     problems = [SearchProblem(spec.name, experts, by_value(shots))]
     results = finished_mixtures(bundle, problems, settings, Path(spec.storage), spec.name)
     if results is None:
+        if address is None:
+            check_engine(spec.engine)
         with cluster(address):
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (found,) = results

@@ -11,11 +11,13 @@ import ray
 import torch
 from ray import tune
 
+from zfleet.engine.contract import Engine
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
+from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings
 from zfleet_jobs.search.scoring import score_candidates
-from zfleet_jobs.shipping import ShippedBase, open_model
+from zfleet_jobs.shipping import ShippedBase, fetch_tokenizer, open_model
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,20 @@ class SearchJob:
         shipped: The base.
         problems: The searches, by name.
         settings: How they search.
+        pool: What generates, where the actors share it; else each actor opens the base.
     """
 
     shipped: ShippedBase
     problems: Mapping[str, SearchProblem]
     settings: SearchSettings
+    pool: EnginePool | None
 
 
 class ChunkTrainable(tune.Trainable):
-    """Opens the base once; each ``step`` scores the chunk in its config. Actors are reused.
+    """Opens the base once, or uses the pool; each ``step`` scores the chunk in its config. Actors are reused.
 
     An engine costs next to nothing beside the base, and counts its peaks from its beginning: each chunk has one
-    of its own, so that what is reported of a trial is the trial's.
+    of its own, so that what is reported of a trial is the trial's. Of the pool's it is a client's.
     """
 
     def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
@@ -45,7 +49,8 @@ class ChunkTrainable(tune.Trainable):
         started = time.perf_counter()
         torch.set_num_threads(job.settings.resources.torch_threads)
         self._job = job
-        self._model = open_model(job.shipped)
+        self._model = None if job.pool else open_model(job.shipped)
+        self._tokenizer = self._model.base.tokenizer if self._model else fetch_tokenizer(job.shipped)
         self._opened_seconds = time.perf_counter() - started
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -56,10 +61,10 @@ class ChunkTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         started = time.perf_counter()
         problem = self._job.problems[self.config["search"]]
-        with SyncEngine(TorchEngine(self._model, self._job.settings.engine)) as engine:
+        with SyncEngine(self._engine()) as engine:
             scores = score_candidates(
                 engine,
-                self._model.base.tokenizer,
+                self._tokenizer,
                 list(problem.experts.values()),
                 problem.task,
                 self.config["points"],
@@ -77,3 +82,9 @@ class ChunkTrainable(tune.Trainable):
             "seconds": time.perf_counter() - started,
             "opened_seconds": self._opened_seconds,
         }
+
+    def _engine(self) -> Engine:
+        if self._job.pool is not None:
+            return self._job.pool.engine()
+        assert self._model is not None
+        return TorchEngine(self._model, self._job.settings.engine)

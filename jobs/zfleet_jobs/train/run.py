@@ -18,6 +18,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from zfleet.config.specs import ExpertSpec, ResourceSpec, TrainSpec
+from zfleet.engine.open import check_engine
 from zfleet.errors import JobError, RegistryError, ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.rewards.identity import reward_identity
@@ -27,6 +28,7 @@ from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
 from zfleet_cluster import cluster
 from zfleet_jobs.capacity import actors_that_fit
 from zfleet_jobs.code_version import code_version
+from zfleet_jobs.pool.pool import EnginePool, shared_pool
 from zfleet_jobs.shipping import ShippedBase, by_value, ship
 from zfleet_jobs.train.board import Board, Row
 from zfleet_jobs.train.display import TrainDisplay, train_display
@@ -71,9 +73,12 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     Raises:
         ClusterError: No cluster answers.
         JobError: A run failed for a reason outside the job (its log says which), or the cluster is too small.
+        EngineError: The spec's engine is not installed, or does not run this base.
         ZfleetError: The job's own fault: a task, a reward, a base or the registry.
     """
     # All that can be the user's mistake comes before a cluster is started.
+    if address is None:
+        check_engine(spec.engine)
     registry = ExpertRegistry(spec.registry)
     bundle = pack_base(spec.base)
     plans = _plans(spec, bundle)
@@ -82,16 +87,21 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     todo = [plan for plan in plans if plan.expert.name not in trained]
     if todo:
         with cluster(address):
-            trained |= _Trainer(spec, ship(bundle), registry).train(todo)
+            shipped = ship(bundle)
+            with shared_pool(shipped, spec.engine, spec.resources) as pool:
+                trained |= _Trainer(spec, shipped, pool, registry).train(todo)
     return [trained[expert.name] for expert in spec.experts]
 
 
 class _Trainer:
     """Runs plans side by side: a thread holds each Ray Train run, this one shows and registers."""
 
-    def __init__(self, spec: TrainSpec, shipped: ShippedBase, registry: ExpertRegistry) -> None:
+    def __init__(
+        self, spec: TrainSpec, shipped: ShippedBase, pool: EnginePool | None, registry: ExpertRegistry
+    ) -> None:
         self._spec = spec
         self._shipped = shipped
+        self._pool = pool
         self._registry = registry
         self._board: Any = ray.remote(num_cpus=0)(Board).remote()
         self._runs: dict[str, str] = {}
@@ -147,7 +157,8 @@ class _Trainer:
             params={f"learner.{k}": str(v) for k, v in self._spec.learner_of(plan.expert).model_dump().items()},
             tags={"zfleet.spec_digest": plan.digest, "zfleet.task": plan.fit.task.name},
         )
-        job = WorkerJob(self._shipped, ray.put(by_value(plan.fit.task)), self._spec, plan.expert, self._board)
+        task = ray.put(by_value(plan.fit.task))
+        job = WorkerJob(self._shipped, task, self._spec, plan.expert, self._board, self._pool)
         resources = self._spec.resources
         on_gpu = resources.gpus > 0
         trainer = TorchTrainer(

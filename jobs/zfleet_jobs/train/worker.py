@@ -23,6 +23,7 @@ from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, StepReport
 from zfleet.tasks.task import Task
+from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
 
@@ -45,6 +46,7 @@ class WorkerJob:
         spec: The whole job.
         expert: The expert to train.
         board: Where progress and errors go.
+        pool: What generates, where the workers of all experts share it; else each worker has an engine of its own.
     """
 
     shipped: ShippedBase
@@ -52,6 +54,7 @@ class WorkerJob:
     spec: TrainSpec
     expert: ExpertSpec
     board: Any
+    pool: EnginePool | None
 
     @property
     def learner(self) -> LearnerSpec:
@@ -104,7 +107,7 @@ def _train(job: WorkerJob) -> None:
     workers = DataParallel(context.get_world_rank(), context.get_world_size())
     task = ray.get(job.task)
     model = open_model(job.shipped)
-    with SyncEngine(TorchEngine(model, job.spec.engine)) as engine:
+    with SyncEngine(TorchEngine(model, job.spec.engine) if job.pool is None else job.pool.engine()) as engine:
         learner = Learner(model, engine, task, job.learner, workers, job.skip_failed_rewards)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:

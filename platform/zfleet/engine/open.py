@@ -1,16 +1,33 @@
-"""Opening the engine that a spec names."""
+"""Opening the engine that a spec names. Nothing of an engine is imported that is not opened."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.torch_engine import TorchEngine
-from zfleet.engine.vllm_engine import VllmEngine
-from zfleet.models.bundle import BaseBundle
+from zfleet.engine.vllm_version import check_vllm
+
+if TYPE_CHECKING:
+    from zfleet.engine.torch_engine import TorchEngine
+    from zfleet.engine.vllm_engine import VllmEngine
+    from zfleet.models.bundle import BaseBundle
+
+OpenEngine: TypeAlias = Union["TorchEngine", "VllmEngine"]
+"""Engines that ``open_engine`` opens; each has a ``max_length``."""
 
 
-async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> TorchEngine | VllmEngine:
+def check_engine(spec: EngineSpec) -> None:
+    """Refuse an engine that is not installed here, before anything is started for it.
+
+    Raises:
+        EngineError: Not installed, or a release that zfleet was not tested with.
+    """
+    if spec.kind == "vllm":
+        check_vllm()
+
+
+async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> OpenEngine:
     """Start an engine on a base that was packed.
 
     Raises:
@@ -18,5 +35,9 @@ async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> TorchEngine | Vll
         EngineError: The engine is not installed here, or cannot run this base.
     """
     if spec.kind == "vllm":
+        from zfleet.engine.vllm_engine import VllmEngine
+
         return await VllmEngine.open(bundle, spec)
+    from zfleet.engine.torch_engine import TorchEngine
+
     return TorchEngine(await asyncio.to_thread(bundle.open), spec)

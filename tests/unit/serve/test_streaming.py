@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from zfleet.engine.contract import Chunk, GenerationRequest
+from zfleet.engine.streams import closing
 from zfleet.errors import EngineError
-from zfleet_serve.streams import closing
 from zfleet_serve.testing import Stage
 
 MESSAGES: Any = [{"role": "user", "content": "math 1 2"}]
