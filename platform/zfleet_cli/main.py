@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from zfleet.errors import ZfleetError
-from zfleet_cli.commands import decompose, demo, experts, lab, search, serve, train
+from zfleet_cli.commands import decompose, demo, doctor, experts, lab, search, serve, train
 
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
@@ -62,6 +62,7 @@ app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 
 
 def report(error: ZfleetError) -> None:

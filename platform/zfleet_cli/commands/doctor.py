@@ -1,0 +1,31 @@
+"""``zfleet doctor``: which engines run here, and why not the others."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from zfleet_cli.options import AsJson
+from zfleet_cli.output import print_rows
+
+
+def doctor(
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="lab|FOLDER", help="Also say which engines run this base.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which engines this machine can run and why not the others; exits with 1 when it can run none."""
+    from zfleet.engine.doctor import judge, look, read_base
+
+    # First the base: what is wrong with it is known at once.
+    facts = None if base is None else read_base(base)
+    with Console(stderr=True).status("looking at torch and vLLM"):
+        machine = look()
+    verdicts = judge(machine, facts)
+    print_rows(verdicts, "engines", as_json)
+    if not any(verdict.runs == "yes" for verdict in verdicts):
+        raise typer.Exit(1)
