@@ -16,7 +16,10 @@ VLLM_CPU_MIN_HEAD_SIZE = 32
 """The smallest head that vLLM's attention runs on a CPU."""
 
 VLLM_CPU_HEAD_SIZES = (VLLM_CPU_MIN_HEAD_SIZE, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""The head sizes of vLLM 0.32's CPU attention (``CPUAttentionBackend.get_supported_head_sizes``); it has no others."""
+"""The sizes that vLLM 0.32 declares for its CPU attention (``CPUAttentionBackend.get_supported_head_sizes``).
+
+It does not check them when it starts: others fail at the first token, and what runs besides depends on the processor.
+"""
 
 
 def check_family(model_type: object, base_name: str) -> None:
