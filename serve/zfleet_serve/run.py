@@ -14,6 +14,7 @@ from ray import serve
 from ray.exceptions import RayError
 
 from zfleet.config.specs import ServeSpec
+from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster import cluster, undisturbed
@@ -66,11 +67,12 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
     Raises:
         ClusterError: No cluster answers.
         ServeError: The port is in use, the cluster serves already, or the application does not start.
-        ZfleetError: The base or the registry cannot be used.
+        ZfleetError: The base, the engine or the registry cannot be used.
         KeyboardInterrupt: Always in the end, when everything has stopped.
     """
     if address is None:
         check_port(spec.host, spec.port)
+        check_engine(spec.engine)
     prepared = _prepare(spec)
     # Twice, since connecting to Ray installs handlers of its own.
     with sigterm_interrupts(), cluster(address), sigterm_interrupts():

@@ -1,4 +1,4 @@
-"""The demo's measuring bench: one engine in this process, every expert a row of its table."""
+"""The demo's measuring bench: one engine, every expert a row of its table."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from transformers import PreTrainedTokenizerBase
+
 from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
-from zfleet.engine.contract import BASE_Z
+from zfleet.engine.contract import BASE_Z, Engine
 from zfleet.engine.sync import SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
 from zfleet.evaluate import Evaluation, evaluate
-from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Sample, Task
-from zfleet_cli.demo.plan import CLASSIFIER, ENGINE, SKILLS, UNSEEN, WEAK_SKILL
+from zfleet_cli.demo.plan import CLASSIFIER, SKILLS, UNSEEN, WEAK_SKILL
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Bench:
     """Measures the base, experts, mixtures and dispatchers on held-out prompts.
 
     Attributes:
-        engine: What answers.
+        engine: What answers; closed with the bench.
         tokenizer: The base's.
     """
 
-    def __init__(self, model: SvfModel, experts: Mapping[str, ZVector]) -> None:
-        self.engine = SyncEngine(TorchEngine(model, ENGINE))
-        self.tokenizer = model.base.tokenizer
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, experts: Mapping[str, ZVector]) -> None:
+        self.engine = SyncEngine(engine)
+        self.tokenizer = tokenizer
         self._z = {name: self.engine.put_z(z) for name, z in experts.items()}
 
     def accuracy(self, task: Task, expert: str | None = None) -> Measured:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, SearchSpec, TaskSpec, TrainSpec
+from typing import Literal
+
+from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, SearchSpec, ServeSpec, TaskSpec, TrainSpec
 
 SKILLS = ("reverse", "sort", "add")
 """Skills that the base holds and answers half right: what experts are for."""
@@ -36,10 +38,15 @@ FEW_SHOT_CASES = ("reverse_digits", "table_sum")
 UNSEEN = ("reverse_digits", "sort_digits", "table_sum")
 """Kinds of prompts that the classifier was never trained on."""
 
-ENGINE = EngineSpec(slots=256)
+EngineKind = Literal["torch", "vllm"]
 
 
-def train_spec(registry: str | None = None) -> TrainSpec:
+def engine_spec(kind: EngineKind = "torch", slots: int = 256) -> EngineSpec:
+    """The engine of every part of the demo."""
+    return EngineSpec(kind=kind, slots=slots)
+
+
+def train_spec(kind: EngineKind = "torch") -> TrainSpec:
     """The training job: three skills, and what they are compared with."""
     names = (*SKILLS, WEAK_SKILL, CLASSIFIER)
     control = ExpertSpec(name=RANDOM_CONTROL, task=TaskSpec(lab="reverse"), learner={"reward": "random"})
@@ -47,17 +54,17 @@ def train_spec(registry: str | None = None) -> TrainSpec:
         run="demo",
         experts=(*(ExpertSpec(name=name, task=TaskSpec(lab=name)) for name in names), control),
         learner=LearnerSpec(steps=100),
-        engine=ENGINE,
+        engine=engine_spec(kind),
         checkpoint_every=50,
-        registry=registry,
     )
 
 
-def search_spec(experts: tuple[str, ...]) -> SearchSpec:
+def search_spec(experts: tuple[str, ...], kind: EngineKind = "torch") -> SearchSpec:
     """The search whose mixture is registered, as ``zfleet search`` would run it; the others differ in exam and shots.
 
     Args:
         experts: References of the experts of ``EXAMS[MIXTURE_EXAM]``, in that order.
+        kind: The engine.
     """
     return SearchSpec(
         experts=experts,
@@ -65,4 +72,10 @@ def search_spec(experts: tuple[str, ...]) -> SearchSpec:
         name=MIXTURE,
         shots=SHOTS,
         shots_seed=DRAWS[0],
+        engine=engine_spec(kind, slots=192),
     )
+
+
+def serve_spec(port: int, kind: EngineKind = "torch") -> ServeSpec:
+    """The service."""
+    return ServeSpec(port=port, engine=engine_spec(kind, slots=32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,32 +12,45 @@ from typing import Any
 
 from rich.console import Console
 
-from zfleet.config.specs import BaseSpec, SearchSpec, ServeSpec
+from zfleet.config.specs import BaseSpec, ResourceSpec, SearchSpec
+from zfleet.engine.open import check_engine
+from zfleet.engine.torch_engine import TorchEngine
 from zfleet.files import write_atomic
 from zfleet.models.base import Base
-from zfleet.models.bundle import pack_base
+from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.models.lab.build import LabRecipe, build_lab
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet_cli.demo.bench import Bench
 from zfleet_cli.demo.measure import measure
-from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE_EXAM, SHOTS, search_spec, train_spec
+from zfleet_cli.demo.plan import (
+    DRAWS,
+    EXAMS,
+    MIXTURE_EXAM,
+    SHOTS,
+    EngineKind,
+    engine_spec,
+    search_spec,
+    serve_spec,
+    train_spec,
+)
 from zfleet_cli.demo.report import write_report
 from zfleet_cli.demo.served import ask_service, free_port
 from zfleet_cli.demo.stages import Stages
 from zfleet_cli.demo.summary import print_service, print_summary
 from zfleet_cluster import cluster
 from zfleet_jobs.code_version import code_version
+from zfleet_jobs.pool.pool import shared_pool
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, shots_of
 from zfleet_jobs.search.run import register_mixture, settings_of
-from zfleet_jobs.shipping import ship
+from zfleet_jobs.shipping import ShippedBase, ship
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
 
 
-def run_demo(out: Path, keep: bool) -> dict[str, Any]:
+def run_demo(out: Path, keep: bool, kind: EngineKind = "torch") -> dict[str, Any]:
     """Run the whole loop and write ``report.json``, plots and ``report.html`` into ``out``.
 
     What exists already is used again: the base, its factors, and experts trained from the same spec.
@@ -45,10 +58,15 @@ def run_demo(out: Path, keep: bool) -> dict[str, Any]:
     Args:
         out: Where the report goes.
         keep: Leave the service up until Ctrl-C.
+        kind: The engine of every part.
 
     Returns:
         The report.
+
+    Raises:
+        EngineError: The engine is not installed.
     """
+    check_engine(engine_spec(kind))
     console = Console()
     stages = Stages(console)
     recipe = LabRecipe()
@@ -59,18 +77,19 @@ def run_demo(out: Path, keep: bool) -> dict[str, Any]:
     with ExitStack() as stack:
         with stages.stage("ray", "start Ray on this machine"):
             stack.enter_context(cluster(None))
-        return _with_cluster(out, keep, console, stages, recipe)
+        return _with_cluster(out, keep, kind, console, stages, recipe)
 
 
-def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recipe: LabRecipe) -> dict[str, Any]:
+def _with_cluster(
+    out: Path, keep: bool, kind: EngineKind, console: Console, stages: Stages, recipe: LabRecipe
+) -> dict[str, Any]:
     registry = ExpertRegistry()
     with stages.stage("factors", "decompose its matrices, and send base and factors to the object store"):
         bundle = pack_base(BaseSpec())
-        model = bundle.open()
-        base, shipped = model.base, ship(bundle)
-    with stages.stage("train", "train experts by SVF-RL: one Ray Train run each, two at once"):
-        trained = {expert.name: expert for expert in run_train(train_spec())}
-        experts = {name: registry.load(registry.resolve(e.reference, base.slug)) for name, e in trained.items()}
+        shipped = ship(bundle)
+    with stages.stage("train", "train experts by SVF-RL: one Ray Train run each"):
+        trained = {expert.name: expert for expert in run_train(train_spec(kind))}
+        experts = {name: registry.load(registry.resolve(e.reference, bundle.slug)) for name, e in trained.items()}
     with stages.stage("search", f"search mixtures by the cross-entropy method: {len(EXAMS)} exams, {len(DRAWS)} draws"):
         problems = [
             SearchProblem(
@@ -81,24 +100,28 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
             for exam, members in EXAMS.items()
             for draw in DRAWS
         ]
-        spec = search_spec(tuple(trained[name].reference for name in EXAMS[MIXTURE_EXAM]))
+        spec = search_spec(tuple(trained[name].reference for name in EXAMS[MIXTURE_EXAM]), kind)
         flat = search_mixtures(shipped, problems, settings_of(spec), Path(spec.storage), "demo")
         found = {exam: flat[i * len(DRAWS) : (i + 1) * len(DRAWS)] for i, exam in enumerate(EXAMS)}
-        mixture = _register(registry, found[MIXTURE_EXAM][0], spec, experts, base)
+        mixture = _register(registry, found[MIXTURE_EXAM][0], spec, experts, bundle)
     with stages.stage("measure", "grade base, experts, mixtures and dispatchers on held-out prompts"):
         parameters = {name: expert.parameters for name, expert in trained.items()}
-        bench = Bench(model, experts)
         report: dict[str, Any] = {
-            "base": {"name": base.name, "fingerprint": base.fingerprint, "seed": recipe.seed, "steps": recipe.steps},
+            "base": {
+                "name": bundle.name,
+                "fingerprint": bundle.fingerprint,
+                "seed": recipe.seed,
+                "steps": recipe.steps,
+            },
+            "engine": kind,
             "code": code_version(),
-            **measure(bench, parameters, found),
+            **_measured(bundle, shipped, kind, experts, parameters, found),
             "experts": {name: {"version": e.reference, "z_digest": e.z_digest} for name, e in trained.items()},
             "curves": {name: registry.curve(e.run_id, "reward") for name, e in trained.items()},
             "mixture": mixture,
         }
-        bench.close()
     with stages.stage("serve", "serve it with Ray Serve, and ask it through the OpenAI client"):
-        service = start_service(ServeSpec(port=free_port()))
+        service = start_service(serve_spec(free_port(), kind))
         try:
             report["served"] = ask_service(service.url, service.base)
         except BaseException:
@@ -122,8 +145,31 @@ def _with_cluster(out: Path, keep: bool, console: Console, stages: Stages, recip
     return report
 
 
+def _measured(
+    bundle: BaseBundle,
+    shipped: ShippedBase,
+    kind: EngineKind,
+    experts: Mapping[str, ZVector],
+    parameters: Mapping[str, int],
+    found: Mapping[str, Sequence[FoundMixture]],
+) -> dict[str, Any]:
+    """Every accuracy of the report, on an engine as training had it."""
+    spec = engine_spec(kind)
+    with shared_pool(shipped, spec, ResourceSpec()) as pool:
+        engine = TorchEngine(bundle.open(), spec) if pool is None else pool.engine()
+        bench = Bench(engine, bundle.tokenizer(), experts)
+        try:
+            return measure(bench, parameters, found)
+        finally:
+            bench.close()
+
+
 def _register(
-    registry: ExpertRegistry, winner: FoundMixture, spec: SearchSpec, experts: Mapping[str, ZVector], base: Base
+    registry: ExpertRegistry,
+    winner: FoundMixture,
+    spec: SearchSpec,
+    experts: Mapping[str, ZVector],
+    base: Base | BaseBundle,
 ) -> str:
     """Register a mixture with its experts as parents; one that is there already is used again."""
     references = dict(zip(winner.alphas, spec.experts, strict=True))

@@ -13,7 +13,7 @@ from zfleet_cli.demo.findings import findings
 
 def print_summary(console: Console, report: dict[str, Any], out: Path) -> None:
     """The skills as a table, then what worked and what did not."""
-    table = Table(title="held-out accuracy", title_justify="left")
+    table = Table(title=f"held-out accuracy, engine {report['engine']}", title_justify="left")
     for column in ("skill", "base", "clear verb", "expert", "95 %", "numbers"):
         table.add_column(column)
     controls = {f"control: {name}": row | {"expert": row["accuracy"]} for name, row in report["controls"].items()}

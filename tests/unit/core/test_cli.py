@@ -170,12 +170,12 @@ def test_a_search_hands_over_its_spec_and_shows_the_winner(monkeypatch: pytest.M
 
 
 def test_the_demo_is_told_where_and_whether_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[Path, bool]] = []
+    calls: list[tuple[Path, bool, str]] = []
     stand_in(monkeypatch, "zfleet_cli.demo", run=None)
-    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda out, keep: calls.append((out, keep)))
+    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda *told: calls.append(told))
     zfleet("demo")
-    zfleet("demo", "--keep", "--out", "elsewhere")
-    assert calls == [(Path("runs/demo"), False), (Path("elsewhere"), True)]
+    zfleet("demo", "--keep", "--out", "elsewhere", "--engine", "vllm")
+    assert calls == [(Path("runs/demo"), False, "torch"), (Path("elsewhere"), True, "vllm")]
 
 
 def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from zfleet.engine.contract import BASE_Z
+from zfleet.engine.torch_engine import TorchEngine
 from zfleet.evaluate import evaluate
 from zfleet.models.svf_model import SvfModel
 from zfleet.search.cross_entropy import Generation
@@ -34,6 +35,7 @@ from zfleet_cli.demo.plan import (
     SKILLS,
     UNSEEN,
     WEAK_SKILL,
+    engine_spec,
 )
 from zfleet_cli.demo.plots import PICTURES
 from zfleet_cli.demo.report import write_report
@@ -63,7 +65,7 @@ def experts(make_z: Callable[..., ZVector]) -> dict[str, ZVector]:
 
 @pytest.fixture(scope="module")
 def bench(tiny_model: SvfModel, experts: dict[str, ZVector]) -> Iterator[Bench]:
-    bench = Bench(tiny_model, experts)
+    bench = Bench(TorchEngine(tiny_model, engine_spec()), tiny_model.base.tokenizer, experts)
     yield bench
     bench.close()
 
@@ -106,6 +108,7 @@ def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
     measured = {
         "base": {"name": "tiny", "fingerprint": "f" * 64, "seed": 7, "steps": 1},
         "code": "0.1.0",
+        "engine": "torch",
         **measure(bench, dict.fromkeys(NAMES, 1344), found),
         "curves": {name: [[1, -0.5], [2, 0.5]] for name in NAMES},
         "served": [served, served | {"mixture": [], "dispatch": None, "first_pass_ms": None}],
@@ -156,7 +159,8 @@ def test_a_placed_prompt_is_answered_by_its_expert(
     chosen = [experts["add"].digest if label.strip() == said else BASE_Z for label in labels]
     task = answered_by(bench, exam, chosen)
     monkeypatch.setattr(bench_module, "SKILLS", (said,))
-    other = Bench(tiny_model, {said: experts["add"], CLASSIFIER: experts[CLASSIFIER]})
+    engine = TorchEngine(tiny_model, engine_spec())
+    other = Bench(engine, bench.tokenizer, {said: experts["add"], CLASSIFIER: experts[CLASSIFIER]})
     try:
         assert other.dispatched(task, method).accuracy == 1
         assert other.accuracy(replace(task, test=task.test[:1])).accuracy == 0

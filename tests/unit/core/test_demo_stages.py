@@ -15,12 +15,14 @@ from rich.console import Console
 
 from zfleet.config.load import parse_spec
 from zfleet.config.specs import SearchSpec
+from zfleet.engine import vllm_version
+from zfleet.errors import EngineError
 from zfleet.models.base import Base
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
-from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, train_spec
-from zfleet_cli.demo.run import _register
+from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, serve_spec, train_spec
+from zfleet_cli.demo.run import _register, run_demo
 from zfleet_cli.demo.served import PROMPTS, ask_service, free_port
 from zfleet_cli.demo.stages import Stages
 from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
@@ -66,6 +68,20 @@ def test_another_port_where_it_is_taken() -> None:
         assert other != port
         with socket.socket() as free:
             free.bind(("127.0.0.1", other))
+
+
+def test_an_engine_that_is_not_installed_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_version, "installed_vllm", lambda: None)
+    with pytest.raises(EngineError, match="vLLM is not installed"):
+        run_demo(tmp_path / "out", keep=False, kind="vllm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_part_runs_on_the_engine_that_was_chosen() -> None:
+    specs = (train_spec("vllm"), search_spec(("reverse",), "vllm"), serve_spec(8000, "vllm"))
+    assert {spec.engine.kind for spec in specs} == {"vllm"}
 
 
 def test_every_expert_of_an_exam_is_trained() -> None:
