@@ -70,8 +70,10 @@ class TaskSpec(Spec):
 class VllmSpec(Spec):
     """What only the vLLM engine has."""
 
-    form: Literal["factored", "delta"] = Field(
-        "factored", description="`factored` is exact; `delta` keeps the `rank` largest changes of each matrix"
+    form: Literal["factored", "delta", "dense"] = Field(
+        "factored",
+        description="`factored` is exact; `delta` keeps the `rank` largest changes of each matrix; `dense` is "
+        "`factored`, and merges a z that all requests share for long enough",
     )
     rank: int = Field(64, ge=1, description="directions of each matrix in form `delta`")
     members: int = Field(1, ge=1, description="engines in a job's pool")

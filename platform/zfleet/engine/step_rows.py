@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zfleet.engine.contract import BASE_Z
+from zfleet.engine.svf_op import StepBuffers
 
 _GATHERED_AT_ONCE = 4 * 2**20
 """Numbers gathered for all layers in one go; a longer step gathers layer by layer, so that its memory is bounded."""
@@ -25,34 +26,37 @@ class StepRows:
     rows to requests (``ZTable``) never gives a row away while a request uses it.
 
     Attributes:
-        known: {digest: z [R]}, in the order of the columns.
+        known: {digest: z [R] float32}.
         mixed: Whether the step under way has a row that is not the base's.
+        alone: The digest that all rows of the step share, where they share one that is not the base's.
         peak_requests: The most requests in one step so far.
         peak_distinct: The most different z in one step so far.
     """
 
-    def __init__(self, width: int, rows: int, encode: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    def __init__(self, buffers: StepBuffers, encode: Callable[[Tensor], Tensor], base: Tensor) -> None:
         """Start with the base in every row.
 
         Args:
-            width: C, numbers in a row of the table.
-            rows: Rows of the table, the base's included.
-            encode: z [R] float32 to a row [C] float32.
-            device: Where the table lies.
+            buffers: Table and index, where the linears read them.
+            encode: z [R] float32 to a row of the table.
+            base: The base's z: [R] ones.
         """
         self.known: dict[str, Tensor] = {}
         self.mixed = False
+        self.alone: str | None = None
         self.peak_requests = self.peak_distinct = 0
+        self._buffers = buffers
         self._encode = encode
-        self._table = torch.empty(rows, width, device=device)
-        self._held = [BASE_Z] * rows
-        self._index = torch.zeros(0, dtype=torch.int64, device=device)
+        self._base = base
+        self._held: list[str] = []
+        self._tokens = 0
         self._gathered: Tensor | None = None
+        self.refill()
 
-    def fill_base(self, base: Tensor) -> None:
-        """Put the base's z [R] into every row: at the start, and when the meaning of the columns changed."""
-        self._table[:] = self._encode(base)
-        self._held = [BASE_Z] * len(self._held)
+    def refill(self) -> None:
+        """Fill every row anew at its next use: the meaning of the table's columns has changed."""
+        self._buffers.table[:] = self._encode(self._base)
+        self._held = [BASE_Z] * self._buffers.table.shape[0]
 
     def begin(self, assignments: Sequence[Assignment], counts: NDArray[np.int32]) -> None:
         """Start a step.
@@ -63,24 +67,28 @@ class StepRows:
         """
         for row, digest in assignments:
             if self._held[row] != digest:
-                self._table[row] = self._encode(self.known[digest])
+                self._buffers.table[row] = self._encode(self.known[digest])
                 self._held[row] = digest
         rows = np.fromiter((row for row, _ in assignments), np.int64, len(assignments))
+        distinct = len(np.unique(rows))
         self.mixed = bool(rows.any())
+        self.alone = assignments[0][1] if self.mixed and distinct == 1 else None
         self._gathered = None
+        self._tokens = int(counts.sum())
         if self.mixed:
-            self._index = torch.from_numpy(np.repeat(rows, counts)).to(self._table.device)
+            self._buffers.index[: self._tokens] = torch.from_numpy(np.repeat(rows, counts))
         self.peak_requests = max(self.peak_requests, len(assignments))
-        self.peak_distinct = max(self.peak_distinct, len(np.unique(rows)))
+        self.peak_distinct = max(self.peak_distinct, distinct)
 
     def end(self) -> None:
         """After a step: passes that no request asked for, such as warming up, are the base's."""
-        self.mixed = False
+        self.mixed, self.alone = False, None
 
     def of(self, columns: slice) -> Tensor:
         """The row of each token of the step, cut to some columns: [T, c] float32."""
-        if len(self._index) * self._table.shape[1] > _GATHERED_AT_ONCE:
-            return self._table[:, columns].index_select(0, self._index)
+        table, index = self._buffers.table, self._buffers.index[: self._tokens]
+        if self._tokens * table.shape[1] > _GATHERED_AT_ONCE:
+            return table[:, columns].index_select(0, index)
         if self._gathered is None:
-            self._gathered = self._table.index_select(0, self._index)
+            self._gathered = table.index_select(0, index)
         return self._gathered[:, columns]

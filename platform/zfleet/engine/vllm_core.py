@@ -257,12 +257,13 @@ def _launch(plan: CorePlan) -> AsyncLLM:
 
 def _arguments(plan: CorePlan) -> dict[str, Any]:
     spec = plan.spec
+    tokens = max(spec.vllm.batch_tokens, spec.slots)
     settings: dict[str, Any] = {
         "model": str(plan.model),
         "dtype": plan.dtype,
         "max_model_len": plan.max_length,
         "max_num_seqs": spec.slots,
-        "max_num_batched_tokens": max(spec.vllm.batch_tokens, spec.slots),
+        "max_num_batched_tokens": tokens,
         "enable_chunked_prefill": True,
         "tensor_parallel_size": spec.vllm.tensor_parallel,
         "enable_prefix_caching": True,
@@ -274,6 +275,7 @@ def _arguments(plan: CorePlan) -> dict[str, Any]:
                 "base": plan.base,
                 "targets": plan.targets,
                 "rows": spec.z_rows,
+                "tokens": tokens,
                 "form": spec.vllm.form,
                 "rank": spec.vllm.rank,
             }

@@ -10,6 +10,7 @@ This file alone touches vLLM's insides. It relies on these, as they are in the r
   ``QKVParallelLinear.total_num_heads``, ``total_num_kv_heads``, ``head_size``; ``RowParallelLinear``.
 - ``get_current_vllm_config().additional_config``: our settings, while the model is built.
 - ``worker_extension_cls``: methods mixed into the worker for ``collective_rpc``; ``worker.model_runner``.
+- ``current_platform.device_type``.
 - ``GPUModelRunner._prepare_inputs(scheduler_output, num_scheduled_tokens)``, called once before each forward pass that
   serves requests, with ``input_batch.req_ids`` in the order of the batch, ``requests[id].sampling_params`` and
   ``execute_model``, which calls it.
@@ -36,9 +37,11 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.layers.quantization import register_quantization_config
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
+from vllm.platforms import current_platform
 
 from zfleet.engine.step_rows import Assignment, StepRows
-from zfleet.engine.svf_kernels import FactoredLinear, PartFactors
+from zfleet.engine.svf_forms import Form, StepLinear, form_for
+from zfleet.engine.svf_kernels import PartFactors
 from zfleet.models.fusion import parts_of
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.shards import OutputPart, shard_inputs, shard_outputs
@@ -58,6 +61,10 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
     def __init__(self) -> None:
         super().__init__()
         self.methods: list[SvfMethod] = []
+        self._step: StepRows | None = None
+        self._loaded = 0
+        self.watched = False
+        self.stale = False
 
     def get_quant_method(self, layer: nn.Module, prefix: str) -> UnquantizedLinearMethod | None:
         if not isinstance(layer, LinearBase):
@@ -85,12 +92,23 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
         return frozenset(self.factors.names)
 
     @cached_property
+    def form(self) -> Form:
+        """All linears that have factors."""
+        return form_for(self.settings, torch.device(current_platform.device_type))
+
+    @property
     def step(self) -> StepRows:
-        """The table and the step under way; made when the model is loaded."""
-        layout = self.factors.layout
-        step = StepRows(layout.size, int(self.settings["rows"]), lambda z: z, self.methods[0].device)
-        step.fill_base(torch.ones(layout.size))
-        return step
+        """The table and the step under way."""
+        assert self._step is not None, "the model is not loaded"
+        return self._step
+
+    def loaded(self) -> None:
+        """Told by each method when its weights are there; with the last one the table is made."""
+        self._loaded += 1
+        if self._loaded == len(self.methods):
+            rows, tokens = int(self.settings["rows"]), int(self.settings["tokens"])
+            device = torch.device(current_platform.device_type)
+            self._step = self.form.open(rows, tokens, self.factors.layout.size, device)
 
     def get_name(self) -> str:
         return QUANTIZATION
@@ -117,28 +135,22 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
 
     def __init__(self, config: SvfConfig, prefix: str) -> None:
         super().__init__()
-        self._config = config
+        self.config = config
         self._parts = parts_of(prefix, config.names)
-        self.device = torch.device("cpu")
-        self._linear: FactoredLinear | None = None
+        self._linear: StepLinear | None = None
 
     def process_weights_after_loading(self, layer: LinearBase) -> None:
-        weight: Tensor = layer.weight
-        dtype, self.device = weight.dtype, weight.device
+        dtype: torch.dtype = layer.weight.dtype
         super().process_weights_after_loading(layer)
-        packed = super().apply
+        plain = super().apply
         outputs = sum(layer.output_partition_sizes)
-        self._linear = FactoredLinear(
-            lambda x, bias: packed(layer, x, bias), outputs, list(self._sharded(layer)), dtype
-        )
+        parts = list(self._sharded(layer))
+        self._linear = self.config.form.linear(lambda x, bias: plain(layer, x, bias), outputs, parts, dtype)
+        self.config.loaded()
 
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        step = self._config.step
-        if not step.mixed:
-            plain: Tensor = super().apply(layer, x, bias)
-            return plain
         assert self._linear is not None
-        return self._linear(x, step.of(self._linear.columns), bias)
+        return self._linear(x, bias)
 
     def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
         """This rank's factors of each matrix, with the output columns that it computes."""
@@ -150,14 +162,14 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
             which = slice(place, place + 1) if len(self._parts) > 1 else slice(None)
             own = slice(start, start + sum(outputs[which]))
             start = own.stop
-            if name not in self._config.names:
+            if name not in self.config.names:
                 continue
-            matrix = self._config.factors.matrix(name)
+            matrix = self.config.factors.matrix(name)
             if isinstance(layer, RowParallelLinear):
                 share = shard_inputs(matrix, layer.tp_rank, layer.tp_size)
             else:
                 share = shard_outputs(matrix, whole[which], layer.tp_rank, layer.tp_size)
-            columns = self._config.factors.layout.slices[name]
+            columns = self.config.factors.layout.slices[name]
             yield PartFactors(name, share.u, share.s, share.vh, columns, own)
 
 
@@ -184,14 +196,16 @@ class SvfExtension:
         config = self._zfleet_config
         config.step.known.clear()
         config.step.peak_requests = config.step.peak_distinct = 0
-        if not hasattr(self.model_runner, "zfleet_watched"):
-            self.model_runner.zfleet_watched = True
-            _watch(self.model_runner, config.step)
+        if not config.watched:
+            config.watched = True
+            _watch(self.model_runner, config)
         return len(config.methods)
 
     def zfleet_put(self, digest: str, flat: bytes) -> None:
         """Know a z [R] float32."""
-        self._zfleet_config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
+        config = self._zfleet_config
+        config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
+        config.stale = True
 
     def zfleet_drop(self, digest: str) -> None:
         """Forget a z."""
@@ -202,21 +216,28 @@ class SvfExtension:
         step = self._zfleet_config.step
         return step.peak_requests, step.peak_distinct
 
+    def zfleet_left_out(self) -> dict[str, float]:
+        """{digest: relative error} of the form, for every known z."""
+        return self._zfleet_config.form.left_out()
+
     @property
     def _zfleet_config(self) -> SvfConfig:
         for module in self.model_runner.get_model().modules():
             method = getattr(module, "quant_method", None)
             if isinstance(method, SvfMethod):
-                return method._config
+                return method.config
         raise RuntimeError("no linear of the model has factors")
 
 
-def _watch(runner: Any, step: StepRows) -> None:
+def _watch(runner: Any, config: SvfConfig) -> None:
     """Tell the step its rows before each forward pass, and that it is over after it."""
-    prepare, execute = runner._prepare_inputs, runner.execute_model
+    prepare, execute, step = runner._prepare_inputs, runner.execute_model, config.step
 
     def prepare_inputs(scheduler_output: Any, counts: NDArray[np.int32], *rest: Any) -> Any:
         prepared = prepare(scheduler_output, counts, *rest)
+        if config.stale:
+            config.form.refresh()
+            config.stale = False
         step.begin([_assignment(runner.requests[name]) for name in runner.input_batch.req_ids], counts)
         return prepared
 
