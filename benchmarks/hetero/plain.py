@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from typing import Any
@@ -52,7 +51,7 @@ class PlainVllm(Server):
         """End the engine's processes."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            await asyncio.to_thread(engine.shutdown)
+            engine.shutdown()
 
     async def load(self) -> None:
         """Load all adapters."""
@@ -106,6 +105,8 @@ def _open(settings: Settings, adapters: tuple[LoRARequest, ...], **more: Any) ->
             max_num_batched_tokens=BATCH_TOKENS,
             kv_cache_memory_bytes=int(CACHE_GIB * 2**30),
             enable_prefix_caching=True,
+            # As zfleet's engine has it on a CPU, where vLLM's own choice is 128.
+            block_size=32 if settings.shape.device == "cpu" else None,
             disable_log_stats=True,
             **more,
         )
