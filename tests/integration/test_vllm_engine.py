@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from psutil import Process
 
 from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
 from zfleet.engine.contract import Engine
 from zfleet.engine.vllm_core import CorePlan, VllmCore
 from zfleet.engine.vllm_engine import VllmEngine
+from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.factors import Factors
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
+from zfleet.testing.engine_harness import greedy, run, sampled
 from zfleet.testing.parity import collect_greedy, compare, random_prompts, random_z
 
 SLOTS, ROWS = 64, 20
@@ -87,3 +93,67 @@ async def test_64_prompts_of_16_experts_in_one_batch_give_the_merged_models_toke
         assert len(parity.unmoved) < 8, "the z change nothing"
     stats = await engine.stats()
     assert stats.peak_distinct_z == 16
+
+
+async def test_a_rank_that_leaves_nothing_out_is_exact(bundle: BaseBundle, tiny_folder: Path, factors: Factors) -> None:
+    """The rank-k form with all directions gives the merged models' tokens, and says that nothing is missing."""
+    few = SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"form": "delta", "rank": 64})})
+    core = KeptCore(CorePlan.unpack(bundle, few))
+    await core.start()
+    try:
+        engine = VllmEngine(core, bundle.tokenizer(), few)
+        zs = [random_z(factors, seed) for seed in range(4)] * 4
+        prompts = random_prompts(core.plan.vocabulary, [3, 31, 7, 18] * 4)
+        answers = await collect_greedy(engine, prompts, zs, max_tokens=24)
+        assert compare(tiny_folder, factors, prompts, zs, answers).different == ()
+        assert await engine.left_out() == dict.fromkeys((z.digest for z in zs), 0.0)
+    finally:
+        core.end()
+
+
+@pytest.mark.parametrize("process", ["EngineCore", "Worker"])
+async def test_a_killed_process_loses_only_what_was_being_read(
+    core: KeptCore, bundle: BaseBundle, factors: Factors, process: str
+) -> None:
+    await core.call("zfleet_open")
+    engine = VllmEngine(core, bundle.tokenizer(), SPEC)
+    z = await engine.put_z(random_z(factors, 1))
+    prompt = random_prompts(core.plan.vocabulary, [8])[0]
+    whole = sampled(prompt, 5, z, max_tokens=200)
+    expected = await run(engine, whole)
+    stream = engine.generate(replace(whole, stream=True))
+    await anext(stream)
+    unread = asyncio.create_task(run(engine, whole))
+    await asyncio.sleep(0)
+    (victim,) = [child for child in Process().children(recursive=True) if f"VLLM::{process}" in child.cmdline()[0]]
+    victim.kill()
+    with pytest.raises(EngineError, match=r"died in the middle of .*send it again"):
+        async for _ in stream:
+            pass
+    assert await unread == expected, "what nothing was read of is run again, under its own z"
+    assert await run(engine, whole) == expected, "the engine comes back and knows its z"
+    assert (await engine.stats()).known_z == 1
+
+
+async def test_more_rows_in_use_than_the_table_has_wait(core: KeptCore, bundle: BaseBundle, factors: Factors) -> None:
+    await core.call("zfleet_open")
+    engine = VllmEngine(core, bundle.tokenizer(), SPEC.model_copy(update={"z_rows": 2}))
+    digests = [await engine.put_z(random_z(factors, seed)) for seed in range(3)]
+    prompt = random_prompts(core.plan.vocabulary, [8])[0]
+    requests = [greedy(prompt, z, max_tokens=100) for z in digests]
+    answers = asyncio.gather(*(run(engine, request) for request in requests))
+    await asyncio.sleep(0)
+    assert (await engine.stats()).waiting == 2
+    assert len({answer.token_ids for answer in await answers}) == 3
+    assert (await engine.stats()).peak_distinct_z == 1
+
+
+async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle) -> None:
+    config = json.loads(bundle.text["config.json"])
+    narrow = {**config, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 8}
+    text = {**bundle.text, "config.json": json.dumps(narrow).encode()}
+    with pytest.raises(EngineError, match=r"heads of size 8.*engine: torch"):
+        await VllmEngine.open(replace(bundle, text=text), SPEC)
+    small = SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"cache_gib": 1e-5})})
+    with pytest.raises(EngineError, match=r"cache_gib"):
+        await VllmEngine.open(bundle, small)

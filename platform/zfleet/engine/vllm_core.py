@@ -232,27 +232,27 @@ class VllmCore:
             llm.shutdown(timeout=_STOP_SECONDS)
 
     async def _start(self) -> None:
-        self._llm = await asyncio.to_thread(_launch, self.plan)
+        # Not as the thread's result, which its pool would keep alive beyond the engine's end.
+        await asyncio.to_thread(self._launch)
         self.generation += 1
         if not await self.call("zfleet_open"):
             raise EngineError("vLLM runs without z", f"targets {self.plan.targets!r} match none of its linears")
 
+    def _launch(self) -> None:
+        _set_environment(self.plan)
+        # Importing vLLM takes seconds and sets up logging: only where it is used, after the environment is set.
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
 
-def _launch(plan: CorePlan) -> AsyncLLM:
-    _set_environment(plan)
-    # Importing vLLM takes seconds and sets up logging: only where it is used, after the environment is set.
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
+        import zfleet.engine.vllm_worker  # noqa: F401  (makes our linears known to vLLM by name)
 
-    import zfleet.engine.vllm_worker  # noqa: F401  (makes our linears known to vLLM by name)
-
-    try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(plan)))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(
-            f"vLLM does not start on base {plan.base[:12]}: {str(error).strip().splitlines()[0]}",
-            "its own messages above say why; engine.vllm.cache_gib and engine.max_length decide what it needs",
-        ) from error
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(self.plan)))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineError(
+                f"vLLM does not start on base {self.plan.base[:12]}: {str(error).strip().splitlines()[0]}",
+                "its own messages above say why; engine.vllm.cache_gib and engine.max_length decide what it needs",
+            ) from error
 
 
 def _arguments(plan: CorePlan) -> dict[str, Any]:

@@ -149,6 +149,11 @@ class VllmEngine(Engine):
             peak_distinct_z=distinct,
         )
 
+    async def left_out(self) -> dict[str, float]:
+        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` leaves out; else 0."""
+        left: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_left_out"))
+        return left
+
     async def close(self) -> None:
         if self._closed:
             return
