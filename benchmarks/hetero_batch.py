@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0, or 1 where it cannot run."""
     options = _options(arguments)
     # Before anything imports torch or vLLM, which read the environment once.
-    prepare_environment(options.threads)
+    prepare_environment(options.threads, options.profile)
     try:
         with _streams_kept_clean() as (out, err):
             asyncio.run(_run(options, out, err))
@@ -58,6 +58,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--requests", type=_positive, default=128, help="of one sample; slow ones get half")
     parser.add_argument("--prompt-tokens", type=_positive, default=64)
     parser.add_argument("--answer-tokens", type=_positive, default=64)
+    parser.add_argument("--profile", action="store_true", help="also say where a decoding step's time goes")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     return parser.parse_args(arguments)
@@ -75,6 +76,7 @@ async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     from hetero.client import Load
     from hetero.configurations import chosen
     from hetero.measure import measure, steps
+    from hetero.profile import PROFILED
     from hetero.report import report, show
     from hetero.settings import Settings
     from rich.console import Console
@@ -82,6 +84,7 @@ async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
 
     shape = find_shape(options.shape)
     keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
+    profiled = PROFILED if options.profile else ()
     load = Load(options.concurrency, options.prompt_tokens, options.answer_tokens, shape.vocabulary)
     console = Console(file=err)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -89,13 +92,13 @@ async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
         tempfile.TemporaryDirectory(prefix="zfleet-bench-") as scratch,
         Progress(*columns, console=console) as progress,
     ):
-        task = progress.add_task("building the base", total=steps(keys, rounds))
+        task = progress.add_task("building the base", total=steps(keys, rounds, profiled))
         settings = Settings(shape, build_base(shape), Path(scratch), load, options.requests)
 
         def tell(what: str) -> None:
             progress.update(task, description=what, advance=1)
 
-        measured = await measure(settings, keys, rounds, tell)
+        measured = await measure(settings, keys, rounds=rounds, profiled=profiled, tell=tell)
     shown = report(settings, measured, rounds=rounds, threads=options.threads)
     if options.json:
         json.dump(shown, out, indent=2)

@@ -6,8 +6,9 @@ import asyncio
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Prompt = tuple[int, ...]
 
@@ -94,6 +95,10 @@ class Server(Side):
     @abstractmethod
     def answer(self, ask: Ask, tokens: int, stream: bool) -> AsyncIterator[int]:
         """Answer one request; yields how many tokens are new in each chunk."""
+
+    @abstractmethod
+    async def call(self, function: Callable[[Any], Any]) -> Any:
+        """What a function of ours gives back in the first worker; only where a run profiles."""
 
     async def sample(self, asks: Sequence[Ask], load: Load, stream: bool) -> Sample:
         """A closed loop: each of ``load.concurrency`` workers sends its next request as one ends.

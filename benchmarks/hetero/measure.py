@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from hetero.client import Sample, Side
+from hetero.client import Sample, Server, Side
 from hetero.configurations import CONFIGURATIONS, RATIOS, openers, round_order
 from hetero.processes import memory_mib
+from hetero.profile import Profile, profile
 from hetero.settings import Settings
 from hetero.statistics import nearest_pair
 
@@ -28,22 +29,27 @@ class Measurement:
         ratios: One a round, by name.
         streamed: One streamed sample of each configuration that can stream.
         memory: MiB of each engine's processes after the rounds (PSS).
+        profiles: A step's time by operator, where asked for.
     """
 
     rates: dict[str, list[float]] = field(default_factory=dict)
     ratios: dict[str, list[float]] = field(default_factory=dict)
     streamed: dict[str, Sample] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
 
 
-async def measure(settings: Settings, keys: Sequence[str], rounds: int, tell: Tell) -> Measurement:
+async def measure(
+    settings: Settings, keys: Sequence[str], rounds: int, profiled: Sequence[str], tell: Tell
+) -> Measurement:
     """Open all engines, warm each configuration up, and run the rounds.
 
     Args:
         settings: Of the run.
         keys: Configurations.
         rounds: Samples of each configuration, at least.
-        tell: Told what happens next; once per engine, sample and streamed sample.
+        profiled: Those of the configurations that are profiled after the rounds.
+        tell: Told what happens next; ``steps`` times at most.
     """
     result = Measurement()
     async with AsyncExitStack() as stack:
@@ -70,12 +76,17 @@ async def measure(settings: Settings, keys: Sequence[str], rounds: int, tell: Te
                 tell(f"streaming: {CONFIGURATIONS[key].label}")
                 result.streamed[key] = await runner.sample(key, "stream", place, stream=True)
         result.memory.update({name: memory_mib(side.processes) for name, side in sides.items()})
+        for key in profiled:
+            tell(f"profiling: {CONFIGURATIONS[key].label}")
+            side = sides[CONFIGURATIONS[key].side]
+            if isinstance(side, Server):
+                result.profiles[key] = await profile(side, key, settings)
     return result
 
 
-def steps(keys: Sequence[str], rounds: int) -> int:
+def steps(keys: Sequence[str], rounds: int, profiled: Sequence[str]) -> int:
     """How often ``measure`` tells something, at most."""
-    return len(openers(keys)) + 2 * len(keys) + rounds * len(round_order(0, keys))
+    return len(openers(keys)) + 2 * len(keys) + rounds * len(round_order(0, keys)) + len(profiled)
 
 
 class _Runner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from vllm import SamplingParams
@@ -46,6 +46,10 @@ class PlainVllm(Server):
         prompt = tokens_input(list(ask.prompt))
         async for output in self._running.generate(prompt, sampling, str(next(self._ids)), lora_request=adapter):
             yield len(output.outputs[0].token_ids)
+
+    async def call(self, function: Callable[[Any], Any]) -> Any:
+        """Through vLLM's remote calls, which take functions where the environment allows it."""
+        return (await self._running.collective_rpc(function))[0]
 
     async def close(self) -> None:
         """End the engine's processes."""

@@ -7,8 +7,13 @@ import os
 import psutil
 
 
-def prepare_environment(threads: int) -> None:
-    """Set what vLLM reads once, when it is imported; every process of every side inherits it."""
+def prepare_environment(threads: int, profile: bool) -> None:
+    """Set what vLLM reads once, when it is imported; every process of every side inherits it.
+
+    Args:
+        threads: Of each engine's worker.
+        profile: Allow functions to be sent to workers.
+    """
     os.environ |= {
         "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -19,6 +24,8 @@ def prepare_environment(threads: int) -> None:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if profile:
+        os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     # It would overrule the cache size that each engine is opened with.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
 

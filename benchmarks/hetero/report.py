@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import psutil
@@ -16,12 +17,15 @@ from rich.table import Table
 
 from hetero.configurations import CONFIGURATIONS, RATIOS
 from hetero.measure import Measurement
+from hetero.profile import BETWEEN
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, Settings
 from hetero.statistics import estimate, quantile
 
 Report = dict[str, Any]
 
 _MS = 1000
+_OPERATORS = 12
+"""How many of a profile are shown; the JSON has all."""
 
 
 def report(settings: Settings, measured: Measurement, *, rounds: int, threads: int) -> Report:
@@ -30,7 +34,7 @@ def report(settings: Settings, measured: Measurement, *, rounds: int, threads: i
     ``ratios`` has {median, ci95, coverage, pairs, bar, met} by name; ``met`` says whether the interval reaches the
     bar, and is null where there is none. ``configurations`` has the rate with its interval (output tokens a second),
     the times of one streamed sample (milliseconds: median and 95th percentile) and the memory of the engine's
-    processes (MiB, PSS).
+    processes (MiB, PSS). ``profiles`` has what ``Profile`` says, for each configuration that was profiled.
     """
     load, shape = settings.load, settings.shape
     return {
@@ -38,6 +42,7 @@ def report(settings: Settings, measured: Measurement, *, rounds: int, threads: i
         "configurations": {
             key: _configuration(key, rates, measured) for key, rates in _in_order(CONFIGURATIONS, measured.rates)
         },
+        "profiles": {key: asdict(found) for key, found in measured.profiles.items()},
         "rounds": rounds,
         "interval": "median, exact interval from order statistics (Thompson 1936)",
         "load": {
@@ -105,8 +110,12 @@ def _times(seconds: tuple[float, ...]) -> Report:
 
 
 def show(console: Console, shown: Report) -> None:
-    """Print both tables."""
+    """Print the tables."""
     console.print(Group(_configurations(shown), _ratios(shown)))
+    if shown["profiles"]:
+        console.print(_profiles(shown))
+        for key, found in shown["profiles"].items():
+            console.print(_operators(key, found))
 
 
 def _configurations(shown: Report) -> RenderableType:
@@ -147,3 +156,27 @@ def _caption(shown: Report) -> str:
     coverage = min(row["coverage"] for row in shown["ratios"].values())
     said = "a line is met when the interval reaches the bar"
     return said if coverage >= 0.95 else f"{said}; {shown['rounds']} rounds give intervals of {coverage:.0%} only"
+
+
+def _profiles(shown: Report) -> RenderableType:
+    profiles = shown["profiles"]
+    table = Table(title="a decoding step by what it is spent on, milliseconds", caption="the profiler slows operators")
+    table.add_column("part")
+    for key in profiles:
+        table.add_column(CONFIGURATIONS[key].label, justify="right")
+    for part in next(iter(profiles.values()))["parts"]:
+        table.add_row(
+            part, *(f"{found['parts'][part]:.2f}" for found in profiles.values()), end_section=part == BETWEEN
+        )
+    table.add_row("together", *(f"{found['step_ms']:.2f}" for found in profiles.values()))
+    table.add_row("without the profiler", *(f"{found['plain_ms']:.2f}" for found in profiles.values()))
+    return table
+
+
+def _operators(key: str, found: Report) -> RenderableType:
+    table = Table(title=f"slowest operators: {CONFIGURATIONS[key].label}")
+    table.add_column("operator, shapes of its inputs")
+    table.add_column("ms a step", justify="right")
+    for operator, milliseconds in list(found["operators"].items())[:_OPERATORS]:
+        table.add_row(operator, f"{milliseconds:.2f}")
+    return table
