@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from zfleet.engine.svf_kernels import DeltaLinear, FactoredLinear, PartFactors
+from zfleet.engine.svf_kernels import DeltaLinear, FactoredLinear, PartFactors, pack, spaced
 from zfleet.svf.factors import MatrixFactors, decompose
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**20)
-outputs = st.lists(st.integers(1, 9), min_size=1, max_size=3)
+sizes_alike = st.builds(lambda size, count: [size] * count, st.integers(1, 9), st.integers(2, 3))
+outputs = st.lists(st.integers(1, 9), min_size=1, max_size=3) | sizes_alike
 inputs = st.integers(1, 9)
 batches = st.integers(1, 6)
 
@@ -79,9 +80,11 @@ def test_factored_rows_are_their_merged_linears(sizes: list[int], n: int, tokens
 
 
 @few
-@given(inputs, batches, seeds, st.integers(0, 2), st.booleans())
-def test_parts_without_factors_keep_their_weight(n: int, tokens: int, seed: int, without: int, biased: bool) -> None:
-    layer = fused([4, 2, 3], n, seed, without)
+@given(st.sampled_from([[4, 2, 3], [3, 3, 3]]), inputs, batches, seeds, st.integers(0, 2), st.booleans())
+def test_parts_without_factors_keep_their_weight(
+    sizes: list[int], n: int, tokens: int, seed: int, without: int, biased: bool
+) -> None:
+    layer = fused(sizes, n, seed, without)
     bias = layer.bias if biased else None
     x, z = batch(layer, tokens, seed)
     factored = FactoredLinear(layer.plain, 9, layer.parts, torch.float32)
@@ -118,11 +121,18 @@ def test_z_of_ones_adds_nothing_to_the_engines_own_result() -> None:
     assert torch.equal(linear(x, rows, layer.bias), layer.plain(x, layer.bias))
 
 
-def test_parts_may_lie_in_another_order_in_a_flat_z() -> None:
-    layer = fused([6, 2, 2], 8, 0)
+@pytest.mark.parametrize("sizes", [[6, 2, 2], [4, 4]])
+def test_parts_may_lie_in_another_order_in_a_flat_z(sizes: list[int]) -> None:
+    layer = fused(sizes, 8, 0)
+    first, last = layer.parts[0], layer.parts[-1]
+    last = replace(last, columns=slice(0, last.s.numel()))
+    layer.parts = [last] if len(sizes) == 3 else [replace(first, columns=slice(4, 8)), last]
     x, z = batch(layer, 5, 0)
-    linear = FactoredLinear(layer.plain, 10, layer.parts[::-1], torch.float32)
-    assert torch.allclose(linear(x, z[:, linear.columns]), layer.expected(x, z, None), atol=1e-4)
+    for order in (layer.parts, layer.parts[::-1]):
+        linear = FactoredLinear(layer.plain, sum(sizes), order, torch.float32)
+        assert torch.allclose(linear(x, z[:, linear.columns]), layer.expected(x, z, None), atol=1e-4)
+        delta = DeltaLinear(layer.plain, order, 8, torch.float32)
+        assert torch.allclose(delta(x, delta.rows_of(z)), layer.expected(x, z, None), atol=1e-4)
 
 
 def test_parts_that_are_no_neighbours_in_a_flat_z_are_refused() -> None:
@@ -138,3 +148,32 @@ def test_inputs_may_be_a_view() -> None:
     wide[:, 7:15] = x
     factored = FactoredLinear(layer.plain, 8, layer.parts, torch.float32)
     assert torch.allclose(factored(wide[:, 7:15], z[:, factored.columns]), layer.expected(x, z, None), atol=1e-4)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_vllms_packed_linear_is_the_linear(biased: bool) -> None:
+    pytest.importorskip("vllm._custom_ops")
+    layer = fused([6, 2], 8, 0)
+    wide = torch.randn(5, 20)
+    bias = layer.bias if biased else None
+    packed = pack(layer.weight)
+    assert packed.__name__ == "packed", "vLLM is here and its linear was not used"
+    assert torch.allclose(packed(wide[:, 7:15], bias), layer.plain(wide[:, 7:15], bias), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lines_of_a_spaced_weight_are_never_a_power_of_two_apart(dtype: torch.dtype) -> None:
+    weight = torch.randn(2, 3, 8192 // dtype.itemsize).to(dtype)
+    room = spaced(weight)
+    assert torch.equal(room, weight)
+    assert room.stride(1) * room.element_size() % 4096 == 64
+
+
+def test_a_bfloat16_engine_computes_with_float32_rows() -> None:
+    layer = fused([64, 64], 64, 0)
+    x, _ = batch(layer, 5, 0)
+    x = x.bfloat16()
+    z = 1 + 0.003 * torch.ones(5, layer.size)
+    linear = FactoredLinear(layer.plain, 128, layer.parts, torch.bfloat16)
+    same, moved = (linear(x, rows[:, linear.columns]).float() for rows in (torch.ones_like(z), z))
+    assert not torch.equal(same, moved), "a z this near to 1 is lost where rows are bfloat16"
