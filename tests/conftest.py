@@ -15,12 +15,12 @@ import torch
 
 from zfleet.engine.vllm_version import installed_vllm
 from zfleet.models.base import Base, load_base
+from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z
-from zfleet.testing.tiny_bases import save_tiny
 
 torch.set_num_threads(1)
 
@@ -35,8 +35,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers with the lab's tokenizer, as a Hugging Face folder."""
-    return save_tiny("llama", tmp_path_factory.mktemp("tiny") / "tiny")
+    """A random Llama of two layers with the lab's tokenizer, as a Hugging Face folder.
+
+    Tests of learning and search are tuned to these very weights; families have ``zfleet.testing.tiny_bases``.
+    """
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        # Larger than usual, so that the random model prefers some tokens clearly.
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
