@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from zfleet.engine.vllm_version import installed_vllm
 from zfleet.models.base import Base, load_base
