@@ -260,6 +260,7 @@ def _arguments(plan: CorePlan) -> dict[str, Any]:
     tokens = max(spec.vllm.batch_tokens, spec.slots)
     settings: dict[str, Any] = {
         "model": str(plan.model),
+        "tokenizer_mode": "hf",
         "dtype": plan.dtype,
         "max_model_len": plan.max_length,
         "max_num_seqs": spec.slots,
