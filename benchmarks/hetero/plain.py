@@ -13,7 +13,7 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from hetero.adapters import write_adapter
+from hetero.adapters import MODULES, write_adapter
 from hetero.client import Ask, Server
 from hetero.processes import children
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, LORA_RANK, Settings
@@ -93,6 +93,8 @@ async def open_lora(settings: Settings, adapters: int) -> PlainVllm:
         max_lora_rank=LORA_RANK,
         max_loras=adapters,
         max_cpu_loras=adapters,
+        # Without this it would make room for adapters of the embedding and the head, too, and gather for them.
+        lora_target_modules=list(MODULES),
     )
     await side.load()
     return side

@@ -17,10 +17,11 @@ BETWEEN = "between operators"
 """Python in the worker, the scheduler, processes that wait for each other, the client."""
 
 _OTHER = "other operators"
+_LORA = "LoRA: gathered, multiplied"
+_OF_LORA = ("aten::index", "aten::bmm")
 _PARTS = {
-    "linears, of the base and of factors": ("_C::onednn_mm", "aten::mm", "aten::addmm", "aten::addmm_"),
+    "linears, of the base and of factors": ("_C::onednn_mm", "aten::mm", "aten::bmm", "aten::addmm", "aten::addmm_"),
     "z: gathered, multiplied": ("aten::index_select", "aten::mul_"),
-    "LoRA: gathered, multiplied": ("aten::index", "aten::bmm"),
     "attention": ("_C::cpu_attention_with_kv_cache", "_C::cpu_attn_reshape_and_cache"),
     "norms, activations, residuals": ("aten::mul", "aten::silu", "aten::add", "aten::pow", "aten::mean"),
 }
@@ -54,20 +55,22 @@ async def profile(server: Server, key: str, settings: Settings) -> Profile:
     await server.call(_begin)
     profiled = await server.sample(asks(load, "profile", 1), short, stream=False)
     spent: list[tuple[str, str, float]] = await server.call(_end)
-    steps = short.answer_tokens
+    steps, lora = short.answer_tokens, CONFIGURATIONS[key].side.startswith("lora")
     step_ms = profiled.seconds * 1e3 / steps
-    parts = dict.fromkeys([*_PARTS, _OTHER, BETWEEN], 0.0)
+    parts = dict.fromkeys([*_PARTS, _LORA, _OTHER, BETWEEN], 0.0)
     operators: dict[str, float] = {}
     for operator, shapes, microseconds in spent:
         milliseconds = microseconds / 1e3 / steps
         operators[f"{operator} {shapes}"] = milliseconds
-        parts[_part(operator)] += milliseconds
+        parts[_part(operator, lora)] += milliseconds
     parts[BETWEEN] = step_ms - sum(parts.values())
     slowest = dict(sorted(operators.items(), key=lambda item: -item[1]))
     return Profile(plain.seconds * 1e3 / steps, step_ms, slowest, parts)
 
 
-def _part(operator: str) -> str:
+def _part(operator: str, lora: bool) -> str:
+    if lora and operator in _OF_LORA:
+        return _LORA
     return next((part for part, operators in _PARTS.items() if operator in operators), _OTHER)
 
 
