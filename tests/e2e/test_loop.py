@@ -16,6 +16,7 @@ from zfleet.config.specs import (
     ServeSpec,
     TaskSpec,
     TrainSpec,
+    VllmSpec,
 )
 from zfleet_cli.demo.served import free_port
 from zfleet_jobs.search.run import run_search
@@ -23,9 +24,16 @@ from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
 
+VLLM = EngineSpec(kind="vllm", slots=16, vllm=VllmSpec(cache_gib=0.25))
 
+
+@pytest.mark.parametrize(
+    "engine",
+    [EngineSpec(slots=16), pytest.param(VLLM, marks=[pytest.mark.vllm, pytest.mark.timeout(900)])],
+    ids=["torch", "vllm"],
+)
 def test_from_training_to_an_answer(
-    ray_cluster: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: EngineSpec
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
@@ -35,7 +43,7 @@ def test_from_training_to_an_answer(
             base=base,
             experts=tuple(ExpertSpec(name=name, task=TaskSpec(lab=name)) for name in ("reverse", "kind")),
             learner=LearnerSpec(steps=2, prompts_per_step=4),
-            engine=EngineSpec(slots=16),
+            engine=engine,
             eval_samples=4,
         )
     )
@@ -49,7 +57,7 @@ def test_from_training_to_an_answer(
             shots=2,
             population=4,
             generations=2,
-            engine=EngineSpec(slots=16),
+            engine=engine,
         )
     )
     assert (found.reference, found.trials) == ("mixed/1", 4)
@@ -57,7 +65,7 @@ def test_from_training_to_an_answer(
     (version,) = [v for v in registry.list() if v.name == "mixed"]
     assert {parent.reference for parent in version.provenance.parents} == {"reverse/1", "kind/1"}
 
-    service = start_service(ServeSpec(base=base, port=free_port(), engine=EngineSpec(slots=4)))
+    service = start_service(ServeSpec(base=base, port=free_port(), engine=engine))
     try:
         client = OpenAI(base_url=f"{service.url}/v1", api_key="not-needed", max_retries=0)
         names = {model.id for model in client.models.list()}

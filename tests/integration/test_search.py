@@ -9,17 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 from ray.util import placement_group, remove_placement_group
 
 from zfleet.config.load import dump_spec
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, RewardSpec, SearchSpec, TaskSpec
+from zfleet.engine.contract import EngineStats
 from zfleet.errors import JobError, RewardError
 from zfleet.models.bundle import pack_base
 from zfleet.models.svf_model import SvfModel
@@ -31,6 +34,7 @@ from zfleet.tasks.task import Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 from zfleet_jobs.capacity import actors_that_fit
 from zfleet_jobs.code_version import code_version
+from zfleet_jobs.pool.pool import EnginePool, engine_pool
 from zfleet_jobs.search import mixtures
 from zfleet_jobs.search import run as search_run
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
@@ -138,6 +142,33 @@ def test_a_finished_search_is_not_run_again(
         assert after.z.digest == before.z.digest
     with pytest.raises(AssertionError, match="was started"):
         search_mixtures(shipped[0], problems, replace(SETTINGS, seed=1), runs)
+
+
+def test_actors_that_share_a_pool_find_the_same(
+    shipped: tuple[ShippedBase, SvfModel],
+    problems: list[SearchProblem],
+    found: list[FoundMixture],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left: list[EngineStats] = []
+
+    @contextmanager
+    def one_member(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[EnginePool]:
+        with engine_pool(shipped, engine, resources, members=1) as pool:
+            yield pool
+            left.append(ray.get(pool.members[0].stats.remote()))
+
+    monkeypatch.setattr(mixtures, "shared_pool", one_member)
+    settings = replace(SETTINGS, resources=ResourceSpec(cpus=2))
+    pooled = search_mixtures(shipped[0], problems, settings, tmp_path)
+    for one, alone in zip(pooled, found, strict=True):
+        assert (one.z.digest, one.history) == (alone.z.digest, alone.history)
+        assert one.singles == {name: pytest.approx(score) for name, score in alone.singles.items()}
+        assert all(16 <= trial.batch_rows <= 32 for trial in one.trials)
+    assert len({trial.actor for one in pooled for trial in one.trials}) == 3, "the pool's member has its own share"
+    (stats,) = left
+    assert (stats.running, stats.waiting, stats.known_z) == (0, 0, 0), "trials left something in the pool"
 
 
 def test_each_trial_reports_its_own_batch(

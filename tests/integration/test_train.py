@@ -10,18 +10,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import TrainSpec
+from zfleet.config.specs import EngineSpec, ResourceSpec, TrainSpec
+from zfleet.engine.contract import EngineStats
 from zfleet.errors import RewardError
 from zfleet.models.base import base_slug
 from zfleet.models.fingerprint import fingerprint
+from zfleet_jobs.pool.pool import EnginePool, engine_pool
+from zfleet_jobs.shipping import ShippedBase
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
@@ -212,6 +217,34 @@ def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpe
     assert (expert.n, expert.reward_before) == (trained[0].n, trained[0].reward_before)
     rewards, expected = (dict(registry.curve(run, "reward")) for run in (expert.run_id, trained[0].run_id))
     assert rewards == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_experts_that_share_a_pool_learn_what_they_learn_alone(
+    place: Place, trained: list[TrainedExpert], monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    left: list[EngineStats] = []
+
+    @contextmanager
+    def one_member(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[EnginePool]:
+        with engine_pool(shipped, engine, resources, members=1) as pool:
+            yield pool
+            left.append(ray.get(pool.members[0].stats.remote()))
+
+    monkeypatch.setattr(train_run, "shared_pool", one_member)
+    names = [f"{name}-pool-{num_workers}" for name in ("one", "two")]
+    rewards = dict(zip(names, (_contains("a"), _contains("e")), strict=True))
+    pooled = run_train(place.spec(rewards, num_workers=num_workers))
+    registry = place.registry
+    for expert, alone in zip(pooled, trained, strict=True):
+        assert (expert.reward_before, expert.n) == (alone.reward_before, alone.n)
+        curve = registry.curve(expert.run_id, "reward")
+        assert dict(curve) == pytest.approx(dict(registry.curve(alone.run_id, "reward")))
+        if num_workers == 1:
+            assert expert.z_digest == alone.z_digest
+    (stats,) = left
+    assert (stats.running, stats.waiting, stats.known_z) == (0, 0, 0), "learners left something in the pool"
+    assert stats.generated_tokens > 2 * CALLS
 
 
 def test_a_raising_reward_ends_its_expert_at_once_and_no_other(place: Place, ray_cluster: None) -> None:

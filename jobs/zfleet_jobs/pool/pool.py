@@ -20,7 +20,7 @@ from zfleet_jobs.pool.line import WHO
 from zfleet_jobs.pool.member import Member
 from zfleet_jobs.shipping import ShippedBase
 
-_CLOSE_SECONDS = 10
+_CLOSE_SECONDS = 30
 # The engine queues by itself.
 _ONGOING = 4096
 
