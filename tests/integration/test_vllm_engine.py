@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from psutil import Process
+from psutil import STATUS_ZOMBIE, Process
 
 from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
 from zfleet.engine.contract import Engine
@@ -125,8 +125,7 @@ async def test_a_killed_process_loses_only_what_was_being_read(
     await anext(stream)
     unread = asyncio.create_task(run(engine, whole))
     await asyncio.sleep(0)
-    (victim,) = [child for child in Process().children(recursive=True) if f"VLLM::{process}" in child.cmdline()[0]]
-    victim.kill()
+    _living(process).kill()
     with pytest.raises(EngineError, match=r"died in the middle of .*send it again"):
         async for _ in stream:
             pass
@@ -157,3 +156,10 @@ async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle)
     small = SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"cache_gib": 1e-5})})
     with pytest.raises(EngineError, match=r"cache_gib"):
         await VllmEngine.open(bundle, small)
+
+
+def _living(name: str) -> Process:
+    """The process of ours that vLLM calls so; those of engines that ended may not be collected yet."""
+    family = [child for child in Process().children(recursive=True) if child.status() != STATUS_ZOMBIE]
+    (found,) = [child for child in family if f"VLLM::{name}" in child.cmdline()[0]]
+    return found

@@ -150,7 +150,8 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
 
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
         assert self._linear is not None
-        return self._linear(x, bias)
+        # Models that run on vLLM's Transformers backend (Phi) come with a batch of one.
+        return self._linear(x.reshape(-1, x.shape[-1]), bias).unflatten(0, x.shape[:-1])
 
     def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
         """This rank's factors of each matrix, with the output columns that it computes."""
