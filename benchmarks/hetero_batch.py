@@ -23,11 +23,15 @@ from pathlib import Path
 from typing import TextIO
 
 from hetero.processes import prepare_environment
+from rich.console import Console
 
 from zfleet.errors import ZfleetError
 
 ROUNDS = 12
 """Twelve pairs give an exact interval of 96 % for the median."""
+
+_WIDTH = 140
+"""Columns of tables that go into a file."""
 
 _LOG_SHOWN = 6000
 """Bytes of the engines' own messages that are shown when a run fails."""
@@ -79,14 +83,13 @@ async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     from hetero.profile import PROFILED
     from hetero.report import report, show
     from hetero.settings import Settings
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     shape = find_shape(options.shape)
     keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
     profiled = PROFILED if options.profile else ()
     load = Load(options.concurrency, options.prompt_tokens, options.answer_tokens, shape.vocabulary)
-    console = Console(file=err)
+    console = _console(err)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory(prefix="zfleet-bench-") as scratch,
@@ -103,12 +106,16 @@ async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     if options.json:
         json.dump(shown, out, indent=2)
         out.write("\n")
-    show(console if options.json else Console(file=out), shown)
+    show(console if options.json else _console(out), shown)
     if options.plot:
         from hetero.plot import picture
 
         options.plot.write_bytes(picture(shown))
         console.print(f"picture: {options.plot}")
+
+
+def _console(file: TextIO) -> Console:
+    return Console(file=file) if file.isatty() else Console(file=file, width=_WIDTH)
 
 
 @contextmanager

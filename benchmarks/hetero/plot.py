@@ -65,7 +65,9 @@ def _rates(axes: Axes, shown: Report) -> None:
         f"{load['prompt_tokens']} tokens in, {load['answer_tokens']} out",
         fontsize=10,
     )
-    _finish(axes, [row["label"] for row in rows.values()], "output tokens a second (median, 95 % interval)")
+    _finish(
+        axes, [row["label"] for row in rows.values()], f"output tokens a second (median, {_percent(shown)} interval)"
+    )
 
 
 def _ratios(axes: Axes, shown: Report) -> None:
@@ -89,12 +91,20 @@ def _ratios(axes: Axes, shown: Report) -> None:
         )
     axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
     axes.legend(loc="lower right", fontsize=8)
-    _finish(axes, list(rows), f"ratio of tokens a second, paired within {shown['rounds']} rounds")
+    _finish(
+        axes,
+        list(rows),
+        f"ratio of tokens a second, paired within {shown['rounds']} rounds (median, {_percent(shown)} interval)",
+    )
 
 
 def _intervals(axes: Axes, values: list[dict[str, Any]]) -> None:
     for place, value in enumerate(values):
         axes.plot(value["ci95"], [place, place], color="black", linewidth=1.2)
+
+
+def _percent(shown: Report) -> str:
+    return f"{shown['coverage']:.0%}"
 
 
 def _finish(axes: Axes, labels: list[str], xlabel: str) -> None:

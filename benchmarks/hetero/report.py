@@ -19,7 +19,7 @@ from hetero.configurations import CONFIGURATIONS, RATIOS
 from hetero.measure import Measurement
 from hetero.profile import BETWEEN
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, Settings
-from hetero.statistics import estimate, quantile
+from hetero.statistics import CONFIDENCE, estimate, quantile
 
 Report = dict[str, Any]
 
@@ -34,11 +34,14 @@ def report(settings: Settings, measured: Measurement, *, rounds: int, threads: i
     ``ratios`` has {median, ci95, coverage, pairs, bar, met} by name; ``met`` says whether the interval reaches the
     bar, and is null where there is none. ``configurations`` has the rate with its interval (output tokens a second),
     the times of one streamed sample (milliseconds: median and 95th percentile) and the memory of the engine's
-    processes (MiB, PSS). ``profiles`` has what ``Profile`` says, for each configuration that was profiled.
+    processes (MiB, PSS). ``coverage`` is the least of the ratios' intervals': 0.95 or more, unless there were fewer than
+    6 rounds. ``profiles`` has what ``Profile`` says, for each configuration that was profiled.
     """
     load, shape = settings.load, settings.shape
+    ratios = {name: _ratio(name, samples) for name, samples in _in_order(RATIOS, measured.ratios)}
     return {
-        "ratios": {name: _ratio(name, samples) for name, samples in _in_order(RATIOS, measured.ratios)},
+        "ratios": ratios,
+        "coverage": min(row["coverage"] for row in ratios.values()),
         "configurations": {
             key: _configuration(key, rates, measured) for key, rates in _in_order(CONFIGURATIONS, measured.rates)
         },
@@ -124,8 +127,8 @@ def _configurations(shown: Report) -> RenderableType:
         title=f"{base['parameters'] / 1e6:.0f}M parameters, {base['dtype']}, {load['concurrency']} requests at once, "
         f"{load['prompt_tokens']} + {load['answer_tokens']} tokens"
     )
-    table.add_column("configuration")
-    for heading in ("tokens/s", "95 %", "first token ms", "p95", "next token ms", "p95", "memory MiB"):
+    table.add_column("configuration", no_wrap=True)
+    for heading in ("tokens/s", _interval(shown), "first token ms", "p95", "next token ms", "p95", "memory MiB"):
         table.add_column(heading, justify="right")
     for row in shown["configurations"].values():
         rate = row["tokens_per_second"]
@@ -140,8 +143,8 @@ def _configurations(shown: Report) -> RenderableType:
 
 def _ratios(shown: Report) -> RenderableType:
     table = Table(title=f"ratios of tokens/s, paired within {shown['rounds']} rounds", caption=_caption(shown))
-    table.add_column("ratio")
-    for heading in ("median", "95 %", "bar"):
+    table.add_column("ratio", no_wrap=True)
+    for heading in ("median", _interval(shown), "bar"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for name, row in shown["ratios"].items():
@@ -153,9 +156,13 @@ def _ratios(shown: Report) -> RenderableType:
 
 
 def _caption(shown: Report) -> str:
-    coverage = min(row["coverage"] for row in shown["ratios"].values())
     said = "a line is met when the interval reaches the bar"
-    return said if coverage >= 0.95 else f"{said}; {shown['rounds']} rounds give intervals of {coverage:.0%} only"
+    return said if shown["coverage"] >= CONFIDENCE else f"{said}; for 95 % it takes 6 rounds or more"
+
+
+def _interval(shown: Report) -> str:
+    """What the intervals are called: they hold the median with this probability."""
+    return f"{shown['coverage']:.0%}"
 
 
 def _profiles(shown: Report) -> RenderableType:
