@@ -103,8 +103,8 @@ def _intervals(axes: Axes, values: list[dict[str, Any]]) -> None:
         axes.plot(value["ci95"], [place, place], color="black", linewidth=1.2)
 
 
-def _percent(shown: Report) -> str:
-    return f"{shown['coverage']:.0%}"
+def _said(shown: Report) -> str:
+    return f"(median, {shown['coverage']:.0%} interval)"
 
 
 def _finish(axes: Axes, labels: list[str], xlabel: str) -> None:

@@ -34,8 +34,8 @@ def report(settings: Settings, measured: Measurement, *, rounds: int, threads: i
     ``ratios`` has {median, ci95, coverage, pairs, bar, met} by name; ``met`` says whether the interval reaches the
     bar, and is null where there is none. ``configurations`` has the rate with its interval (output tokens a second),
     the times of one streamed sample (milliseconds: median and 95th percentile) and the memory of the engine's
-    processes (MiB, PSS). ``coverage`` is the least of the ratios' intervals': 0.95 or more, unless there were fewer than
-    6 rounds. ``profiles`` has what ``Profile`` says, for each configuration that was profiled.
+    processes (MiB, PSS). ``coverage`` is what the ratios' intervals hold the median with: 0.95 or more, unless there
+    were fewer than 6 rounds. ``profiles`` has what ``Profile`` says, for each configuration that was profiled.
     """
     load, shape = settings.load, settings.shape
     ratios = {name: _ratio(name, samples) for name, samples in _in_order(RATIOS, measured.ratios)}
