@@ -4,14 +4,15 @@ An engine may fuse matrices that share an input into one linear (q, k and v; gat
 SVD and writes its own columns of the fused output. Rows are the z of the batch's tokens, gathered by the caller, who
 knows the table.
 
-What is chosen here was measured with AVX-512, 64 tokens, one and two threads (float32, 512 to 4096 wide):
+What is chosen here was measured with AVX-512, one and two threads (float32, 512 to 4096 wide):
 
-- Parts of one shape run as one batched matmul, each thread a part of its own: a fifth less time than vLLM's packed
-  linear of the same size. Only a contiguous result runs so; copying it to the fused columns costs a twentieth.
-- vLLM's packed linear writes no strided columns, and does not free what it packs. Parts of unlike shapes go through
-  torch's matmul, which does; so does what changes with the directions.
 - torch's matmul wants the weight as [inputs, outputs], with a gap behind each line: lines a multiple of 4 KiB
-  apart share their places in the cache and cost a quarter more than vLLM's packed linear, with the gap a fifth less.
+  apart share their places in the cache. On one thread it then takes a fifth less time than vLLM's packed linear,
+  on two a tenth more: its threads wait for each other.
+- Parts of one shape run as one batched matmul, each thread a part of its own, so that two threads are as good as
+  one. Only a contiguous result runs so; it is copied to the fused columns. For rank k that copy costs too much.
+- vLLM's packed linear writes no strided columns and does not free what it packs. Parts of unlike shapes, and what
+  changes with the directions, go through torch's matmul.
 """
 
 from __future__ import annotations
@@ -51,21 +52,21 @@ class PartFactors:
 
 
 def pack(weight: Tensor) -> Linear:
-    """The fastest linear for a weight [m, n] that stays: vLLM's packed one where its library is loaded.
+    """The fastest linear for a weight [m, n] that stays as long as the engine does."""
+    if weight.device.type != "cpu" or not hasattr(torch.ops._C, "create_onednn_mm_handler"):
+        return lambda x, bias: torch.nn.functional.linear(x, weight, bias)
+    if weight.dtype == torch.float32 and torch.get_num_threads() == 1:
+        across = spaced(weight.t())
+        return lambda x, bias: torch.mm(x, across) if bias is None else torch.addmm(bias, x, across)
+    outputs = weight.shape[0]
+    handler = torch.tensor(torch.ops._C.create_onednn_mm_handler(weight.t(), 32), dtype=torch.int64)
 
-    vLLM never frees what it packs, so this is for weights that live as long as the engine.
-    """
-    if weight.device.type == "cpu" and hasattr(torch.ops._C, "create_onednn_mm_handler"):
-        outputs = weight.shape[0]
-        handler = torch.tensor(torch.ops._C.create_onednn_mm_handler(weight.t(), 32), dtype=torch.int64)
+    def packed(x: Tensor, bias: Tensor | None) -> Tensor:
+        y = x.new_empty(x.shape[0], outputs)
+        torch.ops._C.onednn_mm(y, x, bias, handler)
+        return y
 
-        def packed(x: Tensor, bias: Tensor | None) -> Tensor:
-            y = x.new_empty(x.shape[0], outputs)
-            torch.ops._C.onednn_mm(y, x, bias, handler)
-            return y
-
-        return packed
-    return lambda x, bias: torch.nn.functional.linear(x, weight, bias)
+    return packed
 
 
 class FactoredLinear:
@@ -120,6 +121,9 @@ class FactoredLinear:
 
 Compute = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
+_BATCHED = 192
+"""Tokens up to which parts of one shape are multiplied as a batch; beyond, the copy outweighs what that saves."""
+
 
 def _one(v: Linear, us: Linear) -> Compute:
     """One matrix, alone in its linear."""
@@ -132,6 +136,11 @@ def _batched(v: Tensor, us: Tensor) -> Compute:
     v, us = spaced(v), spaced(us)
 
     def compute(x: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+        if x.shape[0] > _BATCHED:
+            y = x.new_empty(x.shape[0], count * us.shape[2])
+            for part, own in enumerate(y.tensor_split(count, dim=1)):
+                torch.mm(torch.mm(x, v[part]).mul_(rows[:, part * rank : (part + 1) * rank]), us[part], out=own)
+            return y if bias is None else y.add_(bias)
         h = torch.bmm(x.expand(count, -1, -1), v).mul_(rows.unflatten(1, (count, rank)).transpose(0, 1))
         y = torch.bmm(h, us).transpose(0, 1).contiguous().flatten(1)
         return y if bias is None else y.add_(bias)
@@ -183,12 +192,10 @@ class DeltaLinear:
         ends = [sum(ranks[: i + 1]) for i in range(len(ranks))]
         self._columns = [slice(end - rank, end) for rank, end in zip(ranks, ends, strict=True)]
         self._v = spaced(first.new_empty(first.shape[1], self.width, dtype=dtype))
-        # Parts of one shape lie in one tensor, so that they can be multiplied in one go.
-        sizes = [(rank, length(part.outputs)) for part, rank in zip(parts, ranks, strict=True)]
-        self._batch = len(parts) if len(parts) > 1 and alike(parts) else 0
-        self._us = spaced(first.new_empty(self._batch, *sizes[0], dtype=dtype))
-        self._u = list(self._us) or [spaced(first.new_empty(size, dtype=dtype)) for size in sizes]
-        self._outputs = slice(parts[0].outputs.start, parts[-1].outputs.stop)
+        self._u = [
+            spaced(first.new_empty(rank, length(part.outputs), dtype=dtype))
+            for part, rank in zip(parts, ranks, strict=True)
+        ]
         self._indices: list[Tensor] = []
         self.set_directions({p.name: torch.arange(r, device=first.device) for p, r in zip(parts, ranks, strict=True)})
 
@@ -224,10 +231,6 @@ class DeltaLinear:
         """
         y = self._plain(x, bias)
         h = torch.mm(x, self._v).mul_(rows)
-        if self._batch:
-            change = torch.bmm(h.unflatten(1, (self._batch, -1)).transpose(0, 1), self._us)
-            y[:, self._outputs].unflatten(1, (self._batch, -1)).transpose(0, 1).add_(change)
-            return y
         for part, columns, u in zip(self._parts, self._columns, self._u, strict=True):
             y[:, part.outputs].addmm_(h[:, columns], u)
         return y

@@ -151,14 +151,31 @@ def test_inputs_may_be_a_view() -> None:
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_vllms_packed_linear_is_the_linear(biased: bool) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_packed_linears_are_the_linear(biased: bool, threads: int) -> None:
     pytest.importorskip("vllm._custom_ops")
     layer = fused([6, 2], 8, 0)
     wide = torch.randn(5, 20)
     bias = layer.bias if biased else None
-    packed = pack(layer.weight)
-    assert packed.__name__ == "packed", "vLLM is here and its linear was not used"
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        packed = pack(layer.weight)
+    finally:
+        torch.set_num_threads(before)
     assert torch.allclose(packed(wide[:, 7:15], bias), layer.plain(wide[:, 7:15], bias), atol=1e-5)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_many_tokens_at_once(biased: bool) -> None:
+    layer = fused([5, 5, 5], 7, 0)
+    bias = layer.bias if biased else None
+    x, z = batch(layer, 200, 0)
+    linear = FactoredLinear(layer.plain, 15, layer.parts, torch.float32)
+    rows = z[:, linear.columns]
+    few_at_once = torch.cat([linear(*some, bias) for some in zip(x.split(50), rows.split(50), strict=True)])
+    assert torch.allclose(linear(x, rows, bias), few_at_once, atol=1e-4)
+    assert torch.allclose(few_at_once, layer.expected(x, z, bias), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
