@@ -65,9 +65,7 @@ def _rates(axes: Axes, shown: Report) -> None:
         f"{load['prompt_tokens']} tokens in, {load['answer_tokens']} out",
         fontsize=10,
     )
-    _finish(
-        axes, [row["label"] for row in rows.values()], f"output tokens a second (median, {_percent(shown)} interval)"
-    )
+    _finish(axes, [row["label"] for row in rows.values()], f"output tokens a second {_said(shown)}")
 
 
 def _ratios(axes: Axes, shown: Report) -> None:
@@ -94,7 +92,7 @@ def _ratios(axes: Axes, shown: Report) -> None:
     _finish(
         axes,
         list(rows),
-        f"ratio of tokens a second, paired within {shown['rounds']} rounds (median, {_percent(shown)} interval)",
+        f"ratio of tokens a second, paired within {shown['rounds']} rounds {_said(shown)}",
     )
 
 
