@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from psutil import STATUS_ZOMBIE, Process
+from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
-from zfleet.engine.contract import Engine
-from zfleet.engine.vllm_core import CorePlan, VllmCore
+from zfleet.engine.contract import Engine, ScoreRequest
+from zfleet.engine.vllm_core import VllmCore
 from zfleet.engine.vllm_engine import VllmEngine
+from zfleet.engine.vllm_plan import VllmPlan
 from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.factors import Factors
@@ -34,11 +37,16 @@ pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 class KeptCore(VllmCore):
     """Processes that outlive the engines on top of them: starting them takes longer than a test."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
-    def end(self) -> None:
-        super().close()
+    async def end(self) -> None:
+        await super().close()
+
+    async def fresh(self, tokenizer: PreTrainedTokenizerBase, spec: EngineSpec) -> VllmEngine:
+        """An engine with an empty table."""
+        await self.call("zfleet_open", os.getpid())
+        return VllmEngine(self, tokenizer, spec)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +58,10 @@ def bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseB
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def core(bundle: BaseBundle) -> AsyncIterator[KeptCore]:
-    core = KeptCore(CorePlan.unpack(bundle, SPEC))
+    core = KeptCore(VllmPlan.unpack(bundle, SPEC))
     await core.start()
     yield core
-    core.end()
+    await core.end()
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +78,7 @@ class TestVllmEngine(EngineConformance):
         self.prompts = tuple(tuple(self._tokenizer(text)["input_ids"]) for text in texts)
 
     async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
-        await self._core.call("zfleet_open")
-        return VllmEngine(self._core, self._tokenizer, EngineSpec(kind="vllm", slots=slots, z_rows=z_rows))
+        return await self._core.fresh(self._tokenizer, EngineSpec(kind="vllm", slots=slots, z_rows=z_rows))
 
     def make_z(self, seed: int) -> ZVector:
         return random_z(self._factors, seed)
@@ -81,8 +88,7 @@ async def test_64_prompts_of_16_experts_in_one_batch_give_the_merged_models_toke
     core: KeptCore, bundle: BaseBundle, tiny_folder: Path, factors: Factors
 ) -> None:
     """With the prefix cache on, and a prefix that prompts of the same and of other experts share."""
-    await core.call("zfleet_open")
-    engine = VllmEngine(core, bundle.tokenizer(), SPEC)
+    engine = await core.fresh(bundle.tokenizer(), SPEC)
     experts = [random_z(factors, seed) for seed in range(16)]
     zs = [experts[i % 16] for i in range(64)]
     prompts = random_prompts(core.plan.vocabulary, [3, 31, 7, 18, 5, 44, 12, 9] * 8, shared=128)
@@ -95,28 +101,52 @@ async def test_64_prompts_of_16_experts_in_one_batch_give_the_merged_models_toke
     assert stats.peak_distinct_z == 16
 
 
-async def test_a_rank_that_leaves_nothing_out_is_exact(bundle: BaseBundle, tiny_folder: Path, factors: Factors) -> None:
-    """The rank-k form with all directions gives the merged models' tokens, and says that nothing is missing."""
-    few = SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"form": "delta", "rank": 64})})
-    core = KeptCore(CorePlan.unpack(bundle, few))
+async def test_rank_k_is_exact_where_nothing_is_left_out_and_never_mixes_directions(
+    bundle: BaseBundle, tiny_folder: Path, factors: Factors
+) -> None:
+    delta = SPEC.vllm.model_copy(update={"form": "delta", "rank": 64})
+    core = KeptCore(VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": delta})))
     await core.start()
     try:
-        engine = VllmEngine(core, bundle.tokenizer(), few)
+        engine = await core.fresh(bundle.tokenizer(), core.plan.spec)
         zs = [random_z(factors, seed) for seed in range(4)] * 4
         prompts = random_prompts(core.plan.vocabulary, [3, 31, 7, 18] * 4)
         answers = await collect_greedy(engine, prompts, zs, max_tokens=24)
         assert compare(tiny_folder, factors, prompts, zs, answers).different == ()
         assert await engine.left_out() == dict.fromkeys((z.digest for z in zs), 0.0)
     finally:
-        core.end()
+        await core.end()
+
+
+async def test_a_new_z_that_changes_the_directions_leaves_no_old_prefix_behind(
+    bundle: BaseBundle, factors: Factors
+) -> None:
+    delta = SPEC.vllm.model_copy(update={"form": "delta", "rank": 8})
+    core = KeptCore(VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": delta})))
+    await core.start()
+    try:
+        engine = await core.fresh(bundle.tokenizer(), core.plan.spec)
+        z = await engine.put_z(random_z(factors, 1))
+        prompt = random_prompts(core.plan.vocabulary, [128])[0]
+        request = greedy(prompt, z, max_tokens=8)
+        request = replace(request, sampling=replace(request.sampling, logprobs=True))
+        before = await run(engine, request)
+        await engine.put_z(random_z(factors, 2, spread=1.0))
+        after = await run(engine, request)
+        # Scores never read the prefix cache.
+        scored = await engine.score(ScoreRequest(prompt, after.token_ids, z))
+        assert after.logprobs == pytest.approx(scored, abs=1e-4)
+        assert before.logprobs != pytest.approx(after.logprobs, abs=1e-3), "the directions did not change"
+        assert all(0.1 < share < 1 for share in (await engine.left_out()).values())
+    finally:
+        await core.end()
 
 
 @pytest.mark.parametrize("process", ["EngineCore", "Worker"])
 async def test_a_killed_process_loses_only_what_was_being_read(
     core: KeptCore, bundle: BaseBundle, factors: Factors, process: str
 ) -> None:
-    await core.call("zfleet_open")
-    engine = VllmEngine(core, bundle.tokenizer(), SPEC)
+    engine = await core.fresh(bundle.tokenizer(), SPEC)
     z = await engine.put_z(random_z(factors, 1))
     prompt = random_prompts(core.plan.vocabulary, [8])[0]
     whole = sampled(prompt, 5, z, max_tokens=200)
@@ -129,14 +159,17 @@ async def test_a_killed_process_loses_only_what_was_being_read(
     with pytest.raises(EngineError, match=r"died in the middle of .*send it again"):
         async for _ in stream:
             pass
+    later = asyncio.create_task(run(engine, whole))
+    other = asyncio.create_task(engine.put_z(random_z(factors, 2)))
     assert await unread == expected, "what nothing was read of is run again, under its own z"
     assert await run(engine, whole) == expected, "the engine comes back and knows its z"
-    assert (await engine.stats()).known_z == 1
+    assert await later == expected, "who comes while it starts waits, and is answered under its own z"
+    assert await run(engine, replace(whole, z=await other)) != expected
+    assert (await engine.stats()).known_z == 2
 
 
 async def test_more_rows_in_use_than_the_table_has_wait(core: KeptCore, bundle: BaseBundle, factors: Factors) -> None:
-    await core.call("zfleet_open")
-    engine = VllmEngine(core, bundle.tokenizer(), SPEC.model_copy(update={"z_rows": 2}))
+    engine = await core.fresh(bundle.tokenizer(), SPEC.model_copy(update={"z_rows": 2}))
     digests = [await engine.put_z(random_z(factors, seed)) for seed in range(3)]
     prompt = random_prompts(core.plan.vocabulary, [8])[0]
     requests = [greedy(prompt, z, max_tokens=100) for z in digests]

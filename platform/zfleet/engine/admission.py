@@ -42,10 +42,11 @@ class Admission:
         try:
             return await ticket.row
         except asyncio.CancelledError:
-            if ticket.row.done() and not ticket.row.cancelled() and ticket.row.exception() is None:
-                self.leave(entry)
-            else:
+            # Cancelled in the very turn that admitted or refused it: what was given must be given back.
+            if ticket in self._waiting:
                 self._waiting.remove(ticket)
+            elif not ticket.row.cancelled() and ticket.row.exception() is None:
+                self.leave(entry)
             raise
 
     def leave(self, entry: ZEntry) -> None:
@@ -58,7 +59,8 @@ class Admission:
         """Raise an error in those that wait: of one request, or all."""
         for ticket in [t for t in self._waiting if request_id in (None, t.request_id)]:
             self._waiting.remove(ticket)
-            ticket.row.set_exception(error)
+            if not ticket.row.done():
+                ticket.row.set_exception(error)
 
     def _admit(self) -> None:
         # Past one that waits for a row only the base's go: any other would keep a row pinned that it waits for.
@@ -66,7 +68,8 @@ class Admission:
         for ticket in list(self._waiting):
             if self.running >= self._slots:
                 return
-            if row_wanted and ticket.entry.row != 0:
+            # One that was cancelled stays in the queue until it hears of it.
+            if ticket.row.done() or (row_wanted and ticket.entry.row != 0):
                 continue
             row = self._table.pin(ticket.entry)
             if row is None:

@@ -64,8 +64,14 @@ class StepRows:
         Args:
             assignments: One for each request of the step.
             counts: How many tokens each request has in it.
+
+        Raises:
+            RuntimeError: Two requests put different z on one row: whoever gives rows away has failed.
         """
-        for row, digest in assignments:
+        wanted = dict(assignments)
+        if any(wanted[row] != digest for row, digest in assignments):
+            raise RuntimeError(f"two z on one row in one step: {sorted(set(assignments))}")
+        for row, digest in wanted.items():
             if self._held[row] != digest:
                 self._buffers.table[row] = self._encode(self.known[digest])
                 self._held[row] = digest
@@ -75,14 +81,14 @@ class StepRows:
         self.alone = assignments[0][1] if self.mixed and distinct == 1 else None
         self._gathered = None
         self._tokens = int(counts.sum())
-        if self.mixed:
-            self._buffers.index[: self._tokens] = torch.from_numpy(np.repeat(rows, counts))
+        self._buffers.index[: self._tokens] = torch.from_numpy(np.repeat(rows, counts))
         self.peak_requests = max(self.peak_requests, len(assignments))
         self.peak_distinct = max(self.peak_distinct, distinct)
 
     def end(self) -> None:
         """After a step: passes that no request asked for, such as warming up, are the base's."""
         self.mixed, self.alone = False, None
+        self._buffers.index.zero_()
 
     def of(self, columns: slice) -> Tensor:
         """The row of each token of the step, cut to some columns: [T, c] float32."""

@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import EngineSpec
@@ -18,11 +19,11 @@ from zfleet.engine.admission import Admission
 from zfleet.engine.contract import Chunk, Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
 from zfleet.engine.merge import merged
 from zfleet.engine.prompts import Prompts, Tokens
-from zfleet.engine.vllm_core import CorePlan, EngineDied, Run, VllmCore
+from zfleet.engine.vllm_core import EngineDied, Run, VllmCore, closed
+from zfleet.engine.vllm_plan import VllmPlan
 from zfleet.engine.z_table import ZEntry, ZTable
 from zfleet.errors import EngineError, RequestAborted
 from zfleet.models.bundle import BaseBundle
-from zfleet.svf.folder import FactorFolder
 from zfleet.svf.zvector import ZVector
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class VllmEngine(Engine):
         plan = core.plan
         self.max_length = plan.max_length
         self._core = core
-        self._factors = FactorFolder(plan.factors, plan.base, plan.targets)
+        self._factors = plan.factors
         self._prompts = Prompts(tokenizer, plan.vocabulary, plan.max_length)
         self._forgotten: list[str] = []
         self._sending = asyncio.Lock()
@@ -60,6 +61,8 @@ class VllmEngine(Engine):
         self._admission = Admission(self._table, spec.slots)
         self._runs: dict[Run, str] = {}
         self._numbers = count()
+        self._rounded = spec.vllm.form == "delta"
+        self._sent = 0
         self._generated = 0
         self._closed = False
 
@@ -71,7 +74,7 @@ class VllmEngine(Engine):
             EngineError: vLLM is missing, untested or does not start, or cannot run this base on this device.
             BaseModelError, FactorsError: The base or its factors cannot be opened.
         """
-        core = VllmCore(await asyncio.to_thread(CorePlan.unpack, bundle, spec))
+        core = VllmCore(await asyncio.to_thread(VllmPlan.unpack, bundle, spec))
         await core.start()
         return cls(core, bundle.tokenizer(), spec)
 
@@ -79,11 +82,10 @@ class VllmEngine(Engine):
         layout = self._factors.layout
         z.check_fits(base=self._core.plan.base, factors=self._factors.digest, layout=layout)
         flat = z.flat(layout)
-        async with self._sending:
-            await self._forget()
-            if not self._table.knows(z.digest):
-                await self._insist(lambda: self._core.put(z.digest, flat))
-                self._table.put(z.digest, flat)
+        if not self._table.knows(z.digest):
+            async with self._sending:
+                await self._forget()
+                await self._send(z.digest, flat)
         return z.digest
 
     async def drop_z(self, digest: str) -> None:
@@ -158,9 +160,9 @@ class VllmEngine(Engine):
         if self._closed:
             return
         self._closed = True
-        self._admission.refuse(_closed())
+        self._admission.refuse(closed())
         await self._core.abort(self._runs)
-        await asyncio.to_thread(self._core.close)
+        await self._core.close()
 
     async def _answer(
         self, request: GenerationRequest, index: int, prompt: Tokens, entry: ZEntry
@@ -192,26 +194,44 @@ class VllmEngine(Engine):
                 generation, heard = self._core.generation, False
                 run = Run(f"{request_id}-{next(self._numbers)}")
                 self._runs[run] = request_id
+                answer = self._core.generate(prompt, sampling, (row, entry.digest), self._salt(entry), run)
                 try:
-                    async with aclosing(self._core.generate(prompt, sampling, (row, entry.digest), run)) as outputs:
+                    async with aclosing(answer) as outputs:
                         async for output in outputs:
-                            if run.aborted:
-                                raise _closed() if self._closed else _aborted(request_id)
+                            self._check_whole(output.outputs[0].finish_reason, run, request_id)
                             heard = True
                             yield output
                     return
                 except EngineDied:
-                    await self._revive(generation)
                     if heard:
-                        raise EngineError(
-                            f"the engine died in the middle of request {request_id}",
-                            "send it again: the engine is back",
-                        ) from None
+                        raise _died(request_id) from None
+                    await self._revive(generation)
                 finally:
                     del self._runs[run]
             raise _keeps_dying()
         finally:
             self._admission.leave(entry)
+
+    def _check_whole(self, reason: str | None, run: Run, request_id: str) -> None:
+        """Refuse what vLLM cut off: an answer is whole, or an error."""
+        if run.aborted:
+            raise closed() if self._closed else _aborted(request_id)
+        if reason not in (None, "stop", "length"):
+            raise EngineError(f"vLLM ended request {request_id} with {reason!r}", "send it again")
+
+    def _salt(self, entry: ZEntry) -> str:
+        """Who shares prefixes: keys and values depend on the z, in form ``delta`` also on the directions kept."""
+        return f"{entry.digest}/{self._sent}" if self._rounded and entry.row != 0 else entry.digest
+
+    async def _send(self, digest: str, flat: Tensor) -> None:
+        """Have the workers know a z; again where they were started anew over it."""
+        while True:
+            generation = self._core.generation
+            await self._insist(lambda: self._core.put(digest, flat))
+            if generation == self._core.generation:
+                self._table.put(digest, flat)
+                self._sent += 1
+                return
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do what can be done again where the engine dies over it."""
@@ -226,18 +246,19 @@ class VllmEngine(Engine):
 
     async def _revive(self, generation: int) -> None:
         self._check_open()
-        await self._core.revive(generation, self._table.values)
+        await self._core.revive(generation, lambda: self._table.values)
 
     async def _forget(self) -> None:
         """Tell the workers what is not known any more. In order with ``put``, by the lock that the caller holds."""
         while self._forgotten:
-            digest = self._forgotten.pop()
+            digest = self._forgotten[-1]
             if not self._table.knows(digest):
                 await self._insist(partial(self._core.drop, digest))
+            self._forgotten.remove(digest)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _closed()
+            raise closed()
 
 
 class _SentTable(ZTable):
@@ -270,8 +291,8 @@ def _aborted(request_id: str) -> RequestAborted:
     return RequestAborted(f"request {request_id} was aborted", "send it again")
 
 
-def _closed() -> EngineError:
-    return EngineError("the engine is closed", "start an engine and send the request again")
+def _died(request_id: str) -> EngineError:
+    return EngineError(f"the engine died in the middle of request {request_id}", "send it again: it comes back")
 
 
 def _keeps_dying() -> EngineError:

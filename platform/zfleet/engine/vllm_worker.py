@@ -18,17 +18,24 @@ This file alone touches vLLM's insides. It relies on these, as they are in the r
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from vllm.config import get_current_vllm_config
 from vllm.model_executor.layers.linear import (
+    ColumnParallelLinear,
     LinearBase,
     QKVParallelLinear,
     RowParallelLinear,
@@ -42,16 +49,15 @@ from vllm.platforms import current_platform
 from zfleet.engine.step_rows import Assignment, StepRows
 from zfleet.engine.svf_forms import Form, StepLinear, form_for
 from zfleet.engine.svf_kernels import PartFactors
+from zfleet.engine.vllm_plan import SETTINGS
 from zfleet.models.fusion import parts_of
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.shards import OutputPart, shard_inputs, shard_outputs
 
-QUANTIZATION = "zfleet"
-EXTRA = "zfleet"
-"""The key in ``SamplingParams.extra_args`` under which a request names its row and its z."""
+_WATCH_SECONDS = 2.0
 
 
-@register_quantization_config(QUANTIZATION)
+@register_quantization_config(SETTINGS)
 class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are not followed
     """Gives every linear whose matrices have factors an ``SvfMethod``; nothing is quantized.
 
@@ -71,6 +77,8 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
             return None
         if not any(name in self.names for name in parts_of(prefix, self.names)):
             return UnquantizedLinearMethod()
+        if not isinstance(layer, (ColumnParallelLinear, RowParallelLinear)) and layer.tp_size > 1:
+            raise ValueError(f"{prefix} is split over ranks in a way that zfleet does not know")
         method = SvfMethod(self, prefix)
         self.methods.append(method)
         return method
@@ -78,7 +86,7 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What the engine was started with; read while the model is built."""
-        settings: dict[str, Any] = get_current_vllm_config().additional_config[QUANTIZATION]
+        settings: dict[str, Any] = get_current_vllm_config().additional_config[SETTINGS]
         return settings
 
     @cached_property
@@ -111,7 +119,7 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
             self._step = self.form.open(rows, tokens, self.factors.layout.size, device)
 
     def get_name(self) -> str:
-        return QUANTIZATION
+        return SETTINGS
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
         return [torch.float32, torch.bfloat16, torch.float16]
@@ -137,6 +145,7 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
         super().__init__()
         self.config = config
         self._parts = parts_of(prefix, config.names)
+        self.names = [name for name in self._parts if name in config.names]
         self._linear: StepLinear | None = None
 
     def process_weights_after_loading(self, layer: LinearBase) -> None:
@@ -151,7 +160,8 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
         assert self._linear is not None
         # Models that run on vLLM's Transformers backend (Phi) come with a batch of one.
-        return self._linear(x.reshape(-1, x.shape[-1]), bias).unflatten(0, x.shape[:-1])
+        y: Tensor = self._linear(x.reshape(-1, x.shape[-1]), bias)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
         """This rank's factors of each matrix, with the output columns that it computes."""
@@ -171,7 +181,8 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
             else:
                 share = shard_outputs(matrix, whole[which], layer.tp_rank, layer.tp_size)
             columns = self.config.factors.layout.slices[name]
-            yield PartFactors(name, share.u, share.s, share.vh, columns, own)
+            device = layer.weight.device
+            yield PartFactors(name, share.u.to(device), share.s.to(device), share.vh.to(device), columns, own)
 
 
 def _output_parts(layer: LinearBase) -> tuple[OutputPart, ...]:
@@ -188,11 +199,14 @@ class SvfExtension:
     vllm_config: Any
     model_runner: Any
 
-    def zfleet_open(self) -> int:
+    def zfleet_open(self, front: int) -> list[str]:
         """Watch the steps from now on, with an empty table.
 
+        Args:
+            front: The process that all this is for: when it is gone, so are we.
+
         Returns:
-            How many linears carry a z of their own for each row.
+            The matrices that carry a z of their own for each row.
         """
         config = self._zfleet_config
         config.step.known.clear()
@@ -200,7 +214,9 @@ class SvfExtension:
         if not config.watched:
             config.watched = True
             _watch(self.model_runner, config)
-        return len(config.methods)
+            folder = Path(config.settings["factors"]).parent
+            Thread(target=_end_with, args=(front, folder), name="zfleet-watch", daemon=True).start()
+        return sorted({name for method in config.methods for name in method.names})
 
     def zfleet_put(self, digest: str, flat: bytes) -> None:
         """Know a z [R] float32."""
@@ -227,7 +243,7 @@ class SvfExtension:
             method = getattr(module, "quant_method", None)
             if isinstance(method, SvfMethod):
                 return method.config
-        raise RuntimeError("no linear of the model has factors")
+        raise RuntimeError("no linear of the model has factors")  # asked only of a model that has some
 
 
 def _watch(runner: Any, config: SvfConfig) -> None:
@@ -251,6 +267,15 @@ def _watch(runner: Any, config: SvfConfig) -> None:
     runner._prepare_inputs, runner.execute_model = prepare_inputs, execute_model
 
 
+def _end_with(front: int, folder: Path) -> None:
+    """End with the process that started vLLM, killed or not: vLLM itself would wait for ever for its requests."""
+    while psutil.pid_exists(front):
+        time.sleep(_WATCH_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _assignment(request: Any) -> Assignment:
-    row, digest = request.sampling_params.extra_args[EXTRA]
+    row, digest = request.sampling_params.extra_args[SETTINGS]
     return int(row), str(digest)

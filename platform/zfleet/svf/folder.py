@@ -51,7 +51,11 @@ class Manifest:
 
 
 class FactorFolder:
-    """Reads factors layer by layer, each verified against the manifest."""
+    """Reads factors layer by layer, each verified against the manifest.
+
+    Attributes:
+        path: Where they lie.
+    """
 
     def __init__(self, folder: Path, base: str, targets: str) -> None:
         """Read the manifest.
@@ -64,7 +68,7 @@ class FactorFolder:
         Raises:
             FactorsError: Missing, damaged, or of another base or other targets.
         """
-        self._folder = folder
+        self.path = folder
         self._last: tuple[str, dict[str, MatrixFactors]] | None = None
         self._remedy = (
             f"delete {folder} and compute the factors again; experts trained on them stay bound to the old ones"
@@ -81,8 +85,14 @@ class FactorFolder:
                 f"{folder} holds targets {have.targets!r} of base {have.base[:12]}, not {targets!r} of {base[:12]}",
                 self._remedy,
             )
-        if combine_digests(base, targets, list(have.layers.values())) != have.digest:
+        files = {_file_of(name) for name in have.order}
+        if combine_digests(base, targets, list(have.layers.values())) != have.digest or files != set(have.layers):
             raise FactorsError(f"{path} does not match its layers", self._remedy)
+
+    @property
+    def targets(self) -> str:
+        """Which matrices were chosen."""
+        return self._manifest.targets
 
     @property
     def digest(self) -> str:
@@ -104,14 +114,14 @@ class FactorFolder:
         ranks: dict[str, int] = {}
         for file in self._manifest.layers:
             try:
-                with safetensors.safe_open(self._folder / file, "pt") as header:
+                with safetensors.safe_open(self.path / file, "pt") as header:
                     for key in header.keys():  # noqa: SIM118  (no mapping)
                         if key.endswith("|s"):
                             ranks[key.removesuffix("|s")] = header.get_slice(key).get_shape()[0]
             except (safetensors.SafetensorError, OSError) as error:
-                raise FactorsError(f"{self._folder / file} is truncated or damaged: {error}", self._remedy) from error
+                raise FactorsError(f"{self.path / file} is truncated or damaged: {error}", self._remedy) from error
         if sorted(ranks) != sorted(self.names):
-            raise FactorsError(f"{self._folder / MANIFEST} does not match its layers", self._remedy)
+            raise FactorsError(f"{self.path / MANIFEST} does not match its layers", self._remedy)
         return ZLayout(tuple(self.names), tuple(ranks[name] for name in self.names))
 
     def matrix(self, name: str) -> MatrixFactors:
@@ -120,7 +130,7 @@ class FactorFolder:
         Raises:
             FactorsError: The file is truncated or was changed.
         """
-        file = f"layer-{layer_of(name):04d}.safetensors"
+        file = _file_of(name)
         if self._last is None or self._last[0] != file:
             self._last = file, self._read(file)
         return self._last[1][name]
@@ -135,11 +145,11 @@ class FactorFolder:
         for file in self._manifest.layers:
             matrices |= self._read(file)
         if sorted(self.names) != sorted(matrices):
-            raise FactorsError(f"{self._folder / MANIFEST} does not match its layers", self._remedy)
+            raise FactorsError(f"{self.path / MANIFEST} does not match its layers", self._remedy)
         return Factors({name: matrices[name] for name in self.names}, self._manifest.base, self._manifest.targets)
 
     def _read(self, file: str) -> dict[str, MatrixFactors]:
-        path = self._folder / file
+        path = self.path / file
         data = read_or(path, lambda error: FactorsError(f"{path} cannot be read: {error}", self._remedy))
         try:
             layer = parse_layer(safetensors.torch.load(data))
@@ -149,6 +159,11 @@ class FactorFolder:
         if layer_digest(layer) != expected:
             raise FactorsError(f"{path} was changed: its digest is not the stored {expected[:12]}", self._remedy)
         return layer
+
+
+def _file_of(name: str) -> str:
+    """The file of a matrix's layer."""
+    return f"layer-{layer_of(name):04d}.safetensors"
 
 
 def parse_layer(tensors: Mapping[str, Tensor]) -> dict[str, MatrixFactors]:

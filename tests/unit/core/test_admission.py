@@ -1,0 +1,109 @@
+"""The queue in front of vLLM: order, rows, and tasks that are cancelled at the worst moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+
+from zfleet.engine.admission import Admission
+from zfleet.engine.z_table import ZEntry, ZTable
+from zfleet.errors import RequestAborted
+
+
+class Queue:
+    """An admission with some z, and tasks that wait in it."""
+
+    def __init__(self, slots: int, rows: int = 4) -> None:
+        self.table = ZTable(2, rows)
+        for name in "abc":
+            self.table.put(name, torch.ones(2))
+        self.admission = Admission(self.table, slots)
+
+    def entry(self, name: str) -> ZEntry:
+        return self.table.use(name)
+
+    async def waiting(self, entry: ZEntry, request: str = "r") -> asyncio.Task[int]:
+        task = asyncio.create_task(self.admission.enter(entry, request))
+        await asyncio.sleep(0)
+        return task
+
+
+async def test_slots_and_rows_are_given_first_come_first_served() -> None:
+    queue = Queue(slots=2)
+    a, b = queue.entry("a"), queue.entry("b")
+    assert await queue.admission.enter(a, "1") != await queue.admission.enter(b, "2")
+    third, fourth = await queue.waiting(a), await queue.waiting(b)
+    queue.admission.leave(b)
+    await asyncio.sleep(0)
+    assert (third.done(), fourth.done()) == (True, False)
+    queue.admission.leave(a)
+    assert await fourth == b.row
+
+
+async def test_past_one_that_waits_for_a_row_only_the_base_goes() -> None:
+    queue = Queue(slots=8, rows=2)
+    a, b, base = queue.entry("a"), queue.entry("b"), queue.entry("base")
+    await queue.admission.enter(a, "1")
+    wants_row, same, plain = await queue.waiting(b), await queue.waiting(a), await queue.waiting(base)
+    assert (wants_row.done(), same.done(), plain.done()) == (False, False, True)
+    queue.admission.leave(a)
+    assert await wants_row == b.row
+    queue.admission.leave(b)
+    assert await same == a.row
+
+
+async def test_a_waiter_cancelled_in_the_turn_in_which_a_slot_becomes_free_costs_nothing() -> None:
+    queue = Queue(slots=1)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    cancelled, next_one = await queue.waiting(a), await queue.waiting(a)
+    cancelled.cancel()
+    queue.admission.leave(a)
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert await next_one == a.row
+    assert queue.admission.running == 1
+
+
+async def test_one_cancelled_after_it_was_admitted_gives_its_slot_back() -> None:
+    queue = Queue(slots=1)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    admitted, next_one = await queue.waiting(a), await queue.waiting(a)
+    queue.admission.leave(a)
+    admitted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitted
+    assert await next_one == a.row
+    assert (queue.admission.running, a.pins) == (1, 1)
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+async def test_refusing_and_cancelling_do_not_disturb_each_other(refused_first: bool) -> None:
+    queue = Queue(slots=1)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    waiter = await queue.waiting(a, "gone")
+    if not refused_first:
+        waiter.cancel()
+    queue.admission.refuse(RequestAborted("gone", ""), "gone")
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert queue.admission.waiting == 0
+
+
+async def test_refusing_ends_one_request_or_all() -> None:
+    queue = Queue(slots=1)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    one, other = await queue.waiting(a, "one"), await queue.waiting(a, "other")
+    queue.admission.refuse(RequestAborted("one", ""), "one")
+    with pytest.raises(RequestAborted):
+        await one
+    assert not other.done()
+    queue.admission.refuse(RequestAborted("all", ""))
+    with pytest.raises(RequestAborted):
+        await other
