@@ -1,4 +1,7 @@
-"""Every supported family gives its merged models' tokens on vLLM, and so does a model that is split over two ranks."""
+"""Every supported family gives its merged models' tokens on vLLM, and so does a model that is split over two ranks.
+
+Starting vLLM takes longer than all the rest: what ``test_vllm_engine`` shows of Llama is left to the drills here.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,16 @@ VOCABULARY = 80
 """Every tiny base has at least so many tokens."""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=pytest.mark.drill if f.startswith("llama") else ()) for f in FAMILIES]
+)
 async def test_a_mixed_batch_gives_the_merged_models_tokens(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _check(family, "all", 1, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("family", ["llama-bias", "phi3"])
+@pytest.mark.parametrize("family", ["llama-bias", pytest.param("phi3", marks=pytest.mark.drill)])
 async def test_two_ranks_give_the_merged_models_tokens(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
