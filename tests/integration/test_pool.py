@@ -172,11 +172,48 @@ async def test_clients_that_share_a_z_do_not_take_it_from_each_other(
             await waiting
         assert await answers == before
         await one.drop_z(z.digest)
+        assert [stats.known_z for stats in await _stats(pool)] == [1, 1]
         assert await run_all(other, requests) == before
         scores = await other.score(ScoreRequest(prompts[0], prompts[1], z.digest))
         assert scores != await other.score(ScoreRequest(prompts[0], prompts[1]))
         with pytest.raises(UnknownZ):
             await run(await _put_and_dropped(pool, make_pool_z(2)), greedy(prompts[0], make_pool_z(2).digest))
+
+
+async def test_a_request_that_is_aborted_at_once_runs_nowhere(
+    pool: EnginePool, prompts: tuple[tuple[int, ...], ...]
+) -> None:
+    async with _client(pool) as engine:
+        for turns in range(5):
+            long = asyncio.create_task(run(engine, replace(sampled(prompts[0], 1, max_tokens=200), request_id="long")))
+            score = asyncio.create_task(engine.score(ScoreRequest(prompts[0], prompts[1])))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await engine.abort("long")
+            score.cancel()
+            # Not submitted yet where there was no turn: then there is nothing to abort.
+            ended = await asyncio.gather(long, score, return_exceptions=True)
+            assert turns == 0 or isinstance(ended[0], RequestAborted)
+            assert isinstance(ended[1], asyncio.CancelledError)
+            await run_all(engine, [sampled(prompt, 1, max_tokens=2) for prompt in prompts])
+            assert (await engine.stats()).running == 0
+
+
+async def test_a_z_dropped_while_it_is_put_again_is_gone(
+    pool: EnginePool, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
+) -> None:
+    z = make_pool_z(1)
+    async with _client(pool) as engine:
+        for round_ in range(8):
+            await engine.put_z(z)
+            for member in pool.members:
+                await member.drop_z.remote(z.digest)
+            asked = [asyncio.create_task(run(engine, sampled(prompt, 1, z.digest))) for prompt in prompts]
+            await asyncio.sleep(0.002 * round_)
+            await engine.drop_z(z.digest)
+            for outcome in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(outcome, Completion | UnknownZ), outcome
+            assert [stats.known_z for stats in await _stats(pool)] == [0, 0]
 
 
 async def test_a_member_killed_under_load_is_replaced(
@@ -218,6 +255,7 @@ async def test_a_pool_of_one_answers_when_its_member_is_back(
 ) -> None:
     z = make_pool_z(2)
     with _quick_pool(shipped) as pool:
+        leaving = pool.engine()
         async with _client(pool) as engine, _client(pool) as unaware:
             for client in (engine, unaware):
                 await client.put_z(z)
@@ -226,6 +264,12 @@ async def test_a_pool_of_one_answers_when_its_member_is_back(
             await asyncio.sleep(0.05)
             pid = await _pid(pool.members[0])
             os.kill(pid, signal.SIGKILL)
+            putting = asyncio.create_task(leaving.put_z(z))
+            while leaving._lines[0].up:
+                await asyncio.sleep(0.01)
+            await leaving.close()
+            with pytest.raises(EngineError, match="closed"):
+                await putting
             assert await waiting == await asyncio.to_thread(expected, requests)
             # This one did not see the member die, which lost the z and the engine.
             assert await run_all(unaware, requests) == await waiting

@@ -12,7 +12,7 @@ from typing import Any
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.errors import EngineError, RequestAborted, UnknownZ, ZfleetError
 from zfleet.svf.zvector import ZVector
-from zfleet_jobs.pool.line import Line, MemberLost
+from zfleet_jobs.pool.line import Line, MemberLost, closed
 from zfleet_jobs.pool.member import Result
 from zfleet_jobs.pool.task import PoolTask, Sending
 from zfleet_jobs.shipping import ShippedBase
@@ -54,12 +54,15 @@ class PoolEngine(Engine):
         """As ``Engine.put_z``; costs nothing for a z that was put."""
         if z.digest not in self._zs:
             data = z.to_bytes()
-            await self._ask_all("put_z", data)
+            await self._ask_all("hold_z", self._name, data)
+            if self._closed:
+                await self._forget(z.digest)
+                raise closed()
             self._zs[z.digest] = data
         return z.digest
 
     async def drop_z(self, digest: str) -> None:
-        """As ``Engine.drop_z``. Another client that put the same z puts it again when it needs it."""
+        """As ``Engine.drop_z``, for this client: members know the z as long as another client holds it."""
         if self._zs.pop(digest, None) is None:
             raise UnknownZ(f"this client of the pool did not put z {digest[:12]!r}", "give it to put_z first")
         await self._forget(digest)
@@ -118,7 +121,7 @@ class PoolEngine(Engine):
             return
         self._closed = True
         for task in list(self._tasks):
-            self._end(task, _closed())
+            self._end(task, closed())
         digests, self._zs = list(self._zs), {}
         await asyncio.gather(*map(self._forget, digests))
         for line in self._lines:
@@ -130,7 +133,7 @@ class PoolEngine(Engine):
     async def _ask_all(self, method: str, *arguments: object) -> list[Any]:
         """The answers of all members; of one that is away none is wanted while there are others."""
         if self._closed:
-            raise _closed()
+            raise closed()
         for _ in range(ATTEMPTS):
             lines = [line for line in self._lines if line.up] or self._lines
             answers = await asyncio.gather(*(line.call(method, *arguments) for line in lines), return_exceptions=True)
@@ -143,15 +146,15 @@ class PoolEngine(Engine):
         raise EngineError("no member of the engine pool answers", "the logs of its actors say why")
 
     async def _forget(self, digest: str) -> None:
-        """Drop a z wherever it is known; a member that was replaced knows none."""
-        calls = (line.call("drop_z", digest) for line in self._lines if line.up)
+        """Let go of a z at every member; one that was replaced knows none."""
+        calls = (line.call("release_z", self._name, digest) for line in self._lines if line.up)
         for error in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(error, BaseException) and not isinstance(error, UnknownZ | MemberLost):
                 raise error
 
     def _submit(self, task: PoolTask) -> None:
         if self._closed:
-            raise _closed()
+            raise closed()
         self._tasks.add(task)
         self._send(task)
 
@@ -178,7 +181,12 @@ class PoolEngine(Engine):
         """Send a batch to a member and hand out what comes back."""
         left: ZfleetError = EngineError("a member of the engine pool left the request unanswered", "send it again")
         try:
-            async with aclosing(line.work([sending.message for sending in batch])) as messages:
+            await line.ready()
+            # What ended in the meantime was never sent, so that nobody could have told the member to stop.
+            batch = [sending for sending in batch if sending.current]
+            if not batch:
+                return
+            async with aclosing(line.work(self._name, [sending.message for sending in batch])) as messages:
                 async for message in messages:
                     current = [(batch[place].task, result) for place, result in message if batch[place].current]
                     unknown = [task for task, result in current if self._take(task, result)]
@@ -209,9 +217,13 @@ class PoolEngine(Engine):
         return False
 
     async def _put_again(self, line: Line, tasks: Sequence[PoolTask]) -> None:
-        """Give a member the z it lacks: it was replaced, or another client dropped the same z."""
-        for digest in {task.work.z for task in tasks} & self._zs.keys():
-            await line.call("put_z", self._zs[digest])
+        """Give a member the z it lacks: it was replaced, or took this client for dead."""
+        for digest in {task.work.z for task in tasks}:
+            data = self._zs.get(digest)
+            if data is not None:
+                await line.call("hold_z", self._name, data)
+                if digest not in self._zs:  # dropped on the way, perhaps before it was there
+                    await line.call("release_z", self._name, digest)
         for task in tasks:
             self._try_again(task, UnknownZ(f"the pool keeps losing z {task.work.z[:12]!r}", "put it again"))
 
@@ -232,10 +244,6 @@ class PoolEngine(Engine):
             return
         sending = task.sending
         if sending is not None and task.left and sending.line.up:
-            sending.line.abort(sending.name)
+            sending.line.stop(sending.name)
         task.end(error)
         self._tasks.discard(task)
-
-
-def _closed() -> EngineError:
-    return EngineError("the engine is closed", "open another one and send the request again")

@@ -52,31 +52,32 @@ class Line:
             MemberLost: It died during the call, or did not come back.
             ZfleetError: What the member raised.
         """
-        await self._wait()
+        await self.ready()
         try:
             return await getattr(self._member, method).remote(*arguments)
         except RayError as error:
             raise self._lost(error) from None
 
-    def abort(self, request_id: str) -> None:
-        """Tell the member, and wait for nothing."""
-        self._member.abort.options(num_returns=0).remote(request_id)
+    def stop(self, name: str) -> None:
+        """As ``Member.stop``, and wait for nothing."""
+        self._member.stop.options(num_returns=0).remote(name)
 
-    async def work(self, batch: Sequence[Work]) -> AsyncGenerator[list[tuple[int, Result]], None]:
-        """As ``Member.work``.
+    async def work(
+        self, client: str, batch: Sequence[tuple[str, Work]]
+    ) -> AsyncGenerator[list[tuple[int, Result]], None]:
+        """As ``Member.work``, at once: who asks has waited until the line is ``ready``.
 
         Raises:
             MemberLost, ZfleetError: As for ``call``.
         """
-        await self._wait()
         try:
-            async for message in self._member.work.options(num_returns="streaming").remote(batch):
+            async for message in self._member.work.options(num_returns="streaming").remote(client, batch):
                 yield await message
         except RayError as error:
             raise self._lost(error) from None
 
     def hang_up(self) -> None:
-        """Wait no longer for a member that is away."""
+        """Wait no longer for a member that is away: who waits for it is told that the engine is closed."""
         if self._coming_back is not None:
             self._coming_back.cancel()
 
@@ -106,8 +107,22 @@ class Line:
             self._coming_back = None
         return None
 
-    async def _wait(self) -> None:
-        if self._coming_back is not None:
-            error = await asyncio.shield(self._coming_back)
-            if error is not None:
-                raise error
+    async def ready(self) -> None:
+        """Wait for a member that is known to be away.
+
+        Raises:
+            ZfleetError: Why it does not come back.
+        """
+        coming_back = self._coming_back
+        if coming_back is None:
+            return
+        # Unlike awaiting it, this neither ends the waiting of others nor takes its cancellation for the caller's.
+        await asyncio.wait([coming_back])
+        error = closed() if coming_back.cancelled() else coming_back.result()
+        if error is not None:
+            raise error
+
+
+def closed() -> EngineError:
+    """What every call of a closed client raises."""
+    return EngineError("the engine is closed", "open another one and send the request again")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from time import monotonic
 
 import torch
 
@@ -15,13 +17,18 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.contract import Chunk, GenerationRequest, ScoreRequest
 from zfleet.engine.open import OpenEngine, open_engine
 from zfleet.engine.streams import closing
-from zfleet.errors import EngineError, ZfleetError
+from zfleet.errors import EngineError, UnknownZ, ZfleetError
+from zfleet.svf.zvector import ZVector
 from zfleet_cluster.engine_host import EngineHost
+from zfleet_jobs.pool.holders import Holders
 from zfleet_jobs.shipping import ShippedBase
 
 Work = GenerationRequest | ScoreRequest
 Result = Chunk | tuple[float, ...] | ZfleetError
 """A piece of an answer, a score, or why there is none."""
+
+_EARLY = 4096
+"""How many stopped names are remembered. Ray may deliver a stop before the work; most come after its end."""
 
 
 class Member(EngineHost):
@@ -36,6 +43,9 @@ class Member(EngineHost):
         torch.set_num_threads(torch_threads)
         self._spec = spec
         self._opening = asyncio.Lock()
+        self._holders = Holders()
+        self._answering: dict[str, asyncio.Task[None]] = {}
+        self._stopped: dict[str, None] = {}
 
     async def open(self, shipped: ShippedBase) -> int:
         """Open the engine where it is not open; its longest prompt and answer together, in tokens.
@@ -55,16 +65,63 @@ class Member(EngineHost):
             if self.opened is not None:
                 await self.opened.close()
 
-    async def work(self, batch: Sequence[Work]) -> AsyncIterator[list[tuple[int, Result]]]:
+    async def hold_z(self, client: str, data: bytes) -> None:
+        """``put_z`` for one client: the engine knows the z until the last client that put it drops it, or is silent.
+
+        Raises:
+            WrongBase, InvalidZ: As ``Engine.put_z``.
+        """
+        engine, z = self.engine, ZVector.from_bytes(data, "the z sent to the engine")
+        self._holders.hold(client, z.digest, monotonic())
+        try:
+            for digest in self._holders.expire(monotonic()):
+                with suppress(UnknownZ):
+                    await engine.drop_z(digest)
+            await engine.put_z(z)
+        except BaseException:
+            self._holders.release(client, z.digest)
+            raise
+
+    async def release_z(self, client: str, digest: str) -> None:
+        """``drop_z`` for one client; nothing where it does not hold the z, which a member that was replaced forgot."""
+        engine = self.engine
+        if self._holders.release(client, digest):
+            await engine.drop_z(digest)
+
+    async def stop(self, name: str) -> None:
+        """End a piece of work, wherever it is; nothing where it has ended."""
+        task = self._answering.get(name)
+        if task is not None:
+            task.cancel()
+            return
+        self._stopped[name] = None
+        if len(self._stopped) > _EARLY:
+            del self._stopped[next(iter(self._stopped))]
+
+    async def work(self, client: str, batch: Sequence[tuple[str, Work]]) -> AsyncIterator[list[tuple[int, Result]]]:
         """Answer requests side by side; each fails alone.
+
+        Args:
+            client: Who asks.
+            batch: Each with a name for ``stop``, which no other work has.
 
         Yields:
             Results with the place of their request in the batch: all that came in since the last message.
         """
         engine = self.engine
+        self._holders.hear(client, monotonic())
         results: asyncio.Queue[tuple[int, Result] | None] = asyncio.Queue()
-        tasks = [asyncio.create_task(_answer(engine, place, work, results)) for place, work in enumerate(batch)]
-        left = len(tasks)
+        own: list[str] = []
+        for place, (name, work) in enumerate(batch):
+            if name in self._stopped:
+                del self._stopped[name]
+                continue
+            task = asyncio.create_task(_answer(engine, place, work, results))
+            # Not at the task's own end: one that is cancelled before it begins does nothing at all.
+            task.add_done_callback(lambda _: results.put_nowait(None))
+            self._answering[name] = task
+            own.append(name)
+        left = len(own)
         try:
             while left:
                 items = [await results.get()]
@@ -75,14 +132,15 @@ class Member(EngineHost):
                 if message:
                     yield message
         finally:
-            for task in tasks:
-                task.cancel()
+            for name in own:
+                self._answering.pop(name).cancel()
+            self._holders.hear(client, monotonic())
 
 
 async def _answer(
     engine: OpenEngine, place: int, work: Work, results: asyncio.Queue[tuple[int, Result] | None]
 ) -> None:
-    """Everything that one request gives, then None."""
+    """Everything that one request gives."""
     try:
         if isinstance(work, ScoreRequest):
             results.put_nowait((place, await engine.score(work)))
@@ -101,5 +159,3 @@ async def _answer(
                 ),
             )
         )
-    finally:
-        results.put_nowait(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +98,7 @@ def engine_pool(
 def _end(actors: tuple[Any, ...]) -> None:
     """Engines close what they started; then the actors end, whether they answered or not."""
     closing = [one.close.remote() for one in actors]
-    # One that does not close ends with its actor.
-    with suppress(RayError):
-        ray.get(closing, timeout=_CLOSE_SECONDS)
+    # One that does not close ends with its actor; one that is dead keeps no other from closing.
+    ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
     for one in actors:
         ray.kill(one)

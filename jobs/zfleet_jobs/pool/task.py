@@ -97,7 +97,7 @@ class Sending:
         return self.task.sending is self
 
     @property
-    def message(self) -> Work:
-        """What the member gets."""
+    def message(self) -> tuple[str, Work]:
+        """What the member gets. Engines take one request's name for another's that has the same."""
         work = self.task.work
-        return replace(work, request_id=self.name) if isinstance(work, GenerationRequest) else work
+        return self.name, replace(work, request_id=self.name) if isinstance(work, GenerationRequest) else work
