@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from hetero.processes import prepare_environment
 from rich.console import Console
 
+from hetero.processes import preload_openmp, prepare_environment
 from zfleet.errors import ZfleetError
 
 ROUNDS = 12
@@ -76,6 +76,8 @@ def _positive(text: str) -> int:
 
 
 async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     from hetero.base import build_base, find_shape
     from hetero.client import Load
     from hetero.configurations import chosen
@@ -83,7 +85,6 @@ async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     from hetero.profile import PROFILED
     from hetero.report import report, show
     from hetero.settings import Settings
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     shape = find_shape(options.shape)
     keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
@@ -144,4 +145,5 @@ def _streams_kept_clean() -> Iterator[tuple[TextIO, TextIO]]:
 
 
 if __name__ == "__main__":
+    preload_openmp()
     sys.exit(main())

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from hetero.configurations import CONFIGURATIONS, RATIOS
 from hetero.measure import Measurement
+from hetero.processes import openmp
 from hetero.profile import BETWEEN
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, Settings
 from hetero.statistics import CONFIDENCE, estimate, quantile
@@ -65,7 +66,13 @@ def report(settings: Settings, measured: Measurement, *, rounds: int, threads: i
             "dtype": shape.dtype,
             "device": shape.device,
         },
-        "engine": {"batch_tokens": BATCH_TOKENS, "cache_gib": CACHE_GIB, "threads": threads, "eager": True},
+        "engine": {
+            "batch_tokens": BATCH_TOKENS,
+            "cache_gib": CACHE_GIB,
+            "threads": threads,
+            "eager": True,
+            "openmp": openmp(),
+        },
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": psutil.cpu_count(),

@@ -8,10 +8,11 @@ import random
 import statistics
 
 import pytest
-from hetero.configurations import RATIOS, ROUND, chosen, round_order
-from hetero.statistics import coverage, estimate, nearest_pair, quantile
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hetero.configurations import RATIOS, ROUND, chosen, round_order
+from hetero.statistics import coverage, estimate, nearest_pair, quantile
 
 _FINITE = st.floats(-1e6, 1e6)
 
