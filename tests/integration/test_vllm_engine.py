@@ -192,7 +192,13 @@ async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle)
 
 
 def _living(name: str) -> Process:
-    """The process of ours that vLLM calls so; those of engines that ended may not be collected yet."""
-    family = [child for child in Process().children(recursive=True) if child.status() != STATUS_ZOMBIE]
-    (found,) = [child for child in family if f"VLLM::{name}" in child.cmdline()[0]]
-    return found
+    """vLLM's engine core is the child of ours that has children, its worker is the child of that one."""
+    (core,) = [child for child in _spawned(Process()) if _spawned(child)]
+    (worker,) = _spawned(core)
+    return {"EngineCore": core, "Worker": worker}[name]
+
+
+def _spawned(process: Process) -> list[Process]:
+    """Children that compute; those of engines that ended may not be collected yet."""
+    family = [child for child in process.children() if child.status() != STATUS_ZOMBIE]
+    return [child for child in family if any("multiprocessing.spawn" in part for part in child.cmdline())]
