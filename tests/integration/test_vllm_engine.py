@@ -201,4 +201,4 @@ def _living(name: str) -> Process:
 def _spawned(process: Process) -> list[Process]:
     """Children that compute; those of engines that ended may not be collected yet."""
     family = [child for child in process.children() if child.status() != STATUS_ZOMBIE]
-    return [child for child in family if any("multiprocessing.spawn" in part for part in child.cmdline())]
+    return [child for child in family if not any("resource_tracker" in part for part in child.cmdline())]
