@@ -142,7 +142,8 @@ async def test_a_new_z_that_changes_the_directions_leaves_no_old_prefix_behind(
         await core.end()
 
 
-@pytest.mark.parametrize("process", ["EngineCore", "Worker"])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("process", ["EngineCore", pytest.param("Worker", marks=pytest.mark.drill)])
 async def test_a_killed_process_loses_only_what_was_being_read(
     core: KeptCore, bundle: BaseBundle, factors: Factors, process: str
 ) -> None:
