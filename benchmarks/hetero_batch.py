@@ -24,7 +24,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from hetero.processes import preload_openmp, prepare_environment
+from hetero.processes import prepare_environment
 from zfleet.errors import ZfleetError
 
 ROUNDS = 12
@@ -145,5 +145,4 @@ def _streams_kept_clean() -> Iterator[tuple[TextIO, TextIO]]:
 
 
 if __name__ == "__main__":
-    preload_openmp()
     sys.exit(main())

@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import psutil
 
-_INTEL_OPENMP = Path(sys.prefix, "lib", "libiomp5.so")
-"""Comes with vLLM's CPU build."""
-
-
-def preload_openmp() -> None:
-    """Start this program again with Intel's OpenMP loaded first, if it is there and not yet loaded.
-
-    vLLM wants it so on a CPU (its workers warn without it): GNU's threads wait in tight loops, which costs dearly where
-    an engine's threads and its other processes share few cores. Every process of every side inherits it.
-    """
-    loaded = os.environ.get("LD_PRELOAD", "")
-    if _INTEL_OPENMP.is_file() and _INTEL_OPENMP.name not in loaded:
-        os.environ["LD_PRELOAD"] = f"{_INTEL_OPENMP} {loaded}".strip()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def openmp() -> str:
-    """Which OpenMP the engines' threads use."""
-    return "intel" if _INTEL_OPENMP.name in os.environ.get("LD_PRELOAD", "") else "torch's own"
+from zfleet.engine.openmp import openmp_environment
 
 
 def prepare_environment(threads: int, profile: bool) -> None:
@@ -48,6 +28,7 @@ def prepare_environment(threads: int, profile: bool) -> None:
     }
     if profile:
         os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
+    os.environ |= openmp_environment()
     # It would overrule the cache size that each engine is opened with.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
 

@@ -25,6 +25,9 @@ _PARTS = {
     "attention": ("_C::cpu_attention_with_kv_cache", "_C::cpu_attn_reshape_and_cache"),
     "norms, activations, residuals": ("aten::mul", "aten::silu", "aten::add", "aten::pow", "aten::mean"),
 }
+_STEPS = 32
+"""Decoding steps that are profiled; the profiler holds every operator of each in memory until the end."""
+
 _PROMPT = 4
 """Tokens of a profiled prompt, so that almost all steps decode."""
 
@@ -48,7 +51,7 @@ class Profile:
 
 async def profile(server: Server, key: str, settings: Settings) -> Profile:
     """Profile a server with as many requests as run at once."""
-    short = replace(settings.load, prompt_tokens=_PROMPT, answer_tokens=settings.max_length - _PROMPT)
+    short = replace(settings.load, prompt_tokens=_PROMPT, answer_tokens=_STEPS)
     load = replace(settings, load=short, requests=short.concurrency)
     asks = CONFIGURATIONS[key].asks
     plain = await server.sample(asks(load, "profile", 0), short, stream=False)

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from hetero.configurations import CONFIGURATIONS, RATIOS
 from hetero.measure import Measurement
-from hetero.processes import openmp
 from hetero.profile import BETWEEN
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, Settings
 from hetero.statistics import CONFIDENCE, estimate, quantile
+from zfleet.engine.openmp import openmp_in_use
 
 Report = dict[str, Any]
 
@@ -71,7 +71,7 @@ def report(settings: Settings, measured: Measurement, *, rounds: int, threads: i
             "cache_gib": CACHE_GIB,
             "threads": threads,
             "eager": True,
-            "openmp": openmp(),
+            "openmp": openmp_in_use(),
         },
         "machine": {
             "processor": platform.processor() or platform.machine(),

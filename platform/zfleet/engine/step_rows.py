@@ -50,6 +50,8 @@ class StepRows:
         self._base = base
         self._held: list[str] = []
         self._tokens = 0
+        # Steps that decode the same requests have the same rows: gathered once, they are kept.
+        self._index: NDArray[np.int64] = np.empty(0, np.int64)
         self._gathered: Tensor | None = None
         self.refill()
 
@@ -57,6 +59,7 @@ class StepRows:
         """Fill every row anew at its next use: the meaning of the table's columns has changed."""
         self._buffers.table[:] = self._encode(self._base)
         self._held = [BASE_Z] * self._buffers.table.shape[0]
+        self._gathered = None
 
     def begin(self, assignments: Sequence[Assignment], counts: NDArray[np.int32]) -> None:
         """Start a step.
@@ -75,13 +78,16 @@ class StepRows:
             if self._held[row] != digest:
                 self._buffers.table[row] = self._encode(self.known[digest])
                 self._held[row] = digest
+                self._gathered = None
         rows = np.fromiter((row for row, _ in assignments), np.int64, len(assignments))
         distinct = len(np.unique(rows))
         self.mixed = bool(rows.any())
         self.alone = assignments[0][1] if self.mixed and distinct == 1 else None
-        self._gathered = None
-        self._tokens = int(counts.sum())
-        self._buffers.index[: self._tokens] = torch.from_numpy(np.repeat(rows, counts))
+        index = np.repeat(rows, counts)
+        if not np.array_equal(index, self._index):
+            self._index, self._gathered = index, None
+        self._tokens = len(index)
+        self._buffers.index[: self._tokens] = torch.from_numpy(index)
         self.peak_requests = max(self.peak_requests, len(assignments))
         self.peak_distinct = max(self.peak_distinct, distinct)
 

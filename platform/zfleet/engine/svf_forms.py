@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.step_rows import StepRows
+from zfleet.engine.svf_delta import DeltaLinear
 from zfleet.engine.svf_dense import MergedLinear
-from zfleet.engine.svf_kernels import DeltaLinear, FactoredLinear, Linear, PartFactors, length
+from zfleet.engine.svf_kernels import FactoredLinear, Linear, Pack, PartFactors, length, unpacked
 from zfleet.engine.svf_op import GraphLinear, StepBuffers
 from zfleet.svf.directions import choose_directions, left_out
 
@@ -21,8 +22,8 @@ StepLinear = Callable[[Tensor, Tensor | None], Tensor]
 class Form(Protocol):
     """All linears of one engine, in one form."""
 
-    def linear(self, plain: Linear, outputs: int, parts: Sequence[PartFactors], dtype: torch.dtype) -> StepLinear:
-        """One more linear; ``plain`` computes it with W."""
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
+        """One more linear; ``plain`` computes it with W [m, n], which is not kept."""
 
     def open(self, rows: int, tokens: int, size: int, device: torch.device) -> StepRows:
         """The table, once all linears are there."""
@@ -37,13 +38,15 @@ class Form(Protocol):
 class FactoredForm:
     """y = ((x V) * z) (U s)^T: exact. With ``merging``, W' of a z that whole steps share."""
 
-    def __init__(self, merging: bool = False) -> None:
+    def __init__(self, pack: Pack = unpacked, merging: bool = False) -> None:
+        self._pack = pack
         self._merging = merging
         self._step: StepRows | None = None
 
-    def linear(self, plain: Linear, outputs: int, parts: Sequence[PartFactors], dtype: torch.dtype) -> StepLinear:
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
         """As ``Form.linear``."""
-        factored = FactoredLinear(plain, outputs, parts, dtype)
+        outputs, dtype = len(weight), weight.dtype
+        factored = FactoredLinear(plain, outputs, parts, dtype, self._pack)
         whole = sum(length(part.outputs) for part in parts) == outputs
         merged = MergedLinear(parts, outputs, dtype) if self._merging and whole else None
 
@@ -79,8 +82,9 @@ class GraphForm(FactoredForm):
         super().__init__()
         self._build: list[Callable[[StepBuffers], None]] = []
 
-    def linear(self, plain: Linear, outputs: int, parts: Sequence[PartFactors], dtype: torch.dtype) -> StepLinear:
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
         """As ``Form.linear``."""
+        outputs, dtype = len(weight), weight.dtype
         built: list[GraphLinear] = []
         self._build.append(lambda buffers: built.append(GraphLinear(plain, outputs, parts, buffers, dtype)))
         return lambda x, bias: built[0](x, bias)
@@ -105,9 +109,9 @@ class DeltaForm:
         self._width = 0
         self._step: StepRows | None = None
 
-    def linear(self, plain: Linear, outputs: int, parts: Sequence[PartFactors], dtype: torch.dtype) -> StepLinear:
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
         """As ``Form.linear``."""
-        delta = DeltaLinear(plain, parts, self._rank, dtype)
+        delta = DeltaLinear(plain, weight, parts, self._rank)
         columns = slice(self._width, self._width + delta.width)
         self._width = columns.stop
         self._linears.append(delta)
@@ -159,10 +163,10 @@ class DeltaForm:
         return torch.cat([delta.rows_of(z.unsqueeze(0))[0] for delta in self._linears])
 
 
-def form_for(settings: Mapping[str, object], device: torch.device) -> Form:
-    """The form that an engine's settings name, on its device."""
+def form_for(settings: Mapping[str, object], device: torch.device, pack: Pack) -> Form:
+    """The form that an engine's settings name, on its device; ``pack`` is the engine's own."""
     if device.type == "cuda":
         return GraphForm()
     if settings["form"] == "delta":
         return DeltaForm(int(str(settings["rank"])))
-    return FactoredForm(merging=settings["form"] == "dense")
+    return FactoredForm(pack, merging=settings["form"] == "dense")

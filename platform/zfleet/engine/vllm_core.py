@@ -1,8 +1,8 @@
 """The processes of one vLLM engine: how they are started, spoken to, and started again after they died.
 
-Relies on vLLM's ``AsyncLLM``: ``add_request`` and what it gives back (``get_nowait``, ``get``, ``close``), ``abort``,
-``collective_rpc``, ``errored``, ``shutdown``; and on its sending aborts and requests to its processes in the order in
-which they were given.
+Relies on vLLM's ``tokens_input`` and ``AsyncLLM``: ``add_request`` and what it gives back (``get_nowait``, ``get``,
+``close``), ``abort``, ``collective_rpc``, ``errored``, ``shutdown``; and on its sending aborts and requests to its
+processes in the order in which they were given.
 """
 
 from __future__ import annotations
@@ -105,10 +105,11 @@ class VllmCore:
         """
         llm = self._running
         from vllm import SamplingParams
+        from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError
 
         params = SamplingParams(**sampling, extra_args={SETTINGS: list(z)})
-        tokens = {"prompt_token_ids": list(prompt), "cache_salt": salt}
+        tokens = tokens_input(list(prompt), cache_salt=salt)
         outputs, finished = None, False
         try:
             try:

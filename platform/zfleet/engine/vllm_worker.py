@@ -1,11 +1,13 @@
 """What zfleet adds inside vLLM's worker processes: SVF linears, the z table, and the row of each token.
 
-This file alone touches vLLM's insides. It relies on these, as they are in the releases that ``vllm_version`` names:
+Nothing else touches vLLM's insides in a worker (``vllm_core`` names what it uses outside). It relies on these, as they
+are in the releases that ``vllm_version`` names:
 
 - ``register_quantization_config`` and ``QuantizationConfig.get_quant_method(layer, prefix)``: how a linear gets the
   object that computes it. ``prefix`` is the linear's module path.
 - ``UnquantizedLinearMethod``: ``process_weights_after_loading`` packs W and empties ``layer.weight``;
   ``apply(layer, x, bias)`` computes with it.
+- ``dispatch_cpu_unquantized_gemm(layer, remove_weight)``: what packs on a CPU; gives ``layer.cpu_linear``.
 - ``LinearBase.tp_rank`` and ``tp_size``; ``ColumnParallelLinear.output_partition_sizes``, ``output_sizes``,
   ``QKVParallelLinear.total_num_heads``, ``total_num_kv_heads``, ``head_size``; ``RowParallelLinear``.
 - ``get_current_vllm_config().additional_config``: our settings, while the model is built.
@@ -22,7 +24,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -44,6 +46,7 @@ from vllm.model_executor.layers.linear import (
 )
 from vllm.model_executor.layers.quantization import register_quantization_config
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
+from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.platforms import current_platform
 
 from zfleet.engine.step_rows import Assignment, StepRows
@@ -102,7 +105,7 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
     @cached_property
     def form(self) -> Form:
         """All linears that have factors."""
-        return form_for(self.settings, torch.device(current_platform.device_type))
+        return form_for(self.settings, torch.device(current_platform.device_type), _pack)
 
     @property
     def step(self) -> StepRows:
@@ -149,12 +152,12 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
         self._linear: StepLinear | None = None
 
     def process_weights_after_loading(self, layer: LinearBase) -> None:
-        dtype: torch.dtype = layer.weight.dtype
+        weight: Tensor = layer.weight.detach()
         super().process_weights_after_loading(layer)
         plain = super().apply
-        outputs = sum(layer.output_partition_sizes)
-        parts = list(self._sharded(layer))
-        self._linear = self.config.form.linear(lambda x, bias: plain(layer, x, bias), outputs, parts, dtype)
+        self._linear = self.config.form.linear(
+            lambda x, bias: plain(layer, x, bias), weight, list(self._sharded(layer))
+        )
         self.config.loaded()
 
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -183,6 +186,14 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
             columns = self.config.factors.layout.slices[name]
             device = layer.weight.device
             yield PartFactors(name, share.u.to(device), share.s.to(device), share.vh.to(device), columns, own)
+
+
+def _pack(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """x W^T with a weight [m, n] on a CPU, packed as vLLM packs its own."""
+    layer: Any = nn.Module()
+    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    return lambda x: layer.cpu_linear(x, layer.weight, None)
 
 
 def _output_parts(layer: LinearBase) -> tuple[OutputPart, ...]:

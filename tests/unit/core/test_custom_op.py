@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional
 
-from zfleet.engine.svf_kernels import DeltaLinear, FactoredLinear, PartFactors
+from zfleet.engine.svf_delta import DeltaLinear
+from zfleet.engine.svf_kernels import FactoredLinear, PartFactors
 from zfleet.engine.svf_op import GraphLinear, StepBuffers
 from zfleet.svf.factors import decompose
 
@@ -73,7 +74,7 @@ class Block(nn.Module):
         return out
 
     def _delta(self) -> DeltaLinear:
-        delta = DeltaLinear(self.plain, self.parts, RANK, torch.float32)
+        delta = DeltaLinear(self.plain, self.get_buffer("weight"), self.parts, RANK)
         delta.set_directions({part.name: kept for part, kept in zip(self.parts, self.kept, strict=True)})
         return delta
 

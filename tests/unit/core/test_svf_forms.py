@@ -35,7 +35,7 @@ class Fused:
             row, column = row + outputs, column + rank
         self.parts = parts
         self.plain_calls = 0
-        self.linear = form.linear(self._plain, sum(OUTPUTS), parts, torch.float32)
+        self.linear = form.linear(self._plain, self.weight, parts)
         self.step: StepRows = form.open(4, 64, SIZE, CPU)
         self.form = form
 
