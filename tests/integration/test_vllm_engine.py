@@ -143,10 +143,28 @@ async def test_a_new_z_that_changes_the_directions_leaves_no_old_prefix_behind(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("process", ["EngineCore", pytest.param("Worker", marks=pytest.mark.drill)])
 async def test_a_killed_process_loses_only_what_was_being_read(
-    core: KeptCore, bundle: BaseBundle, factors: Factors, process: str
+    core: KeptCore, bundle: BaseBundle, factors: Factors
 ) -> None:
+    (scheduler,) = _spawned(Process())
+    await _loses_only_what_is_read(core, bundle, factors, scheduler)
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(900)
+async def test_a_killed_rank_loses_only_what_was_being_read(bundle: BaseBundle, factors: Factors) -> None:
+    before = _spawned(Process())
+    two = SPEC.vllm.model_copy(update={"tensor_parallel": 2})
+    core = KeptCore(VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": two})))
+    await core.start()
+    try:
+        (scheduler,) = set(_spawned(Process())) - set(before)
+        await _loses_only_what_is_read(core, bundle, factors, _spawned(scheduler)[1])
+    finally:
+        await core.end()
+
+
+async def _loses_only_what_is_read(core: KeptCore, bundle: BaseBundle, factors: Factors, victim: Process) -> None:
     engine = await core.fresh(bundle.tokenizer(), SPEC)
     z = await engine.put_z(random_z(factors, 1))
     prompt = random_prompts(core.plan.vocabulary, [8])[0]
@@ -156,7 +174,7 @@ async def test_a_killed_process_loses_only_what_was_being_read(
     await anext(stream)
     unread = asyncio.create_task(run(engine, whole))
     await asyncio.sleep(0)
-    _living(process).kill()
+    victim.kill()
     with pytest.raises(EngineError, match=r"died in the middle of .*send it again"):
         async for _ in stream:
             pass
@@ -192,14 +210,7 @@ async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle)
         await VllmEngine.open(bundle, small)
 
 
-def _living(name: str) -> Process:
-    """vLLM's engine core is the child of ours that has children, its worker is the child of that one."""
-    (core,) = [child for child in _spawned(Process()) if _spawned(child)]
-    (worker,) = _spawned(core)
-    return {"EngineCore": core, "Worker": worker}[name]
-
-
 def _spawned(process: Process) -> list[Process]:
-    """Children that compute; those of engines that ended may not be collected yet."""
+    """vLLM's processes below one of ours; those of engines that ended may not be collected yet."""
     family = [child for child in process.children() if child.status() != STATUS_ZOMBIE]
     return [child for child in family if not any("resource_tracker" in part for part in child.cmdline())]

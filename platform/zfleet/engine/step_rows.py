@@ -50,16 +50,17 @@ class StepRows:
         self._base = base
         self._held: list[str] = []
         self._tokens = 0
-        # Steps that decode the same requests have the same rows: gathered once, they are kept.
+        # Steps that decode the same requests have the same rows: what was gathered and cut for one serves the next.
         self._index: NDArray[np.int64] = np.empty(0, np.int64)
         self._gathered: Tensor | None = None
+        self._cuts: dict[tuple[int, int], Tensor] = {}
         self.refill()
 
     def refill(self) -> None:
         """Fill every row anew at its next use: the meaning of the table's columns has changed."""
         self._buffers.table[:] = self._encode(self._base)
         self._held = [BASE_Z] * self._buffers.table.shape[0]
-        self._gathered = None
+        self._gather_anew()
 
     def begin(self, assignments: Sequence[Assignment], counts: NDArray[np.int32]) -> None:
         """Start a step.
@@ -78,14 +79,15 @@ class StepRows:
             if self._held[row] != digest:
                 self._buffers.table[row] = self._encode(self.known[digest])
                 self._held[row] = digest
-                self._gathered = None
+                self._gather_anew()
         rows = np.fromiter((row for row, _ in assignments), np.int64, len(assignments))
         distinct = len(np.unique(rows))
         self.mixed = bool(rows.any())
         self.alone = assignments[0][1] if self.mixed and distinct == 1 else None
         index = np.repeat(rows, counts)
         if not np.array_equal(index, self._index):
-            self._index, self._gathered = index, None
+            self._index = index
+            self._gather_anew()
         self._tokens = len(index)
         self._buffers.index[: self._tokens] = torch.from_numpy(index)
         self.peak_requests = max(self.peak_requests, len(assignments))
@@ -98,9 +100,17 @@ class StepRows:
 
     def of(self, columns: slice) -> Tensor:
         """The row of each token of the step, cut to some columns: [T, c] float32."""
+        place = columns.start, columns.stop
+        if place in self._cuts:
+            return self._cuts[place]
         table, index = self._buffers.table, self._buffers.index[: self._tokens]
         if self._tokens * table.shape[1] > _GATHERED_AT_ONCE:
             return table[:, columns].index_select(0, index)
         if self._gathered is None:
             self._gathered = table.index_select(0, index)
-        return self._gathered[:, columns]
+        self._cuts[place] = self._gathered[:, columns]
+        return self._cuts[place]
+
+    def _gather_anew(self) -> None:
+        self._gathered = None
+        self._cuts.clear()

@@ -52,8 +52,11 @@ class DeltaLinear:
         ends = [sum(ranks[: i + 1]) for i in range(len(ranks))]
         self._columns = [slice(end - rank, end) for rank, end in zip(ranks, ends, strict=True)]
         self._v = spaced(weight.new_empty(weight.shape[1], self.width))
+        self._u = [
+            _Piece(spaced(weight.new_empty(length(own), length(part.outputs))), own, part.outputs)
+            for part, own in zip(parts, self._columns, strict=True)
+        ]
         self._halves = _halves(weight, parts, self._columns)
-        self._pieces = self._halves.pieces if self._halves else _pieces(weight, parts, self._columns)
         self._indices: list[Tensor] = []
         device = weight.device
         self.set_directions({p.name: torch.arange(r, device=device) for p, r in zip(parts, ranks, strict=True)})
@@ -67,7 +70,7 @@ class DeltaLinear:
         self._indices = [chosen[part.name] for part in self._parts]
         for part, index, columns in zip(self._parts, self._indices, self._columns, strict=True):
             self._v[:, columns].copy_(part.vh[index].t())
-            for piece in self._pieces:
+            for piece in (*self._u, *(self._halves.pieces if self._halves else ())):
                 piece.place(part.u[:, index].t(), columns, part.outputs)
 
     def rows_of(self, z: Tensor) -> Tensor:
@@ -94,7 +97,7 @@ class DeltaLinear:
             y = self._halves(x, h)
             return y if bias is None else y.add_(bias)
         y = self._plain(x, bias)
-        for piece in self._pieces:
+        for piece in self._u:
             y[:, piece.outputs].addmm_(h[:, piece.directions], piece.u)
         return y
 
@@ -135,14 +138,6 @@ class _Halves:
         y = torch.bmm(x.expand(2, -1, -1), self.w)
         y.baddbmm_(h.unflatten(1, (2, -1)).transpose(0, 1) if self.apart else h.expand(2, -1, -1), self.u)
         return y.transpose(0, 1).flatten(1)
-
-
-def _pieces(weight: Tensor, parts: Sequence[PartFactors], columns: Sequence[slice]) -> list[_Piece]:
-    """A piece for each part."""
-    return [
-        _Piece(spaced(weight.new_empty(length(own), length(part.outputs))), own, part.outputs)
-        for part, own in zip(parts, columns, strict=True)
-    ]
 
 
 def _halves(weight: Tensor, parts: Sequence[PartFactors], columns: Sequence[slice]) -> _Halves | None:

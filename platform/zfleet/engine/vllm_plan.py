@@ -22,6 +22,13 @@ SETTINGS = "zfleet"
 """Our name among vLLM's quantizations, in its additional settings, and in the extra arguments of a request."""
 
 _EXTENSION = "zfleet.engine.vllm_worker.SvfExtension"
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""A rank that is alone computes in the process of vLLM's scheduler.
+
+On a CPU vLLM would start a process for it, to bind its threads to cores, which we leave unbound; and the scheduler
+would wait for it in a tight loop, on a core that the threads need.
+"""
+
 _GIB = 2**30
 _BLOCK = 32
 """Tokens in a block of the prefix cache. vLLM's default on a CPU is 128: a shorter prefix would never be shared."""
@@ -115,6 +122,8 @@ class VllmPlan:
             arguments["enforce_eager"] = True
             arguments["block_size"] = _BLOCK
             arguments["kv_cache_memory_bytes"] = int(spec.vllm.cache_gib * _GIB)
+            if spec.vllm.tensor_parallel == 1:
+                arguments["distributed_executor_backend"] = ONE_PROCESS
         return arguments
 
     def set_environment(self) -> None:

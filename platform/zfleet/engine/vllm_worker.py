@@ -162,8 +162,10 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
 
     def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
         assert self._linear is not None
+        if x.dim() == 2:
+            return self._linear(x, bias)
         # Models that run on vLLM's Transformers backend (Phi) come with a batch of one.
-        y: Tensor = self._linear(x.reshape(-1, x.shape[-1]), bias)
+        y = self._linear(x.flatten(0, -2), bias)
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
@@ -280,10 +282,13 @@ def _watch(runner: Any, config: SvfConfig) -> None:
 
 def _end_with(front: int, folder: Path) -> None:
     """End with the process that started vLLM, killed or not: vLLM itself would wait for ever for its requests."""
+    parent = os.getppid()
     while psutil.pid_exists(front):
         time.sleep(_WATCH_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
-    os.kill(os.getppid(), signal.SIGKILL)
+    # With several ranks the scheduler has a process of its own, between the front and us.
+    if parent != front and os.getppid() == parent:
+        os.kill(parent, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
