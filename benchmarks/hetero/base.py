@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +17,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError, SpecError
+from zfleet.files import write_folder
 from zfleet.paths import cache_root
 
 Device = Literal["cpu", "cuda"]
@@ -106,16 +105,7 @@ def build_base(shape: Shape) -> Path:
     """The Hugging Face folder of a base of this shape; built on the first call, found on later ones."""
     digest = hashlib.sha256(json.dumps({"seed": _SEED, **asdict(shape)}, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_root() / "benchmark" / f"llama-{shape.hidden}x{shape.layers}-{digest}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    try:
-        _write(shape, scratch)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+    return write_folder(folder, lambda scratch: _write(shape, scratch))
 
 
 def base_spec(shape: Shape, folder: Path, targets: str) -> BaseSpec:
@@ -146,7 +136,6 @@ def _write(shape: Shape, folder: Path) -> None:
     )
     torch.manual_seed(_SEED)
     model = LlamaForCausalLM(config).to(getattr(torch, shape.dtype))
-    folder.mkdir()
     config.save_pretrained(folder)
     GenerationConfig(**specials).save_pretrained(folder)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,8 +1,9 @@
-"""Writing files so that a kill leaves either the old or the new one, never half of one."""
+"""Writing files and folders so that a kill leaves either the old or the new one, never half of one."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,26 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """The folder, filled by ``fill`` under another name if it is not there; of two at once the first stays."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Not mkdtemp: its folders are closed to the other users of a shared cache.
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
 
 
 def read_or(path: Path, refuse: Callable[[OSError], Exception]) -> bytes:

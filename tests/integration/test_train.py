@@ -9,24 +9,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
-import ray
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import EngineSpec, ResourceSpec, TrainSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import RewardError
 from zfleet.models.base import base_slug
 from zfleet.models.fingerprint import fingerprint
-from zfleet_jobs.pool.pool import EnginePool, engine_pool
-from zfleet_jobs.shipping import ShippedBase
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
@@ -221,17 +218,12 @@ def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpe
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_experts_that_share_a_pool_learn_what_they_learn_alone(
-    place: Place, trained: list[TrainedExpert], monkeypatch: pytest.MonkeyPatch, num_workers: int
+    place: Place,
+    trained: list[TrainedExpert],
+    one_member: Callable[[ModuleType], list[EngineStats]],
+    num_workers: int,
 ) -> None:
-    left: list[EngineStats] = []
-
-    @contextmanager
-    def one_member(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[EnginePool]:
-        with engine_pool(shipped, engine, resources, members=1) as pool:
-            yield pool
-            left.append(ray.get(pool.members[0].stats.remote()))
-
-    monkeypatch.setattr(train_run, "shared_pool", one_member)
+    left = one_member(train_run)
     names = [f"{name}-pool-{num_workers}" for name in ("one", "two")]
     rewards = dict(zip(names, (_contains("a"), _contains("e")), strict=True))
     pooled = run_train(place.spec(rewards, num_workers=num_workers))

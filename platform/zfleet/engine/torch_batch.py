@@ -112,11 +112,15 @@ class TorchBatch:
         return chunks
 
 
-def check_full_attention(base: Base, length: int) -> None:
-    """Refuse a base whose attention window is shorter than the sequences it would run.
+_STRETCHING = ("dynamic", "longrope")
+"""Rotary embeddings that turn every row of a batch otherwise when its longest row passes the original length."""
+
+
+def check_length(base: Base, length: int) -> None:
+    """Refuse a base that answers sequences this long otherwise than the batch does.
 
     Raises:
-        BaseModelError: Names the window and the length.
+        BaseModelError: Names the base's limit and the length.
     """
     config = base.model.config
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -124,4 +128,12 @@ def check_full_attention(base: Base, length: int) -> None:
         raise BaseModelError(
             f"base {base.name} attends to the last {window} tokens only, the engine would run {length}",
             f"set engine.max_length to at most {window}",
+        )
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if rope.get("rope_type") in _STRETCHING and original < length:
+        raise BaseModelError(
+            f"base {base.name} stretches its positions ({rope['rope_type']}) beyond {original} tokens, the engine "
+            f"would run {length}: a long request would change the answers of all others in its batch",
+            f"set engine.max_length to at most {original}",
         )

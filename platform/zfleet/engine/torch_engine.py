@@ -17,7 +17,7 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.answer import Answer, Sink
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts
-from zfleet.engine.torch_batch import TorchBatch, check_full_attention
+from zfleet.engine.torch_batch import TorchBatch, check_length
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
 from zfleet.models.svf_model import SvfModel
@@ -52,7 +52,7 @@ class TorchEngine(Engine):
         spec = spec or EngineSpec()
         self.model = model
         self.max_length = min(spec.max_length or model.base.context, model.base.context)
-        check_full_attention(model.base, self.max_length)
+        check_length(model.base, self.max_length)
         self._prompts = Prompts(model.base.tokenizer, int(model.base.model.config.vocab_size), self.max_length)
         self._slots = spec.slots
         self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)

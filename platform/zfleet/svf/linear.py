@@ -68,8 +68,9 @@ class SvfLinear(nn.Module):
         rows = self.binding.rows
         if rows is None:
             return functional.linear(x, self.weight, self.bias)
-        z = rows[self.name].to(x.dtype)
-        return functional.linear(functional.linear(x, self.vh) * z.unsqueeze(1), self.us, self.bias)
+        # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
+        h = functional.linear(x, self.vh) * rows[self.name].unsqueeze(1)
+        return functional.linear(h.to(x.dtype), self.us, self.bias)
 
 
 def replace_linears(model: nn.Module, factors: dict[str, MatrixFactors], binding: RowBinding) -> None:

@@ -81,6 +81,20 @@ def test_each_row_is_its_merged_linear(m: int, n: int, seed: int) -> None:
         assert torch.allclose(together[row], merged, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_a_bfloat16_linear_takes_a_z_that_bfloat16_cannot_hold() -> None:
+    _, factors = _linear(16, 16, 0, torch.float32)
+    binding = RowBinding()
+    svf = SvfLinear("w", nn.Linear(16, 16, dtype=torch.bfloat16), factors, binding)
+    x = _random(1, 5, 16, seed=1, dtype=torch.bfloat16)
+    answers = []
+    for value in (1.0, 1.003):
+        with binding.bound({"w": torch.full((1, 16), value)}):
+            answers.append(svf(x))
+    assert torch.tensor(1.003).bfloat16() == 1
+    assert not torch.equal(*answers)
+
+
 @few
 @given(sizes, sizes, seeds)
 def test_gradient_in_z_is_that_of_the_merged_weight(m: int, n: int, seed: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from zfleet.errors import BaseModelError
+from zfleet.files import write_folder
 from zfleet.models.lab.pretrain import pretrain
 from zfleet.models.lab.tokenizer import CONTEXT, build_tokenizer
 from zfleet.paths import cache_root
@@ -71,25 +70,9 @@ def build_lab(recipe: LabRecipe | None = None, cache_dir: Path | None = None, pr
 
     An interrupted build leaves no base behind; of two builds at once the first to finish stays.
     """
-    recipe = recipe or LabRecipe()
+    made = recipe or LabRecipe()
     root = cache_root() / "lab" if cache_dir is None else cache_dir
-    folder = root / recipe.digest
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    # Not mkdtemp: its folders are closed to the other users of a shared cache.
-    scratch = root / f".{recipe.digest}-{uuid.uuid4().hex}"
-    scratch.mkdir()
-    try:
-        _write(recipe, scratch, progress)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
+    return write_folder(root / made.digest, lambda folder: _write(made, folder, progress))
 
 
 def _write(recipe: LabRecipe, folder: Path, progress: bool) -> None:
