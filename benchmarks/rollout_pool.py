@@ -92,7 +92,7 @@ class Steps:
             learner.step.remote(z, prompts[place::experts], options.samples, options.answer_tokens)
             for place, (learner, z) in enumerate(zip(learners, zs, strict=True))
         ]
-        tokens = sum(ray.get(steps))
+        tokens = sum(map(int, ray.get(steps)))
         seconds = time.perf_counter() - began
         asked = options.prompts * options.samples * options.answer_tokens
         if tokens != asked:
