@@ -1,6 +1,6 @@
 """Does a batch of many experts cost more than a batch of one? zfleet's vLLM engine against vLLM and its LoRA.
 
-    python benchmarks/hetero_batch.py                      tables, about an hour on two cores
+    python benchmarks/hetero_batch.py                      tables, about 40 minutes on two cores
     python benchmarks/hetero_batch.py --quick              two rounds: does it run at all
     python benchmarks/hetero_batch.py --json > result.json
     python benchmarks/hetero_batch.py --plot result.png --also compiled,peft,merge

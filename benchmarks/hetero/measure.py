@@ -28,7 +28,7 @@ class Measurement:
         rates: Output tokens a second of each sample, by configuration.
         ratios: One a round, by name.
         streamed: One streamed sample of each configuration that can stream.
-        memory: MiB of each engine's processes after the rounds (PSS).
+        memory: MiB of each engine's processes after warming up (PSS).
         profiles: A step's time by operator, where asked for.
     """
 
@@ -48,7 +48,7 @@ async def measure(
         settings: Of the run.
         keys: Configurations.
         rounds: Samples of each configuration, at least.
-        profiled: Those of the configurations that are profiled after the rounds.
+        profiled: Those of the configurations that are profiled, before the rounds.
         tell: Told what happens next; ``steps`` times at most.
     """
     result = Measurement()
@@ -62,6 +62,13 @@ async def measure(
         for place, key in enumerate(keys):
             tell(f"warming up: {CONFIGURATIONS[key].label}")
             await runner.sample(key, "warm-up", place)
+        result.memory.update({name: memory_mib(side.processes) for name, side in sides.items()})
+        # Before the rounds: a profile that fails must not cost what took so long to measure.
+        for key in profiled:
+            tell(f"profiling: {CONFIGURATIONS[key].label}")
+            side = sides[CONFIGURATIONS[key].side]
+            if isinstance(side, Server):
+                result.profiles[key] = await profile(side, key, settings)
         for number in range(rounds):
             order = round_order(number, keys)
             rates = []
@@ -75,12 +82,6 @@ async def measure(
             if sides[CONFIGURATIONS[key].side].streams:
                 tell(f"streaming: {CONFIGURATIONS[key].label}")
                 result.streamed[key] = await runner.sample(key, "stream", place, stream=True)
-        result.memory.update({name: memory_mib(side.processes) for name, side in sides.items()})
-        for key in profiled:
-            tell(f"profiling: {CONFIGURATIONS[key].label}")
-            side = sides[CONFIGURATIONS[key].side]
-            if isinstance(side, Server):
-                result.profiles[key] = await profile(side, key, settings)
     return result
 
 
