@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from exit_code import exit_code
 from zfleet.config.specs import BaseSpec
 from zfleet.engine.svf_kernels import FactoredLinear, PartFactors
-from zfleet.errors import ZfleetError
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import locate_base
 from zfleet.models.svf_model import SvfModel
@@ -133,25 +133,24 @@ def experts(factors: Factors, files: Sequence[Path]) -> Iterator[tuple[str, dict
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; 0, or 1 where the base or an expert cannot be used."""
     options = _options(arguments)
-    try:
-        name, rows = _run(options)
-    except ZfleetError as error:
-        print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    name, rows = _compare(options)
     tokens = options.sequences * options.length
     if options.json:
         out = {"base": name, "targets": options.targets, "tokens": tokens, "experts": rows}
         print(json.dumps(out, indent=1))
-        return 0
+        return
     print(f"{name}, targets {options.targets}, {tokens} tokens; KL in nats a token, top-1 agreement in %\n")
     columns = list(next(iter(rows.values())))
     print("| expert | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for expert, cells in rows.items():
         print(f"| {expert} | " + " | ".join(f"{c['kl']:.1e}, {100 * c['top1']:.2f}" for c in cells.values()) + " |")
-    return 0
 
 
-def _run(options: argparse.Namespace) -> tuple[str, dict[str, dict[str, dict[str, float]]]]:
+def _compare(options: argparse.Namespace) -> tuple[str, dict[str, dict[str, dict[str, float]]]]:
     torch.manual_seed(options.seed)
     name, folder = locate_base(BaseSpec(model=options.base))
     reference, half = load_base(folder), load_base(folder, dtype=torch.bfloat16)

@@ -27,8 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from exit_code import exit_code
 from zfleet.engine.svf_kernels import PartFactors
 from zfleet.engine.svf_op import GraphLinear, StepBuffers
+from zfleet.errors import EngineError
 
 LORA_RANK = 16
 
@@ -189,10 +191,13 @@ def measure(shape: Shape, tokens: int, options: argparse.Namespace, device: torc
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0, or 1 where the device is not there."""
     options = _options(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("error: no CUDA device is here\nremedy: --small --device cpu tries the script", file=sys.stderr)
-        return 1
+        raise EngineError("no CUDA device is here", "--small --device cpu tries the script")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     torch.manual_seed(0)
     layer = shapes(512, 1792, 128) if options.small else shapes(4096, 14336, 1024)
@@ -201,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         settings = {"device": where, "dtype": options.dtype, "k": options.k, "torch": torch.__version__}
         print(json.dumps({**settings, "results": results}, indent=1))
-        return 0
+        return
     print("| linear | tokens | plain, µs | factored | delta | LoRA |\n|---|---|---|---|---|---|")
     for result in results:
         micros, ratios = result["microseconds"], result["over_plain"]
@@ -209,7 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assert isinstance(ratios, dict)
         cells = " | ".join(f"{ratios[form]:.2f}" for form in ("factored", "delta", "lora"))
         print(f"| {result['linear']} | {result['tokens']} | {micros['plain']:.1f} | {cells} |")
-    return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

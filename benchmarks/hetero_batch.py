@@ -24,8 +24,8 @@ from typing import TextIO
 
 from rich.console import Console
 
+from exit_code import exit_code
 from hetero.processes import prepare_environment
-from zfleet.errors import ZfleetError
 
 ROUNDS = 12
 """Twelve pairs give an exact interval of 96 % for the median."""
@@ -42,13 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     # Before anything imports torch or vLLM, which read the environment once.
     prepare_environment(options.threads, options.profile)
-    try:
-        with _streams_kept_clean() as (out, err):
-            asyncio.run(_run(options, out, err))
-    except ZfleetError as error:
-        print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    with _streams_kept_clean() as (out, err):
+        asyncio.run(_measure(options, out, err))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -75,7 +74,7 @@ def _positive(text: str) -> int:
     return value
 
 
-async def _run(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
+async def _measure(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from hetero.base import build_base, find_shape

@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from exit_code import exit_code
 from hetero.base import base_spec, build_base, find_shape
 from hetero.statistics import estimate
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
 from zfleet.engine.contract import GenerationRequest, SamplingParams
-from zfleet.errors import ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster import cluster
@@ -107,23 +107,22 @@ class Steps:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0, or 1 where it cannot run."""
     options = _options(arguments)
-    try:
-        one, four = _measure(options)
-    except ZfleetError as error:
-        print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    one, four = _measure(options)
     ratios = [b / a for a, b in zip(one, four, strict=True)]
     found = {"1": estimate(one), str(EXPERTS): estimate(four), "ratio": estimate(ratios)}
     if options.json:
         print(json.dumps({"settings": vars(options), **{name: vars(value) for name, value in found.items()}}, indent=2))
-        return 0
+        return
     table = Table("experts on one pool", "median", "95% interval", title=f"engine {options.engine}, tokens a second")
     for name, value in found.items():
         digits = 3 if name == "ratio" else 0
         interval = f"{value.low:.{digits}f} to {value.high:.{digits}f}"
         table.add_row(name if name != "ratio" else f"{EXPERTS} over 1", f"{value.median:.{digits}f}", interval)
     Console().print(table, f"asked for is {BAR}: {'reached' if found['ratio'].reaches(BAR) else 'MISSED'}")
-    return 0
 
 
 def _measure(options: argparse.Namespace) -> tuple[list[float], list[float]]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import psutil
 import pytest
 import ray
 
-from zfleet.config.specs import EngineSpec, ResourceSpec
+from zfleet.config.load import dump_spec
+from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, TrainSpec
 from zfleet.engine.contract import EngineStats
 from zfleet_jobs.pool.pool import EnginePool, engine_pool
 from zfleet_jobs.shipping import ShippedBase
@@ -32,3 +42,56 @@ def one_member(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[E
         return left
 
     return give
+
+
+@pytest.fixture
+def interrupt() -> Callable[[TrainSpec | SearchSpec, Path], tuple[str, Callable[[], dict[str, Any]]]]:
+    """Starts a job's command and presses Ctrl-C once a file is there; nothing may be left of the command.
+
+    Gives what a person saw of it, and what runs the same command again, to its result. The job's spec is written beside
+    the file.
+    """
+
+    def give(job: TrainSpec | SearchSpec, reached: Path) -> tuple[str, Callable[[], dict[str, Any]]]:
+        root = reached.parent
+        spec = root / "interrupted.yaml"
+        spec.write_text(dump_spec(job))
+        command = [str(Path(sys.executable).with_name("zfleet")), job.kind, str(spec)]
+
+        def again() -> dict[str, Any]:
+            done = subprocess.run([*command, "--json"], cwd=root, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            (result,) = json.loads(done.stdout)
+            assert isinstance(result, dict)
+            return result
+
+        return _interrupted(command, reached), again
+
+    return give
+
+
+def _interrupted(command: list[str], reached: Path) -> str:
+    """Its error stream, after Ctrl-C."""
+    family: list[psutil.Process] = []
+    with subprocess.Popen(
+        command, cwd=reached.parent, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as child:
+        try:
+            deadline = time.monotonic() + 120
+            while not reached.exists():
+                assert child.poll() is None, child.communicate()[1]
+                assert time.monotonic() < deadline, "the command did not come that far"
+                time.sleep(0.1)
+            family = psutil.Process(child.pid).children(recursive=True)
+            assert any("raylet" in process.name() for process in family)
+            os.killpg(child.pid, signal.SIGINT)
+            _, errors = child.communicate(timeout=60)
+            assert child.returncode == 130, errors
+            _, left = psutil.wait_procs(family, timeout=20)
+            assert not left, "processes were left behind"
+        finally:
+            child.kill()
+            for process in family:
+                if process.is_running():
+                    process.kill()
+    return errors

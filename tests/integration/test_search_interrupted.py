@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from zfleet.config.load import dump_spec
 from zfleet.config.specs import BaseSpec, RewardSpec, SearchSpec, TaskSpec
 from zfleet.models.bundle import pack_base
 from zfleet.svf.zvector import ZVector
@@ -55,31 +49,18 @@ def experts(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
-    experts: dict[str, ZVector], tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experts: dict[str, ZVector],
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[[SearchSpec, Path], tuple[str, Callable[[], dict[str, Any]]]],
 ) -> None:
     spec = _held_spec(experts, tiny_folder, tmp_path)
-    command = _write_command(spec, tmp_path)
-    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    family: list[psutil.Process] = []
-    try:
-        _wait_for(tmp_path / "reached", child)
-        family = psutil.Process(child.pid).children(recursive=True)
-        assert any("raylet" in process.name() for process in family)
-        os.killpg(child.pid, signal.SIGINT)
-        _, errors = child.communicate(timeout=60)
-        assert child.returncode == 130, errors
-        assert errors.splitlines() == ["interrupted; the same command goes on where it stopped"]
-        _, left = psutil.wait_procs(family, timeout=20)
-        assert not left, "processes were left behind"
-    finally:
-        for process in family:
-            if process.is_running():
-                process.kill()
-        child.kill()
-        child.wait()
+    seen, again = interrupt(spec, tmp_path / "reached")
+    assert seen.splitlines() == ["interrupted; the same command goes on where it stopped"]
     assert not [version for version in ExpertRegistry(spec.registry).list() if version.name == spec.name]
     before = _calls(tmp_path)
-    resumed = _found_by(command, tmp_path)
+    resumed = again()
     after = _calls(tmp_path) - before
     assert after < CALLS, "the second run did not go on from what was done"
     monkeypatch.syspath_prepend(tmp_path)
@@ -111,27 +92,5 @@ def _held_spec(experts: dict[str, ZVector], base: Path, root: Path) -> SearchSpe
     )
 
 
-def _write_command(spec: SearchSpec, root: Path) -> list[str]:
-    path = root / f"{spec.name}.yaml"
-    path.write_text(dump_spec(spec))
-    return [str(Path(sys.executable).with_name("zfleet")), "search", str(path)]
-
-
-def _wait_for(path: Path, child: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert child.poll() is None, child.communicate()[1]
-        assert time.monotonic() < deadline, "the search did not come that far"
-        time.sleep(0.1)
-
-
 def _calls(root: Path) -> int:
     return len((root / "calls.log").read_text().split())
-
-
-def _found_by(command: list[str], root: Path) -> dict[str, Any]:
-    done = subprocess.run([*command, "--json"], cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout)
-    assert isinstance(result, dict)
-    return result

@@ -15,10 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import psutil
 import pytest
 
-from zfleet.config.load import dump_spec
 from zfleet.config.specs import TrainSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import RewardError
@@ -256,28 +254,16 @@ def test_a_sample_whose_reward_fails_can_be_left_out(
     assert skipped == {step: float(step == 5) for step in range(1, STEPS + 1)}
 
 
-def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(place: Place, trained: list[TrainedExpert]) -> None:
-    command = _write_command(place, "held")
-    family: list[psutil.Process] = []
-    with subprocess.Popen(command, cwd=place.root, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
-        try:
-            _wait_for(place.root / "held.reached", child)
-            family = psutil.Process(child.pid).children(recursive=True)
-            assert any("raylet" in process.name() for process in family)
-            os.killpg(child.pid, signal.SIGINT)
-            _, errors = child.communicate(timeout=60)
-            assert child.returncode == 130, errors
-            assert "interrupted" in errors
-            assert "Traceback" not in errors
-            _, left = psutil.wait_procs(family, timeout=20)
-            assert not left, "processes were left behind"
-        finally:
-            _end([*family, *([psutil.Process(child.pid)] if child.poll() is None else [])])
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
+    place: Place,
+    trained: list[TrainedExpert],
+    interrupt: Callable[[TrainSpec, Path], tuple[str, Callable[[], dict[str, Any]]]],
+) -> None:
+    seen, again = interrupt(place.spec({"held": _python("held")}), place.root / "held.reached")
+    assert "interrupted" in seen
+    assert "Traceback" not in seen
     assert not [version for version in place.registry.list() if version.name == "held"]
-    done = subprocess.run([*command, "--json"], cwd=place.root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout)
-    assert result["z_digest"] == trained[0].z_digest
+    assert again()["z_digest"] == trained[0].z_digest
     first, second = place.calls("held").values()
     assert (first, second < CALLS) == (IN_STEP_5, True), "the second run did not go on from the checkpoint"
 
@@ -302,26 +288,6 @@ def test_workers_killed_at_any_moment_change_nothing(place: Place, trained: list
         shooter.wait()
     assert len(place.calls("shot")) == 3
     assert expert.z_digest == trained[0].z_digest
-
-
-def _write_command(place: Place, function: str) -> list[str]:
-    spec = place.root / f"{function}.yaml"
-    spec.write_text(dump_spec(place.spec({function: _python(function)})))
-    return [str(Path(sys.executable).with_name("zfleet")), "train", str(spec)]
-
-
-def _wait_for(path: Path, child: subprocess.Popen[str], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert child.poll() is None, child.communicate()[1]
-        assert time.monotonic() < deadline, "the run did not come that far"
-        time.sleep(0.1)
-
-
-def _end(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        if process.is_running():
-            process.kill()
 
 
 def _shoot(log: Path, times: int) -> None:
