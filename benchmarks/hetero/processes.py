@@ -6,7 +6,7 @@ import os
 
 import psutil
 
-from zfleet.engine.openmp import openmp_environment
+from zfleet.engine.cpu_processes import cpu_environment
 
 
 def prepare_environment(threads: int, profile: bool) -> None:
@@ -28,7 +28,7 @@ def prepare_environment(threads: int, profile: bool) -> None:
     }
     if profile:
         os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
-    os.environ |= openmp_environment()
+    os.environ |= cpu_environment()
     # It would overrule the cache size that each engine is opened with.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
 

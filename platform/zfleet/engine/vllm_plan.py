@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.openmp import openmp_environment
+from zfleet.engine.cpu_processes import cpu_environment
 from zfleet.engine.vllm_version import check_vllm
 from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle
@@ -137,6 +137,6 @@ class VllmPlan:
         if self.device == "cpu":
             # Threads bound to cores would collide with those of other engines and of learners on the same machine.
             wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            os.environ |= openmp_environment()
+            os.environ |= cpu_environment()
         for name, value in wanted.items():
             os.environ.setdefault(name, value)
