@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.models.bundle import BaseBundle, open_tokenizer
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.python import PythonReward, resolve
-from zfleet.tasks.task import Task
+from zfleet.rewards.weighted import Weighted
+from zfleet.tasks.task import Reward, Task
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,15 @@ def fetch_tokenizer(shipped: ShippedBase) -> PreTrainedTokenizerBase:
 
 
 def by_value(task: Task) -> Task:
-    """A task whose Python reward, if it has one, travels as code: only the driver can import its module."""
-    if not isinstance(task.reward, PythonReward):
-        return task
-    function = resolve(task.reward.name)
+    """A task whose Python rewards travel as code: only the driver can import their modules."""
+    return replace(task, reward=_by_value(task.reward))
+
+
+def _by_value(reward: Reward) -> Reward:
+    if isinstance(reward, Weighted):
+        return Weighted(tuple(replace(part, reward=_by_value(part.reward)) for part in reward.parts))
+    if not isinstance(reward, PythonReward):
+        return reward
+    function = resolve(reward.name)
     ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # type: ignore[no-untyped-call]
-    return replace(task, reward=replace(task.reward, function=function))
+    return replace(reward, function=function)

@@ -71,6 +71,10 @@ class RewardError(ZfleetError):
     """A reward function that raised, or returned something that is no finite number."""
 
 
+class SandboxError(ZfleetError):
+    """Code that a model wrote cannot be run here: no verdict is given on it."""
+
+
 class CheckpointError(ZfleetError):
     """A checkpoint that is damaged or belongs to another run."""
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.engine.sync import SyncEngine
 from zfleet.errors import RewardError
-from zfleet.rewards.grade import grade
+from zfleet.rewards.grade import grade_all
 from zfleet.tasks.task import Sample, Task
 
 _Z95 = 1.959963984540054
@@ -88,14 +88,11 @@ def evaluate(
         for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True))
     ]
     answers = engine.generate(requests)
-    graded = [
-        (reward, answer.text)
-        for sample, (answer,) in zip(samples, answers, strict=True)
-        if (reward := grade(task, sample, answer.text, skip_failed_rewards)) is not None
-    ]
+    texts = [answer.text for (answer,) in answers]
+    grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
+    graded = [(grade.value, text) for grade, text in zip(grades, texts, strict=True) if grade is not None]
     if not graded:
         raise RewardError(
             f"the reward of {task.name} failed on all of {len(samples)} held-out prompts", "mend the function"
         )
-    rewards, texts = zip(*graded, strict=True)
-    return Evaluation(rewards, texts)
+    return Evaluation(tuple(value for value, _ in graded), tuple(text for _, text in graded))

@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from zfleet.errors import ZfleetError
-from zfleet_cli.commands import decompose, demo, doctor, experts, lab, search, serve, train
+from zfleet_cli.commands import decompose, demo, doctor, experts, grade, lab, search, serve, train
 
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
@@ -61,6 +61,7 @@ app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
+app.command("grade")(grade.grade)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

@@ -18,8 +18,8 @@ from zfleet.engine.contract import EngineStats
 from zfleet.errors import JobError, RewardError
 from zfleet.models.bundle import pack_base
 from zfleet.models.svf_model import SvfModel
-from zfleet.rewards.graders import Regex
 from zfleet.rewards.python import PythonReward
+from zfleet.rewards.text import Regex
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Reward, Sample, Task

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.errors import JobError, SpecError, WrongBase
@@ -15,7 +18,7 @@ from zfleet.search.cross_entropy import CrossEntropy
 from zfleet.svf.layout import layer_of
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.fit import data_digest
-from zfleet.tasks.task import Task
+from zfleet.tasks.task import Sample, Task
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,20 @@ def shots_of(task: Task, shots: int, seed: int) -> Task:
         JobError: The training split has fewer distinct prompts.
     """
     # Small families repeat prompts; a shot that is there twice would be worth two.
-    distinct = list({(sample.prompt, sample.answer): sample for sample in task.train}.values())
+    digests = array("Q", (_digest(sample) for sample in task.train))
+    distinct = np.sort(np.unique(np.frombuffer(digests, np.uint64), return_index=True)[1]).tolist() if digests else []
     if len(distinct) < shots:
         raise JobError(
             f"task {task.name} has {len(distinct)} distinct training prompts, {shots} shots were asked for",
             "lower `shots`, or give the task more prompts",
         )
-    return replace(task, train=tuple(random.Random(seed).sample(distinct, shots)), test=())
+    drawn = random.Random(seed).sample(distinct, shots)
+    return replace(task, train=tuple(task.train[place] for place in drawn), test=())
+
+
+def _digest(sample: Sample) -> int:
+    said = hashlib.sha256(json.dumps([sample.prompt, sample.answer]).encode()).digest()
+    return int.from_bytes(said[:8], "big")
 
 
 def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSettings, code: str) -> str:

@@ -22,6 +22,7 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import JobError, RegistryError, ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.rewards.identity import reward_identity
+from zfleet.rewards.needs import check_reward
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
@@ -81,7 +82,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
         check_engine(spec.engine)
     registry = ExpertRegistry(spec.registry)
     bundle = pack_base(spec.base)
-    plans = _plans(spec, bundle)
+    plans = _plans(spec, bundle, here=address is None)
     done = {plan.expert.name: _registered(registry, plan, bundle.slug) for plan in plans}
     trained = {name: result for name, result in done.items() if result is not None}
     todo = [plan for plan in plans if plan.expert.name not in trained]
@@ -158,7 +159,9 @@ class _Trainer:
             tags={"zfleet.spec_digest": plan.digest, "zfleet.task": plan.fit.task.name},
         )
         task = ray.put(by_value(plan.fit.task))
-        job = WorkerJob(self._shipped, task, self._spec, plan.expert, self._board, self._pool)
+        run, storage = f"{self._spec.run}-{name}-{plan.digest[:12]}", _storage(self._spec.storage)
+        samples = f"{storage}/{run}/samples"
+        job = WorkerJob(self._shipped, task, self._spec, plan.expert, self._board, self._pool, samples)
         resources = self._spec.resources
         on_gpu = resources.gpus > 0
         trainer = TorchTrainer(
@@ -171,8 +174,8 @@ class _Trainer:
                 resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if on_gpu else {}),
             ),
             run_config=RunConfig(
-                name=f"{self._spec.run}-{name}-{plan.digest[:12]}",
-                storage_path=_storage(self._spec.storage),
+                name=run,
+                storage_path=storage,
                 failure_config=FailureConfig(max_failures=self._spec.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
@@ -227,12 +230,16 @@ class _Trainer:
         )
 
 
-def _plans(spec: TrainSpec, bundle: BaseBundle) -> list[_Plan]:
+def _plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[_Plan]:
+    """Every expert's plan; ``here``: this machine also grades."""
     tokenizer = bundle.tokenizer()
     longest = min(spec.engine.max_length or bundle.context, bundle.context)
     plans = []
     for expert in spec.experts:
-        fit = fit_prompts(build_task(expert.task), tokenizer, longest)
+        task = build_task(expert.task)
+        if here:
+            check_reward(task.reward)
+        fit = fit_prompts(task, tokenizer, longest)
         if fit.left_out:
             log.warning("%s", fit)
         plans.append(_plan(spec, expert, fit, bundle.factors_digest))

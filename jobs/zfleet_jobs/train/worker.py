@@ -26,6 +26,7 @@ from zfleet.tasks.task import Task
 from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
+from zfleet_jobs.train.samples import write_samples
 
 Z_FILE = "z.safetensors"
 MEASURED = (
@@ -47,6 +48,7 @@ class WorkerJob:
         expert: The expert to train.
         board: Where progress and errors go.
         pool: What generates, where the workers of all experts share it; else each worker has an engine of its own.
+        samples: Folder or URI that every sample is written to.
     """
 
     shipped: ShippedBase
@@ -55,6 +57,7 @@ class WorkerJob:
     expert: ExpertSpec
     board: Any
     pool: EnginePool | None
+    samples: str
 
     @property
     def learner(self) -> LearnerSpec:
@@ -108,7 +111,15 @@ def _train(job: WorkerJob) -> None:
     task = ray.get(job.task)
     model = open_model(job.shipped)
     with SyncEngine(TorchEngine(model, job.spec.engine) if job.pool is None else job.pool.engine()) as engine:
-        learner = Learner(model, engine, task, job.learner, workers, job.skip_failed_rewards)
+        learner = Learner(
+            model,
+            engine,
+            task,
+            job.learner,
+            workers,
+            job.skip_failed_rewards,
+            lambda step, rollouts: write_samples(job.samples, step, workers.rank, rollouts),
+        )
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
@@ -162,5 +173,6 @@ def _report(learner: Learner, metrics: dict[str, float]) -> None:
 
 def _curve(report: StepReport) -> dict[str, float]:
     seconds = report.rollout_seconds + report.learn_seconds
-    values = {key: float(value) for key, value in asdict(report).items() if key != "step"}
-    return values | {"tokens_per_second": report.tokens / seconds}
+    values = {key: float(value) for key, value in asdict(report).items() if key not in ("step", "parts")}
+    parts = {f"reward/{name}": value for name, value in report.parts.items()}
+    return values | parts | {"tokens_per_second": report.tokens / seconds}

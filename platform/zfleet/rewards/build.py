@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 
-from zfleet.config.specs import RewardSpec
+from zfleet.config.specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError
-from zfleet.rewards.graders import Choice, Contains, Exact, Regex
+from zfleet.rewards.choice import Choice
+from zfleet.rewards.length import Length
+from zfleet.rewards.math_answer import MathAnswer
+from zfleet.rewards.number import Number
+from zfleet.rewards.program import Program
 from zfleet.rewards.python import PythonReward, resolve
+from zfleet.rewards.sandbox.exam import Limits
+from zfleet.rewards.text import Boxed, Contains, Exact, Regex
+from zfleet.rewards.weighted import Part, Weighted
 from zfleet.tasks.task import Reward
+
+_COMPARING = ("exact", "contains", "choice", "number", "boxed", "math")
 
 
 def build_reward(spec: RewardSpec) -> Reward:
@@ -17,6 +26,17 @@ def build_reward(spec: RewardSpec) -> Reward:
     Raises:
         SpecError: A pattern that does not compile, or a function that cannot be imported.
     """
+    if spec.kind == "sum":
+        return Weighted(tuple(Part(name, part.weight, _grader(part)) for name, part in spec.parts.items()))
+    return _grader(spec)
+
+
+def needs_answer(spec: RewardSpec) -> bool:
+    """Whether the reward compares with the row's answer: without one it would call any answer right, or none."""
+    return any(one.kind in _COMPARING and not one.value for one in (spec, *spec.parts.values()))
+
+
+def _grader(spec: GraderSpec) -> Reward:
     match spec.kind:
         case "exact":
             return Exact(spec.value)
@@ -24,17 +44,24 @@ def build_reward(spec: RewardSpec) -> Reward:
             return Contains(spec.value)
         case "choice":
             return Choice(spec.value)
+        case "number":
+            return Number(spec.value)
+        case "boxed":
+            return Boxed(spec.value)
+        case "math":
+            return MathAnswer(spec.value, spec.seconds)
         case "regex":
             _check_pattern(spec.value)
             return Regex(spec.value)
+        case "length":
+            return Length(int(spec.value))
+        case "program":
+            return Program(Limits(spec.seconds), spec.sandbox)
         case "python":
             resolve(spec.value)
             return PythonReward(spec.value)
-
-
-def needs_answer(spec: RewardSpec) -> bool:
-    """Whether the reward compares with the row's answer: without one it would call any answer right, or none."""
-    return spec.kind in ("exact", "contains", "choice") and not spec.value
+        case "sum":
+            raise SpecError("a part of a `sum` is no `sum` itself", "write its parts beside the others")
 
 
 def _check_pattern(pattern: str) -> None:

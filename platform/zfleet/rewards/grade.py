@@ -1,28 +1,40 @@
-"""Grading one answer, with the choice to leave out samples whose reward function fails."""
+"""Grading answers: many at once where a grader mostly waits, and with the choice to leave out what cannot be graded."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from zfleet.errors import RewardError
-from zfleet.tasks.task import Sample, Task
+from zfleet.rewards.needs import graded_at_once
+from zfleet.tasks.task import Grade, Reward, Sample
 
 log = logging.getLogger(__name__)
 
 
-def grade(task: Task, sample: Sample, text: str, skip_failed: bool = False) -> float | None:
-    """The reward of an answer; None for a sample that is left out.
+def grade_all(reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed: bool = False) -> list[Grade | None]:
+    """The grade of each answer, in their order; None for one that is left out.
 
     Args:
-        skip_failed: Leave a sample out, with a warning, when its reward function fails.
+        skip_failed: Leave an answer out, with a warning, when its reward function fails.
 
     Raises:
-        RewardError: The function failed; names the sample.
+        RewardError: A function failed; names the sample.
     """
-    try:
-        return task.reward(text, sample)
-    except RewardError as error:
-        if not skip_failed:
-            raise
-        log.warning("sample left out: %s", error)
-        return None
+
+    def graded(answer: tuple[Sample, str]) -> Grade | None:
+        sample, text = answer
+        try:
+            return reward(text, sample)
+        except RewardError as error:
+            if not skip_failed:
+                raise
+            log.warning("sample left out: %s", error)
+            return None
+
+    at_once = graded_at_once(reward)
+    if at_once == 1:
+        return [graded(answer) for answer in answers]
+    with ThreadPoolExecutor(at_once, "zfleet-grade") as threads:
+        return list(threads.map(graded, answers))

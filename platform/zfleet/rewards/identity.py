@@ -6,7 +6,8 @@ import hashlib
 import inspect
 import sys
 
-from zfleet.rewards.python import PythonReward, resolve
+from zfleet.rewards.python import PythonReward
+from zfleet.rewards.weighted import Weighted
 from zfleet.tasks.task import Reward
 
 
@@ -18,9 +19,11 @@ def reward_identity(reward: Reward) -> str:
     Raises:
         SpecError: A Python reward whose name leads to no function.
     """
+    if isinstance(reward, Weighted):
+        return " + ".join(f"{part.name} {part.weight} {reward_identity(part.reward)}" for part in reward.parts)
     if not isinstance(reward, PythonReward):
         return repr(reward)
-    function = reward.function or resolve(reward.name)
+    function = reward.resolved()
     try:
         source = inspect.getsource(sys.modules[function.__module__])
     except (OSError, TypeError, KeyError):

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import math
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from numbers import Real
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from zfleet.errors import RewardError, SpecError
-from zfleet.tasks.task import Sample
+from zfleet.tasks.task import Grade, Sample
 
 _REMEDY = "write it as module:function, with the module installed or in the folder where the job is started"
 
 
 @dataclass(frozen=True)
 class PythonReward:
-    """Calls ``function(completion: str, sample: Sample) -> float``; any finite number is a reward.
-
+    """Calls ``function(completion: str, sample: Sample)``, plain or async: a finite number is a reward, or a ``Grade``.
 
     Attributes:
         name: ``module:function``.
@@ -35,12 +38,18 @@ class PythonReward:
     name: str
     function: Callable[[str, Sample], object] | None = field(default=None, repr=False, compare=False)
 
-    def __call__(self, completion: str, sample: Sample) -> float:
-        function = self.function or resolve(self.name)
+    def __call__(self, completion: str, sample: Sample) -> Grade:
         try:
-            value = function(completion, sample)
+            value = self.resolved()(completion, sample)
+            if inspect.iscoroutine(value):
+                value = asyncio.run_coroutine_threadsafe(value, _loop()).result()
+        except SpecError:
+            raise
         except Exception as error:
             raise self._error(sample, f"raised {type(error).__name__}: {error}") from error
+        grade = value if isinstance(value, Grade) else None
+        if grade is not None:
+            value = grade.value
         if not isinstance(value, Real):
             raise self._error(sample, f"returned {_short(repr(value))}, which is no number")
         try:
@@ -49,13 +58,29 @@ class PythonReward:
             number = math.inf
         if not math.isfinite(number):
             raise self._error(sample, f"returned {_short(repr(value))}, which is not finite")
-        return number
+        return Grade(number, reason=f"{self.name} gives {number:g}") if grade is None else grade
+
+    def resolved(self) -> Callable[[str, Sample], object]:
+        """The function.
+
+        Raises:
+            SpecError: The name leads to none.
+        """
+        return self.function or resolve(self.name)
 
     def _error(self, sample: Sample, reason: str) -> RewardError:
         return RewardError(
             f"reward {self.name} on sample {sample.id} ({_short(sample.prompt)!r}) {reason}",
             "mend the function; in training, reward.on_error: skip leaves such samples out",
         )
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Where async functions run: one loop for all their calls, which may share clients and sessions."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="zfleet-rewards", daemon=True).start()
+    return loop
 
 
 def resolve(name: str) -> Any:

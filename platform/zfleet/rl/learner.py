@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from zfleet.engine.sync import SyncEngine
 from zfleet.errors import InvalidZ
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
+from zfleet.rewards.weighted import part_names
 from zfleet.rl.advantages import ESTIMATORS
 from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
@@ -44,6 +45,7 @@ class StepReport:
         tokens: How many were sampled.
         rollout_seconds: Of this worker, for answering and grading.
         learn_seconds: Of this worker, for the gradient step.
+        parts: Of a reward of several parts, the mean of each.
     """
 
     step: int
@@ -55,6 +57,7 @@ class StepReport:
     tokens: int
     rollout_seconds: float
     learn_seconds: float
+    parts: Mapping[str, float]
 
 
 class Learner:
@@ -68,18 +71,33 @@ class Learner:
         spec: LearnerSpec,
         workers: DataParallel | None = None,
         skip_failed_rewards: bool = False,
+        record: Callable[[int, Sequence[Rollout]], None] = lambda step, rollouts: None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            model: The base in SVF form.
+            engine: What rolls out; it knows the same factors.
+            task: What to learn.
+            spec: How.
+            workers: This worker's place among several.
+            skip_failed_rewards: Leave out samples whose reward function fails.
+            record: Given each step's number and this worker's samples, before the step is taken.
+        """
         self.model = model
         self.engine = engine
         self.task = task
         self.spec = spec
         self.workers = workers or DataParallel()
         self.skip_failed_rewards = skip_failed_rewards
+        self._record = record
         self.shape = SigmoidMass(model.factors, model.device)
         self.p = self.shape.start().requires_grad_()
         self.optimizer = torch.optim.Adam([self.p], lr=spec.lr)
         self.steps_done = 0
         self.position = 0
+        # The same on every worker, whatever its samples are graded.
+        self._parts = part_names(task.reward)
         torch.manual_seed(spec.seed)
         random.seed(spec.seed)
 
@@ -102,6 +120,7 @@ class Learner:
         began = time.perf_counter()
         rollouts = self._roll_out()
         rolled = time.perf_counter()
+        self._record(self.steps_done + 1, rollouts)
         gradient, sums = self.gradient(rollouts)
         norm = self._apply(gradient)
         self.steps_done += 1
@@ -118,6 +137,7 @@ class Learner:
             tokens=int(sums[3]),
             rollout_seconds=rolled - began,
             learn_seconds=learned - rolled,
+            parts={name: float(value) / samples for name, value in zip(self._parts, sums[4:], strict=True)},
         )
 
     def gradient(self, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
@@ -127,16 +147,17 @@ class Learner:
             rollouts: This worker's samples.
 
         Returns:
-            The gradient in p [R], and over all workers the sums [reward, divergence, samples, tokens].
+            The gradient in p [R], and over all workers the sums [reward, divergence, samples, tokens, *parts].
         """
         loss, kl = self._loss(rollouts)
         gradient = torch.autograd.grad(loss, self.p)[0]
         sums = torch.tensor(
             [
-                sum(rollout.reward for rollout in rollouts),
+                sum(rollout.grade.value for rollout in rollouts),
                 float(kl),
                 len(rollouts),
                 sum(len(rollout.completion) for rollout in rollouts),
+                *(sum(rollout.grade.parts.get(name, 0.0) for rollout in rollouts) for name in self._parts),
             ],
             dtype=torch.float64,
             device=gradient.device,
@@ -177,7 +198,7 @@ class Learner:
             return self.p.sum() * 0, torch.zeros(())
         prompts = [rollout.prompt for rollout in rollouts]
         completions = [rollout.completion for rollout in rollouts]
-        rewards = torch.tensor([rollout.reward for rollout in rollouts])
+        rewards = torch.tensor([rollout.grade.value for rollout in rollouts])
         groups = torch.tensor([rollout.group for rollout in rollouts])
         advantages = ESTIMATORS[self.spec.estimator](rewards, groups).to(self.model.device)
         rows = self.shape.z(self.p).expand(len(rollouts), -1)

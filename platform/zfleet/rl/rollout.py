@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import LearnerSpec
 from zfleet.engine.contract import GenerationRequest, SamplingParams
-from zfleet.engine.sync import Completion, SyncEngine
-from zfleet.rewards.grade import grade
-from zfleet.tasks.task import Sample, Task
+from zfleet.engine.sync import SyncEngine
+from zfleet.rewards.grade import grade_all
+from zfleet.tasks.task import Grade, Sample, Task
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Rollout:
         prompt: Token ids [P].
         completion: Token ids [C].
         text: The completion's text.
-        reward: Its grade.
+        grade: What the reward says of it.
     """
 
     sample: Sample
@@ -34,7 +36,7 @@ class Rollout:
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     text: str
-    reward: float
+    grade: Grade
 
 
 def seed_of(run_seed: int, step: int, prompt: str, sample: int) -> int:
@@ -48,10 +50,17 @@ def draw_prompts(samples: Sequence[Sample], seed: int, position: int, count: int
     drawn: list[Sample] = []
     while len(drawn) < count:
         epoch, offset = divmod(position + len(drawn), len(samples))
-        order = list(range(len(samples)))
-        random.Random(f"{seed}/{epoch}").shuffle(order)
+        order = _order(seed, epoch, len(samples))
         drawn.extend(samples[index] for index in order[offset : offset + count - len(drawn)])
     return drawn
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, size: int) -> array[int]:
+    """The epoch's shuffle, kept for its next steps."""
+    order = array("q", range(size))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
 
 
 def roll_out(
@@ -86,18 +95,32 @@ def roll_out(
                 seed=seed_of(spec.seed, step, f"{group}/{sample.id}", index),
             )
             requests.append((sample, group, prompt, GenerationRequest(prompt, sampling, z)))
-    answers = engine.generate([request for *_, request in requests])
-    rollouts = []
-    for (sample, group, prompt, request), (answer,) in zip(requests, answers, strict=True):
-        reward = _reward(task, sample, answer, request, spec, skip_failed_rewards)
-        if reward is not None:
-            rollouts.append(Rollout(sample, group, prompt, answer.token_ids, answer.text, reward))
-    return rollouts
+    answers = [answer for (answer,) in engine.generate([request for *_, request in requests])]
+    grades = _grades(
+        task,
+        [(sample, answer.text) for (sample, *_), answer in zip(requests, answers, strict=True)],
+        [request for *_, request in requests],
+        spec,
+        skip_failed_rewards,
+    )
+    return [
+        Rollout(sample, group, prompt, answer.token_ids, answer.text, grade)
+        for (sample, group, prompt, _), answer, grade in zip(requests, answers, grades, strict=True)
+        if grade is not None
+    ]
 
 
-def _reward(
-    task: Task, sample: Sample, answer: Completion, request: GenerationRequest, spec: LearnerSpec, skip: bool
-) -> float | None:
-    if spec.reward == "random":
-        return random.Random(f"reward/{request.sampling.seed}").choice([-1.0, 1.0])
-    return grade(task, sample, answer.text, skip)
+def _grades(
+    task: Task,
+    answers: Sequence[tuple[Sample, str]],
+    requests: Sequence[GenerationRequest],
+    spec: LearnerSpec,
+    skip_failed: bool,
+) -> list[Grade | None]:
+    if spec.reward == "task":
+        return grade_all(task.reward, answers, skip_failed)
+    # The coin is the request's own: the same for the same seed, whoever rolls out.
+    return [
+        Grade(random.Random(f"reward/{request.sampling.seed}").choice([-1.0, 1.0]), reason="thrown by a coin")
+        for request in requests
+    ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.errors import TaskError
+from zfleet.tasks.indexed import select
 from zfleet.tasks.task import Sample, Task
 
 
@@ -49,21 +52,29 @@ def fit_prompts(task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int)
     def length(sample: Sample) -> int:
         return len(task.template.render(tokenizer, sample.prompt, sample.fields)) + task.max_tokens
 
-    lengths = {sample.id: length(sample) for sample in (*task.train, *task.test)}
-    fitting = replace(
-        task,
-        train=tuple(sample for sample in task.train if lengths[sample.id] <= max_length),
-        test=tuple(sample for sample in task.test if lengths[sample.id] <= max_length),
-    )
-    for side, before, after in (("train", task.train, fitting.train), ("test", task.test, fitting.test)):
-        if before and not after:
+    kept: dict[str, Sequence[Sample]] = {}
+    left_out: list[str] = []
+    longest = 0
+    for side, samples in (("train", task.train), ("test", task.test)):
+        fitting = array("q")
+        shortest = None
+        for place, sample in enumerate(samples):
+            needed = length(sample)
+            longest = max(longest, needed)
+            shortest = needed if shortest is None else min(shortest, needed)
+            if needed <= max_length:
+                fitting.append(place)
+            else:
+                left_out.append(sample.id)
+        if samples and not fitting:
             raise TaskError(
                 f"no {side} prompt of {task.name} fits: with max_tokens {task.max_tokens} the shortest takes "
-                f"{min(lengths[sample.id] for sample in before)} tokens, the limit is {max_length}",
+                f"{shortest} tokens, the limit is {max_length}",
                 "lower max_tokens, shorten the prompts, raise engine.max_length, or take a base with a longer context",
             )
-    left_out = tuple(sample for sample, needed in lengths.items() if needed > max_length)
-    return FitReport(fitting, left_out, len(lengths), max(lengths.values(), default=0), max_length)
+        kept[side] = samples if len(fitting) == len(samples) else select(samples, fitting)
+    fit = replace(task, train=kept["train"], test=kept["test"])
+    return FitReport(fit, tuple(left_out), len(task.train) + len(task.test), longest, max_length)
 
 
 def data_digest(task: Task) -> str:

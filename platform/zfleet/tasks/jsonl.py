@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from zfleet.config.specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.rewards.build import build_reward, needs_answer
+from zfleet.tasks.indexed import IndexBuilder
+from zfleet.tasks.rows import read_lines
+from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
+
+_IN_MEMORY = 16 * 2**20
+"""Bytes of the largest file whose rows are held in memory, and travel to workers."""
 
 
 def load_jsonl_task(spec: TaskSpec) -> Task:
@@ -21,6 +28,7 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
 
     Which side of the split a row falls on depends on its prompt alone: rows with the same prompt stay together,
     and rows that are added later move no other. A field that is no string becomes its JSON text, null is left out.
+    Of a large file the rows stay where they are.
 
     Raises:
         TaskError: The file cannot be read; a line (named) is no JSON object or lacks a field that the prompt,
@@ -28,31 +36,28 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
         SpecError: The reward cannot be built.
     """
     assert spec.jsonl is not None
-    path = Path(spec.jsonl).expanduser()
+    path = Path(spec.jsonl).expanduser().absolute()
+    if path.suffix == ".gz":
+        raise TaskError(f"{path} is packed: its lines cannot be entered in the middle", "unpack it with gunzip")
     reward = build_reward(spec.reward)
-    wanted = _template_fields(spec.template)
-    seen: Counter[str] = Counter()
-    train: list[Sample] = []
-    test: list[Sample] = []
-    for number, row in _rows(path):
-        where = f"{path}, line {number}"
-        sample = _sample(row, spec, where)
-        _check_template(sample, wanted, where)
-        seen[sample.id] += 1
-        if seen[sample.id] > 1:
-            sample = Sample(f"{sample.id}-{seen[sample.id]}", sample.prompt, sample.answer, sample.fields)
-        (test if _held_out(sample.prompt, spec.test_fraction) else train).append(sample)
-    for side, samples in (("train", train), ("test", test)):
-        if not samples:
+    parse = _Parse(spec, frozenset(_template_fields(spec.template)))
+    sides = {"train": IndexBuilder(), "test": IndexBuilder()}
+    for row in read_lines(path):
+        sample = parse(row.data, row.where)
+        sides["test" if held_out(sample.prompt, spec.test_fraction) else "train"].add(row.offset, sample.id)
+    for side, index in sides.items():
+        if not index:
             raise TaskError(
-                f"{path} leaves the {side} split empty: {len(train) + len(test)} rows, "
+                f"{path} leaves the {side} split empty: {sum(map(len, sides.values()))} rows, "
                 f"test_fraction {spec.test_fraction:g}",
                 "add rows with other prompts, or change test_fraction",
             )
+    small = path.stat().st_size <= _IN_MEMORY
+    train, test = (index.build(path, parse) for index in sides.values())
     return Task(
         name=path.stem,
-        train=tuple(sorted(train, key=_identity)),
-        test=tuple(sorted(test, key=_identity)),
+        train=tuple(train) if small else train,
+        test=tuple(test) if small else test,
         template=PromptTemplate(spec.template),
         reward=reward,
         max_tokens=spec.max_tokens,
@@ -60,31 +65,22 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        # Bytes, and split at newlines only: text mode also splits inside strings at a lone carriage return.
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _parse(line, f"{path}, line {number}")
-    except OSError as error:
-        raise TaskError(f"task file {path} cannot be read: {error.strerror}", "check `jsonl` in the task") from error
+@dataclass(frozen=True)
+class _Parse:
+    """From a row to its sample, as a task's spec says."""
 
+    spec: TaskSpec
+    named: frozenset[str]
 
-def _parse(line: bytes, where: str) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-        # JSON can hold half of a surrogate pair, which no tokenizer takes.
-        json.dumps(row, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise TaskError(f"{where} is no JSON: {error}", "write one JSON object per line, in UTF-8") from error
-    if not isinstance(row, dict):
-        raise TaskError(f"{where} is a JSON {type(row).__name__}, no object", 'write it as {"prompt": "..."}')
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in row.items()
-        if value is not None
-    }
+    def __call__(self, data: Mapping[str, Any], where: str) -> Sample:
+        fields = {
+            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for key, value in data.items()
+            if value is not None
+        }
+        sample = _sample(fields, self.spec, where)
+        _check_template(sample, self.named, where)
+        return sample
 
 
 def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
@@ -107,11 +103,6 @@ def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
     return Sample(hashlib.sha256(canonical.encode()).hexdigest()[:16], prompt, answer, fields)
 
 
-def _held_out(prompt: str, fraction: float) -> bool:
-    digest = hashlib.sha256(prompt.strip().encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
-
-
 def _template_fields(template: str | None) -> set[str]:
     """The fields a template names, the prompt aside."""
     try:
@@ -123,14 +114,10 @@ def _template_fields(template: str | None) -> set[str]:
     return set(names) - {"prompt"}
 
 
-def _check_template(sample: Sample, wanted: set[str], where: str) -> None:
+def _check_template(sample: Sample, wanted: Set[str], where: str) -> None:
     missing = sorted(wanted - sample.fields.keys())
     if missing:
         raise TaskError(
             f"{where} lacks the field {missing[0]!r}, which the template names",
             f"the template can name: {', '.join(['prompt', *sample.fields])}",
         )
-
-
-def _identity(sample: Sample) -> str:
-    return sample.id

@@ -9,7 +9,7 @@ from typing import Literal
 from zfleet.errors import TaskError
 from zfleet.models.lab.corpus import draw_payload
 from zfleet.models.lab.skills import FAMILIES, KIND_PREFIX, KINDS, OPERATIONS, VERBS, draw_verb
-from zfleet.rewards.graders import Exact
+from zfleet.rewards.text import Exact
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,10 +26,37 @@ class Sample:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-class Reward(Protocol):
-    """Grades a completion: above 0 is right. The built-in graders give +1.0 or -1.0, as the paper does."""
+@dataclass(frozen=True)
+class Grade:
+    """What a grader says of a completion.
 
-    def __call__(self, completion: str, sample: Sample) -> float: ...
+    Attributes:
+        value: The reward; above 0 is right. Graders that know right and wrong give +1.0 or -1.0, as the paper does.
+        extracted: What it took for the completion's answer; None where it found none, or looks for none.
+        reason: Why, for people.
+        parts: Of a reward of several parts, the value of each.
+    """
+
+    value: float
+    extracted: str | None = None
+    reason: str = ""
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def right(self) -> bool:
+        """Whether the completion counts as right."""
+        return self.value > 0
+
+
+def verdict(right: bool, extracted: str | None, reason: str) -> Grade:
+    """Right or wrong."""
+    return Grade(1.0 if right else -1.0, extracted, reason)
+
+
+class Reward(Protocol):
+    """Grades a completion. Plain data, so that it travels; what it runs on is this process's own."""
+
+    def __call__(self, completion: str, sample: Sample) -> Grade: ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +74,8 @@ class Task:
     """
 
     name: str
-    train: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: Sequence[Sample]
+    test: Sequence[Sample]
     template: PromptTemplate
     reward: Reward
     max_tokens: int

@@ -32,14 +32,21 @@ class PromptTemplate:
         """
         if self.text is None:
             return chat_tokens(tokenizer, [{"role": "user", "content": prompt}])
-        try:
-            text = self.text.format_map({**(fields or {}), "prompt": prompt})
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            known = ", ".join(["prompt", *(fields or {})])
-            raise TaskError(
-                f"template {self.text!r} cannot be filled: {error!r}", f"its rows have the fields: {known}"
-            ) from error
+        text = fill(self.text, {"prompt": "", **(fields or {})} | {"prompt": prompt}, "template")
         return tuple(tokenizer(text)["input_ids"])
+
+
+def fill(text: str, fields: Mapping[str, str], key: str) -> str:
+    """A format string over a row's fields.
+
+    Raises:
+        TaskError: It names a field that the row lacks, or is no format string; says which key of the task it is.
+    """
+    try:
+        return text.format_map(fields)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        known = ", ".join(fields)
+        raise TaskError(f"{key} {text!r} cannot be filled: {error!r}", f"its rows have the fields: {known}") from error
 
 
 def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> tuple[int, ...]:

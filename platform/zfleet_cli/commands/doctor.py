@@ -1,4 +1,4 @@
-"""``zfleet doctor``: which engines run here, and why not the others."""
+"""``zfleet doctor``: which engines run here and whether programs can be graded, and why not."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def doctor(
 ) -> None:
     """Say which engines this machine can run and why not the others; exits with 1 when it can run none."""
     from zfleet.engine.doctor import judge, look, read_base
+    from zfleet.rewards.sandbox.doctor import look_at_sandbox
 
     # First the base: what is wrong with it is known at once.
     facts = None if base is None else read_base(base)
@@ -27,5 +28,7 @@ def doctor(
         machine = look()
     verdicts = judge(machine, facts)
     print_rows(verdicts, "engines", as_json)
+    if not as_json:
+        typer.echo(f"sandbox for programs: {look_at_sandbox()}")
     if not any(verdict.runs == "yes" for verdict in verdicts):
         raise typer.Exit(1)

@@ -109,7 +109,7 @@ def routing_exam() -> Task:
     return replace(parts[0], name="routing", test=tuple(sample for part in parts for sample in part.test[:each]))
 
 
-def unseen_samples(family: str) -> tuple[Sample, ...]:
+def unseen_samples(family: str) -> Sequence[Sample]:
     """Held-out prompts of a family that no classifier was trained on."""
     if family not in UNSEEN:
         raise ValueError(f"{family} is not one of {UNSEEN}")

@@ -23,7 +23,7 @@ from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner
 from zfleet.rl.rollout import Rollout
 from zfleet.svf.cache import FactorCache
-from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
 ESTIMATORS = ("reinforce", "rloo")
@@ -103,7 +103,7 @@ def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> Non
     reward, kl, samples, tokens = gradients[1]["rloo/sums"].tolist()
     assert samples == PROMPTS * SAMPLES
     assert tokens == sum(len(rollout.completion) for rollout in rollouts)
-    assert reward == pytest.approx(sum(rollout.reward for rollout in rollouts))
+    assert reward == pytest.approx(sum(rollout.grade.value for rollout in rollouts))
     assert kl > 0
 
 
@@ -115,7 +115,7 @@ def _recorded() -> list[Rollout]:
         for _ in range(SAMPLES):
             completion = tuple(rng.randrange(5, 60) for _ in range(rng.randrange(1, 6)))
             rollouts.append(
-                Rollout(Sample(str(group), ""), group, prompt, completion, "", rng.choice([-1.0, 1.0, 0.5]))
+                Rollout(Sample(str(group), ""), group, prompt, completion, "", Grade(rng.choice([-1.0, 1.0, 0.5])))
             )
     return rollouts
 
@@ -124,7 +124,7 @@ def _measure(folder: Path, root: Path, workers: DataParallel) -> dict[str, Tenso
     torch.set_num_threads(1)
     base = load_base(folder)
     model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
-    task = Task("none", (), (), PromptTemplate(), lambda completion, sample: 0.0, 4)
+    task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
     first, share = workers.share(list(range(PROMPTS)))
     mine = [rollout for rollout in _recorded() if first <= rollout.group < first + len(share)]
     found: dict[str, Tensor] = {}

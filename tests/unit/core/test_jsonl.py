@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zfleet.config.specs import RewardSpec, TaskSpec
 from zfleet.errors import SpecError, TaskError
 from zfleet.models.lab.tokenizer import build_tokenizer
-from zfleet.rewards.graders import Contains, Exact
+from zfleet.rewards.text import Contains, Exact
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.tasks.jsonl import load_jsonl_task

@@ -87,7 +87,7 @@ def test_test_prompts_are_distinct_held_out_and_never_trained_on(name: str) -> N
     assert len(prompts) == len(task.test) >= 200
     assert all(held_out(sample.fields["payload"]) for sample in task.test)
     assert not any(held_out(sample.fields["payload"]) for sample in task.train)
-    assert len({sample.id for sample in task.train + task.test}) == 300 + len(task.test)
+    assert len({sample.id for sample in (*task.train, *task.test)}) == 300 + len(task.test)
     assert {sample.fields["family"] for sample in task.test} == set(FAMILIES_OF[name])
 
 

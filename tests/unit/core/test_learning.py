@@ -34,7 +34,7 @@ from zfleet.rl.rollout import draw_prompts, roll_out, seed_of
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 from zfleet.svf.zvector import ZVector
-from zfleet.tasks.task import Reward, Sample, Task
+from zfleet.tasks.task import Grade, Reward, Sample, Task, verdict
 from zfleet.tasks.template import PromptTemplate
 
 WORDS = ("flip bca", "reverse hello", "sort ab", "add 3 4", "turn xyz", "order qwe", "flip aa", "sort zyx")
@@ -45,8 +45,8 @@ SPEC = LearnerSpec(steps=20, prompts_per_step=8, samples_per_prompt=4, estimator
 class HasVowel:
     """A reward that the random base gets right now and then."""
 
-    def __call__(self, completion: str, sample: Sample) -> float:
-        return 1.0 if set(completion) & set("aei") else -1.0
+    def __call__(self, completion: str, sample: Sample) -> Grade:
+        return verdict(bool(set(completion) & set("aei")), None, "")
 
 
 def _task(reward: Reward | None = None) -> Task:
@@ -153,7 +153,7 @@ def test_rollouts_do_not_depend_on_the_split(tiny_model: SvfModel, make_z: Calla
 
 
 def test_the_random_reward_does_not_look_at_answers(tiny_model: SvfModel, engine: SyncEngine) -> None:
-    def refuse(completion: str, sample: Sample) -> float:
+    def refuse(completion: str, sample: Sample) -> Grade:
         raise AssertionError("the task's reward was asked")
 
     spec = SPEC.model_copy(update={"reward": "random", "samples_per_prompt": 16})
@@ -162,8 +162,8 @@ def test_the_random_reward_does_not_look_at_answers(tiny_model: SvfModel, engine
         roll_out(engine, tiny_model.base.tokenizer, _task(refuse), _task().train, z, 0, spec) for z in ("base", other)
     )
     assert [r.completion for r in first] != [r.completion for r in second]
-    assert [r.reward for r in first] == [r.reward for r in second]
-    counts = Counter(r.reward for r in first)
+    assert [r.grade for r in first] == [r.grade for r in second]
+    counts = Counter(r.grade.value for r in first)
     assert counts.keys() == {1.0, -1.0}
     assert min(counts.values()) > 40
 

@@ -15,9 +15,10 @@ import pytest
 from zfleet.config.specs import RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward
-from zfleet.rewards.graders import Choice, Contains, Exact, Regex, chosen_label
+from zfleet.rewards.choice import Choice, chosen_label
 from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.python import PythonReward, resolve
+from zfleet.rewards.text import Contains, Exact, Regex
 from zfleet.tasks.task import Reward, Sample
 
 SAMPLE = Sample("row-7", "What is it?", "Cat", {"owner": "Mia"})
@@ -41,7 +42,7 @@ SAMPLE = Sample("row-7", "What is it?", "Cat", {"owner": "Mia"})
     ],
 )
 def test_a_grade_is_plus_or_minus_one(reward: Reward, completion: str, right: bool) -> None:
-    assert reward(completion, SAMPLE) == (1.0 if right else -1.0)
+    assert reward(completion, SAMPLE).value == (1.0 if right else -1.0)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +76,10 @@ def test_the_label_that_an_answer_settles_on(completion: str, label: str | None)
 @pytest.mark.parametrize("answer", ["B", "b", "(B)", "B."])
 def test_a_choice_is_graded_by_its_label(answer: str) -> None:
     sample = Sample("1", "Which?", answer)
-    assert Choice()("The answer is B.", sample) == 1.0
-    assert Choice()("The answer is C.", sample) == -1.0
-    assert Choice()("No idea.", sample) == -1.0
-    assert Choice("C")("(C)", sample) == 1.0
+    assert Choice()("The answer is B.", sample).value == 1.0
+    assert Choice()("The answer is C.", sample).value == -1.0
+    assert Choice()("No idea.", sample).value == -1.0
+    assert Choice("C")("(C)", sample).value == 1.0
 
 
 @pytest.fixture
@@ -103,11 +104,11 @@ def rewards_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_python_reward_is_called_and_travels_by_name(rewards_module: str) -> None:
     reward = build_reward(RewardSpec(kind="python", value=f"{rewards_module}:length"))
-    assert reward("abcdef", SAMPLE) == 2.0
+    assert reward("abcdef", SAMPLE).value == 2.0
     again = pickle.loads(pickle.dumps(reward))  # noqa: S301
     assert again == reward
-    assert again("abcdef", SAMPLE) == 2.0
-    assert PythonReward(f"{rewards_module}:Nested.grade")("abcdef", SAMPLE) == 2.0
+    assert again("abcdef", SAMPLE).value == 2.0
+    assert PythonReward(f"{rewards_module}:Nested.grade")("abcdef", SAMPLE).value == 2.0
 
 
 def test_a_python_reward_is_not_imported_before_it_is_used() -> None:
@@ -138,7 +139,7 @@ def test_a_failing_reward_names_function_sample_and_reason(rewards_module: str, 
 
 
 def test_numbers_of_other_types_become_floats(rewards_module: str) -> None:
-    value = PythonReward(f"{rewards_module}:length")("abcd", SAMPLE)
+    value = PythonReward(f"{rewards_module}:length")("abcd", SAMPLE).value
     assert type(value) is float
     assert math.isfinite(value)
 

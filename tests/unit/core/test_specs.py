@@ -13,7 +13,7 @@ import yaml
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.specs import SearchSpec, ServeSpec, Spec, TrainSpec
 from zfleet.errors import SpecError
-from zfleet.rewards.graders import Contains
+from zfleet.rewards.text import Contains
 from zfleet.tasks.build import build_task
 
 ROOT = Path(__file__).parents[3]
@@ -51,7 +51,7 @@ def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None
     assert len({sample.prompt for sample in samples}) == len(samples)
     assert isinstance(task.reward, Contains)
     # The word must be the model's own doing.
-    assert all(task.reward(sample.prompt, sample) < 0 for sample in samples)
+    assert not any(task.reward(sample.prompt, sample).right for sample in samples)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_misspelt_key_is_named_with_the_nearest_valid_one(data: dict[str, Any]
         (minimal(num_workers=3), "prompts_per_step 128 of expert 'a' does not divide by num_workers 3"),
         ({}, "experts is missing"),
         ({"experts": []}, "experts is []"),
-        ({"experts": [{"name": "a", "task": {}}]}, "exactly one of `lab` and `jsonl`"),
+        ({"experts": [{"name": "a", "task": {}}]}, "exactly one of `lab`, `dataset`, `jsonl`"),
         (
             {"experts": [{"name": "a", "task": {"lab": "sort", "max_tokens": 9}}]},
             "a `lab` task does not use: max_tokens",

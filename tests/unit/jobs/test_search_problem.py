@@ -14,7 +14,7 @@ from zfleet.engine.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet.engine.sync import SyncEngine
 from zfleet.errors import JobError, SpecError, WrongBase
 from zfleet.svf.mixture import mix
-from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.task import Grade, Sample, Task, verdict
 from zfleet.tasks.template import PromptTemplate
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest, shots_of
 from zfleet_jobs.search.scoring import score_candidates
@@ -27,8 +27,8 @@ BOTH = mix([ONE, TWO], [1.0, 0.5]).digest
 class Same:
     """Right when the completion is the answer."""
 
-    def __call__(self, completion: str, sample: Sample) -> float:
-        return 1.0 if completion == sample.answer else -1.0
+    def __call__(self, completion: str, sample: Sample) -> Grade:
+        return verdict(completion == sample.answer, completion, "")
 
 
 class Tokenizer:
@@ -79,7 +79,7 @@ def test_per_layer_points_give_each_layer_its_alpha(engine: SyncEngine) -> None:
 
 
 def test_shots_are_distinct_training_prompts_by_seed() -> None:
-    task = replace(_task(6), train=_task(6).train * 3)
+    task = replace(_task(6), train=tuple(_task(6).train) * 3)
     shots = shots_of(task, 4, seed=1)
     assert len({sample.prompt for sample in shots.train}) == 4
     assert shots.test == ()

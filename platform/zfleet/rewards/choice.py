@@ -1,11 +1,11 @@
-"""Graders: functions of a completion and its sample that give +1.0 (right) or -1.0 (wrong)."""
+"""The grader of multiple-choice questions."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from zfleet.tasks.task import Sample
+from zfleet.tasks.task import Grade, Sample, verdict
 
 # A capital letter that stands alone, a small one that ends its line or is followed by punctuation
 # ("a dog" is no answer A), or a number of up to two digits that is not the start of a decimal.
@@ -20,48 +20,6 @@ _BRACKETED = re.compile(r"(?:\(|\\boxed\{)(?P<label>[A-Za-z]|\d{1,2})(?:\)|\})")
 
 
 @dataclass(frozen=True)
-class Exact:
-    """Right if the completion is the reference, spaces around both aside.
-
-    Attributes:
-        value: The reference; empty: the sample's answer.
-    """
-
-    value: str = ""
-
-    def __call__(self, completion: str, sample: Sample) -> float:
-        return _grade(completion.strip() == (self.value or sample.answer).strip())
-
-
-@dataclass(frozen=True)
-class Contains:
-    """Right if the reference occurs in the completion, letter for letter; parts of words count.
-
-    Attributes:
-        value: The reference; empty: the sample's answer.
-    """
-
-    value: str = ""
-
-    def __call__(self, completion: str, sample: Sample) -> float:
-        return _grade((self.value or sample.answer) in completion)
-
-
-@dataclass(frozen=True)
-class Regex:
-    """Right if the pattern is found anywhere in the completion.
-
-    Attributes:
-        value: A pattern of Python's ``re``; flags go inside, as ``(?i)``.
-    """
-
-    value: str
-
-    def __call__(self, completion: str, sample: Sample) -> float:
-        return _grade(re.search(self.value, completion) is not None)
-
-
-@dataclass(frozen=True)
 class Choice:
     """Right if the completion settles on the reference's letter or number: see ``chosen_label``.
 
@@ -71,9 +29,12 @@ class Choice:
 
     value: str = ""
 
-    def __call__(self, completion: str, sample: Sample) -> float:
+    def __call__(self, completion: str, sample: Sample) -> Grade:
         label = chosen_label(completion)
-        return _grade(label is not None and label == _plain(self.value or sample.answer))
+        if label is None:
+            return verdict(False, None, "it names no choice clearly")
+        reference = _plain(self.value or sample.answer)
+        return verdict(label == reference, label, f"it chooses {label}, right is {reference}")
 
 
 def chosen_label(completion: str) -> str | None:
@@ -93,7 +54,3 @@ def chosen_label(completion: str) -> str | None:
 
 def _plain(label: str) -> str:
     return label.strip(" \t\n().:[]").lower()
-
-
-def _grade(right: bool) -> float:
-    return 1.0 if right else -1.0

@@ -1,0 +1,60 @@
+"""Every sample of a run, on disk: Parquet, partitioned by step, a file of each worker."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from zfleet.rl.rollout import Rollout
+
+_SCHEMA = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("group", pa.int64()),
+        ("prompt", pa.string()),
+        ("completion", pa.string()),
+        ("tokens", pa.int64()),
+        ("reward", pa.float64()),
+        ("extracted", pa.string()),
+        ("reason", pa.string()),
+        ("parts", pa.string()),
+    ]
+)
+"""``parts``: JSON, of a reward of several parts the value of each."""
+
+
+def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]) -> None:
+    """Write one worker's samples of a step, whole or not at all; a step that runs again writes the same file.
+
+    Args:
+        folder: Of the run, a path or a URI.
+        step: From 1.
+        rank: Of the worker.
+        rollouts: Graded answers.
+    """
+    rows = [
+        {
+            "sample": rollout.sample.id,
+            "group": rollout.group,
+            "prompt": rollout.sample.prompt,
+            "completion": rollout.text,
+            "tokens": len(rollout.completion),
+            "reward": rollout.grade.value,
+            "extracted": rollout.grade.extracted,
+            "reason": rollout.grade.reason,
+            "parts": json.dumps(dict(rollout.grade.parts)),
+        }
+        for rollout in rollouts
+    ]
+    system, root = fs.FileSystem.from_uri(folder)
+    place = f"{root}/step={step:06d}"
+    system.create_dir(place, recursive=True)
+    # Readers of a folder pass over names that begin with a dot.
+    unfinished = f"{place}/.{uuid.uuid4().hex}"
+    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), unfinished, filesystem=system)
+    system.move(unfinished, f"{place}/worker-{rank}.parquet")

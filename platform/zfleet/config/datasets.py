@@ -1,0 +1,54 @@
+"""What a task on a public dataset is unless its spec says otherwise: prompt, reward and length.
+
+Prompts ask for what the paper's do (arXiv 2501.06252, appendix): a chain of thought with the answer in a place where it
+can be found, and one fenced program for code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+DatasetName = Literal["gsm8k", "math", "mbpp", "mbpp_sanitized", "humaneval", "arc_easy", "arc_challenge", "classify"]
+
+_STEPS = "Think step by step."
+_PROGRAM = "Answer with the whole program in one fenced block of Python."
+_MBPP = {
+    "prompt": "{problem}\n\nThe program must pass these tests:\n```python\n{tests}\n```\n\n" + _PROGRAM,
+    "reward": {"kind": "program"},
+    "max_tokens": 512,
+}
+_ARC = {
+    "prompt": "{question}\n\n{choices}\n\n" + _STEPS + " End with `The answer is` and one of {labels}.",
+    "reward": {"kind": "choice"},
+    "max_tokens": 256,
+}
+
+DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = {
+    "gsm8k": {
+        "prompt": "{question}\n\n" + _STEPS + " End with a line of `####` and the answer, one number.",
+        "reward": {"kind": "number"},
+        "max_tokens": 512,
+    },
+    "math": {
+        "prompt": "{problem}\n\n" + _STEPS + " Put the answer into \\boxed{{}}.",
+        "reward": {"kind": "math"},
+        "max_tokens": 1024,
+    },
+    "mbpp": _MBPP,
+    "mbpp_sanitized": _MBPP,
+    "humaneval": {
+        "prompt": "Complete this program:\n```python\n{problem}```\n\n" + _PROGRAM,
+        "reward": {"kind": "program"},
+        "max_tokens": 512,
+    },
+    "arc_easy": _ARC,
+    "arc_challenge": _ARC,
+    "classify": {
+        "prompt": "Which skill does this request need most: {labels}?\n\nRequest:\n{question}\n\n"
+        "Answer with one of these words in \\boxed{{}}.",
+        "reward": {"kind": "boxed"},
+        "max_tokens": 32,
+    },
+}
+"""By dataset: values of a task's keys."""

@@ -1,0 +1,178 @@
+"""Grading completions that lie in a file, and comparing the verdicts with those that the file expects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from zfleet.errors import TaskError
+from zfleet.rewards.extract import after_hashes, last_boxed, last_integer
+from zfleet.rewards.math_process import math_process
+from zfleet.tasks.rows import Row
+from zfleet.tasks.task import Grade, Reward, Sample, verdict
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A row and what was said of it.
+
+    Attributes:
+        id: Of the row.
+        verdict: Right or wrong; where the row expects an extracted answer, that answer.
+        expected: What the row expects; None where it expects nothing.
+        expects: Whether it expects anything: an answer that is None counts.
+        grade: The grader's own words.
+        policy: Whose convention the row follows.
+        contested: Conventions differ on it.
+    """
+
+    id: str
+    verdict: bool | str | int | None
+    expected: bool | str | int | None
+    expects: bool
+    grade: Grade
+    policy: str
+    contested: bool
+
+    @property
+    def agrees(self) -> bool:
+        """The verdict is the expected one."""
+        return self.verdict == self.expected
+
+
+class OfflineGrader:
+    """Grades rows by what their ``kind`` says, else by a task's reward."""
+
+    def __init__(self, reward: Reward, problems: Mapping[str, Sample]) -> None:
+        """Prepare.
+
+        Args:
+            reward: For rows that are no extraction and no comparison.
+            problems: By task id, what programs are tested with.
+        """
+        self._reward = reward
+        self._problems = problems
+
+    def grade(self, rows: Iterable[Row]) -> list[Graded]:
+        """Every row, in their order; a few at once, as sandboxes and servers let wait.
+
+        Raises:
+            TaskError: A row lacks what its kind needs; names file and line.
+            SandboxError: Programs cannot be run here.
+        """
+        with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "zfleet-grade") as threads:
+            return list(threads.map(self._row, rows))
+
+    def _row(self, row: Row) -> Graded:
+        data, kind = row.data, str(row.data.get("kind", ""))
+        try:
+            if kind in _EXTRACTORS:
+                found = _EXTRACTORS[kind](str(data["text"]))
+                said = None if found is None else str(found)
+                grade = verdict(found == data.get("expected"), said, f"{kind} finds {found!r}")
+                return _graded(row, grade, found)
+            grade = self._grade(row, kind)
+        except KeyError as error:
+            raise TaskError(
+                f"{row.where} lacks {error}, which rows of {f'kind {kind!r}' if kind else 'no kind'} need",
+                "add it; programs need `--problems FILE` with their tests",
+            ) from error
+        return _graded(row, grade, grade.right)
+
+    def _grade(self, row: Row, kind: str) -> Grade:
+        data = row.data
+        if kind == "math_equiv":
+            return _equivalence(data)
+        if "task_id" in data:
+            return self._reward(str(data["completion"]), self._problem(row))
+        completion, reference = (
+            (data["completion"], data["answer"]) if "completion" in data else (data["answer"], data["gold"])
+        )
+        return self._reward(str(completion), Sample(_identity(row), "", str(reference)))
+
+    def _problem(self, row: Row) -> Sample:
+        name = str(row.data["task_id"])
+        if name not in self._problems:
+            raise TaskError(
+                f"{row.where}: no problem is called {name!r}", "give the file of its problems with --problems"
+            )
+        return self._problems[name]
+
+
+def summary(graded: Sequence[Graded]) -> dict[str, Any]:
+    """Counts, agreement where rows expect something, and every disagreement with its reason."""
+    expecting = [one for one in graded if one.expects]
+    counted = [one for one in expecting if not one.contested]
+    policies = sorted({one.policy for one in counted if one.policy})
+    return {
+        "n": len(graded),
+        "right": sum(one.grade.right for one in graded),
+        "agreement": _agreement(counted),
+        "contested": len(expecting) - len(counted),
+        "policies": {
+            policy: {"n": len(own), "agreement": _agreement(own)}
+            for policy in policies
+            for own in [[one for one in counted if one.policy == policy]]
+        },
+        "disagreements": [
+            {
+                "id": one.id,
+                "expected": one.expected,
+                "verdict": one.verdict,
+                "extracted": one.grade.extracted,
+                "reason": one.grade.reason,
+                "policy": one.policy,
+                "contested": one.contested,
+            }
+            for one in expecting
+            if not one.agrees
+        ],
+    }
+
+
+_EXTRACTORS: Mapping[str, Callable[[str], str | int | None]] = {
+    "extract_final_int": last_integer,
+    "extract_boxed": last_boxed,
+    "extract_gsm8k_final_answer": after_hashes,
+}
+
+
+def _equivalence(data: Mapping[str, Any]) -> Grade:
+    if data["answer"] is None:
+        return verdict(False, None, "there is no answer")
+    params = data.get("params", {})
+    found = math_process().compare(
+        str(data["gold"]),
+        str(data["answer"]),
+        match=params.get("match_types", ("latex", "expr")),
+        precision=int(params.get("precision", 6)),
+        sets=bool(params.get("allow_set_relation_comp", False)),
+    )
+    reason = found.reason or (
+        "no formula in it" if found.answer is None else f"math-verify reads {found.answer} beside {data['gold']}"
+    )
+    return verdict(found.right, found.answer, reason)
+
+
+def _graded(row: Row, grade: Grade, said: bool | str | int | None) -> Graded:
+    data = row.data
+    return Graded(
+        _identity(row),
+        said,
+        data.get("expected"),
+        "expected" in data,
+        grade,
+        str(data.get("policy", "")),
+        bool(data.get("contested", False)),
+    )
+
+
+def _identity(row: Row) -> str:
+    return str(row.data.get("id", row.data.get("task_id", row.where)))
+
+
+def _agreement(graded: Sequence[Graded]) -> float | None:
+    return sum(one.agrees for one in graded) / len(graded) if graded else None

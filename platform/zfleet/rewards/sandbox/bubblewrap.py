@@ -1,0 +1,86 @@
+"""The box around one process: new namespaces, and of the host's files the interpreter and its library alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from zfleet.errors import SandboxError
+from zfleet.rewards.sandbox.exam import Limits
+
+_INSIDE = Path(__file__).with_name("inside")
+_PLACE = Path("/box")
+_REMEDY = "`make sandbox` installs bubblewrap where the system allows; docs/sandbox.md says what it needs"
+
+
+def bare(program: str) -> list[str]:
+    """The command of a program of ``inside``, in no box at all."""
+    return [str(_interpreter()), *_run(program, _INSIDE.parent)]
+
+
+def boxed(program: str, limits: Limits) -> list[str]:
+    """The command of a program of ``inside``, in a box of its own.
+
+    Raises:
+        SandboxError: Bubblewrap is not installed.
+    """
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        raise SandboxError("bubblewrap is not installed: code that a model wrote cannot be run", _REMEDY)
+    options = [
+        "--unshare-all",
+        "--unshare-user",
+        *("--uid", "65534", "--gid", "65534", "--hostname", "box", "--cap-drop", "ALL"),
+        *("--die-with-parent", "--new-session", "--unsetenv", "PWD"),
+    ]
+    for path in _readable():
+        options += ["--ro-bind", str(path), str(path)]
+    for path in _hidden():
+        options += ["--tmpfs", str(path), "--remount-ro", str(path)]
+    options += [
+        *("--ro-bind", str(_INSIDE), str(_PLACE / _INSIDE.name)),
+        *("--dev-bind", "/dev/null", "/dev/null"),
+        *("--size", str(limits.disk), "--tmpfs", "/tmp"),
+        *("--remount-ro", "/", "--chdir", "/tmp", "--"),
+    ]
+    return [bubblewrap, *options, str(_interpreter()), *_run(program, _PLACE)]
+
+
+def _run(program: str, place: Path) -> list[str]:
+    # Hash seeds come from the environment, so that -I, which ignores it, is spelt out.
+    start = f"import sys; sys.path.insert(0, {str(place)!r}); from inside.{program} import main; main()"
+    return ["-s", "-S", "-B", "-P", "-X", "utf8", "-c", start]
+
+
+def _interpreter() -> Path:
+    """Not the virtual environment's, which would bring what is installed there."""
+    return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+
+
+@cache
+def _readable() -> Sequence[Path]:
+    """The interpreter, its standard library, and the shared libraries that both need."""
+    library = Path(sysconfig.get_path("stdlib"))
+    extensions = sorted((library / "lib-dynload").glob("*.so"))
+    shared = dict.fromkeys(path for file in (_interpreter(), *extensions) for path in _needed(file))
+    return [_interpreter(), library, *(path for path in shared if not path.is_relative_to(library))]
+
+
+@cache
+def _hidden() -> Sequence[Path]:
+    """What lies in the standard library's folder and is none of it: installed packages."""
+    library = Path(sysconfig.get_path("stdlib"))
+    return [path for path in (library / "site-packages", library / "dist-packages") if path.is_dir()]
+
+
+def _needed(file: Path) -> Iterator[Path]:
+    done = subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if found := re.search(r"(/\S+) \(0x", line):
+            yield Path(found[1])

@@ -1,0 +1,1 @@
+"""The paper's tasks, read from their authors' files: one file a family."""

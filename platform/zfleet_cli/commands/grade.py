@@ -1,0 +1,78 @@
+"""``zfleet grade``: completions in a file, graded as a task grades them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from zfleet.config.datasets import DatasetName
+from zfleet.config.specs import TaskSpec
+from zfleet.errors import SpecError
+from zfleet_cli.options import AsJson
+
+_MOST_SHOWN = 20
+
+
+def grade(
+    task: Annotated[str, typer.Option(help="A public dataset, whose grader rates rows that name no kind.")],
+    file: Annotated[Path, typer.Option(help="Completions, one JSON object a line.")],
+    problems: Annotated[
+        Path | None, typer.Option(help="MBPP or HumanEval problems: the tests of programs.", show_default=False)
+    ] = None,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run programs as you, in no sandbox.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Grade completions, and say where verdicts differ from those that the file expects."""
+    # Graders bring libraries along that `zfleet --help` does not need.
+    from zfleet.rewards.build import build_reward
+    from zfleet.rewards.offline import OfflineGrader, summary
+    from zfleet.tasks.datasets.load import problems_of
+    from zfleet.tasks.rows import read_rows
+
+    if task not in get_args(DatasetName):
+        raise SpecError(f"--task is {task!r}", f"choose one of: {', '.join(get_args(DatasetName))}")
+    spec = TaskSpec.model_validate({"dataset": task}).reward
+    if unsafe and spec.kind == "program":
+        spec = spec.model_copy(update={"sandbox": "unsafe"})
+    grader = OfflineGrader(build_reward(spec), problems_of(task, problems) if problems else {})
+    found = summary(grader.grade(read_rows(file)))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    _show(found, task)
+
+
+def _show(found: dict[str, object], task: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(f"{task}: {found['n']} rows, {found['right']} right")
+    if found["agreement"] is None:
+        return
+    assert isinstance(found["agreement"], float)
+    assert isinstance(found["policies"], dict)
+    assert isinstance(found["disagreements"], list)
+    rows = found["disagreements"]
+    console.print(f"agreement {100 * found['agreement']:.2f} %, {found['contested']} contested rows left out")
+    for policy, own in found["policies"].items():
+        console.print(f"  {policy}: {100 * own['agreement']:.2f} % of {own['n']}", markup=False)
+    if not rows:
+        return
+    table = Table(title="disagreements", title_justify="left")
+    for name in ("id", "expected", "verdict", "extracted", "reason"):
+        table.add_column(name, overflow="fold")
+    for row in rows[:_MOST_SHOWN]:
+        cells = (row["id"], row["expected"], row["verdict"], row["extracted"], row["reason"])
+        table.add_row(*(Text(_cut(str(cell))) for cell in cells))
+    console.print(table)
+    if len(rows) > _MOST_SHOWN:
+        console.print(f"{len(rows) - _MOST_SHOWN} more: --json lists them all")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:197]}..."

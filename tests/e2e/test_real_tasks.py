@@ -1,0 +1,78 @@
+"""Public tasks on a real pretrained checkpoint, and the guide to tasks of one's own, as its reader would follow it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+ZFLEET = str(Path(sys.executable).with_name("zfleet"))
+STEPS, SAMPLES = 2, 8
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data in {SHARED}")
+def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
+    """It tells toy stories: accuracy near zero is the honest result."""
+    few = {"template": "{prompt}", "max_tokens": 24}
+    tasks: dict[str, dict[str, Any]] = {
+        "math": {"dataset": "gsm8k", "data": str(SHARED / "gsm8k"), "prompt": "{question}\n####", **few},
+        "code": {"dataset": "mbpp_sanitized", "data": str(SHARED / "mbpp"), "prompt": "{problem}\n", **few},
+        "reasoning": {"dataset": "arc_easy", "data": str(SHARED / "arc"), **few},
+    }
+    spec = {
+        "kind": "train",
+        "base": {"model": str(SHARED / "stories260k")},
+        "experts": [{"name": name, "task": task} for name, task in tasks.items()],
+        "learner": {"steps": STEPS, "prompts_per_step": 4, "samples_per_prompt": 2},
+        "eval_samples": 8,
+        "concurrent_experts": 1,
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    results = json.loads(_run([ZFLEET, "train", "spec.yaml", "--json"], tmp_path))
+    assert [result["name"] for result in results] == list(tasks)
+    for result in results:
+        assert result["reference"].endswith("/1")
+        assert 0 <= result["accuracy_after"] <= 1
+        assert result["n"] == 8
+        (folder,) = (tmp_path / "runs" / "train").glob(f"train-{result['name']}-*/samples")
+        table = pq.read_table(folder)
+        assert table.num_rows == STEPS * SAMPLES
+        assert set(table["step"].to_pylist()) == {1, 2}
+        assert all(table["prompt"].to_pylist())
+        assert all(table["reason"].to_pylist())
+        assert set(table["reward"].to_pylist()) <= {-1.0, 1.0}
+
+
+@pytest.mark.timeout(600)
+def test_the_guide_to_a_task_of_ones_own_works_as_written(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "tasks.md").read_text()
+    files = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```", guide, re.DOTALL | re.MULTILINE))
+    assert set(files) == {"prompts.jsonl", "letters.py", "flip.yaml"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    section = guide[guide.index("## Your own task") : guide.index("## Public datasets")]
+    (script,) = re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    commands = [line.split("#")[0].split() for line in script.splitlines()]
+    assert [command[:2] for command in commands] == [["zfleet", "train"], ["zfleet", "train"], ["zfleet", "experts"]]
+    shown = [_run([ZFLEET, *command[1:]], tmp_path) for command in commands]
+    assert "letters:in_place" in shown[0]
+    assert "flip" in shown[1]
+    (folder,) = (tmp_path / "runs" / "train").glob("flip-flip-*/samples")
+    parts = [json.loads(text) for text in pq.read_table(folder)["parts"].to_pylist()]
+    assert all(set(each) == {"letters", "whole"} for each in parts)

@@ -1,0 +1,195 @@
+"""Honest code in the sandbox: whatever a test may do with a function, it does from there too."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from zfleet.errors import SandboxError
+from zfleet.rewards.program import Program, program_of
+from zfleet.rewards.sandbox.exam import Exam, Limits
+from zfleet.rewards.sandbox.sandbox import Sandbox
+from zfleet.tasks.task import Sample
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+HONEST = {
+    "values of every plain kind": (
+        "def same(x):\n    return x",
+        "for x in (None, True, 1, -(7**9000), 1.5, 'a\\ud800\\x00', b'a', 1j, (1, [2]), {1: {2}}, frozenset({3}), range(3)):\n"
+        "    assert same(x) == x and type(same(x)) is type(x)",
+    ),
+    "keyword arguments and defaults": ("def same(a, *, b=2):\n    return a, b", "assert same(1, b=3) == (1, 3)"),
+    "a list that is sorted in place": (
+        "def same(x):\n    x.sort()",
+        "x = [3, 1, 2]\nassert same(x) is None\nassert x == [1, 2, 3]",
+    ),
+    "a dictionary that is filled": ("def same(x):\n    x['b'] = [1]", "x = {}\nsame(x)\nassert x == {'b': [1]}"),
+    "a generator": (
+        "def same(n):\n    yield from range(n)",
+        "assert list(same(3)) == [0, 1, 2]\nassert next(same(1)) == 0\nassert sum(same(4)) == 6",
+    ),
+    "a map and a counter": (
+        "from collections import Counter\ndef same(x):\n    return map(str, x), Counter(x)",
+        "made, counted = same('aab')\nassert list(made) == ['a', 'a', 'b']\nassert counted == {'a': 2, 'b': 1}",
+    ),
+    "classes and their objects": (
+        "class same:\n    def __init__(self, x): self.x, self.next = x, None\n    def __len__(self): return 7\n"
+        "    def __getitem__(self, at): return at + 1\n    def chain(self, other):\n        self.next = other\n"
+        "        return self.next.x",
+        "a, b = same(1), same(2)\na.y = [5]\nassert (a.x, a.y, len(a), a[3], a.chain(b), a.next.x) == (1, [5], 7, 4, 2, 2)",
+    ),
+    "a match object, for its truth": (
+        "import re\ndef same(x):\n    return re.match('a', x)",
+        "assert same('ab')\nassert not same('b')\nassert same('ab').group() == 'a'",
+    ),
+    "exceptions of built-in kinds": (
+        "class Mine(ValueError): pass\ndef same(x):\n    raise Mine('not this')",
+        "try:\n    same(1)\nexcept ValueError as error:\n    assert 'not this' in str(error)\nelse:\n    assert False",
+    ),
+    "decimals and fractions": (
+        "from decimal import Decimal\nfrom fractions import Fraction\ndef same(x):\n    return Decimal(x), Fraction(1, 3)",
+        "from decimal import Decimal\nfrom fractions import Fraction\nassert same('1.5') == (Decimal('1.5'), Fraction(1, 3))",
+    ),
+    "a constant": ("same = {'pi': 3}", "assert same['pi'] == 3"),
+    "a function of its own that it calls": (
+        "def help(x):\n    return x + 1\ndef same(x):\n    return help(x)",
+        "assert same(1) == 2",
+    ),
+    "a temporary file": (
+        "import tempfile\ndef same(x):\n    with tempfile.TemporaryFile() as file:\n        return file.write(x)",
+        "assert same(b'abc') == 3",
+    ),
+    "threads": (
+        "from concurrent.futures import ThreadPoolExecutor\ndef same(x):\n    with ThreadPoolExecutor(4) as pool:\n"
+        "        return list(pool.map(abs, x))",
+        "assert same([-1, 2]) == [1, 2]",
+    ),
+    "a main part that does not run": (
+        "def same(x):\n    return x\nif __name__ == '__main__':\n    1 / 0",
+        "assert same(1) == 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_code_passes(sandbox: Sandbox, name: str) -> None:
+    code, test = HONEST[name]
+    verdict = sandbox.examine(Exam(code, ("same",), (test,)))
+    assert verdict.passed, verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "reason"),
+    [
+        ("def same(x):\n    return x + 1", "assert same(1) == 1", "assert same(1) == 1: AssertionError"),
+        (
+            "def same(x):\n    return x",
+            "y = 2\nassert same(1) == 1\nassert same(1) == y",
+            "assert same(1) == y: AssertionError",
+        ),
+        ("def other(x):\n    return x", "assert same(1) == 1", "the code defines no same"),
+        ("def same(x:", "assert same(1) == 1", "the code: SyntaxError"),
+        ("def same(x):\n    return missing", "assert same(1) == 1", "NameError: name 'missing' is not defined"),
+        ("import numpy", "pass", "ModuleNotFoundError"),
+        ("def same(x):\n    return input()", "same(1)", "EOFError"),
+        ("def same(f):\n    return f(1)", "assert same(lambda x: x)", "it takes plain values only"),
+    ],
+)
+def test_a_reason_says_what_failed(sandbox: Sandbox, code: str, test: str, reason: str) -> None:
+    verdict = sandbox.examine(Exam(code, ("same",), (test,)))
+    assert not verdict.passed
+    assert reason in verdict.reason
+
+
+def test_time_is_told_from_wrong(sandbox: Sandbox) -> None:
+    with Sandbox(Limits(seconds=0.5), ready=1) as hasty:
+        verdict = hasty.examine(Exam("import time\ntime.sleep(60)", ("x",), ("x",)))
+    assert verdict.reason == "no verdict within 0.5 s"
+
+
+def test_hashes_are_the_same_in_every_run(sandbox: Sandbox) -> None:
+    code = "def same():\n    return hash('a'), list({'a', 'b', 'c', 'd'})"
+    exam = Exam(code, ("same",), ("assert same() == 0",))
+    shown = Exam(code, ("same",), ("raise ValueError(same())",))
+    assert not sandbox.examine(exam).passed
+    assert sandbox.examine(shown) == sandbox.examine(shown)
+
+
+def test_the_code_is_the_last_fenced_block_that_defines_something() -> None:
+    assert program_of("I think.\n```python\ndef a(): pass\n```\nUse it:\n```\na()\n```") == "def a(): pass\n"
+    assert program_of("```py\nx = 1\n```") == "x = 1\n"
+    assert program_of("    return 1") == "    return 1"
+    assert program_of("```python\ndef a(): pass") == "def a(): pass"
+
+
+def test_a_prompt_that_begins_the_program_is_put_before_its_rest() -> None:
+    exam = '{"names": ["one"], "tests": ["assert one([1]) == 1"], "prefix": "from typing import List\\n\\ndef one(x: List):\\n"}'
+    sample = Sample("1", "", fields={"exam": exam})
+    for completion in ("    return x[0]", "```python\ndef one(x: List):\n    return x[0]\n```"):
+        grade = Program()(completion, sample)
+        assert grade.right, grade.reason
+    assert not Program()("    return 2", sample).right
+
+
+def test_nobody_is_left_behind_when_its_owner_is_killed(tmp_path: Path) -> None:
+    """By pid: the boxes of a process that is killed go with it."""
+    script = (
+        "import os, time\nfrom zfleet.rewards.sandbox.sandbox import Sandbox\nfrom zfleet.rewards.sandbox.exam import Exam, Limits\n"
+        "sandbox = Sandbox(Limits(60))\nprint('ready', flush=True)\n"
+        "sandbox.examine(Exam('while True: pass', ('x',), ('x',)))\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        time.sleep(1)
+        boxes = psutil.Process(owner.pid).children(recursive=True)
+        assert boxes
+        os.kill(owner.pid, signal.SIGKILL)
+        _, left = psutil.wait_procs(boxes, timeout=20)
+        assert not left
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close() if owner.stdout else None
+
+
+def test_without_bubblewrap_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(SandboxError, match="bubblewrap is not installed") as caught:
+        Sandbox()
+    assert "make sandbox" in caught.value.remedy
+
+
+def test_unsafe_runs_without_it_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with Sandbox(isolation="unsafe", ready=1) as bare:
+        assert bare.examine(Exam("def same(x):\n    return x", ("same",), ("assert same(1) == 1",))).passed
+        assert not bare.examine(Exam("def same(x):\n    return x", ("same",), ("assert same(1) == 2",))).passed
+    assert "without a sandbox" in caplog.text
+
+
+def test_bubblewrap_that_may_not_make_namespaces_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(broken))
+    with pytest.raises(SandboxError, match="No permissions to create new namespace"):
+        Sandbox()
