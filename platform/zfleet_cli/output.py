@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import Spec
+from zfleet.config.spec import Spec
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

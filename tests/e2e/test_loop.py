@@ -14,10 +14,10 @@ from zfleet.config.specs import (
     LearnerSpec,
     SearchSpec,
     ServeSpec,
-    TaskSpec,
     TrainSpec,
     VllmSpec,
 )
+from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.demo.served import free_port
 from zfleet_jobs.search.run import run_search
 from zfleet_jobs.train.run import run_train

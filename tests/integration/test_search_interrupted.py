@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from zfleet.config.specs import BaseSpec, RewardSpec, SearchSpec, TaskSpec
+from zfleet.config.specs import BaseSpec, SearchSpec
+from zfleet.config.task_specs import RewardSpec, TaskSpec
 from zfleet.models.bundle import pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z

@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from zfleet.config.explain import explain
-from zfleet.config.specs import JobSpec, SearchSpec, ServeSpec, Spec, TrainSpec
+from zfleet.config.spec import Spec
+from zfleet.config.specs import JobSpec, SearchSpec, ServeSpec, TrainSpec
 from zfleet.errors import SpecError
 
 S = TypeVar("S", bound=Spec)

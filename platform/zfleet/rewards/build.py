@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from zfleet.config.specs import GraderSpec, RewardSpec
+from zfleet.config.task_specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.choice import Choice
 from zfleet.rewards.length import Length

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zfleet.config.specs import TaskSpec
+from zfleet.config.task_specs import TaskSpec
 from zfleet.tasks.datasets.load import load_dataset_task
 from zfleet.tasks.jsonl import load_jsonl_task
 from zfleet.tasks.task import Task

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from zfleet.config.specs import TaskSpec
+from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.rewards.build import build_reward, needs_answer
 from zfleet.tasks.indexed import IndexBuilder

@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 import typer
 
 from zfleet.config.datasets import DatasetName
-from zfleet.config.specs import TaskSpec
+from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import SpecError
 from zfleet_cli.options import AsJson
 

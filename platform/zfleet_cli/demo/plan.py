@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, SearchSpec, ServeSpec, TaskSpec, TrainSpec
+from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.task_specs import TaskSpec
 
 SKILLS = ("reverse", "sort", "add")
 """Skills that the base holds and answers half right: what experts are for."""

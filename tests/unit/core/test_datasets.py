@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zfleet.config.specs import TaskSpec
+from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.tasks.build import build_task
 from zfleet.tasks.task import Task

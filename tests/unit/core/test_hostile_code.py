@@ -18,7 +18,11 @@ from zfleet.rewards.sandbox.exam import Exam, Limits
 from zfleet.rewards.sandbox.sandbox import Sandbox
 
 SECONDS = 3.0
-TESTS = ("assert answer(3) == [9, 'nine']", "assert answer(4) == [16, 'sixteen'] and len(answer(5)) == 2")
+TESTS = (
+    "assert 9 in answer(3)",
+    "assert answer(3) == [9, 'nine']",
+    "assert answer(4)[1] == 'sixteen' and len(answer(5)) == 2",
+)
 RIGHT = "def answer(n):\n    return [n * n, {9: 'nine', 16: 'sixteen'}.get(n * n, '')]"
 
 CHEATS = {
@@ -34,6 +38,10 @@ CHEATS = {
     ),
     "a list that equals everything": (
         "class Same(list):\n    def __eq__(self, other): return True\ndef answer(n):\n    return Same([0, 0])"
+    ),
+    "holds everything": (
+        "class All:\n    def __contains__(self, one): return True\n    def __getitem__(self, at): return self\n"
+        "    def __len__(self): return 2\n    def __iter__(self): return iter(())\ndef answer(n):\n    return All()"
     ),
     "patched builtins": (
         "import builtins\nbuiltins.len = lambda of: 2\nbuiltins.AssertionError = Warning\n"

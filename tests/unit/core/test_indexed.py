@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zfleet.config.specs import TaskSpec
+from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.rl.rollout import draw_prompts

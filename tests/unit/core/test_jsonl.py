@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zfleet.config.specs import RewardSpec, TaskSpec
+from zfleet.config.task_specs import RewardSpec, TaskSpec
 from zfleet.errors import SpecError, TaskError
 from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.rewards.text import Contains, Exact

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zfleet.config.specs import RewardSpec
+from zfleet.config.task_specs import RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward
 from zfleet.rewards.choice import Choice, chosen_label

@@ -55,6 +55,10 @@ HONEST = {
         "        return self.next.x",
         "a, b = same(1), same(2)\na.y = [5]\nassert (a.x, a.y, len(a), a[3], a.chain(b), a.next.x) == (1, [5], 7, 4, 2, 2)",
     ),
+    "keys of a dictionary, and what is in an iterator": (
+        "def same(x):\n    return x.keys(), iter(x)",
+        "keys, each = same({1: 2, 3: 4})\nassert keys == {1, 3}\nassert 3 in each\nassert 5 not in same({1: 2})[1]",
+    ),
     "a match object, for its truth": (
         "import re\ndef same(x):\n    return re.match('a', x)",
         "assert same('ab')\nassert not same('b')\nassert same('ab').group() == 'a'",

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
-from zfleet.config.specs import SearchSpec, ServeSpec, Spec, TrainSpec
+from zfleet.config.spec import Spec
+from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.text import Contains
 from zfleet.tasks.build import build_task

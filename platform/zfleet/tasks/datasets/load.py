@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from zfleet.config.datasets import DatasetName
-from zfleet.config.specs import TaskSpec
+from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.rewards.build import build_reward, needs_answer
 from zfleet.tasks.datasets.arc import ARC_CHALLENGE, ARC_EASY

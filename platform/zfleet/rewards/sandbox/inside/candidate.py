@@ -78,7 +78,6 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "setattr": setattr,
     "getitem": operator.getitem,
     "setitem": operator.setitem,
-    "contains": operator.contains,
     "iter": iter,
     "next": next,
     "len": len,

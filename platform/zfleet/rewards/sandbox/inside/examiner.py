@@ -112,7 +112,8 @@ class _Remote:
         self._candidate.ask("setitem", self, key, value)
 
     def __contains__(self, value: Any) -> bool:
-        return bool(self._candidate.ask("contains", self, value))
+        # Not asked there: whoever is told what is looked for can say that it is in.
+        return any(one is value or one == value for one in self)
 
     def __iter__(self) -> Iterator[Any]:
         found = self._candidate.ask("iter", self)

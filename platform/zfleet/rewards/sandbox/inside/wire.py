@@ -64,6 +64,8 @@ def pack(value: object, keep: Keep) -> Any:
         if isinstance(value, kind):
             items: Iterable[object] = value
             return [tag, *(pack(one, keep) for one in items)]
+    if isinstance(value, _KEYS):
+        return ["set", *(pack(one, keep) for one in value)]
     if isinstance(value, complex):
         return ["complex", value.real, value.imag]
     if isinstance(value, bytes | bytearray):
@@ -105,6 +107,9 @@ _COLLECTIONS: dict[str, type[Any]] = {
     "frozenset": frozenset,
     "deque": deque,
 }
+_KEYS: type[Any] = type({}.keys())
+"""Equal to sets with the same members, and to nothing else that is plain."""
+
 _TEXTUAL = ("decimal", "fractions")
 
 
