@@ -32,7 +32,9 @@ class GraderSpec(Spec):
         if self.sandbox != "bubblewrap" and self.kind != "program":
             raise ValueError(f"sandbox is for kind `program`, this is {self.kind!r}")
         if self.kind == "length" and not (self.value.isdecimal() and int(self.value) > 0):
-            raise ValueError(f"value is {self.value!r}: `length` takes the number of characters that are free")
+            raise ValueError(
+                f"value is {self.value!r}: `length` takes the number of characters that are free, in quotes"
+            )
         return self
 
 
@@ -59,7 +61,9 @@ class RewardSpec(GraderSpec):
     @model_validator(mode="after")
     def _parts_of_a_sum(self) -> Self:
         if (self.kind == "sum") != bool(self.parts):
-            raise ValueError("`parts` and kind `sum` go together")
+            raise ValueError(
+                "a `sum` needs `parts`, {name: grader}" if self.kind == "sum" else "`parts` are for kind `sum`"
+            )
         return self
 
 

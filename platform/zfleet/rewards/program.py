@@ -14,7 +14,10 @@ from zfleet.tasks.task import Grade, Sample, verdict
 EXAM = "exam"
 """The field of a sample that holds its tests: JSON with ``names``, ``tests``, where needed ``setup`` and ``prefix``."""
 
-_BLOCK = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_BLOCK = re.compile(
+    r"^[ \t]*(```+|~~~+)[ \t]*(?P<kind>\w*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE
+)
+_PYTHON = ("", "python", "python3", "py")
 
 
 @dataclass(frozen=True)
@@ -30,33 +33,36 @@ class Program:
     isolation: Isolation = "bubblewrap"
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
-        exam = _exam(program_of(completion), sample)
+        exam = _exam(completion, sample)
         found = shared_sandbox(self.limits, self.isolation).examine(exam)
         return verdict(found.passed, exam.code, found.reason)
 
 
-def program_of(completion: str) -> str:
-    """The completion's code: its last fenced block that defines something, its last block, or all of it."""
-    blocks = _BLOCK.findall(completion)
-    defining = [block for block in blocks if re.search(r"^\s*(?:def|class|async def)\s", block, re.MULTILINE)]
+def program_of(completion: str, names: tuple[str, ...] = ()) -> str:
+    """The completion's code: its last block of Python that defines one of the names, else its last, else all of it."""
+    blocks = [found["code"] for found in _BLOCK.finditer(completion) if found["kind"].lower() in _PYTHON]
+    defining = [block for block in blocks if any(_beginning(name).search(block) for name in names)]
     return str((defining or blocks or [completion])[-1])
 
 
 def _joined(prefix: str, code: str, names: tuple[str, ...]) -> str:
     """A program whose beginning was the prompt; one that the completion begins anew keeps what comes before."""
     for name in names:
-        beginning = re.compile(rf"^\s*(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", re.MULTILINE)
-        if beginning.search(code):
-            found = beginning.search(prefix)
+        if _beginning(name).search(code):
+            found = _beginning(name).search(prefix)
             return (prefix[: found.start()] if found else "") + "\n" + code
     return prefix + code
 
 
-def _exam(code: str, sample: Sample) -> Exam:
+def _beginning(name: str) -> re.Pattern[str]:
+    return re.compile(rf"^[ \t]*(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", re.MULTILINE)
+
+
+def _exam(completion: str, sample: Sample) -> Exam:
     try:
         stored = json.loads(sample.fields[EXAM])
         names = tuple(stored["names"])
-        whole = _joined(stored.get("prefix", ""), code, names)
+        whole = _joined(stored.get("prefix", ""), program_of(completion, names), names)
         return Exam(whole, names, tuple(stored["tests"]), stored.get("setup", ""))
     except (KeyError, ValueError, TypeError) as error:
         raise RewardError(

@@ -108,6 +108,19 @@ def test_humaneval_has_one_side_which_is_split(tmp_path: Path) -> None:
     assert json.loads(task.test[0].fields["exam"])["names"] == ["one"]
 
 
+def test_humaneval_tests_take_helpers_from_the_prompt_and_never_from_the_completion(tmp_path: Path) -> None:
+    row = {
+        **HUMANEVAL,
+        "prompt": 'def double(x):\n    return 2 * x\n\n\ndef one(x):\n    "Halve what double gives."\n',
+        "test": "def check(candidate):\n    assert candidate(double(3)) == 3",
+    }
+    rows = [{**row, "prompt": f"# {number}\n{row['prompt']}"} for number in range(20)]
+    _write(tmp_path / "HumanEval.jsonl", rows)
+    task = _task("humaneval", tmp_path, test_fraction=0.5)
+    assert task.reward("    return x // 2", task.test[0]).right
+    assert not task.reward("def double(x):\n    return 3\ndef one(x):\n    return x", task.test[0]).right
+
+
 def test_math_takes_the_last_box_of_the_solution(tmp_path: Path) -> None:
     for side in ("train", "test"):
         path = tmp_path / side / "algebra" / "1.json"

@@ -122,6 +122,8 @@ ESCAPES = {
     "starts a program": "import subprocess\ntry:\n    subprocess.run(['/bin/sh', '-c', 'true'])\n"
     "    raise SystemExit('it could')\nexcept OSError: pass\n",
     "makes a namespace": "import ctypes\nif ctypes.CDLL(None).unshare(0x10000000) == 0:\n    raise SystemExit('it could')\n",
+    "changes a file of the host's": "import os\nfor change in (lambda: os.chmod('/dev/null', 0o600), lambda: os.utime('/dev/null', (0, 0))):\n    try:\n        change()\n        raise SystemExit('it could')\n    except OSError: pass\n",
+    "takes memory that nobody counts": "import ctypes, os\nlibc = ctypes.CDLL(None)\nif libc.shmget(0, 10**8, 0o1600) >= 0:\n    raise SystemExit('it could')\ntry:\n    os.memfd_create('x')\n    raise SystemExit('it could')\nexcept OSError: pass\n",
     "imports what is installed": "try:\n    import numpy\n    raise SystemExit('it could')\nexcept ImportError: pass\n",
 }
 

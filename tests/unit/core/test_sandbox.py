@@ -59,6 +59,18 @@ HONEST = {
         "def same(x):\n    return x.keys(), iter(x)",
         "keys, each = same({1: 2, 3: 4})\nassert keys == {1, 3}\nassert 3 in each\nassert 5 not in same({1: 2})[1]",
     ),
+    "a data class, which looks for its module": (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef same(x):\n    return P(x).x",
+        "assert same(3) == 3\nassert same.__class__",
+    ),
+    "an object that is the same each time": (
+        "from enum import Enum\nclass C(Enum):\n    R = 1\n    G = 2\ndef same(c):\n    return C.G, C",
+        "assert same(1)[0] == same(2)[0]\nassert same(1)[1].G is same(1)[0]\nassert same(1)[1].R != same(1)[0]",
+    ),
+    "arguments with any name": (
+        "def same(operation, self=1):\n    return operation, self",
+        "assert same(operation=2, self=3) == (2, 3)",
+    ),
     "a match object, for its truth": (
         "import re\ndef same(x):\n    return re.match('a', x)",
         "assert same('ab')\nassert not same('b')\nassert same('ab').group() == 'a'",
@@ -113,6 +125,9 @@ def test_honest_code_passes(sandbox: Sandbox, name: str) -> None:
         ("def same(x):\n    return missing", "assert same(1) == 1", "NameError: name 'missing' is not defined"),
         ("import numpy", "pass", "ModuleNotFoundError"),
         ("def same(x):\n    return input()", "same(1)", "EOFError"),
+        ("def same():\n    return 1 << 20000", "x = same()\nassert x == 9, x", "AssertionError"),
+        ("class same:\n    def __str__(self): 1 / 0", "x = same()\nassert x == 9, x", "AssertionError"),
+        ("raise ValueError(chr(0xd800))", "pass", "ValueError: ?"),
         ("def same(f):\n    return f(1)", "assert same(lambda x: x)", "it takes plain values only"),
     ],
 )
@@ -136,9 +151,11 @@ def test_hashes_are_the_same_in_every_run(sandbox: Sandbox) -> None:
     assert sandbox.examine(shown) == sandbox.examine(shown)
 
 
-def test_the_code_is_the_last_fenced_block_that_defines_something() -> None:
-    assert program_of("I think.\n```python\ndef a(): pass\n```\nUse it:\n```\na()\n```") == "def a(): pass\n"
-    assert program_of("```py\nx = 1\n```") == "x = 1\n"
+def test_the_code_is_the_last_fenced_block_that_defines_what_is_tested() -> None:
+    assert program_of("I think.\n```python\ndef a(): pass\n```\nUse it:\n```\na()\n```", ("a",)) == "def a(): pass\n"
+    assert program_of("```python\ndef a(): pass\n```\n```python3\ndef test_a(): pass\n```", ("a",)) == "def a(): pass\n"
+    assert program_of("```text\nDone.\n```\n~~~py\nx = 1\n~~~\n```bash\nls\n```") == "x = 1\n"
+    assert program_of('```\ndef a():\n    "a ``` in it"\n```', ("a",)) == 'def a():\n    "a ``` in it"\n'
     assert program_of("    return 1") == "    return 1"
     assert program_of("```python\ndef a(): pass") == "def a(): pass"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from zfleet.errors import SandboxError
 from zfleet.rewards.sandbox.exam import Limits
+from zfleet.rewards.sandbox.syscalls import refusals
 
 _INSIDE = Path(__file__).with_name("inside")
 _PLACE = Path("/box")
@@ -33,11 +35,13 @@ def boxed(program: str, limits: Limits) -> list[str]:
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         raise SandboxError("bubblewrap is not installed: code that a model wrote cannot be run", _REMEDY)
+    if os.geteuid() == 0 and not refusals():
+        raise SandboxError("as root, the sandbox needs libseccomp, which is not installed", _REMEDY)
     options = [
         "--unshare-all",
         "--unshare-user",
         *("--uid", "65534", "--gid", "65534", "--hostname", "box", "--cap-drop", "ALL"),
-        *("--die-with-parent", "--new-session", "--unsetenv", "PWD"),
+        *("--die-with-parent", "--new-session"),
     ]
     for path in _readable():
         options += ["--ro-bind", str(path), str(path)]

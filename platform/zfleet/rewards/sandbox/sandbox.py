@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from queue import Queue
 from typing import Any, Literal
@@ -152,6 +152,7 @@ class _Pair:
     examiner: subprocess.Popen[bytes]
     candidate: subprocess.Popen[bytes]
     said: io.BufferedRandom
+    started: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def start(cls, commands: _Commands) -> _Pair:
@@ -196,6 +197,7 @@ class _Pair:
         try:
             if not _readable(verdicts, _START_SECONDS) or receive(verdicts) != READY:
                 raise broken
+            self.started.set()
             send(self.examiner.stdin.fileno(), job)
             if not _readable(verdicts, limits.seconds):
                 return Verdict(False, f"no verdict within {limits.seconds:g} s")
@@ -210,6 +212,10 @@ class _Pair:
         return self.said.read(2000).decode(errors="replace").strip()
 
     def end(self) -> None:
+        # Bubblewrap that is killed while it sets its box up leaves the box behind.
+        assert self.examiner.stdout is not None
+        if not self.started.is_set():
+            _readable(self.examiner.stdout.fileno(), _START_SECONDS)
         for box in (self.candidate, self.examiner):
             box.kill()
         for box in (self.candidate, self.examiner):

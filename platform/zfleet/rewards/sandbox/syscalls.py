@@ -16,6 +16,11 @@ _REFUSED = (
     *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsmount"),
     # The network.
     *("socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg"),
+    # Who may do what with files: as root, a box could change the host's /dev/null, which it needs.
+    *("chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat"),
+    *("utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "mknod", "mknodat"),
+    # Memory that no limit counts.
+    *("shmget", "shmat", "msgget", "semget", "memfd_create"),
     # Parts of the kernel with a history.
     *("bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("keyctl", "add_key", "request_key", "kcmp", "personality", "modify_ldt", "open_by_handle_at"),

@@ -55,8 +55,8 @@ def load_dataset_task(spec: TaskSpec) -> Task:
     for side, samples in sides.items():
         if not samples:
             raise TaskError(
-                f"dataset {spec.dataset} has no {side} rows in {spec.data}",
-                "give the folder of its authors' files, or change test_fraction",
+                f"dataset {spec.dataset} has no {side} rows in {spec.data}: it looks for {_looked_for(spec.dataset)}",
+                "give the folder of its authors' files, or one of them; of one side alone, change test_fraction",
             )
     return Task(
         name=spec.dataset,
@@ -102,6 +102,11 @@ def problems_of(name: str, path: Path) -> dict[str, Sample]:
         fields = dataset.read(row)
         found[fields["task_id"]] = Sample(identity(name, fields), fields["problem"], fields=fields)
     return found
+
+
+def _looked_for(name: DatasetName) -> str:
+    known = [DATASETS[name]] if name in DATASETS else [one for pairs in SOURCES.values() for one, _ in pairs]
+    return ", ".join(dict.fromkeys(pattern for one in known for names in one.files.values() for pattern in names))
 
 
 def _kept(dataset: Dataset, row: Row, side: Side) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -40,11 +41,17 @@ def humaneval_fields(row: Mapping[str, Any]) -> Fields:
     prompt, name = text(row, "prompt"), text(row, "entry_point")
     test = f"{text(row, 'test')}\ncheck({name})"
     _parsed(test, "test")
+    begun = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", prompt, re.MULTILINE)
+    if begun is None:
+        raise ValueError(f"its prompt does not begin {name}")
+    # Tests may use what the prompt defines before: from there, and never from the completion.
+    setup = prompt[: begun.start()]
+    _parsed(setup, "prompt")
     return {
         "task_id": str(row["task_id"]),
         "problem": prompt,
         "solution": str(row.get("canonical_solution", "")),
-        "exam": json.dumps({"names": [name], "tests": [test], "prefix": prompt}),
+        "exam": json.dumps({"names": [name], "tests": [test], "setup": setup, "prefix": prompt}),
     }
 
 

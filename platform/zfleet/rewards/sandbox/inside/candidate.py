@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from .lockdown import lock_down
@@ -35,10 +37,13 @@ class _Objects:
 
     def __init__(self) -> None:
         self._held: list[object] = []
+        self._numbers: dict[int, int] = {}
 
     def keep(self, value: object) -> int:
-        self._held.append(value)
-        return len(self._held) - 1
+        number = self._numbers.setdefault(id(value), len(self._held))
+        if number == len(self._held):
+            self._held.append(value)
+        return number
 
     def get(self, number: int) -> object:
         return self._held[number]
@@ -47,8 +52,10 @@ class _Objects:
 def _run(code: str, names: list[str], objects: _Objects) -> Any:
     """What the completion calls each of the names; one that it does not define is left out."""
     # As a module of its own: what a completion does only when it is the main program, it does not do here.
-    space: dict[str, object] = {"__name__": "completion"}
-    exec(compile(code, "completion", "exec"), space)  # noqa: S102  # the one place for it: inside the sandbox
+    module = sys.modules["completion"] = ModuleType("completion")
+    space = vars(module)
+    program = compile(code, "completion", "exec", dont_inherit=True)
+    exec(program, space)  # noqa: S102  # the one place for it: inside the sandbox
     return pack({name: space[name] for name in names if name in space}, objects.keep)
 
 

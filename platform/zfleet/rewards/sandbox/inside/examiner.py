@@ -38,6 +38,7 @@ class _Candidate:
 
     def __init__(self, channel: int) -> None:
         self._channel = channel
+        self._objects: dict[int, _Remote] = {}
 
     def define(self, job: dict[str, Any]) -> dict[str, Any]:
         """Run the completion; what it calls the names that the tests use."""
@@ -47,7 +48,7 @@ class _Candidate:
             raise _Broken("the tested process spoke nonsense")
         return {name: value for name, value in found.items() if name in job["names"]}
 
-    def ask(self, operation: str, *arguments: Any, **named: Any) -> Any:
+    def ask(self, operation: str, /, *arguments: Any, **named: Any) -> Any:
         """Have an operation performed there; lists and such that it changed are changed here too."""
         values = [*arguments, *named.values()]
         packed = [pack(value, _number) for value in values]
@@ -84,7 +85,7 @@ class _Candidate:
             raise _Broken(f"the tested process gave no value that can be read: {error}") from error
 
     def _object(self, number: int) -> _Remote:
-        return _Remote(self, number)
+        return self._objects.setdefault(number, _Remote(self, number))
 
 
 class _Remote:
@@ -96,7 +97,7 @@ class _Remote:
         object.__setattr__(self, "_candidate", candidate)
         object.__setattr__(self, "_number", number)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, /, *arguments: Any, **named: Any) -> Any:
         return self._candidate.ask("call", self, *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
@@ -153,6 +154,8 @@ def _examine(job: dict[str, Any], candidate: _Candidate) -> dict[str, Any]:
         space |= candidate.define(job)
     except BaseException as error:
         return _failed(f"the code: {_told(error)}")
+    if not job["tests"]:
+        return _failed("there are no tests")
     missing = [name for name in job["names"] if name not in space]
     if missing:
         return _failed(f"the code defines no {', '.join(missing)}")
@@ -167,7 +170,8 @@ def _examine(job: dict[str, Any], candidate: _Candidate) -> dict[str, Any]:
 
 
 def _run(source: str, space: dict[str, Any]) -> None:
-    exec(compile(source, source, "exec"), space)  # noqa: S102  # tests come with the task, and this is the sandbox
+    program = compile(source, source, "exec", dont_inherit=True)
+    exec(program, space)  # noqa: S102  # tests come with the task, and this is the sandbox
 
 
 def _number(value: object) -> int:
@@ -213,9 +217,12 @@ def _line(error: BaseException, job: dict[str, Any]) -> str:
 
 
 def _told(error: BaseException) -> str:
-    if isinstance(error, _Broken):
-        return str(error)
-    return f"{type(error).__name__.lstrip('_')}: {_shortened(str(error))}".rstrip(": ")
+    try:
+        # Of what a test shows when it fails, which may be the candidate's own words.
+        said = _shortened(str(error))
+    except BaseException:
+        said = ""
+    return said if isinstance(error, _Broken) else f"{type(error).__name__.lstrip('_')}: {said}".rstrip(": ")
 
 
 def _shortened(text: str) -> str:
@@ -223,4 +230,5 @@ def _shortened(text: str) -> str:
 
 
 def _failed(reason: str) -> dict[str, Any]:
-    return {"passed": False, "reason": reason}
+    # No half characters: people and files take none.
+    return {"passed": False, "reason": reason.encode(errors="replace").decode()}
