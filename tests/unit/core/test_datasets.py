@@ -114,7 +114,7 @@ def test_humaneval_tests_take_helpers_from_the_prompt_and_never_from_the_complet
         "prompt": 'def double(x):\n    return 2 * x\n\n\ndef one(x):\n    "Halve what double gives."\n',
         "test": "def check(candidate):\n    assert candidate(double(3)) == 3",
     }
-    rows = [{**row, "prompt": f"# {number}\n{row['prompt']}"} for number in range(20)]
+    rows: list[Mapping[str, Any]] = [{**row, "prompt": f"# {number}\n{row['prompt']}"} for number in range(20)]
     _write(tmp_path / "HumanEval.jsonl", rows)
     task = _task("humaneval", tmp_path, test_fraction=0.5)
     assert task.reward("    return x // 2", task.test[0]).right
