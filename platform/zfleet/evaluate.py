@@ -81,9 +81,10 @@ def evaluate(
     digests = [z] * len(samples) if isinstance(z, str) else list(z)
     requests = [
         GenerationRequest(
-            task.template.render(tokenizer, sample.prompt, sample.fields),
+            task.prompt(tokenizer, sample),
             SamplingParams(temperature=temperature, max_tokens=task.max_tokens, stop=task.stop, seed=seed),
             digest,
+            sample.read_images(),
         )
         for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True))
     ]

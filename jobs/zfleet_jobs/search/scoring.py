@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -62,13 +63,13 @@ def _likelihoods(
     answered = [shot for shot in task.train if shot.answer]
     if not answered:
         return [0.0] * len(digests)
-    pairs = [
-        (task.template.render(tokenizer, shot.prompt, shot.fields), _answer_tokens(tokenizer, shot))
+    asked = [
+        ScoreRequest(task.prompt(tokenizer, shot), _answer_tokens(tokenizer, shot), images=shot.read_images())
         for shot in answered
     ]
-    scored = engine.score([ScoreRequest(prompt, answer, digest) for digest in digests for prompt, answer in pairs])
+    scored = engine.score([replace(request, z=digest) for digest in digests for request in asked])
     sums = [sum(logprobs) for logprobs in scored]
-    size = len(pairs)
+    size = len(asked)
     return [sum(sums[k * size : (k + 1) * size]) / size for k in range(len(digests))]
 
 

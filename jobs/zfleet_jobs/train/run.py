@@ -232,14 +232,14 @@ class _Trainer:
 
 def _plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[_Plan]:
     """Every expert's plan; ``here``: this machine also grades."""
-    tokenizer = bundle.tokenizer()
+    tokenizer, reader = bundle.tokenizer(), bundle.image_reader()
     longest = min(spec.engine.max_length or bundle.context, bundle.context)
     plans = []
     for expert in spec.experts:
         task = build_task(expert.task)
         if here:
             check_reward(task.reward)
-        fit = fit_prompts(task, tokenizer, longest)
+        fit = fit_prompts(task, tokenizer, longest, reader)
         if fit.left_out:
             log.warning("%s", fit)
         plans.append(_plan(spec, expert, fit, bundle.factors_digest))

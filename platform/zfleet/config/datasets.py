@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-DatasetName = Literal["gsm8k", "math", "mbpp", "mbpp_sanitized", "humaneval", "arc_easy", "arc_challenge", "classify"]
+DatasetName = Literal[
+    "gsm8k", "math", "mbpp", "mbpp_sanitized", "humaneval", "arc_easy", "arc_challenge", "okvqa", "classify"
+]
 
 _STEPS = "Think step by step."
 _PROGRAM = "Answer with the whole program in one fenced block of Python."
@@ -44,6 +46,12 @@ DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = {
     },
     "arc_easy": _ARC,
     "arc_challenge": _ARC,
+    # The question as LLaVA was trained to be asked for short answers (arXiv 2310.03744).
+    "okvqa": {
+        "prompt": "{question}\nAnswer the question using a single word or phrase.",
+        "reward": {"kind": "soft"},
+        "max_tokens": 16,
+    },
     "classify": {
         "prompt": "Which skill does this request need most: {labels}?\n\nRequest:\n{question}\n\n"
         "Answer with one of these words in \\boxed{{}}.",

@@ -15,7 +15,7 @@ class GraderSpec(Spec):
     """One grader: right is +1, wrong is -1 (a Python function may give any finite number, `length` a penalty)."""
 
     kind: Literal[
-        "exact", "contains", "regex", "choice", "number", "boxed", "math", "program", "length", "python", "sum"
+        "exact", "contains", "regex", "choice", "number", "boxed", "math", "soft", "program", "length", "python", "sum"
     ] = "exact"
     value: str = Field(
         "",
@@ -80,6 +80,9 @@ class TaskSpec(Spec):
     jsonl: str | None = Field(None, description="a file with one JSON object a line")
     prompt_field: str = "prompt"
     answer_field: str = "answer"
+    image_field: str | None = Field(
+        None, description="jsonl only: the field with the path of the prompt's image, or a list, from the file's folder"
+    )
     template: str | None = Field(None, description="format string over the row's fields; none: the chat template")
     reward: RewardSpec = RewardSpec()
     max_tokens: int = Field(32, ge=1)
@@ -114,6 +117,6 @@ _SHARED = ("template", "reward", "max_tokens", "stop", "test_fraction")
 _USED_BY: Mapping[str, tuple[str, ...]] = {
     "lab": ("verbs",),
     "dataset": ("data", "prompt", *_SHARED),
-    "jsonl": ("prompt_field", "answer_field", *_SHARED),
+    "jsonl": ("prompt_field", "answer_field", "image_field", *_SHARED),
 }
 """Keys of a task, by its source."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -75,6 +75,7 @@ class GenerationRequest:
         prompt: Text, or token ids that are used as they are.
         sampling: How to sample.
         z: The digest of a z given to ``put_z``, or ``BASE_Z``.
+        images: PNG, JPEG or WebP files, for a base that takes images; the prompt has its image token once for each.
         stream: Yield a chunk per token; otherwise one chunk per answer, when it is complete.
         request_id: Names the request for ``abort``.
     """
@@ -82,6 +83,7 @@ class GenerationRequest:
     prompt: str | tuple[int, ...]
     sampling: SamplingParams = SamplingParams()
     z: str = BASE_Z
+    images: tuple[bytes, ...] = ()
     stream: bool = False
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -109,11 +111,25 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """A prompt and a completion whose log-probability under z is wanted (token ids, or text)."""
+    """A prompt and a completion whose log-probability under z is wanted (token ids, or text; images as in requests)."""
 
     prompt: str | tuple[int, ...]
     completion: str | tuple[int, ...]
     z: str = BASE_Z
+    images: tuple[bytes, ...] = ()
+
+
+def refuse_images(images: Sequence[bytes]) -> None:
+    """For engines and bases that answer text alone.
+
+    Raises:
+        InvalidRequest: There are images.
+    """
+    if images:
+        raise InvalidRequest(
+            f"the request has {len(images)} images, this base takes none here",
+            "leave them out, or run a vision-language base on TorchEngine",
+        )
 
 
 @dataclass(frozen=True)

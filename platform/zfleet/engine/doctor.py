@@ -89,6 +89,7 @@ class BaseFacts:
         sizes: Of its weights and factors.
         window: The last tokens that it attends to, where those are fewer than its context.
         family_problem: Why no engine runs it.
+        vllm_problem: Why vLLM does not run it anywhere.
         head_problem: Why vLLM does not run it on a CPU.
     """
 
@@ -96,6 +97,7 @@ class BaseFacts:
     sizes: BaseSizes
     window: int | None = None
     family_problem: BaseModelError | None = None
+    vllm_problem: EngineError | None = None
     head_problem: EngineError | None = None
 
 
@@ -145,7 +147,7 @@ def read_base(source: str) -> BaseFacts:
 
         from zfleet.engine.base_sizes import read_sizes
         from zfleet.models.bundle import locate_base
-        from zfleet.models.families import check_family, check_vllm_head_size
+        from zfleet.models.families import check_family, check_no_images, check_vllm_head_size
         from zfleet.models.fingerprint import read_config
     except ImportError as error:
         raise BaseModelError(
@@ -154,17 +156,22 @@ def read_base(source: str) -> BaseFacts:
 
     name, folder = locate_base(BaseSpec(model=source))
     sizes = read_sizes(folder)
+    written = read_config(folder)
     try:
-        check_family(read_config(folder).get("model_type"), name)
+        check_family(written, name)
     except BaseModelError as problem:
         return BaseFacts(name, sizes, family_problem=problem)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(f"{folder}/config.json: {error}", "give a Hugging Face model folder") from error
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if window is not None and window >= config.max_position_embeddings:
         window = None
+    try:
+        check_no_images(written, name)
+    except EngineError as problem:
+        return BaseFacts(name, sizes, window, vllm_problem=problem)
     try:
         check_vllm_head_size(config, name)
     except EngineError as problem:
@@ -177,7 +184,9 @@ def judge(machine: Machine, base: BaseFacts | None = None) -> list[Verdict]:
     shared = list(machine.shared_problems)
     if base is not None and base.family_problem:
         shared.append(base.family_problem)
-    vllm = [*shared, machine.vllm_problem] if machine.vllm_problem else shared
+    vllm = [*shared, *([machine.vllm_problem] if machine.vllm_problem else [])]
+    if base is not None and base.vllm_problem:
+        vllm.append(base.vllm_problem)
     return [
         _torch_on_cpu(machine, base, shared),
         _torch_on_gpu(machine, base, shared),

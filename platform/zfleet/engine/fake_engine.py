@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 import numpy as np
 import torch
 
-from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest, refuse_images
 from zfleet.engine.fake_answer import FakeAnswer
 from zfleet.engine.fake_table import FakeTable
 from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ
@@ -115,6 +115,7 @@ class FakeEngine(Engine):
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """As ``Engine.generate``."""
         self._check_open()
+        refuse_images(request.images)
         prompt = _as_tokens(request.prompt)
         self._check_fits(request.z, len(prompt), request.sampling.max_tokens)
         pieces: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
@@ -136,6 +137,7 @@ class FakeEngine(Engine):
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
         """As ``Engine.score``."""
         self._check_open()
+        refuse_images(request.images)
         prompt, completion = _as_tokens(request.prompt), _as_tokens(request.completion)
         self._check_fits(request.z, len(prompt), len(completion))
         places = [_PLACES.get(token) for token in completion]

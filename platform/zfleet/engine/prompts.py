@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.engine.contract import GenerationRequest, ScoreRequest
+from zfleet.engine.contract import GenerationRequest, ScoreRequest, refuse_images
 from zfleet.errors import InvalidRequest, RequestTooLong
+from zfleet.models.images import ImageReader
 
 Tokens = tuple[int, ...]
 
@@ -20,20 +21,22 @@ class Prompts:
         tokenizer: The base's.
         vocabulary: Entries of the base's embedding.
         max_length: The longest prompt and answer together, in tokens.
+        reader: Of images; None where requests may have none.
     """
 
     tokenizer: PreTrainedTokenizerBase
     vocabulary: int
     max_length: int
+    reader: ImageReader | None = None
 
     def generation(self, request: GenerationRequest) -> Tokens:
-        """The prompt's token ids.
+        """The prompt's token ids, places of images spread.
 
         Raises:
-            InvalidRequest: An empty prompt, or a token outside the vocabulary.
+            InvalidRequest: An empty prompt, a token outside the vocabulary, or images that are none or have no place.
             RequestTooLong: Prompt and ``max_tokens`` do not fit.
         """
-        prompt = self._prompt(request.prompt)
+        prompt = self._prompt(request)
         self._check_length(len(prompt), request.sampling.max_tokens, "max_tokens")
         return prompt
 
@@ -43,18 +46,22 @@ class Prompts:
         Raises:
             InvalidRequest, RequestTooLong: As in ``generation``.
         """
-        prompt, completion = self._prompt(request.prompt), request.completion
+        prompt, completion = self._prompt(request), request.completion
         if isinstance(completion, str):
             completion = tuple(self.tokenizer(completion, add_special_tokens=False)["input_ids"])
         self._check_length(len(prompt), len(completion), "the completion")
         self._check_vocabulary(completion, "the completion")
         return prompt, completion
 
-    def _prompt(self, prompt: str | Tokens) -> Tokens:
+    def _prompt(self, request: GenerationRequest | ScoreRequest) -> Tokens:
+        prompt, images = request.prompt, request.images
         tokens = tuple(self.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else prompt
         if not tokens:
             raise InvalidRequest("the prompt is empty", "give at least one token")
         self._check_vocabulary(tokens, "the prompt")
+        if self.reader is not None:
+            return self.reader.spread(tokens, images)
+        refuse_images(images)
         return tokens
 
     def _check_vocabulary(self, tokens: Tokens, what: str) -> None:

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from zfleet.engine.answer import Answer
 from zfleet.engine.contract import Chunk
+from zfleet.engine.prompts import Tokens
 from zfleet.engine.sampling import sample
 from zfleet.engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import BaseModelError
 from zfleet.models.base import Base
+from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 
@@ -42,7 +44,14 @@ class TorchBatch:
         # Logits only where some prompt ends: with a large vocabulary those of all positions would fill memory.
         ends, where = last.unique(return_inverse=True)
         rows = self._rows([answer.entry for answer in answers])
-        logits = self._model.causal_logits(ids, rows, past_key_values=self._cache, use_cache=True, logits_to_keep=ends)
+        logits = self._model.causal_logits(
+            ids,
+            rows,
+            images=[answer.request.images for answer in answers],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=ends,
+        )
         return self._sample(answers, logits[torch.arange(len(answers), device=device), where])
 
     @torch.no_grad()
@@ -64,10 +73,10 @@ class TorchBatch:
         return self._sample(answers, logits[:, -1])
 
     @torch.no_grad()
-    def score(self, sequences: Sequence[tuple[tuple[int, ...], tuple[int, ...], ZEntry]]) -> list[tuple[float, ...]]:
+    def score(self, sequences: Sequence[tuple[Tokens, Tokens, Images, ZEntry]]) -> list[tuple[float, ...]]:
         """Log-probability of each completion token: prompts and completions in one pass."""
-        prompts, completions, entries = zip(*sequences, strict=True)
-        scored = completion_logits(self._model, prompts, completions, self._rows(list(entries)))
+        prompts, completions, images, entries = zip(*sequences, strict=True)
+        scored = completion_logits(self._model, prompts, completions, self._rows(list(entries)), images)
         return [tuple(row[kept].tolist()) for row, kept in zip(scored.logprobs(), scored.mask, strict=True)]
 
     def compact(self, answers: list[Answer]) -> list[Answer]:

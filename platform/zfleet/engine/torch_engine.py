@@ -16,10 +16,11 @@ from functools import partial
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.answer import Answer, Sink
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
-from zfleet.engine.prompts import Prompts
+from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.torch_batch import TorchBatch, check_length
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
+from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 
@@ -30,8 +31,9 @@ _PREFILL_TOKENS = 8192
 class _Score:
     """One completion to score."""
 
-    prompt: tuple[int, ...]
-    completion: tuple[int, ...]
+    prompt: Tokens
+    completion: Tokens
+    images: Images
     entry: ZEntry
     result: asyncio.Future[tuple[float, ...]]
 
@@ -53,7 +55,9 @@ class TorchEngine(Engine):
         self.model = model
         self.max_length = min(spec.max_length or model.base.context, model.base.context)
         check_length(model.base, self.max_length)
-        self._prompts = Prompts(model.base.tokenizer, int(model.base.model.config.vocab_size), self.max_length)
+        base = model.base
+        reader = base.vision.reader if base.vision is not None else None
+        self._prompts = Prompts(base.tokenizer, int(base.model.config.vocab_size), self.max_length, reader)
         self._slots = spec.slots
         self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)
         self._batch = TorchBatch(model, self._table)
@@ -78,7 +82,9 @@ class TorchEngine(Engine):
         self._table.drop(digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        prompt = self._prompts.generation(request)
+        # An image takes a while to decode: others must not wait for it.
+        prepare = self._prompts.generation
+        prompt = await asyncio.to_thread(prepare, request) if request.images else prepare(request)
         count = request.sampling.n
         entries = [self._table.use(request.z) for _ in range(count)]
         sink: Sink = asyncio.Queue()
@@ -101,12 +107,13 @@ class TorchEngine(Engine):
                 await self.abort(request.request_id)
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        prompt, completion = self._prompts.score(request)
+        prepare = self._prompts.score
+        prompt, completion = await asyncio.to_thread(prepare, request) if request.images else prepare(request)
         if not completion:
             return ()
         entry = self._table.use(request.z)
         result: asyncio.Future[tuple[float, ...]] = asyncio.get_running_loop().create_future()
-        self._scores.append(_Score(prompt, completion, entry, result))
+        self._scores.append(_Score(prompt, completion, request.images, entry, result))
         self._start()
         return await result
 
@@ -187,7 +194,7 @@ class TorchEngine(Engine):
         """In the worker thread: one token for every answer, and the scores."""
         chunks = self._batch.prefill(len(running), admitted) if admitted else []
         chunks += self._batch.decode(running) if running else []
-        sequences = [(score.prompt, score.completion, score.entry) for score in scores]
+        sequences = [(score.prompt, score.completion, score.images, score.entry) for score in scores]
         return chunks, self._batch.score(sequences) if sequences else []
 
     def _admit(self) -> list[Answer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from zfleet.engine.cpu_processes import cpu_environment
 from zfleet.engine.vllm_version import check_vllm
 from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle
-from zfleet.models.families import check_vllm_head_size
+from zfleet.models.families import check_no_images, check_vllm_head_size
 from zfleet.svf.folder import FactorFolder
 
 SETTINGS = "zfleet"
@@ -74,6 +75,7 @@ class VllmPlan:
             raise EngineError(
                 f"engine.vllm.form is {spec.vllm.form!r}: on a GPU vLLM computes `factored` alone", "leave the form out"
             )
+        check_no_images(json.loads(bundle.text["config.json"]), bundle.name)
         folder = tempfile.TemporaryDirectory(prefix="zfleet-vllm-")
         try:
             model, factors = bundle.unpack(Path(folder.name))

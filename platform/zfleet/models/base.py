@@ -1,18 +1,26 @@
-"""Loading a base: an ordinary Hugging Face causal LM, from a folder or a hub id."""
+"""Loading a base: an ordinary Hugging Face causal LM, alone or in a vision-language model, from a folder or hub id."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from zfleet.errors import BaseModelError
-from zfleet.models.families import check_family
+from zfleet.models.families import check_family, sees
 from zfleet.models.fingerprint import fingerprint, read_config, weight_files
+from zfleet.models.images import ImageReader, Vision
 
 _NAME_LENGTH = 60
 _IGNORED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")
@@ -25,14 +33,17 @@ class Base:
     Attributes:
         name: What people call it; the first part of ``model`` in requests.
         fingerprint: Digest of config and weights.
-        model: The causal LM, in evaluation mode.
+        model: The causal LM, in evaluation mode; of a vision-language model its language tower, under the names that
+            it would have alone.
         tokenizer: Its tokenizer.
+        vision: What reads images; None where the base takes none.
     """
 
     name: str
     fingerprint: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    vision: Vision | None = None
 
     @property
     def slug(self) -> str:
@@ -94,13 +105,15 @@ def load_base(
     """
     name = name or base_name(str(folder))
     weight_files(folder)
-    check_family(read_config(folder).get("model_type"), name)
+    config = read_config(folder)
+    check_family(config, name)
+    kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
     digest = fingerprint(folder)
     # It draws a bar of its own, terminal or not.
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(
             f"base folder {folder} cannot be loaded: {error}", "give a Hugging Face causal LM folder"
@@ -114,4 +127,17 @@ def load_base(
             f"base {folder} cannot be put on device {device!r}: {reason}",
             "set base.device to one that every worker has, and resources.gpus to match",
         ) from error
-    return Base(name, digest, model, tokenizer)
+    if not sees(config):
+        return Base(name, digest, model, tokenizer)
+    return Base(name, digest, _language_tower(model), tokenizer, Vision(model, ImageReader.open(folder)))
+
+
+def _language_tower(model: PreTrainedModel) -> PreTrainedModel:
+    """The causal LM inside a vision-language model: it shares its modules, and names them as it would alone."""
+    with torch.device("meta"):
+        tower = AutoModelForCausalLM.from_config(model.config.get_text_config())
+    setattr(tower, tower.base_model_prefix, model.model.language_model)
+    tower.set_output_embeddings(model.get_output_embeddings())
+    tower.generation_config = model.generation_config
+    tower.train(False)
+    return cast(PreTrainedModel, tower)

@@ -6,6 +6,7 @@ a z means something only on the factors it was trained on.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError
 from zfleet.models.base import base_name, base_slug, find_base, load_base
+from zfleet.models.families import sees
+from zfleet.models.images import ImageReader
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
@@ -59,6 +62,14 @@ class BaseBundle:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer, without its weights."""
         return open_tokenizer(self.text)
+
+    def image_reader(self) -> ImageReader | None:
+        """What reads the base's images, without its weights; None where it takes none."""
+        if not sees(json.loads(self.text["config.json"])):
+            return None
+        with tempfile.TemporaryDirectory(prefix="zfleet-processor-") as folder:
+            _write(Path(folder), self.text)
+            return ImageReader.open(Path(folder))
 
     def unpack(self, folder: Path) -> tuple[Path, Path]:
         """Write the base and its factors into two folders below ``folder``, and name them."""

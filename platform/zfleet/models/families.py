@@ -5,12 +5,16 @@ Neither torch nor vLLM is imported: a config is whatever Hugging Face's ``AutoCo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from zfleet.errors import BaseModelError, EngineError
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3")
 """``model_type`` of the families that pass the parity test (phi is Phi-1 and Phi-2, phi3 also Phi-3.5 and Phi-4)."""
+
+VISION_FAMILIES = ("llava", "llava_next")
+"""``model_type`` of the vision-language models over a language tower of one of ``FAMILIES``."""
 
 VLLM_CPU_MIN_HEAD_SIZE = 32
 """The smallest head that vLLM's attention runs on a CPU."""
@@ -22,20 +26,45 @@ It does not check them when it starts: others fail at the first token, and what 
 """
 
 
-def check_family(model_type: object, base_name: str) -> None:
+def sees(config: Mapping[str, object]) -> bool:
+    """Whether a base takes images, by its config.json."""
+    return config.get("model_type") in VISION_FAMILIES
+
+
+def check_family(config: Mapping[str, object], base_name: str) -> None:
     """Refuse a base of a family that zfleet was not tested with.
 
     Args:
-        model_type: What the base's config.json says.
+        config: The base's config.json; of a vision-language model its language tower counts.
         base_name: What people call the base.
 
     Raises:
         BaseModelError: Names the base and its ``model_type``; the remedy lists the supported ones.
     """
-    if model_type not in FAMILIES:
+    model_type = config.get("model_type")
+    family, told = model_type, f"model_type {model_type!r}"
+    if sees(config):
+        tower = config.get("text_config")
+        # Llama is LLaVA's own default, which its first checkpoints leave out.
+        family = tower.get("model_type", "llama") if isinstance(tower, Mapping) else "llama"
+        told += f" over {family!r}"
+    if family not in FAMILIES:
         raise BaseModelError(
-            f"base {base_name} has model_type {model_type!r}, a family that zfleet does not support",
-            f"use a base of one of {', '.join(FAMILIES)}",
+            f"base {base_name} has {told}, a family that zfleet does not support",
+            f"use a base of one of {', '.join(FAMILIES)}, or {' or '.join(VISION_FAMILIES)} over one of them",
+        )
+
+
+def check_no_images(config: Mapping[str, object], base_name: str) -> None:
+    """Refuse a vision-language base where only text can be answered.
+
+    Raises:
+        EngineError: Names the base.
+    """
+    if sees(config):
+        raise EngineError(
+            f"base {base_name} takes images, which zfleet on vLLM does not",
+            "run this base on TorchEngine: `engine: torch`",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zfleet.errors import FactorsError
 from zfleet.models.base import Base
+from zfleet.models.images import Images
 from zfleet.svf.factors import Factors
 from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
@@ -48,10 +49,19 @@ class SvfModel:
         with self._binding.bound(None if z is None else self.layout.split(z)):
             yield
 
-    def logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
-        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i]."""
+    def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
+        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i].
+
+        Args:
+            images: For each row those whose places its ids begin with; none for all: no row has any.
+        """
+        if any(images):
+            assert self.base.vision is not None
+            inputs["inputs_embeds"] = self.base.vision.embed(input_ids, images)
+        else:
+            inputs["input_ids"] = input_ids
         with self.rows(z):
-            out = self.base.model(input_ids=input_ids, **inputs)
+            out = self.base.model(**inputs)
         logits: Tensor = out.logits
         return logits.float()
 
@@ -62,6 +72,15 @@ class SvfModel:
         positions = torch.arange(length, device=input_ids.device).unsqueeze(0)
         options = {"use_cache": False, **inputs}
         return self.logits(input_ids, z, attention_mask=causal[None, None], position_ids=positions, **options)
+
+    def spread(self, prompt: Sequence[int], images: Images) -> Sequence[int]:
+        """A prompt as the model reads it: each image token as often as its image has features.
+
+        Raises:
+            InvalidRequest: As ``ImageReader.spread``.
+        """
+        vision = self.base.vision
+        return prompt if vision is None else vision.reader.spread(prompt, images)
 
     def check(self, z: ZVector) -> None:
         """Refuse a z that does not fit this base and its factors.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
 
 
@@ -36,10 +37,14 @@ def completion_logits(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
     z: Tensor | None,
+    images: Sequence[Images] = (),
 ) -> CompletionLogits:
     """Run prompts and completions in one pass, row i under z[i] (z [B, R]; None is the base).
 
     Sequences are padded on the right, where no real token sees the padding.
+
+    Args:
+        images: Of each prompt, which then was spread; none for all: no prompt has any.
     """
     device = model.device
     lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
@@ -51,6 +56,6 @@ def completion_logits(
     ends = torch.tensor(lengths, device=device)
     first = int(starts.min()) - 1
     kept = torch.arange(first, longest - 1, device=device)
-    logits = model.causal_logits(ids, z, logits_to_keep=kept)
+    logits = model.causal_logits(ids, z, images=images, logits_to_keep=kept)
     mask = (kept + 1 >= starts.unsqueeze(1)) & (kept + 1 < ends.unsqueeze(1))
     return CompletionLogits(logits, ids[:, first + 1 :], mask)

@@ -13,11 +13,12 @@ from zfleet.rewards.number import Number
 from zfleet.rewards.program import Program
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.sandbox.exam import Limits
+from zfleet.rewards.soft import Soft, soft_scores
 from zfleet.rewards.text import Boxed, Contains, Exact, Regex
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.tasks.task import Reward
 
-_COMPARING = ("exact", "contains", "choice", "number", "boxed", "math")
+_COMPARING = ("exact", "contains", "choice", "number", "boxed", "math", "soft")
 
 
 def build_reward(spec: RewardSpec) -> Reward:
@@ -36,6 +37,16 @@ def needs_answer(spec: RewardSpec) -> bool:
     return any(one.kind in _COMPARING and not one.value for one in (spec, *spec.parts.values()))
 
 
+def check_answer(spec: RewardSpec, answer: str) -> None:
+    """Refuse a row's answer that the reward cannot compare with.
+
+    Raises:
+        ValueError: Says what is wrong with it.
+    """
+    if any(one.kind == "soft" and not one.value for one in (spec, *spec.parts.values())):
+        soft_scores(answer)
+
+
 def _grader(spec: GraderSpec) -> Reward:
     match spec.kind:
         case "exact":
@@ -50,6 +61,9 @@ def _grader(spec: GraderSpec) -> Reward:
             return Boxed(spec.value)
         case "math":
             return MathAnswer(spec.value, spec.seconds)
+        case "soft":
+            _check_scores(spec.value)
+            return Soft(spec.value)
         case "regex":
             _check_pattern(spec.value)
             return Regex(spec.value)
@@ -62,6 +76,13 @@ def _grader(spec: GraderSpec) -> Reward:
             return PythonReward(spec.value)
         case "sum":
             raise SpecError("a part of a `sum` is no `sum` itself", "write its parts beside the others")
+
+
+def _check_scores(value: str) -> None:
+    try:
+        soft_scores(value or '{"": 0}')
+    except ValueError as error:
+        raise SpecError(f"reward.value: {error}", 'write it as {"answer": 1, "another": 0.5}') from error
 
 
 def _check_pattern(pattern: str) -> None:

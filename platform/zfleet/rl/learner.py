@@ -196,19 +196,20 @@ class Learner:
         """The loss and the divergence, both summed over samples."""
         if not rollouts:
             return self.p.sum() * 0, torch.zeros(())
-        prompts = [rollout.prompt for rollout in rollouts]
+        images = [rollout.images for rollout in rollouts]
+        prompts = [self.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]
         completions = [rollout.completion for rollout in rollouts]
         rewards = torch.tensor([rollout.grade.value for rollout in rollouts])
         groups = torch.tensor([rollout.group for rollout in rollouts])
         advantages = ESTIMATORS[self.spec.estimator](rewards, groups).to(self.model.device)
         rows = self.shape.z(self.p).expand(len(rollouts), -1)
-        policy = completion_logits(self.model, prompts, completions, rows)
+        policy = completion_logits(self.model, prompts, completions, rows, images)
         # The policy is what was sampled from.
         loss = policy_loss(policy.logprobs(self.spec.temperature), advantages)
         if self.spec.kl == 0:
             return loss, torch.zeros(())
         with torch.no_grad():
-            reference = completion_logits(self.model, prompts, completions, None)
+            reference = completion_logits(self.model, prompts, completions, None, images)
         kl = divergence(policy, reference)
         return loss + self.spec.kl * kl, kl.detach()
 

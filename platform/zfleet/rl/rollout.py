@@ -25,10 +25,11 @@ class Rollout:
     Attributes:
         sample: What was asked.
         group: Which of the step's prompts; samples of one prompt share it.
-        prompt: Token ids [P].
+        prompt: Token ids [P], with one image token for each image.
         completion: Token ids [C].
         text: The completion's text.
         grade: What the reward says of it.
+        images: Of the prompt.
     """
 
     sample: Sample
@@ -37,6 +38,7 @@ class Rollout:
     completion: tuple[int, ...]
     text: str
     grade: Grade
+    images: tuple[bytes, ...] = ()
 
 
 def seed_of(run_seed: int, step: int, prompt: str, sample: int) -> int:
@@ -86,7 +88,7 @@ def roll_out(
     """
     requests = []
     for group, sample in enumerate(samples, start=first_group):
-        prompt = task.template.render(tokenizer, sample.prompt, sample.fields)
+        prompt, images = task.prompt(tokenizer, sample), sample.read_images()
         for index in range(spec.samples_per_prompt):
             sampling = SamplingParams(
                 temperature=spec.temperature,
@@ -94,7 +96,7 @@ def roll_out(
                 stop=task.stop,
                 seed=seed_of(spec.seed, step, f"{group}/{sample.id}", index),
             )
-            requests.append((sample, group, prompt, GenerationRequest(prompt, sampling, z)))
+            requests.append((sample, group, prompt, GenerationRequest(prompt, sampling, z, images)))
     answers = [answer for (answer,) in engine.generate([request for *_, request in requests])]
     grades = _grades(
         task,
@@ -104,8 +106,8 @@ def roll_out(
         skip_failed_rewards,
     )
     return [
-        Rollout(sample, group, prompt, answer.token_ids, answer.text, grade)
-        for (sample, group, prompt, _), answer, grade in zip(requests, answers, grades, strict=True)
+        Rollout(sample, group, prompt, answer.token_ids, answer.text, grade, request.images)
+        for (sample, group, prompt, request), answer, grade in zip(requests, answers, grades, strict=True)
         if grade is not None
     ]
 

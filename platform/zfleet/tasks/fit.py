@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.errors import TaskError
+from zfleet.errors import InvalidRequest, TaskError
+from zfleet.models.images import ImageReader
 from zfleet.tasks.indexed import select
 from zfleet.tasks.task import Sample, Task
 
@@ -42,15 +43,21 @@ class FitReport:
         )
 
 
-def fit_prompts(task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int) -> FitReport:
+def fit_prompts(
+    task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int, reader: ImageReader | None = None
+) -> FitReport:
     """Leave out the samples whose rendered prompt and longest answer exceed ``max_length`` tokens.
 
+    Args:
+        reader: Of the base's images; None where it takes none.
+
     Raises:
-        TaskError: Nothing is left of a split, or the template cannot be filled.
+        TaskError: Nothing is left of a split, the template cannot be filled, or a prompt has images that the base
+            cannot take.
     """
 
     def length(sample: Sample) -> int:
-        return len(task.template.render(tokenizer, sample.prompt, sample.fields)) + task.max_tokens
+        return len(_spread(reader, task.prompt(tokenizer, sample), sample)) + task.max_tokens
 
     kept: dict[str, Sequence[Sample]] = {}
     left_out: list[str] = []
@@ -77,11 +84,25 @@ def fit_prompts(task: Task, tokenizer: PreTrainedTokenizerBase, max_length: int)
     return FitReport(fit, tuple(left_out), len(task.train) + len(task.test), longest, max_length)
 
 
+def _spread(reader: ImageReader | None, prompt: tuple[int, ...], sample: Sample) -> tuple[int, ...]:
+    if reader is None:
+        if sample.images:
+            raise TaskError(
+                f"sample {sample.id} has images, this base takes none", "set base.model to a vision-language model"
+            )
+        return prompt
+    try:
+        return reader.spread(prompt, sample.read_images())
+    except InvalidRequest as error:
+        raise TaskError(f"sample {sample.id} ({', '.join(sample.images)}): {error.message}", error.remedy) from error
+
+
 def data_digest(task: Task) -> str:
     """sha256 of a task's samples and their split: what a registered expert says it was trained on."""
     state = hashlib.sha256()
     for side, samples in (("train", task.train), ("test", task.test)):
         for sample in samples:
             row = [side, sample.id, sample.prompt, sample.answer, dict(sample.fields)]
+            row += [hashlib.sha256(image).hexdigest() for image in sample.read_images()]
             state.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return state.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -107,7 +107,7 @@ class IndexedSamples(Sequence[Sample]):
         first = int(np.searchsorted(self.ids, self.ids[place]))
         if place == first:
             return sample
-        return Sample(f"{sample.id}-{place - first + 1}", sample.prompt, sample.answer, sample.fields)
+        return replace(sample, id=f"{sample.id}-{place - first + 1}")
 
 
 def select(samples: Sequence[Sample], indices: Sequence[int]) -> Sequence[Sample]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
-from zfleet.rewards.build import build_reward, needs_answer
+from zfleet.rewards.build import build_reward, check_answer, needs_answer
 from zfleet.tasks.indexed import IndexBuilder
 from zfleet.tasks.rows import read_lines
 from zfleet.tasks.split import held_out
@@ -40,7 +40,7 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
     if path.suffix == ".gz":
         raise TaskError(f"{path} is packed: its lines cannot be entered in the middle", "unpack it with gunzip")
     reward = build_reward(spec.reward)
-    parse = _Parse(spec, frozenset(_template_fields(spec.template)))
+    parse = _Parse(spec, frozenset(_template_fields(spec.template)), path.parent)
     sides = {"train": IndexBuilder(), "test": IndexBuilder()}
     for row in read_lines(path):
         sample = parse(row.data, row.where)
@@ -71,6 +71,7 @@ class _Parse:
 
     spec: TaskSpec
     named: frozenset[str]
+    folder: Path
 
     def __call__(self, data: Mapping[str, Any], where: str) -> Sample:
         fields = {
@@ -78,9 +79,26 @@ class _Parse:
             for key, value in data.items()
             if value is not None
         }
-        sample = _sample(fields, self.spec, where)
+        sample = replace(_sample(fields, self.spec, where), images=self._images(data, where))
         _check_template(sample, self.named, where)
         return sample
+
+    def _images(self, data: Mapping[str, Any], where: str) -> tuple[str, ...]:
+        field = self.spec.image_field
+        if field is None:
+            return ()
+        named = data.get(field)
+        paths = [named] if isinstance(named, str) else named
+        if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+            raise TaskError(
+                f"{where}: the image field {field!r} is {named!r}, no path and no list of paths",
+                "give each row the path of its image, from the file's folder",
+            )
+        found = [self.folder / path for path in paths]
+        for path in found:
+            if not path.is_file():
+                raise TaskError(f"{where}: image {path} is not there", "paths of images are from the file's folder")
+        return tuple(map(str, found))
 
 
 def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
@@ -98,6 +116,12 @@ def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
             f"{where} lacks the answer field {spec.answer_field!r}, which reward `{spec.reward.kind}` compares with",
             "add it, set answer_field to another field, or set reward.value to one answer for all rows",
         )
+    if needs_answer(spec.reward):
+        try:
+            check_answer(spec.reward, answer)
+        except ValueError as error:
+            remedy = 'a `soft` reward compares with {"answer": score}, scores from 0 to 1'
+            raise TaskError(f"{where}: the answer field {spec.answer_field!r}: {error}", remedy) from error
     canonical = json.dumps(row, sort_keys=True)
     fields = {key: value for key, value in row.items() if key != "prompt"}
     return Sample(hashlib.sha256(canonical.encode()).hexdigest()[:16], prompt, answer, fields)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.errors import TaskError
+from zfleet.files import read_or
 from zfleet.tasks.template import PromptTemplate
 
 
@@ -18,12 +23,22 @@ class Sample:
         prompt: What a user would type, before the template.
         answer: The reference answer; empty when the reward needs none.
         fields: Further fields of the row, for templates and Python rewards.
+        images: Files of the prompt's images, on a path that every worker sees.
     """
 
     id: str
     prompt: str
     answer: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+
+    def read_images(self) -> tuple[bytes, ...]:
+        """What its images' files hold.
+
+        Raises:
+            TaskError: A file cannot be read here.
+        """
+        return tuple(map(_read_image, self.images))
 
 
 @dataclass(frozen=True)
@@ -80,3 +95,16 @@ class Task:
     reward: Reward
     max_tokens: int
     stop: tuple[str, ...] = ()
+
+    def prompt(self, tokenizer: PreTrainedTokenizerBase, sample: Sample) -> tuple[int, ...]:
+        """The token ids that a base is given for a sample, with one image token for each of its images.
+
+        Raises:
+            TaskError: As ``PromptTemplate.render``.
+        """
+        return self.template.render(tokenizer, sample.prompt, sample.fields, len(sample.images))
+
+
+def _read_image(path: str) -> bytes:
+    remedy = "images stay where they are: put them on a path that every machine of the cluster sees"
+    return read_or(Path(path), lambda error: TaskError(f"image {path} cannot be read here: {error}", remedy))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.errors import TaskError
@@ -22,17 +23,25 @@ class PromptTemplate:
     text: str | None = None
 
     def render(
-        self, tokenizer: PreTrainedTokenizerBase, prompt: str, fields: Mapping[str, str] | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: str,
+        fields: Mapping[str, str] | None = None,
+        images: int = 0,
     ) -> tuple[int, ...]:
         """The token ids of one prompt.
+
+        Its images come first, unless the format string says with image tokens where they go.
 
         Raises:
             TaskError: The format string names a field that the sample lacks, or the
                 tokenizer has no chat template.
         """
         if self.text is None:
-            return chat_tokens(tokenizer, [{"role": "user", "content": prompt}])
+            return chat_tokens(tokenizer, [{"role": "user", "content": prompt}], images)
         text = fill(self.text, {"prompt": "", **(fields or {})} | {"prompt": prompt}, "template")
+        if _image_token(tokenizer) not in self.text:
+            text = _places(tokenizer, images) + text
         return tuple(tokenizer(text)["input_ids"])
 
 
@@ -49,8 +58,13 @@ def fill(text: str, fields: Mapping[str, str], key: str) -> str:
         raise TaskError(f"{key} {text!r} cannot be filled: {error!r}", f"its rows have the fields: {known}") from error
 
 
-def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> tuple[int, ...]:
+def chat_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], images: int = 0
+) -> tuple[int, ...]:
     """The token ids of a conversation, ready for the base's next turn.
+
+    Args:
+        images: How many the last message begins with.
 
     Raises:
         TaskError: The tokenizer has no chat template.
@@ -60,5 +74,37 @@ def chat_tokens(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str
             "this base's tokenizer has no chat template",
             "set `template` in the task to a format string such as '{prompt}', or use /v1/completions",
         )
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    *earlier, last = messages
+    turns: list[dict[str, Any]]
+    if _wants_parts(tokenizer):
+        shown = [{"type": "image"}] * images
+        turns = [{**turn, "content": [_text_part(turn)]} for turn in earlier]
+        turns.append({**last, "content": [*shown, _text_part(last)]})
+    else:
+        turns = [dict(turn) for turn in earlier]
+        turns.append({**last, "content": _places(tokenizer, images) + last["content"]})
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     return tuple(cast(list[int], ids))
+
+
+def _wants_parts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a chat template takes lists of parts alone, as those of LLaVA do: a plain text would be left out."""
+    word = "zfleet"
+    try:
+        said = tokenizer.apply_chat_template([{"role": "user", "content": word}], tokenize=False)
+    except jinja2.TemplateError:
+        return True
+    return word not in str(said)
+
+
+def _text_part(turn: Mapping[str, str]) -> dict[str, str]:
+    return {"type": "text", "text": turn["content"]}
+
+
+def _places(tokenizer: PreTrainedTokenizerBase, images: int) -> str:
+    return _image_token(tokenizer) * images + "\n" if images else ""
+
+
+def _image_token(tokenizer: PreTrainedTokenizerBase) -> str:
+    # The name that LLaVA's processor takes where the tokenizer does not say.
+    return getattr(tokenizer, "image_token", None) or "<image>"

@@ -119,7 +119,15 @@ def test_a_mixed_batch_gives_the_merged_models_tokens(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [GPT2Config(), GPTNeoXConfig(), OPTConfig(), LlavaConfig(), {"model_type": "mixtral"}, {"model_type": "new"}, {}],
+    [
+        GPT2Config(),
+        GPTNeoXConfig(),
+        OPTConfig(),
+        LlavaConfig(text_config=GPT2Config()),
+        {"model_type": "mixtral"},
+        {"model_type": "new"},
+        {},
+    ],
     ids=lambda config: str(getattr(config, "model_type", config)),
 )
 def test_another_family_is_refused_by_name(
@@ -148,7 +156,7 @@ def test_decompose_refuses_another_family(tiny_folder: Path, tmp_path: Path, mon
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_supported_families_are_accepted(family: str) -> None:
-    check_family(family, "base")
+    check_family({"model_type": family}, "base")
 
 
 @pytest.mark.parametrize(

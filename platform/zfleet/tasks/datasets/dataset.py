@@ -26,17 +26,19 @@ class Dataset:
         fields: From a row to its fields; raises ``KeyError``, ``TypeError`` or ``ValueError`` on a broken one.
         files: The names that the authors gave their files, by side: the first that is there is read. A side that has
             none is cut from the other by digest.
-        hub: Id and configuration on the Hugging Face hub.
+        hub: Id and configuration on the Hugging Face hub; None where it has no rows of this form.
         splits: The hub's name of each side.
         keep: Which rows belong to a side, where files do not tell.
+        image: The field that names a row's image, a file of that name below the folder; empty: rows have none.
     """
 
     name: str
     fields: Callable[[Mapping[str, Any]], Fields]
     files: Mapping[Side, tuple[str, ...]]
-    hub: tuple[str, str | None]
-    splits: Mapping[Side, str]
+    hub: tuple[str, str | None] | None = None
+    splits: Mapping[Side, str] = field(default_factory=dict)
     keep: Callable[[Mapping[str, Any], Side], bool] = field(default=lambda row, side: True)
+    image: str = ""
 
     def read(self, row: Row) -> Fields:
         """The fields of a row.

@@ -15,6 +15,8 @@ def hub_rows(dataset: Dataset, side: Side) -> Iterator[Row]:
     Raises:
         TaskError: The hub cannot be reached, or has no such dataset.
     """
+    if dataset.hub is None:
+        raise TaskError(f"dataset {dataset.name} is not read from the hub", "give `data`, a folder with its files")
     if side not in dataset.splits:
         return
     name, configuration = dataset.hub

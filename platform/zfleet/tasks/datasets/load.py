@@ -14,14 +14,16 @@ from zfleet.tasks.datasets.classify import SOURCES
 from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, identity
 from zfleet.tasks.datasets.gsm8k import GSM8K
 from zfleet.tasks.datasets.hub import hub_rows
+from zfleet.tasks.datasets.images import ImageFolder
 from zfleet.tasks.datasets.math import MATH
+from zfleet.tasks.datasets.okvqa import OKVQA
 from zfleet.tasks.datasets.programs import HUMANEVAL, MBPP, MBPP_SANITIZED
 from zfleet.tasks.rows import Row, read_rows
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate, fill
 
-DATASETS: Mapping[DatasetName, Dataset] = {
+DATASETS: Mapping[str, Dataset] = {
     "gsm8k": GSM8K,
     "math": MATH,
     "mbpp": MBPP,
@@ -29,6 +31,7 @@ DATASETS: Mapping[DatasetName, Dataset] = {
     "humaneval": HUMANEVAL,
     "arc_easy": ARC_EASY,
     "arc_challenge": ARC_CHALLENGE,
+    "okvqa": OKVQA,
 }
 """By the name in specs; ``classify`` is made of several."""
 
@@ -45,8 +48,7 @@ def load_dataset_task(spec: TaskSpec) -> Task:
     assert spec.dataset is not None
     sides: dict[Side, list[Sample]] = {"train": [], "test": []}
     for side in sides:
-        for fields in _fields(spec, side):
-            sides[side].append(_sample(spec, fields))
+        sides[side].extend(_samples(spec, side))
     if not sides["train"] or not sides["test"]:
         both = sides["train"] or sides["test"]
         sides = {"train": [], "test": []}
@@ -94,8 +96,8 @@ def problems_of(name: str, path: Path) -> dict[str, Sample]:
     Raises:
         TaskError: A row that is none, or a dataset whose rows have no task id.
     """
-    dataset = next((one for one in DATASETS.values() if one.name == name), None)
-    if dataset not in (MBPP, MBPP_SANITIZED, HUMANEVAL) or dataset is None:
+    dataset = DATASETS.get(name)
+    if dataset is None or dataset not in (MBPP, MBPP_SANITIZED, HUMANEVAL):
         raise TaskError(f"rows of {name} have no tests", "leave --problems out, or grade programs: mbpp, humaneval")
     found = {}
     for row in read_rows(path):
@@ -129,14 +131,24 @@ def _paths(dataset: Dataset, side: Side, place: Path) -> list[Path]:
     return []
 
 
-def _fields(spec: TaskSpec, side: Side) -> Iterator[Fields]:
+def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
     if spec.dataset == "classify":
-        yield from _classified(spec.data, side)
+        for fields in _classified(spec.data, side):
+            yield _sample(spec, fields)
         return
     assert spec.dataset is not None
     dataset = DATASETS[spec.dataset]
+    images = _images(dataset, spec.data)
     for row in rows_of(dataset, side, spec.data):
-        yield dataset.read(row)
+        fields = dataset.read(row)
+        yield _sample(spec, fields, (images.find(fields[dataset.image], row),) if images else ())
+
+
+def _images(dataset: Dataset, data: str | None) -> ImageFolder | None:
+    if data is None or not dataset.image:
+        return None
+    place = Path(data).expanduser()
+    return ImageFolder(place if place.is_dir() else place.parent)
 
 
 def _classified(data: str | None, side: Side) -> Iterator[Fields]:
@@ -165,7 +177,7 @@ def _folder(root: Path, dataset: Dataset) -> Path | None:
     return None
 
 
-def _sample(spec: TaskSpec, fields: Fields) -> Sample:
+def _sample(spec: TaskSpec, fields: Fields, images: tuple[str, ...] = ()) -> Sample:
     prompt = fill(spec.prompt, fields, "prompt")
     if needs_answer(spec.reward) and not fields.get("answer"):
         raise TaskError(
@@ -173,5 +185,4 @@ def _sample(spec: TaskSpec, fields: Fields) -> Sample:
             "leave `reward` out: the dataset brings its own",
         )
     assert spec.dataset is not None
-    rest = {key: value for key, value in fields.items() if key != "prompt"}
-    return Sample(identity(spec.dataset, fields), prompt, fields.get("answer", ""), rest)
+    return Sample(identity(spec.dataset, fields), prompt, fields.get("answer", ""), fields, images)

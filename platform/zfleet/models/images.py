@@ -1,0 +1,146 @@
+"""Images in a prompt: how many tokens each takes, and what a vision-language model reads of it.
+
+A prompt holds the base's image token once for each image; it is spread to as many as the image has features.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from transformers import AutoProcessor, PreTrainedModel
+
+from zfleet.errors import BaseModelError, InvalidRequest
+
+Images = tuple[bytes, ...]
+"""Encoded images of one prompt, in the order of their places."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_MAX_PIXELS = 50_000_000
+_KEPT = 32
+"""Images whose pixels and features are kept: samples of one prompt, and rollout and learning, share them."""
+
+
+class ImageReader:
+    """What is known of images without the model's weights.
+
+    Attributes:
+        text: The image token.
+        token: Its id.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        """Wrap a processor of transformers for text and images."""
+        self._processor = processor
+        self.text: str = processor.image_token
+        self.token: int = processor.image_token_id
+        self._read = lru_cache(_KEPT)(self._processed)
+
+    @classmethod
+    def open(cls, folder: Path) -> ImageReader:
+        """The reader of a vision-language base.
+
+        Raises:
+            BaseModelError: The folder does not say how images are read.
+        """
+        try:
+            # Pillow everywhere: torchvision resizes a little otherwise, and is not there on every machine.
+            return cls(AutoProcessor.from_pretrained(folder, backend="pil"))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise BaseModelError(
+                f"base folder {folder} does not say how its images are read: {error}",
+                "give a folder that has its processor's files (processor_config.json, preprocessor_config.json)",
+            ) from error
+
+    def spread(self, prompt: Sequence[int], images: Images) -> tuple[int, ...]:
+        """The prompt with each image token repeated for every feature of its image.
+
+        Raises:
+            InvalidRequest: As many image tokens as images are not there, or bytes that are no image.
+        """
+        places = list(prompt).count(self.token)
+        if places != len(images):
+            raise InvalidRequest(
+                f"the prompt has {places} places for images, {len(images)} were sent",
+                f"put {self.text} into the prompt once for each image",
+            )
+        sizes = (self.features(image) for image in images)
+        return tuple(token for one in prompt for token in ([one] * next(sizes) if one == self.token else [one]))
+
+    def features(self, image: bytes) -> int:
+        """How many tokens an image takes.
+
+        Raises:
+            InvalidRequest: The bytes are no image.
+        """
+        return self._read(image)[0]
+
+    def pixels(self, image: bytes) -> dict[str, Tensor]:
+        """What the model's vision tower reads."""
+        return self._read(image)[1]
+
+    def _processed(self, data: bytes) -> tuple[int, dict[str, Tensor]]:
+        inputs = self._processor(text=self.text, images=_decoded(data), return_tensors="pt")
+        names = self._processor.image_processor.model_input_names
+        count = int((inputs["input_ids"] == self.token).sum())
+        return count, {name: inputs[name] for name in names if name in inputs}
+
+
+class Vision:
+    """The eyes of a vision-language model: its vision tower and projector, frozen.
+
+    Attributes:
+        reader: Of its images.
+    """
+
+    def __init__(self, model: PreTrainedModel, reader: ImageReader) -> None:
+        self.reader = reader
+        model.requires_grad_(False)
+        self._model: Any = model
+        self._features = lru_cache(_KEPT)(self._computed)
+
+    def embed(self, input_ids: Tensor, images: Sequence[Images]) -> Tensor:
+        """Embeddings [B, T, D] of token ids [B, T], with the features of row i's images at its first image tokens.
+
+        Args:
+            input_ids: Prompts that were spread; image tokens after those are tokens like others.
+            images: One tuple for each row.
+        """
+        embeddings: Tensor = self._model.get_input_embeddings()(input_ids)
+        sizes = [sum(map(self.reader.features, row)) for row in images]
+        found = input_ids == self.reader.token
+        places = found & (found.cumsum(1) <= torch.tensor(sizes, device=found.device).unsqueeze(1))
+        features = torch.cat([self._features(image) for row in images for image in row])
+        return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings))
+
+    @torch.no_grad()
+    def _computed(self, image: bytes) -> Tensor:
+        weights = self._model.get_input_embeddings().weight
+        pixels = {
+            name: value.to(weights.device, weights.dtype if value.is_floating_point() else None)
+            for name, value in self.reader.pixels(image).items()
+        }
+        # Of LLaVA-NeXT the features of all tiles of the image, in one list of a single tensor as LLaVA's.
+        features: Tensor = torch.cat(list(self._model.get_image_features(**pixels).pooler_output))
+        return features
+
+
+def _decoded(data: bytes) -> Image.Image:
+    remedy = f"send the bytes of a {', '.join(_FORMATS)} file"
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise InvalidRequest(
+                    f"an image has {image.width} x {image.height} pixels, more than {_MAX_PIXELS}", "make it smaller"
+                )
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise InvalidRequest(f"{len(data)} bytes are no image that can be read", remedy) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidRequest(f"an image is damaged: {error}", remedy) from error

@@ -1,0 +1,48 @@
+"""Carrying an expert to another base that holds the same matrices, as a language model in a vision-language model."""
+
+from __future__ import annotations
+
+import torch
+
+from zfleet.errors import WrongBase
+from zfleet.svf.factors import Factors, MatrixFactors
+from zfleet.svf.zvector import ZVector
+
+_TOLERANCE = 1e-5
+"""Of the largest singular value: what factors that were computed elsewhere round otherwise."""
+
+
+def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
+    """The same expert for another base: it changes the same matrices, by name, into the same matrices.
+
+    Weights that are no targets are not compared: a base whose embeddings or norms were trained on may answer otherwise.
+
+    Args:
+        origin: The factors it was trained on.
+        to: Those of the other base.
+
+    Raises:
+        WrongBase: The z belongs to other factors than ``origin``, or a matrix (named) is another one there.
+        InvalidZ: The bases have other matrices.
+    """
+    z.check_fits(base=origin.base, factors=origin.digest, layout=origin.layout)
+    z.check_layout(to.layout)
+    for name, scale in z.values.items():
+        difference = _difference(origin.matrices[name], to.matrices[name], scale)
+        if not difference <= _TOLERANCE:
+            raise WrongBase(
+                f"{name} of base {to.base[:12]} differs from that of {origin.base[:12]}, on which z {z.digest[:12]} "
+                f"was trained, by {difference:.2g} of its largest singular value",
+                "train an expert for this base",
+            )
+    return ZVector(z.values, to.base, to.digest, to.targets)
+
+
+def _difference(one: MatrixFactors, other: MatrixFactors, scale: torch.Tensor) -> float:
+    """Largest difference of an element of U diag(s) Vh or U diag(s * z) Vh, over the largest singular value."""
+    if all(torch.equal(a, b) for a, b in ((one.u, other.u), (one.s, other.s), (one.vh, other.vh))):
+        return 0.0
+    if one.u.shape != other.u.shape or one.vh.shape != other.vh.shape:
+        return float("inf")
+    pairs = [(one.merged(by), other.merged(by)) for by in (torch.ones_like(scale), scale)]
+    return max(float((a - b).abs().max()) for a, b in pairs) / max(float(one.s.max()), 1e-30)

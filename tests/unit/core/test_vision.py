@@ -1,0 +1,391 @@
+"""Vision-language bases: images through the engine, the learner and tasks, and experts carried to their tower."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from zfleet.config.specs import BaseSpec, EngineSpec, LearnerSpec
+from zfleet.config.task_specs import TaskSpec
+from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, ScoreRequest
+from zfleet.engine.doctor import read_base
+from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.errors import BaseModelError, EngineError, InvalidRequest, InvalidZ, TaskError, WrongBase
+from zfleet.models.base import load_base
+from zfleet.models.bundle import pack_base
+from zfleet.models.families import check_no_images
+from zfleet.models.fingerprint import read_config
+from zfleet.models.svf_model import SvfModel
+from zfleet.models.teacher_forcing import completion_logits
+from zfleet.rl.learner import Learner
+from zfleet.rl.rollout import roll_out
+from zfleet.svf.cache import FactorCache
+from zfleet.svf.carry import carry
+from zfleet.svf.factors import Factors
+from zfleet.svf.linear import merge_into
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.build import build_task
+from zfleet.tasks.fit import data_digest, fit_prompts
+from zfleet.testing.parity import random_z
+from zfleet.testing.tiny_vision import save_tiny_vision
+
+SHARED = Path(__file__).parents[4] / "shared" / "data"
+NEW_TOKENS = 12
+GREEDY = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """A vision-language base, its engine, and Hugging Face's own model of it, with plain linears."""
+
+    folder: Path
+    model: SvfModel
+    engine: SyncEngine
+    plain: nn.Module
+    factors: Factors
+
+
+@pytest.fixture(scope="module", params=["llava", "llava_next"])
+def seeing(
+    request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Seeing]:
+    root = tmp_path_factory.mktemp(request.param)
+    folder = save_tiny_vision(request.param, tiny_folder, root / "eyes")
+    base = load_base(folder)
+    factors = FactorCache(root / "factors").get(base.model, base.fingerprint)
+    plain = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    model = SvfModel(base, factors)
+    with SyncEngine(TorchEngine(model, EngineSpec(slots=64))) as engine:
+        yield Seeing(folder, model, engine, plain, factors)
+
+
+def _png(seed: int, width: int = 40, height: int = 30) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES = [_png(1), _png(2, 64, 20), _png(3, 20, 64)]
+PICTURES += [path.read_bytes() for path in sorted((SHARED / "images").glob("*"))]
+"""Noise of several shapes, and photographs where there are any."""
+
+
+def _merged(seeing: Seeing, z: ZVector) -> nn.Module:
+    """Hugging Face's model with W' = U diag(s * z) Vh in its language tower."""
+    merged = copy.deepcopy(seeing.plain)
+    tower = nn.Module()
+    tower.model = merged.model.language_model  # type: ignore[union-attr]
+    merge_into(tower, dict(seeing.factors.matrices), dict(z.values))
+    return merged
+
+
+def _generated(seeing: Seeing, model: nn.Module, prompt: str, images: list[bytes]) -> tuple[int, ...]:
+    processor = AutoProcessor.from_pretrained(seeing.folder, backend="pil")
+    decoded = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
+    inputs = processor(text=prompt, images=decoded or None, return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    more = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "eos_token_id": None}
+    return tuple(model.generate(**inputs, do_sample=False, **more)[0, length:].tolist())  # type: ignore[operator]
+
+
+# The engine
+
+
+def test_one_batch_of_images_texts_and_z_gives_what_generate_gives(seeing: Seeing) -> None:
+    zs = [random_z(seeing.factors, seed) for seed in range(3)]
+    models = {BASE_Z: seeing.plain, **{z.digest: _merged(seeing, z) for z in zs}}
+    for z in zs:
+        seeing.engine.put_z(z)
+    rows: list[tuple[str, list[bytes], str]] = []
+    for place, picture in enumerate(PICTURES):
+        digests = [BASE_Z, zs[place % 3].digest]
+        rows += [(f"<image>\n{'flip abc'[place:]}", [picture], digest) for digest in digests]
+    rows += [("sort cab", [], zs[0].digest), ("<image>add<image> 1", [PICTURES[1], PICTURES[0]], zs[1].digest)]
+    requests = [GenerationRequest(prompt, GREEDY, z, tuple(images)) for prompt, images, z in rows]
+    answers = [answer.token_ids for (answer,) in seeing.engine.generate(requests)]
+    assert answers == [_generated(seeing, models[z], prompt, images) for prompt, images, z in rows]
+    assert seeing.engine.stats().peak_distinct_z == 4
+    assert len(set(answers)) > len(answers) // 2, "images and z change next to nothing"
+
+
+def test_scores_are_the_logprobs_of_what_was_sampled(seeing: Seeing) -> None:
+    z = random_z(seeing.factors, 7)
+    seeing.engine.put_z(z)
+    sampling = SamplingParams(temperature=1, max_tokens=8, seed=3, n=4, logprobs=True, ignore_eos=True)
+    prompt, images = "<image>sort", (PICTURES[0],)
+    (answers,) = seeing.engine.generate([GenerationRequest(prompt, sampling, z.digest, images)])
+    requests = [ScoreRequest(prompt, answer.token_ids, z.digest, images) for answer in answers]
+    for answer, scored in zip(answers, seeing.engine.score(requests), strict=True):
+        assert scored == pytest.approx(answer.logprobs, abs=1e-4)
+    (other,) = seeing.engine.score([replace(requests[0], images=(PICTURES[1],))])
+    assert other != pytest.approx(answers[0].logprobs, abs=1e-2)
+
+
+def test_an_image_token_that_was_sampled_is_a_token(seeing: Seeing) -> None:
+    """Learning runs completions too, and only places of the prompt hold features."""
+    vision = seeing.model.base.vision
+    assert vision is not None
+    image = vision.reader.token
+    prompt = vision.reader.spread((1, image), (PICTURES[0],))
+    logits = completion_logits(seeing.model, [prompt, (1, 9)], [(9, image, 9), (image,)], None, [(PICTURES[0],), ()])
+    ids = torch.tensor([[*prompt, 9, image, 9]])
+    embeddings = vision.embed(ids, [(PICTURES[0],)])
+    own = seeing.model.base.model.get_input_embeddings()(ids)
+    assert torch.equal(embeddings[0, len(prompt) :], own[0, len(prompt) :])
+    assert not torch.isclose(embeddings[0, 1 : len(prompt)], own[0, 1 : len(prompt)]).all(-1).any()
+    assert bool(logits.logprobs()[logits.mask].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "images", "told"),
+    [
+        ("flip", (PICTURES[0],), "0 places for images, 1 were sent"),
+        ("<image>flip", (), "1 places for images, 0 were sent"),
+        ("<image>flip", (PICTURES[0], PICTURES[1]), "1 places for images, 2 were sent"),
+        ("<image>flip", (b"GIF89a",), "6 bytes are no image"),
+        ("<image>flip", (b"",), "0 bytes are no image"),
+        ("<image>flip", (PICTURES[0][:200],), "damaged"),
+    ],
+)
+def test_images_that_cannot_be_taken_fail_alone(
+    seeing: Seeing, prompt: str, images: tuple[bytes, ...], told: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        seeing.engine.generate([GenerationRequest(prompt, GREEDY, images=images)])
+    seeing.engine.generate([GenerationRequest("flip", GREEDY)])
+
+
+def test_an_image_too_large_is_refused_before_it_is_unpacked(seeing: Seeing) -> None:
+    file = io.BytesIO()
+    Image.new("1", (8_000, 8_000)).save(file, "PNG")
+    with pytest.raises(InvalidRequest, match="8000 x 8000 pixels"):
+        seeing.engine.generate([GenerationRequest("<image>flip", GREEDY, images=(file.getvalue(),))])
+
+
+def test_a_base_of_text_alone_refuses_images(tiny_model: SvfModel) -> None:
+    with SyncEngine(TorchEngine(tiny_model)) as engine, pytest.raises(InvalidRequest, match="takes none"):
+        engine.generate([GenerationRequest("flip", GREEDY, images=(PICTURES[0],))])
+
+
+# The base
+
+
+def test_the_tower_has_the_names_that_it_has_alone(seeing: Seeing, tiny_factors: Factors) -> None:
+    assert list(seeing.factors.matrices) == list(tiny_factors.matrices)
+    assert seeing.factors.base != tiny_factors.base
+
+
+def test_a_vision_language_base_travels(seeing: Seeing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path))
+    bundle = pack_base(BaseSpec(model=str(seeing.folder)))
+    reader = bundle.image_reader()
+    assert reader is not None
+    with SyncEngine(TorchEngine(bundle.open())) as engine:
+        request = GenerationRequest("<image>flip", GREEDY, images=(PICTURES[0],))
+        assert engine.generate([request])[0][0].token_ids == seeing.engine.generate([request])[0][0].token_ids
+
+
+def test_vllm_refuses_it_and_doctor_says_so(seeing: Seeing) -> None:
+    with pytest.raises(EngineError, match="takes images") as refused:
+        check_no_images(read_config(seeing.folder), "eyes")
+    assert "engine: torch" in refused.value.remedy
+    facts = read_base(str(seeing.folder))
+    assert facts.family_problem is None
+    assert facts.vllm_problem is not None
+
+
+def test_a_folder_that_does_not_say_how_images_are_read_is_refused(seeing: Seeing, tmp_path: Path) -> None:
+    for file in seeing.folder.iterdir():
+        if file.name != "processor_config.json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(BaseModelError, match="how its images are read"):
+        load_base(tmp_path)
+
+
+# Experts of the tower
+
+
+def test_an_expert_trained_on_a_tower_applies_inside_the_vision_language_model(
+    seeing: Seeing, tiny_model: SvfModel, tiny_factors: Factors
+) -> None:
+    """The paper's section 4.2: experts of language alone serve a vision-language model."""
+    trained = random_z(tiny_factors, 11)
+    with pytest.raises(WrongBase):
+        seeing.engine.put_z(trained)
+    carried = carry(trained, tiny_factors, seeing.factors)
+    seeing.engine.put_z(carried)
+    text = GenerationRequest("flip abc", GREEDY)
+    with SyncEngine(TorchEngine(tiny_model)) as alone:
+        alone.put_z(trained)
+        base, expert = (alone.generate([replace(text, z=z)])[0][0].token_ids for z in (BASE_Z, trained.digest))
+    assert base != expert
+    assert seeing.engine.generate([text])[0][0].token_ids == base
+    assert seeing.engine.generate([replace(text, z=carried.digest)])[0][0].token_ids == expert
+    shown = replace(text, prompt="<image>flip abc", z=carried.digest, images=(PICTURES[0],))
+    merged = _merged(seeing, carried)
+    assert seeing.engine.generate([shown])[0][0].token_ids == _generated(
+        seeing, merged, "<image>flip abc", [PICTURES[0]]
+    )
+
+
+def test_factors_with_other_signs_are_the_same_matrices(tiny_factors: Factors) -> None:
+    """As another machine may compute them."""
+    turned = {name: replace(matrix, u=-matrix.u, vh=-matrix.vh) for name, matrix in tiny_factors.matrices.items()}
+    z = random_z(tiny_factors, 1)
+    to = Factors(turned, "elsewhere", tiny_factors.targets)
+    carried = carry(z, tiny_factors, to)
+    carried.check_fits(base="elsewhere", factors=to.digest, layout=to.layout)
+    assert carried.digest != z.digest
+
+
+def test_a_tower_that_was_trained_on_is_refused_by_matrix(tiny_factors: Factors) -> None:
+    name = list(tiny_factors.matrices)[3]
+    changed = dict(tiny_factors.matrices)
+    changed[name] = replace(changed[name], s=changed[name].s * 1.001)
+    with pytest.raises(WrongBase, match=name):
+        carry(random_z(tiny_factors, 1), tiny_factors, Factors(changed, "tuned", tiny_factors.targets))
+
+
+def test_an_expert_is_carried_only_between_the_same_matrices(tiny_factors: Factors) -> None:
+    fewer = dict(list(tiny_factors.matrices.items())[1:])
+    with pytest.raises(InvalidZ, match="q_proj"):
+        carry(random_z(tiny_factors, 1), tiny_factors, Factors(fewer, "fewer", tiny_factors.targets))
+    with pytest.raises(WrongBase, match="belongs to base"):
+        carry(random_z(tiny_factors, 1), Factors(tiny_factors.matrices, "other", "all"), tiny_factors)
+
+
+# Tasks
+
+
+ROWS = [
+    {"sent": f"What is in picture {number}?", "label": {"a": 1, "b c": 0.667}, "img_id": f"COCO_{number % 3}"}
+    for number in range(12)
+]
+
+
+def _okvqa(folder: Path, rows: Sequence[Mapping[str, object]] | None = None) -> TaskSpec:
+    (folder / "images").mkdir(parents=True)
+    (folder / "train.json").write_text(json.dumps(ROWS if rows is None else rows))
+    for number, picture in enumerate(PICTURES[:3]):
+        (folder / "images" / f"COCO_{number}.png").write_bytes(picture)
+    return TaskSpec.model_validate({"dataset": "okvqa", "data": str(folder), "max_tokens": 4})
+
+
+def test_okvqa_asks_about_an_image_and_grades_softly(tmp_path: Path, seeing: Seeing) -> None:
+    task = build_task(_okvqa(tmp_path))
+    sample = next(sample for sample in (*task.train, *task.test) if sample.prompt.startswith("What is in picture 1?"))
+    assert sample.images == (str(tmp_path / "images" / "COCO_1.png"),)
+    assert sample.prompt.endswith("single word or phrase.")
+    grades = [task.reward(text, sample).value for text in ("A.", "the B-c", "d")]
+    assert grades == pytest.approx([1.0, 0.334, -1.0])
+    tokenizer, reader = seeing.model.base.tokenizer, seeing.model.base.vision.reader  # type: ignore[union-attr]
+    prompt = task.prompt(tokenizer, sample)
+    assert prompt.count(reader.token) == 1
+    fit = fit_prompts(task, tokenizer, seeing.model.base.context, reader)
+    spread = [len(reader.spread(task.prompt(tokenizer, s), s.read_images())) for s in (*task.train, *task.test)]
+    assert fit.longest == max(spread) + 4
+    with pytest.raises(TaskError, match="this base takes none"):
+        fit_prompts(task, tokenizer, seeing.model.base.context)
+
+
+def test_other_pixels_are_other_data(tmp_path: Path) -> None:
+    task = build_task(_okvqa(tmp_path))
+    before = data_digest(task)
+    (tmp_path / "images" / "COCO_1.png").write_bytes(PICTURES[0])
+    assert data_digest(task) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"img_id": "COCO_9"}, "item 1: its image COCO_9 is not below"),
+        ({"label": {"a": 2}}, "item 1 .*the score of 'a' is 2"),
+        ({"label": {}}, "item 1 .*no JSON object"),
+        ({"sent": " "}, "item 1 .*sent"),
+    ],
+)
+def test_a_broken_row_of_okvqa_is_named(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    with pytest.raises(TaskError, match=told):
+        build_task(_okvqa(tmp_path, [ROWS[0], {**ROWS[1], **change}]))
+
+
+def test_okvqa_is_not_on_the_hub() -> None:
+    with pytest.raises(TaskError, match="not read from the hub"):
+        build_task(TaskSpec(dataset="okvqa"))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data in {SHARED}")
+def test_authors_rows_are_read(tmp_path: Path) -> None:
+    rows = json.loads((SHARED / "okvqa" / "train_first300.json").read_text())
+    for place, row in enumerate(rows):
+        row["img_id"] = f"COCO_{place % 3}"
+    task = build_task(_okvqa(tmp_path, rows))
+    samples = [*task.train, *task.test]
+    assert len(samples) == 300
+    for sample in samples:
+        best = max(json.loads(sample.answer).items(), key=lambda item: item[1])
+        assert task.reward(f" {best[0].upper()}. ", sample).value == pytest.approx(2 * best[1] - 1)
+
+
+def test_rows_of_ones_own_may_have_images(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(PICTURES[0])
+    rows = [{"prompt": f"say {number}", "answer": {"x": 1}, "seen": ["one.png", "one.png"]} for number in range(12)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    given = {"jsonl": str(path), "image_field": "seen", "reward": {"kind": "soft"}}
+    task = build_task(TaskSpec.model_validate(given))
+    assert task.train[0].images == (str(tmp_path / "one.png"),) * 2
+    assert task.train[0].read_images() == (PICTURES[0],) * 2
+    for broken, told in (
+        ({"seen": "two.png"}, r"line 13: image .*two.png is not there"),
+        ({"seen": None}, "line 13: the image field 'seen' is None"),
+        ({"answer": "x"}, "line 13: the answer field 'answer'"),
+    ):
+        path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], **broken}])))
+        with pytest.raises(TaskError, match=told):
+            build_task(TaskSpec.model_validate(given))
+
+
+# Learning
+
+
+def test_a_step_learns_from_what_is_seen(seeing: Seeing, tmp_path: Path) -> None:
+    task = build_task(_okvqa(tmp_path))
+    spec = LearnerSpec(steps=1, prompts_per_step=4, samples_per_prompt=4, lr=0.1, seed=1, kl=0.1)
+    learner = Learner(seeing.model, seeing.engine, task, spec)
+    before = learner.z()
+    report = learner.step()
+    assert report.samples == 16
+    assert report.grad_norm > 0
+    assert learner.z().digest != before.digest
+    assert all(not parameter.requires_grad for parameter in seeing.model.base.model.parameters())
+
+
+def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) -> None:
+    """Its logprobs are those of the engine, image by image."""
+    task = build_task(_okvqa(tmp_path))
+    spec = LearnerSpec(steps=1, prompts_per_step=4, samples_per_prompt=2, seed=1)
+    z = random_z(seeing.factors, 2)
+    seeing.engine.put_z(z)
+    samples = list(task.train)[:4]
+    rollouts = roll_out(seeing.engine, seeing.model.base.tokenizer, task, samples, z.digest, 0, spec)
+    scored = seeing.engine.score([ScoreRequest(r.prompt, r.completion, z.digest, r.images) for r in rollouts])
+    images = [rollout.images for rollout in rollouts]
+    prompts = [seeing.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]
+    rows = z.flat(seeing.model.layout).expand(len(rollouts), -1)
+    forced = completion_logits(seeing.model, prompts, [r.completion for r in rollouts], rows, images)
+    for own, mask, expected in zip(forced.logprobs(), forced.mask, scored, strict=True):
+        assert own[mask].tolist() == pytest.approx(list(expected), abs=1e-4)
