@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from zfleet.testing.tiny_bases import save_tiny
+from zfleet.testing.tiny_vision import save_tiny_vision
+
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 ZFLEET = str(Path(sys.executable).with_name("zfleet"))
@@ -57,6 +60,38 @@ def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
         assert all(table["prompt"].to_pylist())
         assert all(table["reason"].to_pylist())
         assert set(table["reward"].to_pylist()) <= {-1.0, 1.0}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data in {SHARED}")
+def test_a_vision_language_task_trains(tmp_path: Path) -> None:
+    """Authors' questions, each asked of one of a few photographs: a random model's answers are the honest result."""
+    photographs = sorted((SHARED / "images").iterdir())
+    rows = json.loads((SHARED / "okvqa" / "train_first300.json").read_text())
+    for place, row in enumerate(rows):
+        row["img_id"] = photographs[place % len(photographs)].stem
+    data = tmp_path / "okvqa"
+    data.mkdir()
+    (data / "train.json").write_text(json.dumps(rows))
+    for photograph in photographs:
+        (data / photograph.name).write_bytes(photograph.read_bytes())
+    save_tiny_vision("llava", save_tiny("llama", tmp_path / "tower"), tmp_path / "eyes")
+    spec = {
+        "kind": "train",
+        "base": {"model": str(tmp_path / "eyes")},
+        "experts": [{"name": "seeing", "task": {"dataset": "okvqa", "data": str(data), "max_tokens": 4}}],
+        "learner": {"steps": STEPS, "prompts_per_step": 4, "samples_per_prompt": 2},
+        "num_workers": 2,
+        "eval_samples": 8,
+    }
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    (result,) = json.loads(_run([ZFLEET, "train", "spec.yaml", "--json"], tmp_path))
+    assert (result["name"], result["n"]) == ("seeing", 8)
+    assert result["reference"].endswith("/1")
+    (folder,) = (tmp_path / "runs" / "train").glob("train-seeing-*/samples")
+    table = pq.read_table(folder)
+    assert table.num_rows == STEPS * SAMPLES
+    assert all("best is" in reason for reason in table["reason"].to_pylist())
 
 
 @pytest.mark.timeout(600)

@@ -47,6 +47,15 @@ class EngineConformance(SamplingConformance, TableConformance):
                 await reader
             await self._idle(engine)
 
+    async def test_an_image_without_a_place_is_refused(self) -> None:
+        """Whether the base takes images or not: none is left out in silence."""
+        async with self.engine() as engine:
+            request = replace(self._long(), images=(b"image",))
+            with pytest.raises(InvalidRequest, match="image"):
+                await run(engine, request)
+            with pytest.raises(InvalidRequest, match="image"):
+                await engine.score(ScoreRequest(self.prompts[0], self.prompts[1], images=(b"image",)))
+
     async def test_a_score_that_makes_no_sense_fails_alone(self) -> None:
         async with self.engine() as engine:
             expected = await run(engine, sampled(self.prompts[0], 1))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from zfleet.config.load import load_job, load_spec
 from zfleet.config.specs import ServeSpec
+from zfleet_cli.factors import open_factors
 from zfleet_cli.options import OptionalSpecFile, Overrides
 
 
@@ -18,25 +17,7 @@ def decompose(spec: OptionalSpecFile = None, overrides: Overrides = None) -> Non
     stopped goes on with the layer it was at.
     """
     # A serve spec is the one kind with a default for everything but the base.
-    base = (load_spec(None, ServeSpec, overrides or ()) if spec is None else load_job(spec, overrides or ())).base
-    from zfleet.models.base import load_base
-    from zfleet.models.bundle import locate_base
-    from zfleet.paths import cache_root
-    from zfleet.svf.cache import FactorCache
-
-    name, folder = locate_base(base)
-    opened = load_base(folder, name=name)
-    cache = FactorCache(cache_root() / "factors")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("decomposing", total=None)
-        factors = cache.get(
-            opened.model,
-            opened.fingerprint,
-            base.targets,
-            on_layer=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    dtype = next(iter(factors.matrices.values())).s.dtype
-    typer.echo(cache.folder(opened.fingerprint, factors.targets, dtype))
-    typer.echo(f"base {opened.slug}, targets {factors.targets}, digest {factors.digest}")
+    spec_of_base = load_spec(None, ServeSpec, overrides or ()) if spec is None else load_job(spec, overrides or ())
+    base, factors, folder = open_factors(spec_of_base.base)
+    typer.echo(folder)
+    typer.echo(f"base {base.slug}, targets {factors.targets}, digest {factors.digest}")

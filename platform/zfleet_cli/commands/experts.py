@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zfleet.config.specs import BaseSpec
+from zfleet_cli.factors import open_factors
 from zfleet_cli.options import AsJson
 from zfleet_cli.output import print_fields, print_rows
 
@@ -77,6 +79,35 @@ def alias(
         _print(changed, as_json)
     else:
         typer.echo(f"{changed.qualified}: {', '.join(changed.aliases) or 'no alias'}")
+
+
+@app.command()
+def carry(
+    reference: Reference,
+    origin: Annotated[str, typer.Option("--from", metavar="MODEL", help="The base it was trained on.")],
+    to: Annotated[str, typer.Option("--to", metavar="MODEL", help="A base that holds the same matrices.")],
+    registry: Registry = None,
+    base: BaseSlug = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register an expert for another base too: one that holds the same matrices.
+
+    Such is a vision-language model whose language tower is the base that the expert was trained on. The matrices are
+    compared; nothing is registered where one differs.
+    """
+    from zfleet.svf.carry import carry as carried_to
+    from zfleet_registry import ExpertRegistry
+
+    experts = ExpertRegistry(registry)
+    version = _find(experts, reference, base)
+    z = experts.load(version)
+    specs = [BaseSpec(model=model, targets=z.targets) for model in (origin, to)]
+    (_, have, _), (other, wanted, _) = map(open_factors, specs)
+    carried = carried_to(z, have, wanted)
+    provenance = replace(
+        version.provenance, base=carried.base, factors=carried.factors, z_digest=carried.digest, metrics={}
+    )
+    _print(experts.register(version.name, carried, provenance, base_name=other.name), as_json)
 
 
 def _find(experts: ExpertRegistry, reference: str, base: str | None) -> ExpertVersion:

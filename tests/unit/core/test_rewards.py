@@ -18,6 +18,7 @@ from zfleet.rewards.build import build_reward
 from zfleet.rewards.choice import Choice, chosen_label
 from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.python import PythonReward, resolve
+from zfleet.rewards.soft import Soft
 from zfleet.rewards.text import Contains, Exact, Regex
 from zfleet.tasks.task import Reward, Sample
 
@@ -188,3 +189,31 @@ def test_an_edited_function_is_another_reward(tmp_path: Path, monkeypatch: pytes
         assert reward_identity(shipped) == identities[-1], "what is sent must be what was planned"
     assert identities[0] == identities[1] != identities[2]
     assert reward_identity(Contains("a")) != reward_identity(Contains("b"))
+
+
+SCORED = Sample("row-8", "What game?", '{"Rock, paper, scissors": 1, "3": 0.667, "don\'t know": 0.3}')
+
+
+@pytest.mark.parametrize(
+    ("completion", "value"),
+    [
+        ("rock paper  scissors", 1.0),
+        (" The Rock, Paper, Scissors.\n", 1.0),
+        ("Three", 0.334),
+        ("dont know", -0.4),
+        ("rock", -1.0),
+        ("", -1.0),
+        ("3.5", -1.0),
+    ],
+)
+def test_a_soft_grade_is_what_people_said(completion: str, value: float) -> None:
+    grade = Soft()(completion, SCORED)
+    assert grade.value == pytest.approx(value)
+    assert grade.right == (value > 0)
+    assert "best is 'rock paper scissors' with 1" in grade.reason
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "x", '{"a": 2}', '{"a": true}', '{"a": NaN}'])
+def test_scores_that_are_none_are_refused(value: str) -> None:
+    with pytest.raises(SpecError, match=r"reward\.value"):
+        build_reward(RewardSpec(kind="soft", value=value))

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from zfleet.errors import TaskError
 from zfleet.models.base import Base
-from zfleet.tasks.template import PromptTemplate
+from zfleet.tasks.template import PromptTemplate, chat_tokens
 
 
 def test_any_field_name_of_a_row_can_be_used(tiny_base: Base) -> None:
     template = PromptTemplate("{prompt} {tokenizer} {self}")
     ids = template.render(tiny_base.tokenizer, "flip", {"tokenizer": "a", "self": "b"})
     assert ids == tuple(tiny_base.tokenizer("flip a b")["input_ids"])
+
+
+def test_images_come_first_unless_the_template_places_them(tiny_base: Base) -> None:
+    tokenizer = tiny_base.tokenizer
+    first = PromptTemplate("say {prompt}").render(tokenizer, "flip", images=2)
+    assert first == tuple(tokenizer("<image><image>\nsay flip")["input_ids"])
+    placed = PromptTemplate("say <image> {prompt}").render(tokenizer, "flip", images=1)
+    assert placed == tuple(tokenizer("say <image> flip")["input_ids"])
+    chat = PromptTemplate().render(tokenizer, "flip", images=1)
+    assert chat == chat_tokens(tokenizer, [{"role": "user", "content": "<image>\nflip"}])
+
+
+PARTS = (
+    "{% for message in messages %}{{ message['role'] }}: "
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %} "
+    "{% endfor %}"
+)
+"""As LLaVA's: of a message that is a plain text nothing would be said."""
+
+
+def test_a_chat_template_of_parts_is_given_parts(tiny_base: Base) -> None:
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.chat_template = PARTS
+    rendered = PromptTemplate().render(tokenizer, "flip", images=1)
+    assert rendered == tuple(tokenizer("user: <image>\nflip ", add_special_tokens=False)["input_ids"])
+    turns = [{"role": "user", "content": "flip"}, {"role": "assistant", "content": "sort"}]
+    expected = "user: flip assistant: sort "
+    assert chat_tokens(tokenizer, turns) == tuple(tokenizer(expected, add_special_tokens=False)["input_ids"])
 
 
 @pytest.mark.parametrize("text", ["{question}", "{}", "{prompt.x}", "{prompt"])

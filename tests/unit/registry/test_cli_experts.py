@@ -1,14 +1,21 @@
-"""``zfleet experts``: which version a bare name means."""
+"""``zfleet experts``: which version a bare name means, and carrying one to another base."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from zfleet.errors import ExpertNotFound, RegistryError
+from zfleet.models.base import load_base
+from zfleet.svf.cache import FactorCache
 from zfleet.svf.zvector import ZVector
+from zfleet.testing.parity import random_z
+from zfleet.testing.tiny_vision import save_tiny_vision
 from zfleet_cli.commands.experts import _find
+from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, Provenance
 
 
@@ -29,3 +36,26 @@ def test_a_bare_name_needs_no_base_where_one_can_be_meant(
     filled.register("math", z, Provenance.of(z), base_name="two")
     with pytest.raises(RegistryError, match="does not say of which base"):
         _find(filled, "math", None)
+
+
+def test_an_expert_of_a_tower_is_carried_to_the_model_that_holds_it(
+    registry: ExpertRegistry, root: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    seeing = save_tiny_vision("llava", tiny_folder, tmp_path / "eyes")
+    base = load_base(tiny_folder)
+    z = random_z(FactorCache(tmp_path / "cache" / "factors").get(base.model, base.fingerprint, "mlp"), 1)
+    registry.register("math", z, Provenance.of(z, task="sums", metrics={"accuracy": 0.5}), base_name="tiny")
+    command = ["experts", "carry", f"{base.slug}.math", "--registry", f"sqlite:///{root / 'mlflow.db'}"]
+    done = CliRunner().invoke(app, [*command, "--from", str(tiny_folder), "--to", str(seeing), "--json"])
+    assert done.exit_code == 0, done.stderr
+    (carried,) = (version for version in registry.list() if version.base_slug.startswith("eyes-"))
+    assert carried.provenance.task == "sums"
+    assert carried.provenance.metrics == {}
+    assert {name: part.tolist() for name, part in registry.load(carried).values.items()} == {
+        name: part.tolist() for name, part in z.values.items()
+    }
+    refused = CliRunner().invoke(app, [*command, "--from", str(seeing), "--to", str(tiny_folder)])
+    assert refused.exit_code == 1
+    assert "belongs to base" in refused.stderr
+    assert len(registry.list()) == 2
