@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 from zfleet.config.task_specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError
@@ -18,7 +19,15 @@ from zfleet.rewards.text import Boxed, Contains, Exact, Regex
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.tasks.task import Reward
 
-_COMPARING = ("exact", "contains", "choice", "number", "boxed", "math", "soft")
+_COMPARING: Mapping[str, Callable[[str], Reward]] = {
+    "exact": Exact,
+    "contains": Contains,
+    "choice": Choice,
+    "number": Number,
+    "boxed": Boxed,
+    "math": MathAnswer,
+    "soft": Soft,
+}
 
 
 def build_reward(spec: RewardSpec) -> Reward:
@@ -49,21 +58,10 @@ def check_answer(spec: RewardSpec, answer: str) -> None:
 
 def _grader(spec: GraderSpec) -> Reward:
     match spec.kind:
-        case "exact":
-            return Exact(spec.value)
-        case "contains":
-            return Contains(spec.value)
-        case "choice":
-            return Choice(spec.value)
-        case "number":
-            return Number(spec.value)
-        case "boxed":
-            return Boxed(spec.value)
         case "math":
             return MathAnswer(spec.value, spec.seconds)
         case "soft":
             _check_scores(spec.value)
-            return Soft(spec.value)
         case "regex":
             _check_pattern(spec.value)
             return Regex(spec.value)
@@ -74,8 +72,7 @@ def _grader(spec: GraderSpec) -> Reward:
         case "python":
             resolve(spec.value)
             return PythonReward(spec.value)
-        case "sum":
-            raise SpecError("a part of a `sum` is no `sum` itself", "write its parts beside the others")
+    return _COMPARING[spec.kind](spec.value)
 
 
 def _check_scores(value: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from zfleet.rewards.comparing import Comparing
 from zfleet.tasks.task import Grade, Sample, verdict
 
 # A capital letter that stands alone, a small one that ends its line or is followed by punctuation
@@ -20,20 +21,17 @@ _BRACKETED = re.compile(r"(?:\(|\\boxed\{)(?P<label>[A-Za-z]|\d{1,2})(?:\)|\})")
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Comparing):
     """Right if the completion settles on the reference's letter or number: see ``chosen_label``.
 
-    Attributes:
-        value: The right label; empty: the sample's answer. ``B``, ``b``, ``(B)`` and ``B.`` are the same.
+    Of references, ``B``, ``b``, ``(B)`` and ``B.`` are the same.
     """
-
-    value: str = ""
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
         label = chosen_label(completion)
         if label is None:
             return verdict(False, None, "it names no choice clearly")
-        reference = _plain(self.value or sample.answer)
+        reference = _plain(self.reference(sample))
         return verdict(label == reference, label, f"it chooses {label}, right is {reference}")
 
 

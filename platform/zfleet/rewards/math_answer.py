@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.extract import last_boxed
 from zfleet.rewards.math_process import math_process
 from zfleet.tasks.task import Grade, Sample, verdict
 
 
 @dataclass(frozen=True)
-class MathAnswer:
+class MathAnswer(Comparing):
     r"""Right if the completion's formula equals the reference: in its last ``\boxed{}``, else where math-verify looks.
 
     Attributes:
-        value: The reference; empty: the sample's answer.
         seconds: The longest that comparing may take; later it counts as wrong.
     """
 
-    value: str = ""
     seconds: float = 5.0
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
-        reference = self.value or sample.answer
+        reference = self.reference(sample)
         boxed = last_boxed(completion)
         answer = completion if boxed is None else f"\\boxed{{{boxed}}}"
         found = math_process().compare(f"\\boxed{{{reference}}}", answer, self.seconds)

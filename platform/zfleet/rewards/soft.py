@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from zfleet.rewards.comparing import Comparing
 from zfleet.tasks.task import Grade, Sample
 
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -15,20 +16,15 @@ _ARTICLES = ("a", "an", "the")
 
 
 @dataclass(frozen=True)
-class Soft:
+class Soft(Comparing):
     """Twice the score of the completion's answer, less 1: from -1 for an answer that nobody gave to +1.
 
-    Above 0, which is right, are answers with a score above one half.
-
-    Attributes:
-        value: The reference, ``{answer: score}`` as JSON; empty: the sample's answer.
+    Above 0, which is right, are answers with a score above one half. The reference is ``{answer: score}`` as JSON.
     """
-
-    value: str = ""
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
         scores: dict[str, float] = {}
-        for answer, score in soft_scores(self.value or sample.answer).items():
+        for answer, score in soft_scores(self.reference(sample)).items():
             key = plain_answer(answer)
             scores[key] = max(score, scores.get(key, 0.0))
         said = plain_answer(completion)

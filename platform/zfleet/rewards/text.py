@@ -5,38 +5,27 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.extract import last_boxed
 from zfleet.tasks.task import Grade, Sample, verdict
 
 
 @dataclass(frozen=True)
-class Exact:
-    """Right if the completion is the reference, spaces around both aside.
-
-    Attributes:
-        value: The reference; empty: the sample's answer.
-    """
-
-    value: str = ""
+class Exact(Comparing):
+    """Right if the completion is the reference, spaces around both aside."""
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
-        answer, reference = completion.strip(), (self.value or sample.answer).strip()
+        answer, reference = completion.strip(), self.reference(sample).strip()
         right = answer == reference
         return verdict(right, answer, "it is the reference" if right else f"it is not {reference!r}")
 
 
 @dataclass(frozen=True)
-class Boxed:
-    r"""Right if the completion's last ``\boxed{}`` holds the reference, spaces and case aside.
-
-    Attributes:
-        value: The reference; empty: the sample's answer.
-    """
-
-    value: str = ""
+class Boxed(Comparing):
+    r"""Right if the completion's last ``\boxed{}`` holds the reference, spaces and case aside."""
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
-        boxed, reference = last_boxed(completion), (self.value or sample.answer).strip()
+        boxed, reference = last_boxed(completion), self.reference(sample).strip()
         if boxed is None:
             return verdict(False, None, r"it has no \boxed{}")
         right = boxed.casefold() == reference.casefold()
@@ -44,17 +33,11 @@ class Boxed:
 
 
 @dataclass(frozen=True)
-class Contains:
-    """Right if the reference occurs in the completion, letter for letter; parts of words count.
-
-    Attributes:
-        value: The reference; empty: the sample's answer.
-    """
-
-    value: str = ""
+class Contains(Comparing):
+    """Right if the reference occurs in the completion, letter for letter; parts of words count."""
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
-        reference = self.value or sample.answer
+        reference = self.reference(sample)
         right = reference in completion
         return verdict(right, reference if right else None, f"{reference!r} is {'' if right else 'not '}in it")
 
