@@ -27,7 +27,7 @@ from exit_code import exit_code
 from hetero.statistics import Estimate, estimate
 from zfleet.errors import TaskError
 from zfleet.rewards.sandbox.exam import Exam
-from zfleet.rewards.sandbox.sandbox import Isolation, Sandbox
+from zfleet.rewards.sandbox.sandbox import AT_ONCE, Isolation, Sandbox
 from zfleet.tasks.datasets.load import problems_of
 
 BAR = 20.0
@@ -36,12 +36,11 @@ BAR = 20.0
 _SLOW = ("123", "640")
 """MBPP's reference solutions of these take as long as a verdict may."""
 
-_CORES = max(2, os.cpu_count() or 2)
 _SIDES: dict[str, tuple[Isolation, int]] = {
-    "default": ("bubblewrap", _CORES),
+    "default": ("bubblewrap", AT_ONCE),
     "one ready": ("bubblewrap", 1),
-    "twice as many": ("bubblewrap", 2 * _CORES),
-    "no box": ("unsafe", _CORES),
+    "twice as many": ("bubblewrap", 2 * AT_ONCE),
+    "no box": ("unsafe", AT_ONCE),
 }
 
 
@@ -78,7 +77,7 @@ def _cells(value: Estimate, digits: int) -> tuple[str, str]:
 
 def _rate(exams: Sequence[Exam], isolation: Isolation, ready: int) -> float:
     """Verdicts a second, as many at once as there are cores."""
-    with Sandbox(isolation=isolation, ready=ready) as sandbox, ThreadPoolExecutor(_CORES) as threads:
+    with Sandbox(isolation=isolation, ready=ready) as sandbox, ThreadPoolExecutor(AT_ONCE) as threads:
         began = time.perf_counter()
         verdicts = list(threads.map(sandbox.examine, exams))
         seconds = time.perf_counter() - began

@@ -7,7 +7,7 @@ import os
 import resource
 from typing import Any
 
-from zfleet.rewards.sandbox.inside.wire import READY, receive, send
+from zfleet.rewards.sandbox.inside.messages import READY, receive, send
 
 _MEMORY = 2 * 2**30
 

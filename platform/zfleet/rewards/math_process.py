@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import select
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from zfleet.errors import RewardError
-from zfleet.rewards.sandbox.inside.wire import READY, receive, send
+from zfleet.rewards.sandbox.inside.messages import READY, readable, receive, send
 
 _START_SECONDS = 120.0
 _LONGEST = 20_000
@@ -77,7 +76,7 @@ class MathProcess:
             assert child.stdout is not None
             try:
                 send(child.stdin.fileno(), request)
-                if _readable(child, seconds):
+                if readable(child.stdout.fileno(), seconds):
                     reply = receive(child.stdout.fileno())
                     return Comparison(bool(reply["right"]), reply["answer"], reply.get("error", ""))
                 reason = f"comparing took longer than {seconds:g} s"
@@ -115,7 +114,7 @@ def _start() -> subprocess.Popen[bytes]:
     )
     assert child.stdout is not None
     try:
-        if _readable(child, _START_SECONDS) and receive(child.stdout.fileno()) == READY:
+        if readable(child.stdout.fileno(), _START_SECONDS) and receive(child.stdout.fileno()) == READY:
             return child
     except EOFError:
         pass
@@ -124,10 +123,3 @@ def _start() -> subprocess.Popen[bytes]:
     raise RewardError(
         "math-verify's process does not start", f"`{sys.executable} -m zfleet.rewards.math_child` says why"
     )
-
-
-def _readable(child: subprocess.Popen[bytes], seconds: float) -> bool:
-    assert child.stdout is not None
-    waiting = select.poll()
-    waiting.register(child.stdout, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterator
 
 from zfleet.rewards.program import Program
 from zfleet.rewards.python import PythonReward
-from zfleet.rewards.sandbox.sandbox import shared_sandbox
+from zfleet.rewards.sandbox.sandbox import AT_ONCE, shared_sandbox
 from zfleet.rewards.weighted import Weighted
 from zfleet.tasks.task import Reward
 
@@ -21,9 +19,9 @@ def graded_at_once(reward: Reward) -> int:
 
     A user's plain function is called by one thread at a time, and what it is added to with it.
     """
-    each = [_at_once(grader) for grader in graders(reward)]
-    plain = any(isinstance(grader, PythonReward) and n == 1 for grader, n in zip(graders(reward), each, strict=True))
-    return 1 if plain else max(each)
+    if any(isinstance(grader, PythonReward) and not grader.waits for grader in graders(reward)):
+        return 1
+    return max(map(_at_once, graders(reward)))
 
 
 def check_reward(reward: Reward) -> None:
@@ -47,7 +45,5 @@ def graders(reward: Reward) -> Iterator[Reward]:
 
 def _at_once(grader: Reward) -> int:
     if isinstance(grader, Program):
-        return max(2, os.cpu_count() or 2)
-    if isinstance(grader, PythonReward) and inspect.iscoroutinefunction(grader.resolved()):
-        return _ASYNC
-    return 1
+        return AT_ONCE
+    return _ASYNC if isinstance(grader, PythonReward) else 1

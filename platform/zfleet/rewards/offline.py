@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from zfleet.errors import TaskError
 from zfleet.rewards.extract import after_hashes, last_boxed, last_integer
 from zfleet.rewards.math_process import math_process
+from zfleet.rewards.sandbox.sandbox import AT_ONCE
 from zfleet.tasks.rows import Row
 from zfleet.tasks.task import Grade, Reward, Sample, verdict
 
@@ -63,7 +63,7 @@ class OfflineGrader:
             TaskError: A row lacks what its kind needs; names file and line.
             SandboxError: Programs cannot be run here.
         """
-        with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "zfleet-grade") as threads:
+        with ThreadPoolExecutor(AT_ONCE, "zfleet-grade") as threads:
             return list(threads.map(self._row, rows))
 
     def _row(self, row: Row) -> Graded:

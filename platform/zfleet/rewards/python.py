@@ -60,6 +60,11 @@ class PythonReward:
             raise self._error(sample, f"returned {_short(repr(value))}, which is not finite")
         return Grade(number, reason=f"{self.name} gives {number:g}") if grade is None else grade
 
+    @property
+    def waits(self) -> bool:
+        """Whether its function is async, so that many calls can wait together."""
+        return inspect.iscoroutinefunction(self.resolved())
+
     def resolved(self) -> Callable[[str, Sample], object]:
         """The function.
 

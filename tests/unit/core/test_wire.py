@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zfleet.rewards.sandbox.inside.wire import pack, receive, send, unpack
+from zfleet.rewards.sandbox.inside.messages import receive, send
+from zfleet.rewards.sandbox.inside.wire import pack, unpack
 
 ATOMS = (
     st.none()

@@ -6,20 +6,19 @@ import atexit
 import io
 import logging
 import os
-import select
 import socket
 import subprocess
 import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any, Literal
 
 from zfleet.errors import SandboxError
 from zfleet.rewards.sandbox.bubblewrap import bare, boxed
 from zfleet.rewards.sandbox.exam import Exam, Limits, Verdict
-from zfleet.rewards.sandbox.inside.wire import READY, receive, send
+from zfleet.rewards.sandbox.inside.messages import READY, readable, receive, send
 from zfleet.rewards.sandbox.syscalls import refusals
 
 Isolation = Literal["bubblewrap", "unsafe"]
@@ -28,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _TRIAL = Exam("def right():\n    return 1", ("right",), ("assert right() == 1",))
 _START_SECONDS = 60.0
+AT_ONCE = max(2, os.cpu_count() or 2)
+"""Verdicts that are sought side by side: one for each core, and where there is one, another that starts meanwhile."""
+
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 """All that a program sees of it, boxed or not."""
 
@@ -38,7 +40,7 @@ class Sandbox:
     A box costs most of its time to start, so that some wait ready; none serves two completions.
     """
 
-    def __init__(self, limits: Limits | None = None, isolation: Isolation = "bubblewrap", ready: int = 2) -> None:
+    def __init__(self, limits: Limits | None = None, isolation: Isolation = "bubblewrap", ready: int = AT_ONCE) -> None:
         """Start boxes, and try one.
 
         Args:
@@ -50,7 +52,9 @@ class Sandbox:
             SandboxError: This machine cannot make a box; says what bubblewrap said.
         """
         self._limits = limits or Limits()
-        self._commands = _commands(isolation, self._limits)
+        self._examiner, self._candidate = (
+            _command(program, isolation, self._limits) for program in ("examiner", "candidate")
+        )
         self._ready: Queue[_Pair | SandboxError] = Queue(ready)
         self._closed = threading.Event()
         if isolation == "unsafe":
@@ -88,7 +92,7 @@ class Sandbox:
         """End all boxes that wait."""
         self._closed.set()
         while self._filling.is_alive() or not self._ready.empty():
-            with suppress(Exception):
+            with suppress(Empty):
                 pair = self._ready.get(timeout=0.05)
                 if isinstance(pair, _Pair):
                     pair.end()
@@ -102,7 +106,7 @@ class Sandbox:
     def _fill(self) -> None:
         while not self._closed.is_set():
             try:
-                pair: _Pair | SandboxError = _Pair.start(self._commands)
+                pair: _Pair | SandboxError = _Pair.start(self._examiner, self._candidate)
             except OSError as error:
                 pair = SandboxError(f"no sandbox can be started: {error}", "free processes, memory or files")
             self._ready.put(pair)
@@ -128,21 +132,13 @@ def shared_sandbox(limits: Limits, isolation: Isolation) -> Sandbox:
     Raises:
         SandboxError: As ``Sandbox``.
     """
-    sandbox = Sandbox(limits, isolation, ready=max(2, os.cpu_count() or 2))
+    sandbox = Sandbox(limits, isolation)
     atexit.register(sandbox.close)
     return sandbox
 
 
-@dataclass(frozen=True)
-class _Commands:
-    examiner: list[str]
-    candidate: list[str]
-
-
-def _commands(isolation: Isolation, limits: Limits) -> _Commands:
-    if isolation == "unsafe":
-        return _Commands(bare("examiner"), bare("candidate"))
-    return _Commands(boxed("examiner", limits), boxed("candidate", limits))
+def _command(program: str, isolation: Isolation, limits: Limits) -> list[str]:
+    return bare(program) if isolation == "unsafe" else boxed(program, limits)
 
 
 @dataclass(frozen=True)
@@ -155,16 +151,16 @@ class _Pair:
     started: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
-    def start(cls, commands: _Commands) -> _Pair:
+    def start(cls, examiner_command: list[str], candidate_command: list[str]) -> _Pair:
         said = os.fdopen(os.memfd_create("zfleet-sandbox"), "w+b")
         ours, theirs = socket.socketpair()
         with ours, theirs:
             candidate = subprocess.Popen(
-                commands.candidate, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=said, env=_ENVIRONMENT
+                candidate_command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=said, env=_ENVIRONMENT
             )
             try:
                 examiner = subprocess.Popen(
-                    [*commands.examiner, str(ours.fileno())],
+                    [*examiner_command, str(ours.fileno())],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=said,
@@ -195,11 +191,11 @@ class _Pair:
         )
         verdicts = self.examiner.stdout.fileno()
         try:
-            if not _readable(verdicts, _START_SECONDS) or receive(verdicts) != READY:
+            if not readable(verdicts, _START_SECONDS) or receive(verdicts) != READY:
                 raise broken
             self.started.set()
             send(self.examiner.stdin.fileno(), job)
-            if not _readable(verdicts, limits.seconds):
+            if not readable(verdicts, limits.seconds):
                 return Verdict(False, f"no verdict within {limits.seconds:g} s")
             found = receive(verdicts)
         except (OSError, EOFError, ValueError) as error:
@@ -215,7 +211,7 @@ class _Pair:
         # Bubblewrap that is killed while it sets its box up leaves the box behind.
         assert self.examiner.stdout is not None
         if not self.started.is_set():
-            _readable(self.examiner.stdout.fileno(), _START_SECONDS)
+            readable(self.examiner.stdout.fileno(), _START_SECONDS)
         for box in (self.candidate, self.examiner):
             box.kill()
         for box in (self.candidate, self.examiner):
@@ -224,9 +220,3 @@ class _Pair:
             assert file is not None
             with suppress(OSError):
                 file.close()
-
-
-def _readable(descriptor: int, seconds: float) -> bool:
-    waiting = select.poll()
-    waiting.register(descriptor, select.POLLIN)
-    return bool(waiting.poll(seconds * 1000))

@@ -89,24 +89,19 @@ def _mbpp_split(row: Mapping[str, Any], side: Side) -> bool:
     return int(row["task_id"]) in (_MBPP_TRAIN if side == "train" else _MBPP_TEST)
 
 
-_BOTH: Mapping[Side, str] = {"train": "train", "test": "test"}
+def _mbpp(name: str, file: str, form: str) -> Dataset:
+    return Dataset(
+        name,
+        mbpp_fields,
+        {"train": (file,), "test": (file,)},
+        ("google-research-datasets/mbpp", form),
+        {"train": "train", "test": "test"},
+        _mbpp_split,
+    )
 
-MBPP = Dataset(
-    "mbpp",
-    mbpp_fields,
-    {"train": ("mbpp.jsonl",), "test": ("mbpp.jsonl",)},
-    ("google-research-datasets/mbpp", "full"),
-    _BOTH,
-    _mbpp_split,
-)
-MBPP_SANITIZED = Dataset(
-    "mbpp_sanitized",
-    mbpp_fields,
-    {"train": ("sanitized-mbpp.json",), "test": ("sanitized-mbpp.json",)},
-    ("google-research-datasets/mbpp", "sanitized"),
-    _BOTH,
-    _mbpp_split,
-)
+
+MBPP = _mbpp("mbpp", "mbpp.jsonl", "full")
+MBPP_SANITIZED = _mbpp("mbpp_sanitized", "sanitized-mbpp.json", "sanitized")
 HUMANEVAL = Dataset(
     "humaneval",
     humaneval_fields,

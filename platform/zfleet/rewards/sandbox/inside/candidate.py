@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from .lockdown import lock_down
-from .wire import READY, pack, receive, send, unpack
+from .messages import READY, receive, send
+from .wire import pack, unpack
 
 _LONGEST_MESSAGE = 500
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .lockdown import lock_down
-from .wire import pack, receive, send, unpack
+from .messages import receive, send
+from .wire import pack, unpack
 
 _SHOWN = 200
 """Characters of a failing test in a reason."""

@@ -1,50 +1,17 @@
 """What passes between examiner and candidate: plain values, never code.
 
-A message is a length in four bytes, then JSON. A value is JSON where JSON has it, else a list that starts with a tag.
+A value is JSON where JSON has it, else a list that starts with a tag.
 What has no plain form, a generator or an instance of a class, stays where it is and travels as a number.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Keep = Callable[[object], int]
 """Holds an object and gives its number."""
-
-READY = {"ready": True}
-"""The candidate's first message."""
-
-_MOST = 16 * 2**20
-"""Bytes of the longest message."""
-
-
-def send(descriptor: int, message: Mapping[str, Any]) -> None:
-    """Write a message, all of it."""
-    data = json.dumps(message).encode()
-    rest = memoryview(struct.pack(">I", len(data)) + data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def receive(descriptor: int) -> dict[str, Any]:
-    """Read a message.
-
-    Raises:
-        EOFError: The other side is gone.
-        ValueError: It is too long, or no JSON object.
-    """
-    (length,) = struct.unpack(">I", _read(descriptor, 4))
-    if length > _MOST:
-        raise ValueError(f"a message of {length} bytes is longer than {_MOST}")
-    message = json.loads(_read(descriptor, length))
-    if not isinstance(message, dict):
-        raise ValueError("a message that is no object")
-    return message
 
 
 def pack(value: object, keep: Keep) -> Any:
@@ -136,14 +103,3 @@ def _atom(tag: object, rest: list[Any], held: Callable[[int], object]) -> object
 
             return Fraction(text)
     raise ValueError(f"no packed value: {tag!r}")
-
-
-def _read(descriptor: int, count: int) -> bytes:
-    parts = []
-    while count:
-        part = os.read(descriptor, min(count, 2**20))
-        if not part:
-            raise EOFError("the other side is gone")
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
