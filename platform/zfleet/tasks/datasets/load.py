@@ -10,15 +10,15 @@ from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.rewards.build import build_reward, needs_answer
 from zfleet.tasks.datasets.arc import ARC_CHALLENGE, ARC_EASY
-from zfleet.tasks.datasets.classify import SOURCES
+from zfleet.tasks.datasets.classify import SOURCES, requests
 from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, identity
+from zfleet.tasks.datasets.files import rows_of
 from zfleet.tasks.datasets.gsm8k import GSM8K
-from zfleet.tasks.datasets.hub import hub_rows
 from zfleet.tasks.datasets.images import ImageFolder
 from zfleet.tasks.datasets.math import MATH
 from zfleet.tasks.datasets.okvqa import OKVQA
 from zfleet.tasks.datasets.programs import HUMANEVAL, MBPP, MBPP_SANITIZED
-from zfleet.tasks.rows import Row, read_rows
+from zfleet.tasks.rows import read_rows
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate, fill
@@ -71,25 +71,6 @@ def load_dataset_task(spec: TaskSpec) -> Task:
     )
 
 
-def rows_of(dataset: Dataset, side: Side, data: str | None) -> Iterator[Row]:
-    """The rows of one side; none where the dataset or the folder has none.
-
-    Args:
-        data: A folder, or a file that holds all there is; None asks the hub.
-
-    Raises:
-        TaskError: Nothing is there, or a file cannot be read.
-    """
-    if data is None:
-        rows = hub_rows(dataset, side)
-    else:
-        place = Path(data).expanduser()
-        if not place.exists():
-            raise TaskError(f"{place}, the data of {dataset.name}, is not there", "check `data` in the task")
-        rows = (row for path in _paths(dataset, side, place) for row in read_rows(path))
-    return (row for row in rows if _kept(dataset, row, side))
-
-
 def problems_of(name: str, path: Path) -> dict[str, Sample]:
     """The problems of a file, whatever side they belong to, by their task id.
 
@@ -111,29 +92,9 @@ def _looked_for(name: DatasetName) -> str:
     return ", ".join(dict.fromkeys(pattern for one in known for names in one.files.values() for pattern in names))
 
 
-def _kept(dataset: Dataset, row: Row, side: Side) -> bool:
-    try:
-        return dataset.keep(row.data, side)
-    except (KeyError, TypeError, ValueError) as error:
-        raise TaskError(f"{row.where} is no row of {dataset.name}: {error!r}", "give the dataset's own file") from error
-
-
-def _paths(dataset: Dataset, side: Side, place: Path) -> list[Path]:
-    patterns = dataset.files.get(side, ())
-    if place.is_file():
-        # Of a dataset in two files, one alone is both sides.
-        others = [pattern for one, names in dataset.files.items() if one != side for pattern in names]
-        named = any(place.match(pattern) for pattern in patterns)
-        return [place] if named or not any(place.match(pattern) for pattern in others) else []
-    for pattern in patterns:
-        if found := sorted(place.glob(pattern)):
-            return found
-    return []
-
-
 def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
     if spec.dataset == "classify":
-        for fields in _classified(spec.data, side):
+        for fields in requests(spec.data, side):
             yield _sample(spec, fields)
         return
     assert spec.dataset is not None
@@ -149,32 +110,6 @@ def _images(dataset: Dataset, data: str | None) -> ImageFolder | None:
         return None
     place = Path(data).expanduser()
     return ImageFolder(place if place.is_dir() else place.parent)
-
-
-def _classified(data: str | None, side: Side) -> Iterator[Fields]:
-    """In turns, and as many of each label, so that no label is the likeliest."""
-    sources = {label: list(_requests(label, data, side)) for label in SOURCES}
-    for place in range(min(len(requests) for requests in sources.values())):
-        for label, requests in sources.items():
-            yield {"question": requests[place], "labels": ", ".join(SOURCES), "answer": label}
-
-
-def _requests(label: str, data: str | None, side: Side) -> Iterator[str]:
-    for dataset, field in SOURCES[label]:
-        folder = None if data is None else _folder(Path(data).expanduser(), dataset)
-        if data is not None and folder is None:
-            continue
-        for row in rows_of(dataset, side, None if folder is None else str(folder)):
-            yield dataset.read(row)[field]
-        return
-
-
-def _folder(root: Path, dataset: Dataset) -> Path | None:
-    """The folder below ``root``, or ``root`` itself, that has the dataset's files."""
-    for folder in (root, *sorted(path for path in root.glob("*") if path.is_dir())):
-        if any(_paths(dataset, side, folder) for side in ("train", "test") if folder.is_dir()):
-            return folder
-    return None
 
 
 def _sample(spec: TaskSpec, fields: Fields, images: tuple[str, ...] = ()) -> Sample:
