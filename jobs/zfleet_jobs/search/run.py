@@ -11,6 +11,7 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
 from zfleet.models.base import Base
 from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.rewards.needs import check_reward
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
@@ -88,6 +89,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     if results is None:
         if address is None:
             check_engine(spec.engine)
+            check_reward(task.reward)
         with cluster(address):
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (found,) = results

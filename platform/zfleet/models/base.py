@@ -23,6 +23,7 @@ from zfleet.models.fingerprint import fingerprint, read_config, weight_files
 from zfleet.models.images import ImageReader, Vision
 
 _NAME_LENGTH = 60
+_SOURCES = "give a Hugging Face model folder, or a hub id that this machine can reach"
 _IGNORED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")
 
 
@@ -73,12 +74,8 @@ def find_base(source: str) -> Path:
     Raises:
         BaseModelError: Neither a folder nor an id that can be fetched.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    if (folder := local_folder(source)) is not None:
         return folder
-    remedy = "give a Hugging Face model folder, or a hub id that this machine can reach"
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise BaseModelError(f"base {source!r} is no folder", remedy)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -86,7 +83,21 @@ def find_base(source: str) -> Path:
         return Path(snapshot_download(source, ignore_patterns=list(_IGNORED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base {source!r} is no folder, and as a hub id: {reason}", remedy) from error
+        raise BaseModelError(f"base {source!r} is no folder, and as a hub id: {reason}", _SOURCES) from error
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder of a base; None where it is no folder and could be a hub id.
+
+    Raises:
+        BaseModelError: It is written as a path, and there is no such folder.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise BaseModelError(f"base {source!r} is no folder", _SOURCES)
+    return None
 
 
 def load_base(

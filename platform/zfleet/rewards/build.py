@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 
 from zfleet.config.task_specs import GraderSpec, RewardSpec
-from zfleet.errors import SpecError
+from zfleet.errors import SpecError, TaskError
 from zfleet.rewards.choice import Choice
 from zfleet.rewards.length import Length
 from zfleet.rewards.math_answer import MathAnswer
 from zfleet.rewards.number import Number
-from zfleet.rewards.program import Program
+from zfleet.rewards.program import Program, read_exam
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.sandbox.exam import Limits
 from zfleet.rewards.soft import Soft, soft_scores
@@ -46,14 +46,28 @@ def needs_answer(spec: RewardSpec) -> bool:
     return any(one.kind in _COMPARING and not one.value for one in (spec, *spec.parts.values()))
 
 
-def check_answer(spec: RewardSpec, answer: str) -> None:
-    """Refuse a row's answer that the reward cannot compare with.
+def check_row(spec: RewardSpec, answer: str, fields: Mapping[str, str], where: str) -> None:
+    """Refuse a row that the reward could not grade.
+
+    Args:
+        answer: The row's answer.
+        fields: All that the row holds.
+        where: File and line.
 
     Raises:
-        ValueError: Says what is wrong with it.
+        TaskError: Says what is wrong with the row.
     """
-    if any(one.kind == "soft" and not one.value for one in (spec, *spec.parts.values())):
-        soft_scores(answer)
+    for one in (spec, *spec.parts.values()):
+        try:
+            if one.kind == "soft" and not one.value:
+                soft_scores(answer)
+            if one.kind == "program":
+                read_exam(fields)
+        except ValueError as error:
+            raise TaskError(
+                f"{where} cannot be graded by reward `{one.kind}`: {error}",
+                "docs/tasks.md says what the rows of each reward hold",
+            ) from error
 
 
 def _grader(spec: GraderSpec) -> Reward:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from zfleet.errors import RewardError
 from zfleet.rewards.sandbox.exam import Exam, Limits
@@ -60,11 +62,27 @@ def _beginning(name: str) -> re.Pattern[str]:
 
 def _exam(completion: str, sample: Sample) -> Exam:
     try:
-        stored = json.loads(sample.fields[EXAM])
-        names = tuple(stored["names"])
-        whole = _joined(stored.get("prefix", ""), program_of(completion, names), names)
-        return Exam(whole, names, tuple(stored["tests"]), stored.get("setup", ""))
-    except (KeyError, ValueError, TypeError) as error:
-        raise RewardError(
-            f"sample {sample.id} has no tests to run: {error!r}", f"give it a field {EXAM!r}; see docs/tasks.md"
-        ) from error
+        stored = read_exam(sample.fields)
+    except ValueError as error:
+        raise RewardError(f"sample {sample.id}: {error}", f"give it a field {EXAM!r}; see docs/tasks.md") from error
+    names = tuple(stored["names"])
+    whole = _joined(stored.get("prefix", ""), program_of(completion, names), names)
+    return Exam(whole, names, tuple(stored["tests"]), stored.get("setup", ""))
+
+
+def read_exam(fields: Mapping[str, str]) -> Mapping[str, Any]:
+    """A row's tests.
+
+    Raises:
+        ValueError: It has none, or not as ``EXAM`` says.
+    """
+    if EXAM not in fields:
+        raise ValueError(f"it has no field {EXAM!r}")
+    stored = json.loads(fields[EXAM])
+    lists = [stored.get(key) for key in ("names", "tests")] if isinstance(stored, dict) else []
+    if not lists or not all(isinstance(one, list) and one and all(isinstance(i, str) for i in one) for one in lists):
+        raise ValueError(f"its {EXAM} needs `names` and `tests`, each a list of texts")
+    if not all(isinstance(stored.get(key, ""), str) for key in ("setup", "prefix")):
+        raise ValueError(f"`setup` and `prefix` of its {EXAM} are texts")
+    found: Mapping[str, Any] = stored
+    return found

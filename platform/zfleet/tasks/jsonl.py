@@ -12,7 +12,7 @@ from typing import Any
 
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
-from zfleet.rewards.build import build_reward, check_answer, needs_answer
+from zfleet.rewards.build import build_reward, check_row, needs_answer
 from zfleet.tasks.indexed import IndexBuilder
 from zfleet.tasks.rows import read_lines
 from zfleet.tasks.split import held_out
@@ -116,12 +116,7 @@ def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
             f"{where} lacks the answer field {spec.answer_field!r}, which reward `{spec.reward.kind}` compares with",
             "add it, set answer_field to another field, or set reward.value to one answer for all rows",
         )
-    if needs_answer(spec.reward):
-        try:
-            check_answer(spec.reward, answer)
-        except ValueError as error:
-            remedy = 'a `soft` reward compares with {"answer": score}, scores from 0 to 1'
-            raise TaskError(f"{where}: the answer field {spec.answer_field!r}: {error}", remedy) from error
+    check_row(spec.reward, answer, row, where)
     canonical = json.dumps(row, sort_keys=True)
     fields = {key: value for key, value in row.items() if key != "prompt"}
     return Sample(hashlib.sha256(canonical.encode()).hexdigest()[:16], prompt, answer, fields)

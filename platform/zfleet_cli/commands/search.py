@@ -24,10 +24,12 @@ def search(
 ) -> None:
     """Search mixtures of experts for a task and register the best as the champion of a name of its own."""
     job = load_spec(spec, SearchSpec, overrides or ())
-    # Before any cluster is started: a bad prompt file or reward is found in seconds.
+    # Before any cluster is started: a base that is not there, a bad prompt file or reward is found in seconds.
+    from zfleet.models.base import local_folder
     from zfleet.tasks.build import build_task
 
     build_task(job.task)
+    local_folder(job.base.model)
     if dry_run:
         print_spec(job, as_json)
         return

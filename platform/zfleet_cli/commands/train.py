@@ -23,11 +23,13 @@ def train(
 ) -> None:
     """Train the experts of a spec and register them; the same run name goes on where it stopped."""
     job = load_spec(spec, TrainSpec, overrides or ())
-    # Before any cluster is started: a bad prompt file or reward is found in seconds.
+    # Before any cluster is started: a base that is not there, a bad prompt file or reward is found in seconds.
+    from zfleet.models.base import local_folder
     from zfleet.tasks.build import build_task
 
     for expert in job.experts:
         build_task(expert.task)
+    local_folder(job.base.model)
     if dry_run:
         print_spec(job, as_json)
         return

@@ -95,6 +95,7 @@ def test_serve_needs_no_spec_file() -> None:
         (["train", LAB, "--set", "experts.0.task.lab=juggle"], "no lab task is named 'juggle'"),
         (["search", str(SPECS / "lab-mix.yaml"), "--set", "task={jsonl: no.jsonl}"], "no.jsonl cannot be read"),
         (["train", str(SPECS / "stories.yaml"), "--set", "experts.0.task.reward={kind: regex, value: (}"], "regular"),
+        (["train", str(SPECS / "stories.yaml")], "'path/to/a/model/folder' is no folder"),
         (["train", str(SPECS / "serve.yaml")], "kind is 'serve'"),
         (["serve", "--set", "port=0"], "port is 0"),
         (["decompose", "--set", "base.model=./no-such-folder"], "'./no-such-folder' is no folder"),

@@ -207,3 +207,25 @@ def test_the_data_digest_sees_every_part_of_the_data() -> None:
     digests = {data_digest(other) for other in changed}
     assert len(digests) == len(changed)
     assert data_digest(task) not in digests
+
+
+@pytest.mark.parametrize(
+    ("exam", "told"),
+    [
+        ({}, "no field 'exam'"),
+        ({"exam": "assert"}, "cannot be graded by reward `program`"),
+        ({"exam": {"names": ["add"]}}, "needs `names` and `tests`"),
+        ({"exam": {"names": ["add"], "tests": "assert"}}, "needs `names` and `tests`"),
+        ({"exam": {"names": ["add"], "tests": ["assert add(1)"], "setup": 1}}, "`setup` and `prefix`"),
+    ],
+)
+def test_a_row_that_a_program_could_not_be_tested_with_is_named(
+    tmp_path: Path, exam: dict[str, object], told: str
+) -> None:
+    whole = {"names": ["add"], "tests": ["assert add(1)"]}
+    rows = [{"prompt": f"add {number}", "exam": whole} for number in range(40)]
+    path = write(tmp_path / "programs.jsonl", *rows)
+    build_task(spec(path, reward={"kind": "program"}))
+    path = write(path, *rows, {"prompt": "add 0", **exam})
+    with pytest.raises(TaskError, match=f"line 41.*{told}"):
+        build_task(spec(path, reward={"kind": "sum", "parts": {"all": {"kind": "program"}}}))

@@ -107,7 +107,7 @@ def test_bombs_for_the_parser_are_wrong_and_the_next_is_graded(bomb: str) -> Non
     from zfleet.rewards.math_answer import MathAnswer
     from zfleet.tasks.task import Sample
 
-    grader, sample = MathAnswer(seconds=4), Sample("1", "", "\\frac{1}{2}")
+    grader, sample = MathAnswer(seconds=2), Sample("1", "", "\\frac{1}{2}")
     assert not grader(bomb, sample).right
     assert grader("\\boxed{0.5}", sample).right
 

@@ -352,7 +352,7 @@ def test_rows_of_ones_own_may_have_images(tmp_path: Path) -> None:
     for broken, told in (
         ({"seen": "two.png"}, r"line 13: image .*two.png is not there"),
         ({"seen": None}, "line 13: the image field 'seen' is None"),
-        ({"answer": "x"}, "line 13: the answer field 'answer'"),
+        ({"answer": "x"}, "line 13 cannot be graded by reward `soft`"),
     ):
         path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], **broken}])))
         with pytest.raises(TaskError, match=told):

@@ -8,7 +8,7 @@ from pathlib import Path
 from zfleet.config.datasets import DatasetName
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
-from zfleet.rewards.build import build_reward, needs_answer
+from zfleet.rewards.build import build_reward, check_row, needs_answer
 from zfleet.tasks.datasets.arc import ARC_CHALLENGE, ARC_EASY
 from zfleet.tasks.datasets.classify import SOURCES, requests
 from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, identity
@@ -99,8 +99,9 @@ def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
         return
     assert spec.dataset is not None
     dataset = DATASETS[spec.dataset]
+    rows = rows_of(dataset, side, spec.data)
     images = _images(dataset, spec.data)
-    for row in rows_of(dataset, side, spec.data):
+    for row in rows:
         fields = dataset.read(row)
         yield _sample(spec, fields, (images.find(fields[dataset.image], row),) if images else ())
 
@@ -119,5 +120,6 @@ def _sample(spec: TaskSpec, fields: Fields, images: tuple[str, ...] = ()) -> Sam
             f"dataset {spec.dataset} has no answers that reward `{spec.reward.kind}` could compare with",
             "leave `reward` out: the dataset brings its own",
         )
+    check_row(spec.reward, fields.get("answer", ""), fields, f"a row of {spec.dataset}")
     assert spec.dataset is not None
     return Sample(identity(spec.dataset, fields), prompt, fields.get("answer", ""), fields, images)
