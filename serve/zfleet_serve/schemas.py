@@ -30,10 +30,18 @@ def _one_or_more(value: object) -> object:
 
 
 def _joined(content: object) -> object:
-    """Text parts become one text; a part of another type stays and is refused."""
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        return "".join(str(part.get("text", "")) for part in content)
-    return content
+    """Text parts become one text.
+
+    Raises:
+        ValueError: A part is of another type.
+    """
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise ValueError(f"a part of type {kind!r} cannot be answered here: parts must be of type 'text'")
+    return "".join(str(part.get("text", "")) for part in content)
 
 
 class _Wire(BaseModel):
