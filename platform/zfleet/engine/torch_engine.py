@@ -66,6 +66,7 @@ class TorchEngine(Engine):
         self._scores: deque[_Score] = deque()
         self._running: list[Answer] = []
         self._aborted: set[str] = set()
+        self._reading: set[str] = set()
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(1, "zfleet-torch-engine")
@@ -82,9 +83,14 @@ class TorchEngine(Engine):
         self._table.drop(digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        # An image takes a while to decode: others must not wait for it.
-        prepare = self._prompts.generation
-        prompt = await asyncio.to_thread(prepare, request) if request.images else prepare(request)
+        self._reading.add(request.request_id)
+        try:
+            await self._read_images(request.images)
+            if request.request_id not in self._reading:
+                raise _aborted(request.request_id)
+        finally:
+            self._reading.discard(request.request_id)
+        prompt = self._prompts.generation(request)
         count = request.sampling.n
         entries = [self._table.use(request.z) for _ in range(count)]
         sink: Sink = asyncio.Queue()
@@ -107,8 +113,8 @@ class TorchEngine(Engine):
                 await self.abort(request.request_id)
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        prepare = self._prompts.score
-        prompt, completion = await asyncio.to_thread(prepare, request) if request.images else prepare(request)
+        await self._read_images(request.images)
+        prompt, completion = self._prompts.score(request)
         if not completion:
             return ()
         entry = self._table.use(request.z)
@@ -118,6 +124,7 @@ class TorchEngine(Engine):
         return await result
 
     async def abort(self, request_id: str) -> None:
+        self._reading.discard(request_id)
         # Rows of a batch under way are taken out between steps; queued ones go at once.
         if any(answer.request.request_id == request_id for answer in self._running):
             self._aborted.add(request_id)
@@ -145,6 +152,12 @@ class TorchEngine(Engine):
             await self._loop
         self._fail_all(_closed())
         self._pool.shutdown()
+
+    async def _read_images(self, images: Images) -> None:
+        """In a thread, for which others need not wait; what was read is kept for the prompt and its first step."""
+        reader = self._prompts.reader
+        if images and reader is not None:
+            await asyncio.to_thread(lambda: [reader.tokens(image) for image in images])
 
     def _start(self) -> None:
         if self._closed:

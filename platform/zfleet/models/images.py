@@ -6,6 +6,7 @@ A prompt holds the base's image token once for each image; it is spread to as ma
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +41,7 @@ class ImageReader:
         self._processor = processor
         self.text: str = processor.image_token
         self.token: int = processor.image_token_id
+        self._lock = threading.Lock()
         self._read = lru_cache(_KEPT)(self._processed)
 
     @classmethod
@@ -70,10 +72,10 @@ class ImageReader:
                 f"the prompt has {places} places for images, {len(images)} were sent",
                 f"put {self.text} into the prompt once for each image",
             )
-        sizes = (self.features(image) for image in images)
+        sizes = (self.tokens(image) for image in images)
         return tuple(token for one in prompt for token in ([one] * next(sizes) if one == self.token else [one]))
 
-    def features(self, image: bytes) -> int:
+    def tokens(self, image: bytes) -> int:
         """How many tokens an image takes.
 
         Raises:
@@ -86,7 +88,9 @@ class ImageReader:
         return self._read(image)[1]
 
     def _processed(self, data: bytes) -> tuple[int, dict[str, Tensor]]:
-        inputs = self._processor(text=self.text, images=_decoded(data), return_tensors="pt")
+        image = _decoded(data)
+        with self._lock:  # a tokenizer is for one thread at a time
+            inputs = self._processor(text=self.text, images=image, return_tensors="pt")
         names = self._processor.image_processor.model_input_names
         count = int((inputs["input_ids"] == self.token).sum())
         return count, {name: inputs[name] for name in names if name in inputs}
@@ -113,7 +117,7 @@ class Vision:
             images: One tuple for each row.
         """
         embeddings: Tensor = self._model.get_input_embeddings()(input_ids)
-        sizes = [sum(map(self.reader.features, row)) for row in images]
+        sizes = [sum(map(self.reader.tokens, row)) for row in images]
         found = input_ids == self.reader.token
         places = found & (found.cumsum(1) <= torch.tensor(sizes, device=found.device).unsqueeze(1))
         features = torch.cat([self._features(image) for row in images for image in row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import io
 import json
@@ -20,9 +21,9 @@ from zfleet.config.specs import BaseSpec, EngineSpec, LearnerSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, ScoreRequest
 from zfleet.engine.doctor import read_base
-from zfleet.engine.sync import SyncEngine
+from zfleet.engine.sync import SyncEngine, collect
 from zfleet.engine.torch_engine import TorchEngine
-from zfleet.errors import BaseModelError, EngineError, InvalidRequest, InvalidZ, TaskError, WrongBase
+from zfleet.errors import BaseModelError, EngineError, InvalidRequest, InvalidZ, RequestAborted, TaskError, WrongBase
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.families import check_no_images
@@ -166,6 +167,21 @@ def test_images_that_cannot_be_taken_fail_alone(
     with pytest.raises(InvalidRequest, match=told):
         seeing.engine.generate([GenerationRequest(prompt, GREEDY, images=images)])
     seeing.engine.generate([GenerationRequest("flip", GREEDY)])
+
+
+def test_a_request_that_is_aborted_while_its_image_is_read_never_runs(seeing: Seeing) -> None:
+    engine = seeing.engine.engine
+
+    async def aborted() -> None:
+        request = GenerationRequest("<image>flip", GREEDY, images=(_png(99),))
+        reading = asyncio.create_task(collect(engine, request))
+        await asyncio.sleep(0)
+        await engine.abort(request.request_id)
+        with pytest.raises(RequestAborted):
+            await reading
+        assert (await engine.stats()).running == 0
+
+    seeing.engine.run(aborted())
 
 
 def test_an_image_too_large_is_refused_before_it_is_unpacked(seeing: Seeing) -> None:
