@@ -44,7 +44,7 @@ def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
         "experts": [{"name": name, "task": task} for name, task in tasks.items()],
         "learner": {"steps": STEPS, "prompts_per_step": 4, "samples_per_prompt": 2},
         "eval_samples": 8,
-        "concurrent_experts": 1,
+        "concurrent_experts": 2,
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     results = json.loads(_run([ZFLEET, "train", "spec.yaml", "--json"], tmp_path))
