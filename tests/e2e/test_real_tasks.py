@@ -92,6 +92,7 @@ def test_a_vision_language_task_trains(tmp_path: Path) -> None:
     table = pq.read_table(folder)
     assert table.num_rows == STEPS * SAMPLES
     assert all("best is" in reason for reason in table["reason"].to_pylist())
+    assert all(Path(image).parent == data for images in table["images"].to_pylist() for image in images)
 
 
 @pytest.mark.timeout(600)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -36,8 +37,7 @@ def _sentence(problem: Mapping[str, Any], kind: type[BaseModel], prefix: tuple[i
     where = ".".join(str(part) for part in (*prefix, *location))
     if problem["type"] == "extra_forbidden":
         known = _keys_at(kind, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        hint = _nearest(location[-1], known) or f"known keys: {', '.join(known)}"
         return f"unknown key {where!r}: {hint}"
     if problem["type"] == "missing":
         return f"{where} is missing"
@@ -45,9 +45,16 @@ def _sentence(problem: Mapping[str, Any], kind: type[BaseModel], prefix: tuple[i
     value = problem["input"]
     if problem["type"] == "string_type":
         message += " (text that YAML reads as something else needs quotes)"
+    if problem["type"] == "literal_error" and (hint := _nearest(value, re.findall("'([^']*)'", message))):
+        message += f"; {hint}"
     if isinstance(value, dict | BaseModel):
         return f"{where}: {message}" if where else str(message)
     return f"{where} is {_shortened(value)}: {message}"
+
+
+def _nearest(given: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _shortened(value: object) -> str:

@@ -82,6 +82,7 @@ def test_a_misspelt_key_is_named_with_the_nearest_valid_one(data: dict[str, Any]
         (minimal(learner={"steps": 0}), "learner.steps is 0"),
         (minimal(learner=3), "learner is 3"),
         (minimal(base={"device": "tpu"}), "base.device is 'tpu'"),
+        ({"experts": [{"name": "a", "task": {"dataset": "gms8k"}}]}, "or 'classify'; did you mean 'gsm8k'?"),
         (minimal(run=True), "run is True: Input should be a valid string (text that YAML reads as something else"),
         (minimal(kind="search"), "kind is 'search'"),
         (minimal(learner={"estimator": "rloo"}), "samples_per_prompt of 2 or more"),
