@@ -24,6 +24,9 @@ Images = tuple[bytes, ...]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MAX_PIXELS = 50_000_000
+_MAX_RATIO = 200
+"""Of the longer side to the shorter, which is made as long as the eyes are wide: a line would fill the memory."""
+
 _KEPT = 32
 """Images whose pixels and features are kept: samples of one prompt, and rollout and learning, share them."""
 
@@ -142,6 +145,11 @@ def _decoded(data: bytes) -> Image.Image:
             if image.width * image.height > _MAX_PIXELS:
                 raise InvalidRequest(
                     f"an image has {image.width} x {image.height} pixels, more than {_MAX_PIXELS}", "make it smaller"
+                )
+            if max(image.size) > _MAX_RATIO * min(image.size):
+                raise InvalidRequest(
+                    f"an image has {image.width} x {image.height} pixels",
+                    f"one side may be {_MAX_RATIO} times the other",
                 )
             return ImageOps.exif_transpose(image).convert("RGB")
     except UnidentifiedImageError as error:

@@ -7,8 +7,10 @@ import copy
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.testing.parity import random_z
+from zfleet.testing.tiny_bases import FAMILIES, save_tiny
 from zfleet.testing.tiny_vision import save_tiny_vision
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -62,8 +65,13 @@ class Seeing:
 def seeing(
     request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Seeing]:
-    root = tmp_path_factory.mktemp(request.param)
-    folder = save_tiny_vision(request.param, tiny_folder, root / "eyes")
+    with _seeing(request.param, tiny_folder, tmp_path_factory.mktemp(request.param)) as opened:
+        yield opened
+
+
+@contextmanager
+def _seeing(kind: Literal["llava", "llava_next"], tower: Path, root: Path) -> Iterator[Seeing]:
+    folder = save_tiny_vision(kind, tower, root / "eyes")
     base = load_base(folder)
     factors = FactorCache(root / "factors").get(base.model, base.fingerprint)
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -120,6 +128,18 @@ def test_one_batch_of_images_texts_and_z_gives_what_generate_gives(seeing: Seein
     assert answers == [_generated(seeing, models[z], prompt, images) for prompt, images, z in rows]
     assert seeing.engine.stats().peak_distinct_z == 4
     assert len(set(answers)) > len(answers) // 2, "images and z change next to nothing"
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
+def test_a_tower_of_any_family_sees(family: str, tmp_path: Path) -> None:
+    with _seeing("llava", save_tiny(family, tmp_path / "tower"), tmp_path) as seeing:
+        z = random_z(seeing.factors, 1)
+        seeing.engine.put_z(z)
+        models = {BASE_Z: seeing.plain, z.digest: _merged(seeing, z)}
+        request = GenerationRequest("<image>flip", GREEDY, images=(PICTURES[0],))
+        answers = [seeing.engine.generate([replace(request, z=digest)])[0][0].token_ids for digest in models]
+        assert answers == [_generated(seeing, model, "<image>flip", [PICTURES[0]]) for model in models.values()]
+        assert answers[0] != answers[1]
 
 
 def test_scores_are_the_logprobs_of_what_was_sampled(seeing: Seeing) -> None:
@@ -187,8 +207,9 @@ def test_a_request_that_is_aborted_while_its_image_is_read_never_runs(seeing: Se
 def test_an_image_too_large_is_refused_before_it_is_unpacked(seeing: Seeing) -> None:
     file = io.BytesIO()
     Image.new("1", (8_000, 8_000)).save(file, "PNG")
-    with pytest.raises(InvalidRequest, match="8000 x 8000 pixels"):
-        seeing.engine.generate([GenerationRequest("<image>flip", GREEDY, images=(file.getvalue(),))])
+    for data, told in ((file.getvalue(), "8000 x 8000 pixels"), (_png(1, 2000, 3), "2000 x 3 pixels")):
+        with pytest.raises(InvalidRequest, match=told):
+            seeing.engine.generate([GenerationRequest("<image>flip", GREEDY, images=(data,))])
 
 
 def test_a_base_of_text_alone_refuses_images(tiny_model: SvfModel) -> None:
