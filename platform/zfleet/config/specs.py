@@ -83,13 +83,20 @@ class PlacedSpec(Spec):
         return self
 
 
+_OF_GROUPS = ("rloo", "dr_grpo", "grpo")
+"""Estimators that compare the answers to one prompt."""
+
+
 class LearnerSpec(Spec):
     """SVF by reinforcement learning."""
 
     steps: int = Field(100, ge=1)
     prompts_per_step: int = Field(128, ge=1, description="over all workers")
     samples_per_prompt: int = Field(1, ge=1)
-    estimator: Literal["reinforce", "rloo"] = "reinforce"
+    estimator: Literal["reinforce", "ema", "batch", "rloo", "dr_grpo", "grpo"] = Field(
+        "reinforce", description="what a sample's reward is compared with; docs/training.md has a table"
+    )
+    parametrisation: Literal["sigmoid", "direct", "exp"] = Field("sigmoid", description="from what Adam moves to z")
     lr: float = Field(0.02, gt=0)
     kl: float = Field(0.0, ge=0, description="weight of the divergence from the base")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -99,8 +106,8 @@ class LearnerSpec(Spec):
 
     @model_validator(mode="after")
     def _groups(self) -> LearnerSpec:
-        if self.estimator == "rloo" and self.samples_per_prompt < 2:
-            raise ValueError("estimator `rloo` needs samples_per_prompt of 2 or more")
+        if self.estimator in _OF_GROUPS and self.samples_per_prompt < 2:
+            raise ValueError(f"estimator `{self.estimator}` needs samples_per_prompt of 2 or more")
         return self
 
 

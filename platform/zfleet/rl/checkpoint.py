@@ -17,7 +17,7 @@ from zfleet.files import read_or, write_atomic
 from zfleet.svf.digest import digest_tensors
 
 FILE = "learner.safetensors"
-_SIGNED = ("python_rng", "step", "position", "factors")
+_SIGNED = ("python_rng", "step", "position", "mean_reward", "factors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,7 @@ class LearnerState:
         python_rng: State of Python's random numbers.
         step: Steps done.
         position: Prompts drawn so far.
+        mean_reward: Moving average over the steps; None before the first.
         factors: Digest of the factors it trains on.
     """
 
@@ -36,10 +37,19 @@ class LearnerState:
     python_rng: tuple[object, ...]
     step: int
     position: int
+    mean_reward: float | None
     factors: str
 
     @classmethod
-    def capture(cls, p: Tensor, optimizer: torch.optim.Adam, step: int, position: int, factors: str) -> LearnerState:
+    def capture(
+        cls,
+        p: Tensor,
+        optimizer: torch.optim.Adam,
+        step: int,
+        position: int,
+        mean_reward: float | None,
+        factors: str,
+    ) -> LearnerState:
         """Copy everything a step depends on."""
         adam = optimizer.state.get(p, {})
         tensors = {
@@ -49,7 +59,7 @@ class LearnerState:
             "adam_step": torch.as_tensor(adam.get("step", 0.0)).reshape(1).clone(),
             "torch_rng": torch.get_rng_state(),
         }
-        return cls(tensors, random.getstate(), step, position, factors)
+        return cls(tensors, random.getstate(), step, position, mean_reward, factors)
 
     def apply(self, p: Tensor, optimizer: torch.optim.Adam, factors: str) -> None:
         """Put everything back.
@@ -80,6 +90,7 @@ class LearnerState:
             "python_rng": json.dumps(self.python_rng),
             "step": str(self.step),
             "position": str(self.position),
+            "mean_reward": json.dumps(self.mean_reward),
             "factors": self.factors,
         }
         header["digest"] = digest_tensors(self.tensors, *(header[key] for key in _SIGNED))
@@ -105,6 +116,7 @@ class LearnerState:
                 tuple(json.loads(header["python_rng"])),
                 int(header["step"]),
                 int(header["position"]),
+                json.loads(header["mean_reward"]),
                 header["factors"],
             )
         except (safetensors.SafetensorError, ValueError, KeyError) as error:

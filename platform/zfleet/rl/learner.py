@@ -21,14 +21,17 @@ from zfleet.errors import InvalidZ
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rewards.weighted import part_names
-from zfleet.rl.advantages import ESTIMATORS
+from zfleet.rl.advantages import ESTIMATORS, Means
 from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.loss import divergence, policy_loss
-from zfleet.rl.parametrisation import SigmoidMass
+from zfleet.rl.parametrisation import PARAMETRISATIONS
 from zfleet.rl.rollout import Rollout, draw_prompts, roll_out
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Task
+
+_MEMORY = 0.9
+"""How much of the moving average of rewards a step leaves."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,12 @@ class Learner:
         self.workers = workers or DataParallel()
         self.skip_failed_rewards = skip_failed_rewards
         self._record = record
-        self.shape = SigmoidMass(model.factors, model.device)
+        self.shape = PARAMETRISATIONS[spec.parametrisation](model.factors, model.device)
         self.p = self.shape.start().requires_grad_()
         self.optimizer = torch.optim.Adam([self.p], lr=spec.lr)
         self.steps_done = 0
         self.position = 0
+        self.mean_reward: float | None = None
         # The same on every worker, whatever its samples are graded.
         self._parts = part_names(task.reward)
         torch.manual_seed(spec.seed)
@@ -123,6 +127,7 @@ class Learner:
         self._record(self.steps_done + 1, rollouts)
         gradient, sums = self.gradient(rollouts)
         norm = self._apply(gradient)
+        self._remember(sums)
         self.steps_done += 1
         self.position += self.spec.prompts_per_step
         learned = time.perf_counter()
@@ -149,7 +154,7 @@ class Learner:
         Returns:
             The gradient in p [R], and over all workers the sums [reward, divergence, samples, tokens, *parts].
         """
-        loss, kl = self._loss(rollouts)
+        loss, kl = self._loss(rollouts, self._means(rollouts))
         gradient = torch.autograd.grad(loss, self.p)[0]
         sums = torch.tensor(
             [
@@ -168,7 +173,9 @@ class Learner:
 
     def state(self) -> LearnerState:
         """All that a later process needs to go on exactly from here."""
-        return LearnerState.capture(self.p, self.optimizer, self.steps_done, self.position, self.model.factors.digest)
+        return LearnerState.capture(
+            self.p, self.optimizer, self.steps_done, self.position, self.mean_reward, self.model.factors.digest
+        )
 
     def restore(self, state: LearnerState) -> None:
         """Go on from a checkpoint.
@@ -177,7 +184,7 @@ class Learner:
             CheckpointError: It was made on other factors.
         """
         state.apply(self.p, self.optimizer, self.model.factors.digest)
-        self.steps_done, self.position = state.step, state.position
+        self.steps_done, self.position, self.mean_reward = state.step, state.position, state.mean_reward
 
     def _roll_out(self) -> list[Rollout]:
         spec = self.spec
@@ -192,7 +199,19 @@ class Learner:
         finally:
             self.engine.drop_z(z)
 
-    def _loss(self, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
+    def _means(self, rollouts: Sequence[Rollout]) -> Means:
+        rewards = [rollout.grade.value for rollout in rollouts]
+        total = torch.tensor([sum(rewards), len(rewards)], dtype=torch.float64, device=self.p.device)
+        reward, count = self.workers.sum(total).tolist()
+        return Means(reward / max(count, 1.0), self.mean_reward or 0.0)
+
+    def _remember(self, sums: Tensor) -> None:
+        if sums[2]:
+            mean = float(sums[0] / sums[2])
+            before = mean if self.mean_reward is None else self.mean_reward
+            self.mean_reward = _MEMORY * before + (1 - _MEMORY) * mean
+
+    def _loss(self, rollouts: Sequence[Rollout], means: Means) -> tuple[Tensor, Tensor]:
         """The loss and the divergence, both summed over samples."""
         if not rollouts:
             return self.p.sum() * 0, torch.zeros(())
@@ -201,7 +220,7 @@ class Learner:
         completions = [rollout.completion for rollout in rollouts]
         rewards = torch.tensor([rollout.grade.value for rollout in rollouts])
         groups = torch.tensor([rollout.group for rollout in rollouts])
-        advantages = ESTIMATORS[self.spec.estimator](rewards, groups).to(self.model.device)
+        advantages = ESTIMATORS[self.spec.estimator](rewards, groups, means).to(self.model.device)
         rows = self.shape.z(self.p).expand(len(rollouts), -1)
         policy = completion_logits(self.model, prompts, completions, rows, images)
         # The policy is what was sampled from.

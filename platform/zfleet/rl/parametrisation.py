@@ -1,21 +1,33 @@
-"""How a z is learned: z = sigmoid(p), rescaled so that each matrix keeps the sum of its singular values.
-
-As in the reference implementation of arXiv 2501.06252, whose factor ``max_mult`` the rescale cancels.
-"""
+"""How a z is learned: from what an optimizer moves, p, to z. Each begins at z = 1, the base."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from zfleet.svf.factors import Factors
 
-START = 0.0
-"""Where every p begins: all equal, so that the rescale makes z exactly 1, the base."""
+
+class Parametrisation(Protocol):
+    """One way."""
+
+    def start(self) -> Tensor:
+        """The p of the base: [R]."""
+        ...
+
+    def z(self, p: Tensor) -> Tensor:
+        """z [R] float32 of p [R], differentiable."""
+        ...
 
 
 class SigmoidMass:
-    """p [R] to z [R] with z = sigmoid(p) * sum(s) / sum(s * sigmoid(p)), the sums over each matrix."""
+    """z = sigmoid(p) * sum(s) / sum(s * sigmoid(p)), the sums over each matrix: its singular values keep their sum.
+
+    As in the reference implementation of arXiv 2501.06252, whose factor ``max_mult`` the rescale cancels.
+    """
 
     def __init__(self, factors: Factors, device: torch.device) -> None:
         ranks = torch.tensor(factors.layout.ranks, device=device)
@@ -23,14 +35,47 @@ class SigmoidMass:
         self._s = factors.layout.flatten(factors.singular_values).float().to(device)
         self._mass = self._sums(self._s)
 
+    def start(self) -> Tensor:
+        # All equal, so that the rescale makes z exactly 1.
+        return torch.zeros_like(self._s)
+
     def z(self, p: Tensor) -> Tensor:
-        """[R] float32, differentiable in p."""
         gate = torch.sigmoid(p)
         return gate * (self._mass / self._sums(self._s * gate))[self._matrix]
 
-    def start(self) -> Tensor:
-        """The p of the base: [R]."""
-        return torch.full_like(self._s, START)
-
     def _sums(self, values: Tensor) -> Tensor:
         return torch.zeros(int(self._matrix[-1]) + 1, device=values.device).index_add(0, self._matrix, values)
+
+
+class Direct:
+    """z = p: the plainest; a direction may be turned round."""
+
+    def __init__(self, factors: Factors, device: torch.device) -> None:
+        self._start = torch.ones(factors.layout.size, device=device)
+
+    def start(self) -> Tensor:
+        return self._start.clone()
+
+    def z(self, p: Tensor) -> Tensor:
+        return p
+
+
+class Exponential:
+    """z = exp(p): a step changes each direction by a share of itself, and none is turned round."""
+
+    def __init__(self, factors: Factors, device: torch.device) -> None:
+        self._start = torch.zeros(factors.layout.size, device=device)
+
+    def start(self) -> Tensor:
+        return self._start.clone()
+
+    def z(self, p: Tensor) -> Tensor:
+        return p.exp()
+
+
+PARAMETRISATIONS: Mapping[str, Callable[[Factors, torch.device], Parametrisation]] = {
+    "sigmoid": SigmoidMass,
+    "direct": Direct,
+    "exp": Exponential,
+}
+"""By their names in specs."""

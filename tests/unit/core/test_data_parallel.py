@@ -26,7 +26,7 @@ from zfleet.svf.cache import FactorCache
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
-ESTIMATORS = ("reinforce", "rloo")
+ESTIMATORS = ("reinforce", "batch", "rloo", "grpo")
 PROMPTS, SAMPLES = 7, 3  # seven: the workers' shares differ in size
 
 
