@@ -44,6 +44,7 @@ class Provenance:
         metrics: Results worth keeping with the version.
         parents: A mixture's experts.
         kind: ``expert`` or ``mixture``.
+        carried_from: The version of another base that it was carried from; empty where it was trained on this one.
     """
 
     base: str
@@ -57,6 +58,7 @@ class Provenance:
     metrics: Mapping[str, float] = field(default_factory=dict)
     parents: tuple[Parent, ...] = ()
     kind: Kind = "expert"
+    carried_from: str = ""
 
     @classmethod
     def of(

@@ -11,12 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zfleet.config.specs import BaseSpec
 
 if TYPE_CHECKING:
-    from zfleet.models.base import Base
     from zfleet.svf.factors import Factors
 
 
-def open_factors(spec: BaseSpec) -> tuple[Base, Factors, Path]:
-    """A base, its factors and the folder where those are kept; computed the first time.
+def open_factors(spec: BaseSpec) -> tuple[str, Factors, Path]:
+    """The slug of a base, its factors and the folder where those are kept; computed the first time.
 
     Raises:
         BaseModelError, FactorsError: The base or its factors cannot be read.
@@ -40,4 +39,4 @@ def open_factors(spec: BaseSpec) -> tuple[Base, Factors, Path]:
             on_layer=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     dtype = next(iter(factors.matrices.values())).s.dtype
-    return base, factors, cache.folder(base.fingerprint, factors.targets, dtype)
+    return base.slug, factors, cache.folder(base.fingerprint, factors.targets, dtype)

@@ -14,6 +14,7 @@ from zfleet.models.fingerprint import weight_files
 from zfleet.svf.targets import PRESETS
 
 _GIB_OF_A_NUMBER = 4 / 2**30
+_EYES = re.compile(r".*\b(vision_tower|multi_modal_projector)\..*")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def read_sizes(folder: Path) -> BaseSizes:
             raise BaseModelError(f"{file} is truncated or damaged: {error}", "fetch the base again") from error
         weights += sum(map(prod, shapes.values()))
         for name, shape in shapes.items():
-            if len(shape) == 2 and re.fullmatch(PRESETS["all"], name.removesuffix(".weight")):
+            chosen = re.fullmatch(PRESETS["all"], name.removesuffix(".weight")) and not _EYES.fullmatch(name)
+            if len(shape) == 2 and chosen:
                 u += shape[0] * min(shape)
                 vh += shape[1] * min(shape)
     return BaseSizes(weights * _GIB_OF_A_NUMBER, u * _GIB_OF_A_NUMBER, vh * _GIB_OF_A_NUMBER)

@@ -87,6 +87,9 @@ class GenerationRequest:
     stream: bool = False
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    def __post_init__(self) -> None:
+        _check_images(self.images)
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -117,6 +120,14 @@ class ScoreRequest:
     completion: str | tuple[int, ...]
     z: str = BASE_Z
     images: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_images(self.images)
+
+
+def _check_images(images: object) -> None:
+    encoded = isinstance(images, tuple) and all(isinstance(image, bytes) for image in images)
+    _require(encoded, "images", type(images).__name__, "a tuple of the bytes of image files")
 
 
 def refuse_images(images: Sequence[bytes]) -> None:

@@ -66,7 +66,7 @@ class TorchEngine(Engine):
         self._scores: deque[_Score] = deque()
         self._running: list[Answer] = []
         self._aborted: set[str] = set()
-        self._reading: set[str] = set()
+        self._reading: dict[object, str] = {}
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(1, "zfleet-torch-engine")
@@ -83,13 +83,14 @@ class TorchEngine(Engine):
         self._table.drop(digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
-        self._reading.add(request.request_id)
+        ticket = object()
+        self._reading[ticket] = request.request_id
         try:
             await self._read_images(request.images)
-            if request.request_id not in self._reading:
-                raise _aborted(request.request_id)
         finally:
-            self._reading.discard(request.request_id)
+            wanted = self._reading.pop(ticket, None)
+        if wanted is None:
+            raise _aborted(request.request_id)
         prompt = self._prompts.generation(request)
         count = request.sampling.n
         entries = [self._table.use(request.z) for _ in range(count)]
@@ -124,7 +125,8 @@ class TorchEngine(Engine):
         return await result
 
     async def abort(self, request_id: str) -> None:
-        self._reading.discard(request_id)
+        for ticket in [ticket for ticket, reading in self._reading.items() if reading == request_id]:
+            del self._reading[ticket]
         # Rows of a batch under way are taken out between steps; queued ones go at once.
         if any(answer.request.request_id == request_id for answer in self._running):
             self._aborted.add(request_id)
@@ -154,7 +156,7 @@ class TorchEngine(Engine):
         self._pool.shutdown()
 
     async def _read_images(self, images: Images) -> None:
-        """In a thread, for which others need not wait; what was read is kept for the prompt and its first step."""
+        """In a thread, for which others need not wait; how many tokens each takes is known from then on."""
         reader = self._prompts.reader
         if images and reader is not None:
             await asyncio.to_thread(lambda: [reader.tokens(image) for image in images])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def load_base(
     # It draws a bar of its own, terminal or not.
     transformers_logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder)
         model = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(
@@ -140,7 +141,19 @@ def load_base(
         ) from error
     if not sees(config):
         return Base(name, digest, model, tokenizer)
-    return Base(name, digest, _language_tower(model), tokenizer, Vision(model, ImageReader.open(folder)))
+    vision = Vision(model, ImageReader.open(folder))
+    vision.check()
+    return Base(name, digest, _language_tower(model), tokenizer, vision)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base folder, with its chat template wherever that lies."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    # Where processors of vision-language models once kept it.
+    legacy = folder / "chat_template.json"
+    if tokenizer.chat_template is None and legacy.exists():
+        tokenizer.chat_template = json.loads(legacy.read_text())["chat_template"]
+    return tokenizer
 
 
 def _language_tower(model: PreTrainedModel) -> PreTrainedModel:

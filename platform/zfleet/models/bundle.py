@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError
-from zfleet.models.base import base_name, base_slug, find_base, load_base
+from zfleet.models.base import base_name, base_slug, find_base, load_base, load_tokenizer
 from zfleet.models.families import sees
 from zfleet.models.images import ImageReader
 from zfleet.models.svf_model import SvfModel
@@ -130,8 +130,7 @@ def open_tokenizer(text: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
     """The tokenizer of a bundle's ``text``; the weights need not be there."""
     with tempfile.TemporaryDirectory(prefix="zfleet-tokenizer-") as folder:
         _write(Path(folder), text)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        return tokenizer
+        return load_tokenizer(Path(folder))
 
 
 def locate_base(spec: BaseSpec) -> tuple[str, Path]:

@@ -75,7 +75,8 @@ def _grader(spec: GraderSpec) -> Reward:
         case "math":
             return MathAnswer(spec.value, spec.seconds)
         case "soft":
-            _check_scores(spec.value)
+            if spec.value:
+                _check_scores(spec.value)
         case "regex":
             _check_pattern(spec.value)
             return Regex(spec.value)
@@ -91,7 +92,7 @@ def _grader(spec: GraderSpec) -> Reward:
 
 def _check_scores(value: str) -> None:
     try:
-        soft_scores(value or '{"": 0}')
+        soft_scores(value)
     except ValueError as error:
         raise SpecError(f"reward.value: {error}", 'write it as {"answer": 1, "another": 0.5}') from error
 

@@ -25,8 +25,9 @@ class Soft(Comparing):
     def __call__(self, completion: str, sample: Sample) -> Grade:
         scores: dict[str, float] = {}
         for answer, score in soft_scores(self.reference(sample)).items():
-            key = plain_answer(answer)
-            scores[key] = max(score, scores.get(key, 0.0))
+            # Of an article alone nothing is left, as of an answer that says nothing.
+            if key := plain_answer(answer):
+                scores[key] = max(score, scores.get(key, 0.0))
         said = plain_answer(completion)
         score = scores.get(said, 0.0)
         best = max(scores, key=scores.__getitem__)
@@ -39,9 +40,12 @@ def soft_scores(reference: str) -> Mapping[str, float]:
     Raises:
         ValueError: No object of answers, or a score outside 0 to 1.
     """
-    scores = json.loads(reference)
-    if not isinstance(scores, dict) or not scores:
-        raise ValueError(f"{reference!r} is no JSON object of answers and their scores")
+    try:
+        scores = json.loads(reference)
+    except RecursionError:
+        scores = None
+    if not isinstance(scores, dict) or not any(map(plain_answer, scores)):
+        raise ValueError(f"{reference[:80]!r} is no JSON object of answers and their scores")
     for answer, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise ValueError(f"the score of {answer!r} is {score!r}, which is not from 0 to 1")

@@ -9,7 +9,7 @@ from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.zvector import ZVector
 
 _TOLERANCE = 1e-5
-"""Of the largest singular value: what factors that were computed elsewhere round otherwise."""
+"""Of a matrix's Frobenius norm: what factors that were computed elsewhere round otherwise is a hundredth of it."""
 
 
 def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
@@ -32,17 +32,17 @@ def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
         if not difference <= _TOLERANCE:
             raise WrongBase(
                 f"{name} of base {to.base[:12]} differs from that of {origin.base[:12]}, on which z {z.digest[:12]} "
-                f"was trained, by {difference:.2g} of its largest singular value",
+                f"was trained, by {difference:.2g} of its norm",
                 "train an expert for this base",
             )
     return ZVector(z.values, to.base, to.digest, to.targets)
 
 
 def _difference(one: MatrixFactors, other: MatrixFactors, scale: torch.Tensor) -> float:
-    """Largest difference of an element of U diag(s) Vh or U diag(s * z) Vh, over the largest singular value."""
+    """Norm of the difference over the norm, of U diag(s) Vh or of U diag(s * z) Vh, whichever differs more."""
     if all(torch.equal(a, b) for a, b in ((one.u, other.u), (one.s, other.s), (one.vh, other.vh))):
         return 0.0
     if one.u.shape != other.u.shape or one.vh.shape != other.vh.shape:
         return float("inf")
     pairs = [(one.merged(by), other.merged(by)) for by in (torch.ones_like(scale), scale)]
-    return max(float((a - b).abs().max()) for a, b in pairs) / max(float(one.s.max()), 1e-30)
+    return max(float((a - b).norm() / a.norm().clamp_min(1e-30)) for a, b in pairs)

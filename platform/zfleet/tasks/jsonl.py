@@ -96,8 +96,8 @@ class _Parse:
             )
         found = [self.folder / path for path in paths]
         for path in found:
-            if not path.is_file():
-                raise TaskError(f"{where}: image {path} is not there", "paths of images are from the file's folder")
+            if not _is_file(path):
+                raise TaskError(f"{where}: image {path} is no file", "paths of images are from the JSONL file's folder")
         return tuple(map(str, found))
 
 
@@ -120,6 +120,13 @@ def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
     canonical = json.dumps(row, sort_keys=True)
     fields = {key: value for key, value in row.items() if key != "prompt"}
     return Sample(hashlib.sha256(canonical.encode()).hexdigest()[:16], prompt, answer, fields)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _template_fields(template: str | None) -> set[str]:

@@ -61,14 +61,19 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
         TaskError: It is none.
     """
     try:
-        data = json.loads(line)
-        # JSON can hold half of a surrogate pair, which no tokenizer takes.
-        json.dumps(data, ensure_ascii=False).encode()
+        data = _loads(line)
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{where} is no JSON: {error}", "write one JSON object per line, in UTF-8") from error
     if not isinstance(data, dict):
         raise TaskError(f"{where} is a JSON {type(data).__name__}, no object", 'write it as {"prompt": "..."}')
     return data
+
+
+def _loads(data: bytes) -> Any:
+    found = json.loads(data)
+    # JSON can hold half of a surrogate pair, which no tokenizer takes.
+    json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 @contextmanager
@@ -83,7 +88,7 @@ def _readable(path: Path) -> Iterator[None]:
 def _list(path: Path) -> Iterator[Row]:
     try:
         with _readable(path):
-            rows = json.loads(path.read_bytes())
+            rows = _loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{path} is no JSON: {error}", "mend the file, or write one object a line as .jsonl") from error
     if isinstance(rows, dict):

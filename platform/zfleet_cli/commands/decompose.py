@@ -18,6 +18,6 @@ def decompose(spec: OptionalSpecFile = None, overrides: Overrides = None) -> Non
     """
     # A serve spec is the one kind with a default for everything but the base.
     spec_of_base = load_spec(None, ServeSpec, overrides or ()) if spec is None else load_job(spec, overrides or ())
-    base, factors, folder = open_factors(spec_of_base.base)
+    slug, factors, folder = open_factors(spec_of_base.base)
     typer.echo(folder)
-    typer.echo(f"base {base.slug}, targets {factors.targets}, digest {factors.digest}")
+    typer.echo(f"base {slug}, targets {factors.targets}, digest {factors.digest}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zfleet.config.specs import BaseSpec
+from zfleet.errors import SpecError
 from zfleet_cli.factors import open_factors
 from zfleet_cli.options import AsJson
 from zfleet_cli.output import print_fields, print_rows
@@ -87,7 +88,6 @@ def carry(
     origin: Annotated[str, typer.Option("--from", metavar="MODEL", help="The base it was trained on.")],
     to: Annotated[str, typer.Option("--to", metavar="MODEL", help="A base that holds the same matrices.")],
     registry: Registry = None,
-    base: BaseSlug = None,
     as_json: AsJson = False,
 ) -> None:
     """Register an expert for another base too: one that holds the same matrices.
@@ -95,19 +95,38 @@ def carry(
     Such is a vision-language model whose language tower is the base that the expert was trained on. The matrices are
     compared; nothing is registered where one differs.
     """
+    from zfleet.models.base import base_name
+    from zfleet.models.bundle import locate_base
+    from zfleet.models.fingerprint import fingerprint
     from zfleet.svf.carry import carry as carried_to
     from zfleet_registry import ExpertRegistry
 
     experts = ExpertRegistry(registry)
-    version = _find(experts, reference, base)
+    folders = [locate_base(BaseSpec(model=model))[1] for model in (origin, to)]
+    bases = list(map(fingerprint, folders))
+    if bases[0] == bases[1]:
+        raise SpecError(f"--from {origin!r} and --to {to!r} are one base", "name two")
+    version = _find(experts, reference, _slug_of(experts, bases[0]))
     z = experts.load(version)
-    specs = [BaseSpec(model=model, targets=z.targets) for model in (origin, to)]
-    (_, have, _), (other, wanted, _) = map(open_factors, specs)
+    _, have, _ = open_factors(BaseSpec(model=origin, targets=z.targets))
+    _, wanted, _ = open_factors(BaseSpec(model=to, targets=z.targets))
     carried = carried_to(z, have, wanted)
+    there = [one for one in experts.list() if one.name == version.name and one.z_digest == carried.digest]
     provenance = replace(
-        version.provenance, base=carried.base, factors=carried.factors, z_digest=carried.digest, metrics={}
+        version.provenance,
+        base=carried.base,
+        factors=carried.factors,
+        z_digest=carried.digest,
+        metrics={},
+        carried_from=version.qualified,
     )
-    _print(experts.register(version.name, carried, provenance, base_name=other.name), as_json)
+    _print(there[0] if there else experts.register(version.name, carried, provenance, base_name=base_name(to)), as_json)
+
+
+def _slug_of(experts: ExpertRegistry, base: str) -> str | None:
+    """What the experts of a base are qualified by; None where there are none, or under several names."""
+    slugs = {version.base_slug for version in experts.list() if version.provenance.base == base}
+    return slugs.pop() if len(slugs) == 1 else None
 
 
 def _find(experts: ExpertRegistry, reference: str, base: str | None) -> ExpertVersion:

@@ -191,12 +191,13 @@ def test_an_edited_function_is_another_reward(tmp_path: Path, monkeypatch: pytes
     assert reward_identity(Contains("a")) != reward_identity(Contains("b"))
 
 
-SCORED = Sample("row-8", "What game?", '{"Rock, paper, scissors": 1, "3": 0.667, "don\'t know": 0.3}')
+SCORED = Sample("row-8", "What game?", '{"Rock, paper, scissors": 1, "3": 0.667, "don\'t know": 0.3, "a": 0.9}')
 
 
 @pytest.mark.parametrize(
     ("completion", "value"),
     [
+        ("The", -1.0),
         ("rock paper  scissors", 1.0),
         (" The Rock, Paper, Scissors.\n", 1.0),
         ("Three", 0.334),
@@ -213,7 +214,7 @@ def test_a_soft_grade_is_what_people_said(completion: str, value: float) -> None
     assert "best is 'rock paper scissors' with 1" in grade.reason
 
 
-@pytest.mark.parametrize("value", ["[]", "{}", "x", '{"a": 2}', '{"a": true}', '{"a": NaN}'])
+@pytest.mark.parametrize("value", ["[]", "{}", "x", "[" * 100_000, '{"a": 2}', '{"a": true}', '{"a": NaN}'])
 def test_scores_that_are_none_are_refused(value: str) -> None:
     with pytest.raises(SpecError, match=r"reward\.value"):
         build_reward(RewardSpec(kind="soft", value=value))

@@ -6,11 +6,12 @@ import asyncio
 import copy
 import io
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from zfleet.rl.learner import Learner
 from zfleet.rl.rollout import roll_out
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.carry import carry
-from zfleet.svf.factors import Factors
+from zfleet.svf.factors import Factors, decompose
 from zfleet.svf.linear import merge_into
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
@@ -212,6 +213,33 @@ def test_an_image_too_large_is_refused_before_it_is_unpacked(seeing: Seeing) -> 
             seeing.engine.generate([GenerationRequest("<image>flip", GREEDY, images=(data,))])
 
 
+def test_an_image_that_would_be_cut_to_white_is_refused(seeing: Seeing) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((30, 30), 3000, dtype=np.uint16)).save(file, "PNG")
+    with pytest.raises(InvalidRequest, match="8 bits a channel"):
+        seeing.engine.generate([GenerationRequest("<image>flip", GREEDY, images=(file.getvalue(),))])
+
+
+def test_requests_of_one_id_do_not_end_one_another(seeing: Seeing) -> None:
+    request = GenerationRequest("<image>flip", GREEDY, images=(_png(98),))
+    twins = [request, replace(request, images=(_png(97),))]
+    assert all(answer[0].finish_reason for answer in seeing.engine.generate(twins))
+
+
+def test_more_images_than_are_kept(seeing: Seeing) -> None:
+    requests = [GenerationRequest("<image>flip", GREEDY, images=(_png(seed),)) for seed in range(100, 140)]
+    together = [answer[0].token_ids for answer in seeing.engine.generate(requests)]
+    assert together[:2] == [seeing.engine.generate([one])[0][0].token_ids for one in requests[:2]]
+
+
+@pytest.mark.parametrize("images", ["a.png", b"bytes", (bytearray(b"x"),), None])
+def test_images_are_bytes_in_a_tuple(images: Any) -> None:
+    with pytest.raises(InvalidRequest, match="images must be a tuple of the bytes"):
+        GenerationRequest("flip", images=images)
+    with pytest.raises(InvalidRequest, match="images must be a tuple of the bytes"):
+        ScoreRequest("flip", "a", images=images)
+
+
 def test_a_base_of_text_alone_refuses_images(tiny_model: SvfModel) -> None:
     with SyncEngine(TorchEngine(tiny_model)) as engine, pytest.raises(InvalidRequest, match="takes none"):
         engine.generate([GenerationRequest("flip", GREEDY, images=(PICTURES[0],))])
@@ -250,6 +278,25 @@ def test_a_folder_that_does_not_say_how_images_are_read_is_refused(seeing: Seein
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(BaseModelError, match="how its images are read"):
         load_base(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_additional_image_tokens": 0}, {"num_additional_image_tokens": 2}, {"patch_size": None}]
+)
+def test_a_processor_that_miscounts_is_refused(seeing: Seeing, tmp_path: Path, change: dict[str, int | None]) -> None:
+    """Else features of one image would run over into the next."""
+    folder = shutil.copytree(seeing.folder, tmp_path / "eyes")
+    told = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps(told | change))
+    with pytest.raises(BaseModelError, match=r"processor"):
+        load_base(folder)
+
+
+def test_a_chat_template_in_its_old_place_is_found(seeing: Seeing, tmp_path: Path) -> None:
+    folder = shutil.copytree(seeing.folder, tmp_path / "eyes")
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "old {{ messages[0].content }}"}))
+    assert load_base(folder).tokenizer.chat_template == "old {{ messages[0].content }}"
 
 
 # Experts of the tower
@@ -296,6 +343,19 @@ def test_a_tower_that_was_trained_on_is_refused_by_matrix(tiny_factors: Factors)
         carry(random_z(tiny_factors, 1), tiny_factors, Factors(changed, "tuned", tiny_factors.targets))
 
 
+def test_a_change_of_training_is_seen_beside_a_large_singular_value() -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = 128
+    weight = 0.02 * torch.randn(size, size, generator=generator) + 0.15
+    tuned = weight + 1e-4 * torch.randn(size, size, generator=generator)
+    name = "model.layers.0.mlp.up_proj"
+    one, other = (
+        Factors({name: decompose(w, torch.float32)}, base, "mlp") for w, base in ((weight, "a"), (tuned, "b"))
+    )
+    with pytest.raises(WrongBase, match=name):
+        carry(random_z(one, 1), one, other)
+
+
 def test_an_expert_is_carried_only_between_the_same_matrices(tiny_factors: Factors) -> None:
     fewer = dict(list(tiny_factors.matrices.items())[1:])
     with pytest.raises(InvalidZ, match="q_proj"):
@@ -308,7 +368,11 @@ def test_an_expert_is_carried_only_between_the_same_matrices(tiny_factors: Facto
 
 
 ROWS = [
-    {"sent": f"What is in picture {number}?", "label": {"a": 1, "b c": 0.667}, "img_id": f"COCO_{number % 3}"}
+    {
+        "sent": f"What is in picture {number}?",
+        "label": {"tennis": 1, "ball game": 0.667},
+        "img_id": f"COCO_{number % 3}",
+    }
     for number in range(12)
 ]
 
@@ -326,7 +390,7 @@ def test_okvqa_asks_about_an_image_and_grades_softly(tmp_path: Path, seeing: See
     sample = next(sample for sample in (*task.train, *task.test) if sample.prompt.startswith("What is in picture 1?"))
     assert sample.images == (str(tmp_path / "images" / "COCO_1.png"),)
     assert sample.prompt.endswith("single word or phrase.")
-    grades = [task.reward(text, sample).value for text in ("A.", "the B-c", "d")]
+    grades = [task.reward(text, sample).value for text in ("Tennis.", "the ball-game", "d")]
     assert grades == pytest.approx([1.0, 0.334, -1.0])
     tokenizer, reader = seeing.model.base.tokenizer, seeing.model.base.vision.reader  # type: ignore[union-attr]
     prompt = task.prompt(tokenizer, sample)
@@ -349,7 +413,9 @@ def test_other_pixels_are_other_data(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"img_id": "COCO_9"}, "item 1: its image COCO_9 is not below"),
-        ({"label": {"a": 2}}, "item 1 .*the score of 'a' is 2"),
+        ({"label": {"polo": 2}}, "item 1 .*the score of 'polo' is 2"),
+        ({"label": {"the": 1}}, "item 1 .*no JSON object"),
+        ({"sent": "\ud800"}, "no JSON"),
         ({"label": {}}, "item 1 .*no JSON object"),
         ({"sent": " "}, "item 1 .*sent"),
     ],
@@ -357,6 +423,16 @@ def test_other_pixels_are_other_data(tmp_path: Path) -> None:
 def test_a_broken_row_of_okvqa_is_named(tmp_path: Path, change: dict[str, object], told: str) -> None:
     with pytest.raises(TaskError, match=told):
         build_task(_okvqa(tmp_path, [ROWS[0], {**ROWS[1], **change}]))
+
+
+def test_images_may_lie_behind_a_link_and_no_two_have_one_name(tmp_path: Path) -> None:
+    spec = _okvqa(tmp_path / "data", [{**ROWS[0], "img_id": "COCO_0.png"}, *ROWS[1:]])
+    (tmp_path / "data" / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere")
+    assert all(Path(sample.images[0]).exists() for sample in build_task(spec).train)
+    (tmp_path / "elsewhere" / "COCO_1.jpg").write_bytes(b"")
+    with pytest.raises(TaskError, match=r"COCO_1\.\w+ and .*COCO_1\.\w+ have one name"):
+        build_task(spec)
 
 
 def test_okvqa_is_not_on_the_hub() -> None:
@@ -387,7 +463,8 @@ def test_rows_of_ones_own_may_have_images(tmp_path: Path) -> None:
     assert task.train[0].images == (str(tmp_path / "one.png"),) * 2
     assert task.train[0].read_images() == (PICTURES[0],) * 2
     for broken, told in (
-        ({"seen": "two.png"}, r"line 13: image .*two.png is not there"),
+        ({"seen": "two.png"}, r"line 13: image .*two.png is no file"),
+        ({"seen": "x" * 5000}, r"line 13: image .*x is no file"),
         ({"seen": None}, "line 13: the image field 'seen' is None"),
         ({"answer": "x"}, "line 13 cannot be graded by reward `soft`"),
     ):

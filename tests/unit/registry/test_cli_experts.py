@@ -46,16 +46,21 @@ def test_an_expert_of_a_tower_is_carried_to_the_model_that_holds_it(
     base = load_base(tiny_folder)
     z = random_z(FactorCache(tmp_path / "cache" / "factors").get(base.model, base.fingerprint, "mlp"), 1)
     registry.register("math", z, Provenance.of(z, task="sums", metrics={"accuracy": 0.5}), base_name="tiny")
-    command = ["experts", "carry", f"{base.slug}.math", "--registry", f"sqlite:///{root / 'mlflow.db'}"]
-    done = CliRunner().invoke(app, [*command, "--from", str(tiny_folder), "--to", str(seeing), "--json"])
+    command = ["experts", "carry", "math", "--registry", f"sqlite:///{root / 'mlflow.db'}"]
+    there = [*command, "--from", str(tiny_folder), "--to", str(seeing), "--json"]
+    done = CliRunner().invoke(app, there)
     assert done.exit_code == 0, done.stderr
     (carried,) = (version for version in registry.list() if version.base_slug.startswith("eyes-"))
-    assert carried.provenance.task == "sums"
-    assert carried.provenance.metrics == {}
+    provenance = carried.provenance
+    assert (provenance.task, provenance.metrics) == ("sums", {})
+    assert provenance.carried_from == f"{base.slug}.math/1"
     assert {name: part.tolist() for name, part in registry.load(carried).values.items()} == {
         name: part.tolist() for name, part in z.values.items()
     }
-    refused = CliRunner().invoke(app, [*command, "--from", str(seeing), "--to", str(tiny_folder)])
-    assert refused.exit_code == 1
-    assert "belongs to base" in refused.stderr
+    again = CliRunner().invoke(app, there)
+    assert (again.exit_code, again.stdout) == (0, done.stdout)
+    for places, told in (([tiny_folder, tiny_folder], "are one base"), ([tmp_path, seeing], "config.json")):
+        refused = CliRunner().invoke(app, [*command, "--from", str(places[0]), "--to", str(places[1])])
+        assert refused.exit_code == 1
+        assert told in refused.stderr
     assert len(registry.list()) == 2
