@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -55,7 +56,12 @@ class Base:
     @property
     def context(self) -> int:
         """The longest sequence the base takes, in tokens."""
-        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+        return context_of(self.model.config)
+
+
+def context_of(config: PreTrainedConfig) -> int:
+    """The longest sequence that a causal LM takes, in tokens."""
+    return int(getattr(config, "max_position_embeddings", 2048))
 
 
 def base_slug(name: str, fingerprint: str) -> str:

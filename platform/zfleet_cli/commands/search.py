@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import SearchSpec
+from zfleet_cli.dry_run import check_on_base
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
 
@@ -24,13 +25,12 @@ def search(
 ) -> None:
     """Search mixtures of experts for a task and register the best as the champion of a name of its own."""
     job = load_spec(spec, SearchSpec, overrides or ())
-    # Before any cluster is started: a base that is not there, a bad prompt file or reward is found in seconds.
-    from zfleet.models.base import local_folder
+    # Before any cluster is started: a bad prompt file or reward is found in seconds.
     from zfleet.tasks.build import build_task
 
-    build_task(job.task)
-    local_folder(job.base.model)
+    task = build_task(job.task)
     if dry_run:
+        check_on_base(job.base, job.engine, [task])
         print_spec(job, as_json)
         return
     from zfleet_jobs.search.run import run_search

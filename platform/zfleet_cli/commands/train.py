@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import TrainSpec
+from zfleet_cli.dry_run import check_on_base
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
 
@@ -23,14 +24,12 @@ def train(
 ) -> None:
     """Train the experts of a spec and register them; the same run name goes on where it stopped."""
     job = load_spec(spec, TrainSpec, overrides or ())
-    # Before any cluster is started: a base that is not there, a bad prompt file or reward is found in seconds.
-    from zfleet.models.base import local_folder
+    # Before any cluster is started: a bad prompt file or reward is found in seconds.
     from zfleet.tasks.build import build_task
 
-    for expert in job.experts:
-        build_task(expert.task)
-    local_folder(job.base.model)
+    tasks = [build_task(expert.task) for expert in job.experts]
     if dry_run:
+        check_on_base(job.base, job.engine, tasks)
         print_spec(job, as_json)
         return
     from zfleet_jobs.train.run import run_train

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from typer.testing import CliRunner
 
 from zfleet.config.specs import BaseSpec, EngineSpec, LearnerSpec
 from zfleet.config.task_specs import TaskSpec
@@ -26,7 +27,7 @@ from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, Sc
 from zfleet.engine.doctor import read_base
 from zfleet.engine.sync import SyncEngine, collect
 from zfleet.engine.torch_engine import TorchEngine
-from zfleet.errors import BaseModelError, EngineError, InvalidRequest, InvalidZ, RequestAborted, TaskError, WrongBase
+from zfleet.errors import BaseModelError, EngineError, InvalidRequest, RequestAborted, TaskError, WrongBase
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.families import check_no_images
@@ -37,7 +38,7 @@ from zfleet.rl.learner import Learner
 from zfleet.rl.rollout import roll_out
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.carry import carry
-from zfleet.svf.factors import Factors, decompose
+from zfleet.svf.factors import Factors
 from zfleet.svf.linear import merge_into
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
@@ -45,6 +46,7 @@ from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.testing.parity import random_z
 from zfleet.testing.tiny_bases import FAMILIES, save_tiny
 from zfleet.testing.tiny_vision import save_tiny_vision
+from zfleet_cli.main import app
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 NEW_TOKENS = 12
@@ -325,45 +327,6 @@ def test_an_expert_trained_on_a_tower_applies_inside_the_vision_language_model(
     )
 
 
-def test_factors_with_other_signs_are_the_same_matrices(tiny_factors: Factors) -> None:
-    """As another machine may compute them."""
-    turned = {name: replace(matrix, u=-matrix.u, vh=-matrix.vh) for name, matrix in tiny_factors.matrices.items()}
-    z = random_z(tiny_factors, 1)
-    to = Factors(turned, "elsewhere", tiny_factors.targets)
-    carried = carry(z, tiny_factors, to)
-    carried.check_fits(base="elsewhere", factors=to.digest, layout=to.layout)
-    assert carried.digest != z.digest
-
-
-def test_a_tower_that_was_trained_on_is_refused_by_matrix(tiny_factors: Factors) -> None:
-    name = list(tiny_factors.matrices)[3]
-    changed = dict(tiny_factors.matrices)
-    changed[name] = replace(changed[name], s=changed[name].s * 1.001)
-    with pytest.raises(WrongBase, match=name):
-        carry(random_z(tiny_factors, 1), tiny_factors, Factors(changed, "tuned", tiny_factors.targets))
-
-
-def test_a_change_of_training_is_seen_beside_a_large_singular_value() -> None:
-    generator = torch.Generator().manual_seed(0)
-    size = 128
-    weight = 0.02 * torch.randn(size, size, generator=generator) + 0.15
-    tuned = weight + 1e-4 * torch.randn(size, size, generator=generator)
-    name = "model.layers.0.mlp.up_proj"
-    one, other = (
-        Factors({name: decompose(w, torch.float32)}, base, "mlp") for w, base in ((weight, "a"), (tuned, "b"))
-    )
-    with pytest.raises(WrongBase, match=name):
-        carry(random_z(one, 1), one, other)
-
-
-def test_an_expert_is_carried_only_between_the_same_matrices(tiny_factors: Factors) -> None:
-    fewer = dict(list(tiny_factors.matrices.items())[1:])
-    with pytest.raises(InvalidZ, match="q_proj"):
-        carry(random_z(tiny_factors, 1), tiny_factors, Factors(fewer, "fewer", tiny_factors.targets))
-    with pytest.raises(WrongBase, match="belongs to base"):
-        carry(random_z(tiny_factors, 1), Factors(tiny_factors.matrices, "other", "all"), tiny_factors)
-
-
 # Tasks
 
 
@@ -503,3 +466,43 @@ def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) ->
     forced = completion_logits(seeing.model, prompts, [r.completion for r in rollouts], rows, images)
     for own, mask, expected in zip(forced.logprobs(), forced.mask, scored, strict=True):
         assert own[mask].tolist() == pytest.approx(list(expected), abs=1e-4)
+
+
+# Dry runs
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, "all 12 prompts of okvqa fit"),
+        ({"base.model": "TEXT"}, "has images, this base takes none"),
+        ({"engine": "vllm"}, "takes images, which zfleet on vLLM does not"),
+        ({"experts.0.task.template": "<image> <image> {prompt}"}, "2 places for images, 1 were sent"),
+    ],
+)
+def test_a_dry_run_tries_tasks_on_their_base(
+    seeing: Seeing, tiny_folder: Path, tmp_path: Path, change: dict[str, str], told: str
+) -> None:
+    task = _okvqa(tmp_path / "data").model_dump()
+    job = {"kind": "train", "base": {"model": str(seeing.folder)}, "experts": [{"name": "seeing", "task": task}]}
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(job))
+    sets = [f"{key}={value.replace('TEXT', str(tiny_folder))}" for key, value in change.items()]
+    command = ["train", str(spec), "--dry-run", *(part for one in sets for part in ("--set", one))]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == (1 if change else 0), done.output
+    assert told in done.stderr
+
+
+def test_a_dry_run_names_the_image_that_is_none(seeing: Seeing, tmp_path: Path) -> None:
+    task = _okvqa(tmp_path)
+    (tmp_path / "images" / "COCO_1.png").write_bytes(b"none")
+    job = {
+        "kind": "train",
+        "base": {"model": str(seeing.folder)},
+        "experts": [{"name": "a", "task": task.model_dump()}],
+    }
+    (tmp_path / "spec.yaml").write_text(json.dumps(job))
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "spec.yaml"), "--dry-run"])
+    assert done.exit_code == 1
+    assert "COCO_1.png" in done.stderr
