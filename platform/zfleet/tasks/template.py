@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import jinja2
@@ -76,7 +77,7 @@ def chat_tokens(
         )
     *earlier, last = messages
     turns: list[dict[str, Any]]
-    if _wants_parts(tokenizer):
+    if _wants_parts(tokenizer, str(tokenizer.chat_template)):
         shown = [{"type": "image"}] * images
         turns = [{**turn, "content": [_text_part(turn)]} for turn in earlier]
         turns.append({**last, "content": [*shown, _text_part(last)]})
@@ -87,8 +88,13 @@ def chat_tokens(
     return tuple(cast(list[int], ids))
 
 
-def _wants_parts(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a chat template takes lists of parts alone, as those of LLaVA do: a plain text would be left out."""
+@lru_cache(8)
+def _wants_parts(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Whether a chat template takes lists of parts alone, as those of LLaVA do: a plain text would be left out.
+
+    Args:
+        template: The tokenizer's, whose answer is kept: every prompt asks.
+    """
     word = "zfleet"
     try:
         said = tokenizer.apply_chat_template([{"role": "user", "content": word}], tokenize=False)
