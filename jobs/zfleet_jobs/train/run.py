@@ -50,12 +50,14 @@ class _Plan:
     Attributes:
         expert: Its part of the spec.
         fit: Its task, without prompts that do not fit.
+        data: Digest of that task's samples and images.
         digest: Identity of everything its z depends on; the same digest resumes the same run.
         spec: What the digest is of, as JSON.
     """
 
     expert: ExpertSpec
     fit: FitReport
+    data: str
     digest: str
     spec: str
 
@@ -208,7 +210,7 @@ class _Trainer:
         provenance = Provenance.of(
             z,
             task=plan.fit.task.name,
-            data_digest=data_digest(plan.fit.task),
+            data_digest=plan.data,
             spec=plan.spec,
             code_version=code_version(),
             metrics=kept,
@@ -247,20 +249,21 @@ def _plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[_Plan]:
 
 
 def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> _Plan:
+    data = data_digest(fit.task)
     depends: dict[str, Any] = {
         "device": spec.base.device,
         "dtype": spec.base.dtype,
         "factors": factors,
         "task": expert.task.model_dump(),
         "reward": reward_identity(fit.task.reward),
-        "data": data_digest(fit.task),
+        "data": data,
         "learner": spec.learner_of(expert).model_dump(),
         "num_workers": spec.num_workers,
         "engine": spec.engine.model_dump(),
         "eval": [spec.eval_samples, spec.eval_temperature],
     }
     text = json.dumps(depends, sort_keys=True)
-    return _Plan(expert, fit, hashlib.sha256(text.encode()).hexdigest(), text)
+    return _Plan(expert, fit, data, hashlib.sha256(text.encode()).hexdigest(), text)
 
 
 def _combined(failures: dict[str, ZfleetError], results: dict[str, TrainedExpert]) -> ZfleetError:
