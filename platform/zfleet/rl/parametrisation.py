@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -47,35 +48,25 @@ class SigmoidMass:
         return torch.zeros(int(self._matrix[-1]) + 1, device=values.device).index_add(0, self._matrix, values)
 
 
-class Direct:
-    """z = p: the plainest; a direction may be turned round."""
+class Elementwise:
+    """z = f(p), each direction by itself."""
 
-    def __init__(self, factors: Factors, device: torch.device) -> None:
-        self._start = torch.ones(factors.layout.size, device=device)
-
-    def start(self) -> Tensor:
-        return self._start.clone()
-
-    def z(self, p: Tensor) -> Tensor:
-        return p
-
-
-class Exponential:
-    """z = exp(p): a step changes each direction by a share of itself, and none is turned round."""
-
-    def __init__(self, factors: Factors, device: torch.device) -> None:
-        self._start = torch.zeros(factors.layout.size, device=device)
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], start: float, factors: Factors, device: torch.device
+    ) -> None:
+        self._function = function
+        self._start = torch.full((factors.layout.size,), start, device=device)
 
     def start(self) -> Tensor:
         return self._start.clone()
 
     def z(self, p: Tensor) -> Tensor:
-        return p.exp()
+        return self._function(p)
 
 
 PARAMETRISATIONS: Mapping[str, Callable[[Factors, torch.device], Parametrisation]] = {
     "sigmoid": SigmoidMass,
-    "direct": Direct,
-    "exp": Exponential,
+    "direct": partial(Elementwise, lambda p: p, 1.0),
+    "exp": partial(Elementwise, torch.exp, 0.0),
 }
-"""By their names in specs."""
+"""By their names in specs; docs/training.md says what each is for."""
