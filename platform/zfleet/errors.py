@@ -39,6 +39,10 @@ class InvalidZ(ZVectorError):
     """A z that is not finite, has wrong shapes or comes from a damaged file."""
 
 
+class TrainingDiverged(InvalidZ):
+    """A gradient that is not finite, or an expert too far from the base: nothing of that step is kept."""
+
+
 class WrongBase(ZVectorError):
     """A z that was trained on another base or on other factors."""
 
@@ -69,6 +73,10 @@ class TaskError(ZfleetError):
 
 class RewardError(ZfleetError):
     """A reward function that raised, or returned something that is no finite number."""
+
+
+class NotThisTask(RewardError):
+    """A reward function that says a sample is none of its task's: it is left out, without a warning."""
 
 
 class SandboxError(ZfleetError):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
+from zfleet.config.learner import LearnerSpec
 from zfleet.config.specs import (
     BaseSpec,
     EngineSpec,
     ExpertSpec,
-    LearnerSpec,
     SearchSpec,
     ServeSpec,
     TrainSpec,

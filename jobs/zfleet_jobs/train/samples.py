@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+from torch import Tensor
 
 from zfleet.rl.rollout import Rollout
 
@@ -20,23 +21,30 @@ _SCHEMA = pa.schema(
         ("images", pa.list_(pa.string())),
         ("completion", pa.string()),
         ("tokens", pa.int64()),
+        ("finish", pa.string()),
+        ("logprob", pa.float64()),
         ("reward", pa.float64()),
+        ("advantage", pa.float64()),
         ("extracted", pa.string()),
         ("reason", pa.string()),
         ("parts", pa.string()),
+        ("z", pa.string()),
+        ("staleness", pa.int64()),
     ]
 )
-"""``parts``: JSON, of a reward of several parts the value of each."""
+"""``parts``: JSON, of a reward of several parts the value of each. ``logprob``: of the whole completion, as the engine
+sampled it. ``staleness``: steps between the z that it was sampled under, ``z``, and the one that learned from it."""
 
 
-def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]) -> None:
+def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> None:
     """Write one worker's samples of a step, whole or not at all; a step that runs again writes the same file.
 
     Args:
         folder: Of the run, a path or a URI.
         step: From 1.
         rank: Of the worker.
-        rollouts: Graded answers.
+        rollouts: Graded answers, N of them.
+        advantages: Of each, [N].
     """
     rows = [
         {
@@ -46,12 +54,17 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
             "images": list(rollout.sample.images),
             "completion": rollout.text,
             "tokens": len(rollout.completion),
+            "finish": rollout.finish,
+            "logprob": rollout.logprob,
             "reward": rollout.grade.value,
+            "advantage": advantage,
             "extracted": rollout.grade.extracted,
             "reason": rollout.grade.reason,
             "parts": json.dumps(dict(rollout.grade.parts)),
+            "z": rollout.z,
+            "staleness": step - 1 - rollout.z_step,
         }
-        for rollout in rollouts
+        for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True)
     ]
     system, root = fs.FileSystem.from_uri(folder)
     place = f"{root}/step={step:06d}"

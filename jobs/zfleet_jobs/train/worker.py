@@ -9,19 +9,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 import ray.train
 import torch
 
-from zfleet.config.specs import ExpertSpec, LearnerSpec, TrainSpec
-from zfleet.engine.contract import BASE_Z
+from zfleet.config.learner import LearnerSpec
+from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.errors import ZfleetError
-from zfleet.evaluate import evaluate
 from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.learner import Learner, StepReport
+from zfleet.rl.learner import Learner, Measured
+from zfleet.rl.member import Member
+from zfleet.rl.report import StepReport
+from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
 from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
@@ -111,68 +114,56 @@ def _train(job: WorkerJob) -> None:
     task = ray.get(job.task)
     model = open_model(job.shipped)
     with SyncEngine(TorchEngine(model, job.spec.engine) if job.pool is None else job.pool.engine()) as engine:
+        weights = SvfWeights(model)
+        member = Member(weights, task, job.learner, job.expert.name, job.skip_failed_rewards)
         learner = Learner(
-            model,
+            weights,
             engine,
-            task,
-            job.learner,
+            [member],
             workers,
-            job.skip_failed_rewards,
-            lambda step, rollouts: write_samples(job.samples, step, workers.rank, rollouts),
+            lambda _, step, rollouts, advantages: write_samples(job.samples, step, workers.rank, rollouts, advantages),
         )
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
-                learner.restore(LearnerState.load(Path(folder)))
-        before = _measure(learner, job, BASE_Z)
-        while learner.steps_done < job.learner.steps:
-            report = learner.step()
+                member.restore(LearnerState.load(Path(folder)))
+        samples = member.task.test[: job.spec.eval_samples]
+        before = learner.measure(member, samples, None, job.spec.eval_temperature)
+        while not member.done:
+            (report,) = learner.step()
             if workers.rank == 0:
                 job.board.post.remote(Row(job.expert.name, report.step, _curve(report), os.getpid()))
-            last = report.step == job.learner.steps
-            if report.step % job.spec.checkpoint_every == 0 and not last:
-                _report(learner, {"step": float(report.step)})
-        digest = engine.put_z(learner.z())
-        after = _measure(learner, job, digest)
-        measured = {f"{key}_before": value for key, value in before.items()}
-        measured |= {f"{key}_after": value for key, value in after.items()}
-        measured["parameters"] = float(learner.p.numel())
-        _report(learner, {"step": float(learner.steps_done), **measured})
+            if report.step % job.spec.checkpoint_every == 0 and not member.done:
+                _report(member, weights, workers, {"step": float(report.step)})
+        after = learner.measure(member, samples, member.chosen, job.spec.eval_temperature)
+        measured = _measured("before", before) | _measured("after", after) | {"parameters": float(member.p.numel())}
+        _report(member, weights, workers, {"step": float(member.steps_done), **measured})
 
 
-def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
-    """Mean reward, accuracy and number of held-out prompts; each worker grades its share."""
-    samples = learner.task.test[: job.spec.eval_samples]
-    _, share = learner.workers.share(samples)
-    sums = torch.zeros(3, dtype=torch.float64, device=learner.model.device)
-    if share:
-        result = evaluate(
-            learner.engine,
-            learner.model.base.tokenizer,
-            learner.task,
-            share,
-            z,
-            job.spec.eval_temperature,
-            job.skip_failed_rewards,
-        )
-        sums += sums.new_tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
-    learner.workers.sum(sums)
-    return {"reward": float(sums[0] / sums[2]), "accuracy": float(sums[1] / sums[2]), "n": float(sums[2])}
+def _measured(when: str, found: Measured) -> dict[str, float]:
+    return {f"{key}_{when}": float(value) for key, value in asdict(found).items()}
 
 
-def _report(learner: Learner, metrics: dict[str, float]) -> None:
-    """Commit a checkpoint: what resumes the run, and the z as it stands."""
-    if learner.workers.rank != 0:
+def _report(member: Member, weights: SvfWeights, workers: DataParallel, metrics: dict[str, float]) -> None:
+    """Commit a checkpoint: what resumes the run, and the z to keep."""
+    if workers.rank != 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory(prefix="zfleet-checkpoint-") as folder:
-        learner.state().save(Path(folder))
-        learner.z().save(Path(folder) / Z_FILE)
+        member.state().save(Path(folder))
+        weights.z(member.spec, member.chosen).save(Path(folder) / Z_FILE)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def _curve(report: StepReport) -> dict[str, float]:
-    seconds = report.rollout_seconds + report.learn_seconds
-    values = {key: float(value) for key, value in asdict(report).items() if key not in ("step", "parts")}
+    """What is logged of a step: all that is a number, and rates."""
+    known = {key: float(value) for key, value in asdict(report).items() if isinstance(value, int | float)}
+    del known["step"]
     parts = {f"reward/{name}": value for name, value in report.parts.items()}
-    return values | parts | {"tokens_per_second": report.tokens / seconds}
+    rates = {
+        "tokens_per_second": report.tokens / (report.wait_seconds + report.learn_seconds),
+        "rollout_tokens_per_second": report.tokens / report.rollout_seconds,
+        "learn_tokens_per_second": report.tokens / report.learn_seconds,
+        "memory_mib": psutil.Process().memory_info().rss / 2**20,
+    }
+    return known | parts | rates

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
+from zfleet.config.learner import LearnerSpec
 from zfleet.config.spec import ExpertName, Name, Spec
 from zfleet.config.task_specs import TaskSpec
 
@@ -80,34 +81,6 @@ class PlacedSpec(Spec):
                 f"base.device is {self.base.device!r} and resources.gpus is {self.resources.gpus:g}: "
                 "`cuda` needs gpus above 0, `cpu` needs 0"
             )
-        return self
-
-
-_OF_GROUPS = ("rloo", "dr_grpo", "grpo")
-"""Estimators that compare the answers to one prompt."""
-
-
-class LearnerSpec(Spec):
-    """SVF by reinforcement learning."""
-
-    steps: int = Field(100, ge=1)
-    prompts_per_step: int = Field(128, ge=1, description="over all workers")
-    samples_per_prompt: int = Field(1, ge=1)
-    estimator: Literal["reinforce", "ema", "batch", "rloo", "dr_grpo", "grpo"] = Field(
-        "reinforce", description="what a sample's reward is compared with; docs/training.md has a table"
-    )
-    parametrisation: Literal["sigmoid", "direct", "exp"] = Field("sigmoid", description="from what Adam moves to z")
-    lr: float = Field(0.02, gt=0)
-    kl: float = Field(0.0, ge=0, description="weight of the divergence from the base")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    temperature: float = Field(1.0, gt=0)
-    reward: Literal["task", "random"] = Field("task", description="`random` is the negative control")
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _groups(self) -> LearnerSpec:
-        if self.estimator in _OF_GROUPS and self.samples_per_prompt < 2:
-            raise ValueError(f"estimator `{self.estimator}` needs samples_per_prompt of 2 or more")
         return self
 
 

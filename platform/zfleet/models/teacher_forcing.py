@@ -31,6 +31,13 @@ class CompletionLogits:
         chosen = torch.log_softmax(self.logits / temperature, -1).gather(-1, self.targets.unsqueeze(-1)).squeeze(-1)
         return chosen.masked_fill(~self.mask, 0.0)
 
+    def at(self, rows: Tensor) -> CompletionLogits:
+        """Some of the rows [N] int."""
+        if len(rows) == len(self.mask):
+            return self
+        rows = rows.to(self.mask.device)
+        return CompletionLogits(self.logits[rows], self.targets[rows], self.mask[rows])
+
 
 def completion_logits(
     model: SvfModel,

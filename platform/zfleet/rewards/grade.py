@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from zfleet.errors import RewardError
+from zfleet.errors import NotThisTask, RewardError
 from zfleet.rewards.needs import graded_at_once
 from zfleet.tasks.task import Grade, Reward, Sample
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def grade_all(reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed: bool = False) -> list[Grade | None]:
-    """The grade of each answer, in their order; None for one that is left out.
+    """The grade of each answer, in their order; None for one that is left out, as is one of another task.
 
     Args:
         skip_failed: Leave an answer out, with a warning, when its reward function fails.
@@ -27,6 +27,8 @@ def grade_all(reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed
         sample, text = answer
         try:
             return reward(text, sample)
+        except NotThisTask:
+            return None
         except RewardError as error:
             if not skip_failed:
                 raise

@@ -16,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from zfleet.errors import RewardError, SpecError
+from zfleet.errors import NotThisTask, RewardError, SpecError
 from zfleet.tasks.task import Grade, Sample
 
 _REMEDY = "write it as module:function, with the module installed or in the folder where the job is started"
@@ -26,6 +26,8 @@ _REMEDY = "write it as module:function, with the module installed or in the fold
 class PythonReward:
     """Calls ``function(completion: str, sample: Sample)``, plain or async: a finite number is a reward, or a ``Grade``.
 
+    None says that the sample is none of this reward's task: it is left out.
+
     Attributes:
         name: ``module:function``.
         function: The function itself, where it was resolved already (a job sends it to its workers).
@@ -33,6 +35,7 @@ class PythonReward:
     Raises:
         SpecError: On the first call, where the name leads to no function.
         RewardError: The function raised, or returned no finite number.
+        NotThisTask: It returned None.
     """
 
     name: str
@@ -47,6 +50,8 @@ class PythonReward:
             raise
         except Exception as error:
             raise self._error(sample, f"raised {type(error).__name__}: {error}") from error
+        if value is None:
+            raise NotThisTask(f"reward {self.name} says that sample {sample.id} is none of its task's")
         grade = value if isinstance(value, Grade) else None
         if grade is not None:
             value = grade.value

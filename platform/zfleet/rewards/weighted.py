@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+from zfleet.errors import NotThisTask
 from zfleet.tasks.task import Grade, Reward, Sample
 
 
@@ -24,14 +26,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Weighted:
-    """The sum of weighted parts. What was extracted is the first part's."""
+    """The sum of weighted parts, of those that grade the sample. What was extracted is the first part's.
+
+    Raises:
+        NotThisTask: No part grades the sample.
+    """
 
     parts: tuple[Part, ...]
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
-        grades = {part.name: part.reward(completion, sample) for part in self.parts}
+        grades: dict[str, Grade] = {}
+        for part in self.parts:
+            with suppress(NotThisTask):
+                grades[part.name] = part.reward(completion, sample)
+        if not grades:
+            raise NotThisTask(f"no part of the reward grades sample {sample.id}")
         return Grade(
-            sum(part.weight * grades[part.name].value for part in self.parts),
+            sum(part.weight * grades[part.name].value for part in self.parts if part.name in grades),
             next(iter(grades.values())).extracted,
             "; ".join(f"{name} {grade.value:g}: {grade.reason}" for name, grade in grades.items()),
             {name: grade.value for name, grade in grades.items()},

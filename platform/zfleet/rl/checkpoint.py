@@ -1,9 +1,10 @@
-"""Checkpoints of a learner: safetensors, written atomically, resumed bit for bit."""
+"""Checkpoints of an expert in training: safetensors, written atomically, resumed bit for bit."""
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,30 +15,34 @@ from torch import Tensor
 
 from zfleet.errors import CheckpointError
 from zfleet.files import read_or, write_atomic
+from zfleet.rl.selection import Selection
 from zfleet.svf.digest import digest_tensors
 
 FILE = "learner.safetensors"
-_SIGNED = ("python_rng", "step", "position", "mean_reward", "factors")
+_SIGNED = ("python_rng", "step", "mean_reward", "selection", "factors")
 
 
 @dataclass(frozen=True, eq=False)
 class LearnerState:
-    """A learner between two steps.
+    """An expert in training between two steps.
 
     Attributes:
-        tensors: ``p`` [R], Adam's ``exp_avg`` [R], ``exp_avg_sq`` [R] and ``adam_step``, and ``torch_rng``.
+        tensors: ``p`` [P], Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P], ``adam_step``, ``torch_rng``; ``past`` [k, P]:
+            before each of the last steps, from which answers under way may come; ``best`` [P] where there is one.
         python_rng: State of Python's random numbers.
-        step: Steps done.
-        position: Prompts drawn so far.
+        step: Steps done; the data's position follows from it.
         mean_reward: Moving average over the steps; None before the first.
+        best_score, best_step, worse: Of ``Selection``.
         factors: Digest of the factors it trains on.
     """
 
     tensors: dict[str, Tensor]
     python_rng: tuple[object, ...]
     step: int
-    position: int
     mean_reward: float | None
+    best_score: float | None
+    best_step: int
+    worse: int
     factors: str
 
     @classmethod
@@ -45,8 +50,10 @@ class LearnerState:
         cls,
         p: Tensor,
         optimizer: torch.optim.Adam,
+        past: Sequence[Tensor],
+        selection: Selection,
+        *,
         step: int,
-        position: int,
         mean_reward: float | None,
         factors: str,
     ) -> LearnerState:
@@ -58,20 +65,20 @@ class LearnerState:
             "exp_avg_sq": adam.get("exp_avg_sq", torch.zeros_like(p)).detach().cpu().clone(),
             "adam_step": torch.as_tensor(adam.get("step", 0.0)).reshape(1).clone(),
             "torch_rng": torch.get_rng_state(),
+            "past": torch.stack(list(past)).cpu() if past else torch.empty(0, p.numel()),
         }
-        return cls(tensors, random.getstate(), step, position, mean_reward, factors)
+        if selection.p is not None:
+            tensors["best"] = selection.p.cpu().clone()
+        found = (selection.score, selection.step, selection.worse)
+        return cls(tensors, random.getstate(), step, mean_reward, *found, factors)
 
-    def apply(self, p: Tensor, optimizer: torch.optim.Adam, factors: str) -> None:
-        """Put everything back.
+    def selection(self, device: torch.device) -> Selection:
+        """What validations had found."""
+        best = self.tensors.get("best")
+        return Selection(self.best_score, self.best_step, None if best is None else best.to(device), self.worse)
 
-        Raises:
-            CheckpointError: Other factors, or another number of values.
-        """
-        if self.factors != factors or self.tensors["p"].shape != p.shape:
-            raise CheckpointError(
-                f"the checkpoint was made on factors {self.factors[:12]}, this run uses {factors[:12]}",
-                "resume with the same base and targets, or give the run another name",
-            )
+    def apply(self, p: Tensor, optimizer: torch.optim.Adam) -> list[Tensor]:
+        """Put everything back into p, its optimizer and the random numbers; the p of the last steps."""
         with torch.no_grad():
             p.copy_(self.tensors["p"])
         optimizer.state[p] = {
@@ -83,14 +90,15 @@ class LearnerState:
         version, numbers, gauss = self.python_rng
         assert isinstance(numbers, list | tuple)
         random.setstate((version, tuple(numbers), gauss))
+        return list(self.tensors["past"].to(p.device))
 
     def save(self, folder: Path) -> None:
         """Write ``learner.safetensors`` into a folder, whole or not at all."""
         header = {
             "python_rng": json.dumps(self.python_rng),
             "step": str(self.step),
-            "position": str(self.position),
             "mean_reward": json.dumps(self.mean_reward),
+            "selection": json.dumps([self.best_score, self.best_step, self.worse]),
             "factors": self.factors,
         }
         header["digest"] = digest_tensors(self.tensors, *(header[key] for key in _SIGNED))
@@ -111,12 +119,15 @@ class LearnerState:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
             if digest_tensors(tensors, *(header[key] for key in _SIGNED)) != header["digest"]:
                 raise ValueError("its values do not match the digest stored with them")
+            best_score, best_step, worse = json.loads(header["selection"])
             return cls(
                 tensors,
                 tuple(json.loads(header["python_rng"])),
                 int(header["step"]),
-                int(header["position"]),
                 json.loads(header["mean_reward"]),
+                best_score,
+                best_step,
+                worse,
                 header["factors"],
             )
         except (safetensors.SafetensorError, ValueError, KeyError) as error:

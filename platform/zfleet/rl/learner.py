@@ -1,245 +1,233 @@
-"""The learning loop: draw prompts, roll out, grade, compare, and move z by one Adam step.
+"""The learning loop: draw prompts, roll out, grade, compare, and move each expert's z by one Adam step.
 
-Only z has a gradient. The engine that rolls out shares the learner's model; each step the learner
-publishes its z by ``put_z``, the same door that serving uses.
+Experts in training are members of one cohort: their answers share the engine's batches, and their samples the passes
+forward and backward, over one copy of the base. Only z has a gradient, and each member's is its own.
 """
 
 from __future__ import annotations
 
-import math
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from zfleet.config.specs import LearnerSpec
 from zfleet.engine.sync import SyncEngine
-from zfleet.errors import InvalidZ
-from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import completion_logits
-from zfleet.rewards.weighted import part_names
+from zfleet.errors import TrainingDiverged
+from zfleet.evaluate import evaluate
 from zfleet.rl.advantages import ESTIMATORS, Means
-from zfleet.rl.checkpoint import LearnerState
+from zfleet.rl.answers import Answers
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.loss import divergence, policy_loss
-from zfleet.rl.parametrisation import PARAMETRISATIONS
-from zfleet.rl.rollout import Rollout, draw_prompts, roll_out
-from zfleet.svf.zvector import ZVector
-from zfleet.tasks.task import Task
-
-_MEMORY = 0.9
-"""How much of the moving average of rewards a step leaves."""
+from zfleet.rl.gradient import Share, gradients, token_logprobs
+from zfleet.rl.member import Member
+from zfleet.rl.report import StepReport, sample_sums, step_report
+from zfleet.rl.rollout import Rollout
+from zfleet.rl.signal import teaching
+from zfleet.rl.weights import Weights
+from zfleet.tasks.task import Sample
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """What one step did, over all workers.
+class Measured:
+    """Held-out prompts graded, over all workers."""
+
+    reward: float
+    accuracy: float
+    n: int
+
+
+Record = Callable[[Member, int, Sequence[Rollout], Tensor], None]
+"""Given a member, a step's number from 1, this worker's samples N and their advantages [N], before it is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Of one step.
 
     Attributes:
-        step: From 1.
-        reward: Mean over samples.
-        kl: Mean divergence from the base per sample; 0 where the loss does not use it.
-        grad_norm: Before clipping.
-        samples: How many were graded.
-        skipped: How many were left out because their reward failed.
-        tokens: How many were sampled.
-        rollout_seconds: Of this worker, for answering and grading.
-        learn_seconds: Of this worker, for the gradient step.
-        parts: Of a reward of several parts, the mean of each.
+        each: The gradient of each member's mean loss over its samples of all workers, unclipped: [P].
+        sums: Of each member, over all workers, as of ``sample_sums``.
     """
 
-    step: int
-    reward: float
-    kl: float
-    grad_norm: float
-    samples: int
-    skipped: int
-    tokens: int
-    rollout_seconds: float
-    learn_seconds: float
-    parts: Mapping[str, float]
+    each: Sequence[Tensor]
+    sums: Sequence[Tensor]
 
 
 class Learner:
-    """Trains one z on one task."""
+    """Trains one or more members over one base."""
 
     def __init__(
         self,
-        model: SvfModel,
+        weights: Weights,
         engine: SyncEngine,
-        task: Task,
-        spec: LearnerSpec,
+        members: Sequence[Member],
         workers: DataParallel | None = None,
-        skip_failed_rewards: bool = False,
-        record: Callable[[int, Sequence[Rollout]], None] = lambda step, rollouts: None,
+        record: Record = lambda member, step, rollouts, advantages: None,
     ) -> None:
-        """Prepare.
+        """Hold what a step needs.
 
         Args:
-            model: The base in SVF form.
-            engine: What rolls out; it knows the same factors.
-            task: What to learn.
-            spec: How.
+            weights: What is learned over the base; all members are made with it.
+            engine: Rolls out; it may run on the same model.
+            members: The cohort.
             workers: This worker's place among several.
-            skip_failed_rewards: Leave out samples whose reward function fails.
-            record: Given each step's number and this worker's samples, before the step is taken.
+            record: Keeps samples.
         """
-        self.model = model
+        if weights.limit is not None and len(members) > weights.limit:
+            raise ValueError(f"{type(weights).__name__} learns {weights.limit} at once, not {len(members)}")
+        self.weights = weights
         self.engine = engine
-        self.task = task
-        self.spec = spec
+        self.members = members
         self.workers = workers or DataParallel()
-        self.skip_failed_rewards = skip_failed_rewards
         self._record = record
-        self.shape = PARAMETRISATIONS[spec.parametrisation](model.factors, model.device)
-        self.p = self.shape.start().requires_grad_()
-        self.optimizer = torch.optim.Adam([self.p], lr=spec.lr)
-        self.steps_done = 0
-        self.position = 0
-        self.mean_reward: float | None = None
-        # The same on every worker, whatever its samples are graded.
-        self._parts = part_names(task.reward)
-        torch.manual_seed(spec.seed)
-        random.seed(spec.seed)
+        self._answers = Answers(engine, weights, self.workers)
 
-    def z(self) -> ZVector:
-        """The z as it stands.
+    def step(self) -> list[StepReport]:
+        """One step of every member that is not done: the same on any number of workers, up to rounding.
 
         Raises:
-            InvalidZ: Training diverged.
+            RewardError: A reward function raised.
+            InvalidZ: Training diverged; no member is changed.
         """
-        with torch.no_grad():
-            return self.model.z_from_flat(self.shape.z(self.p))
-
-    def step(self) -> StepReport:
-        """One step: the same on any number of workers, up to rounding.
-
-        Raises:
-            RewardError: The reward function raised.
-            InvalidZ: Training diverged; the last checkpoint is untouched.
-        """
+        members = [member for member in self.members if not member.done]
+        for member in members:
+            if member.spec.validate_every and not member.steps_done and member.selection.score is None:
+                self._validate(member)
         began = time.perf_counter()
-        rollouts = self._roll_out()
-        rolled = time.perf_counter()
-        self._record(self.steps_done + 1, rollouts)
-        gradient, sums = self.gradient(rollouts)
-        norm = self._apply(gradient)
-        self._remember(sums)
-        self.steps_done += 1
-        self.position += self.spec.prompts_per_step
+        answered = self._answers.take(members)
+        waited = time.perf_counter()
+        found = self.gradients(members, [one.rollouts for one in answered])
+        norms = self._apply(members, found)
         learned = time.perf_counter()
-        samples = max(int(sums[2]), 1)
-        return StepReport(
-            self.steps_done,
-            reward=float(sums[0]) / samples,
-            kl=float(sums[1]) / samples,
-            grad_norm=norm,
-            samples=int(sums[2]),
-            skipped=self.spec.prompts_per_step * self.spec.samples_per_prompt - int(sums[2]),
-            tokens=int(sums[3]),
-            rollout_seconds=rolled - began,
-            learn_seconds=learned - rolled,
-            parts={name: float(value) / samples for name, value in zip(self._parts, sums[4:], strict=True)},
-        )
+        validations = [self._validate(member) if _due(member) else None for member in members]
+        return [
+            step_report(member, one, sums.tolist(), norm, validation, waited - began, learned - waited)
+            for member, one, sums, norm, validation in zip(
+                members, answered, found.sums, norms, validations, strict=True
+            )
+        ]
 
-    def gradient(self, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
-        """The gradient of the mean loss over the samples of all workers, unclipped.
+    def gradients(self, members: Sequence[Member], rollouts: Sequence[Sequence[Rollout]]) -> Gradients:
+        """The gradients of a step.
 
         Args:
-            rollouts: This worker's samples.
-
-        Returns:
-            The gradient in p [R], and over all workers the sums [reward, divergence, samples, tokens, *parts].
+            members: Which.
+            rollouts: This worker's samples of each.
         """
-        loss, kl = self._loss(rollouts, self._means(rollouts))
-        gradient = torch.autograd.grad(loss, self.p)[0]
-        sums = torch.tensor(
-            [
-                sum(rollout.grade.value for rollout in rollouts),
-                float(kl),
-                len(rollouts),
-                sum(len(rollout.completion) for rollout in rollouts),
-                *(sum(rollout.grade.parts.get(name, 0.0) for rollout in rollouts) for name in self._parts),
-            ],
-            dtype=torch.float64,
-            device=gradient.device,
-        )
-        self.workers.sum(sums)
-        self.workers.sum(gradient)
-        return gradient / sums[2].clamp_min(1).float(), sums
+        kept = [teaching(member.spec, some) for member, some in zip(members, rollouts, strict=True)]
+        penalties = [self._penalties(member, some) for member, some in zip(members, kept, strict=True)]
+        rewards = [
+            torch.tensor([rollout.grade.value for rollout in some]) - penalty
+            for some, penalty in zip(kept, penalties, strict=True)
+        ]
+        means = self._means(members, rewards)
+        shares = []
+        for member, some, of_each, mean in zip(members, kept, rewards, means, strict=True):
+            advantages = _advantages(member, some, of_each, mean)
+            self._record(member, member.steps_done + 1, some, advantages)
+            shares.append(Share(member, some, advantages, self._sampled(member, some)))
+        each, kl = gradients(self.weights, shares)
+        sums = []
+        for member, all_, some, far, penalty in zip(members, rollouts, kept, kl.tolist(), penalties, strict=True):
+            distance = far if member.spec.kl_in == "loss" else float(penalty.sum()) / member.spec.kl
+            sums.append(sample_sums(member, all_, some, distance).to(each[0].device))
+        for tensor in (*sums, *each):
+            self.workers.sum(tensor)
+        return Gradients([part / sum_[4].clamp_min(1).float() for part, sum_ in zip(each, sums, strict=True)], sums)
 
-    def state(self) -> LearnerState:
-        """All that a later process needs to go on exactly from here."""
-        return LearnerState.capture(
-            self.p, self.optimizer, self.steps_done, self.position, self.mean_reward, self.model.factors.digest
-        )
+    def measure(
+        self, member: Member, samples: Sequence[Sample], p: Tensor | None, temperature: float = 0.0
+    ) -> Measured:
+        """Grade prompts; each worker grades its share.
 
-    def restore(self, state: LearnerState) -> None:
-        """Go on from a checkpoint.
+        Args:
+            p: Of the expert, or None for the base.
 
         Raises:
-            CheckpointError: It was made on other factors.
+            RewardError: The reward function failed.
         """
-        state.apply(self.p, self.optimizer, self.model.factors.digest)
-        self.steps_done, self.position, self.mean_reward = state.step, state.position, state.mean_reward
+        _, share = self.workers.share(samples)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.weights.model.device)
+        if share:
+            with self._answers.published(None if p is None else self.weights.z(member.spec, p)) as (digest,):
+                result = evaluate(
+                    self.engine,
+                    self.weights.model.base.tokenizer,
+                    member.task,
+                    share,
+                    digest,
+                    temperature,
+                    member.skip_failed_rewards,
+                )
+            sums += sums.new_tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
+        reward, accuracy, n = self.workers.sum(sums).tolist()
+        return Measured(reward / n, accuracy / n, int(n))
 
-    def _roll_out(self) -> list[Rollout]:
-        spec = self.spec
-        prompts = draw_prompts(self.task.train, spec.seed, self.position, spec.prompts_per_step)
-        first, mine = self.workers.share(prompts)
-        tokenizer = self.model.base.tokenizer
-        z = self.engine.put_z(self.z())
-        try:
-            return roll_out(
-                self.engine, tokenizer, self.task, mine, z, self.steps_done, spec, self.skip_failed_rewards, first
-            )
-        finally:
-            self.engine.drop_z(z)
+    def close(self) -> None:
+        """Wait for answers under way, which nobody will learn from."""
+        self._answers.close()
 
-    def _means(self, rollouts: Sequence[Rollout]) -> Means:
-        rewards = [rollout.grade.value for rollout in rollouts]
-        total = torch.tensor([sum(rewards), len(rewards)], dtype=torch.float64, device=self.p.device)
-        reward, count = self.workers.sum(total).tolist()
-        return Means(reward / max(count, 1.0), self.mean_reward or 0.0)
+    def _validate(self, member: Member) -> float:
+        score = self.measure(member, member.validation, member.p.detach()).reward
+        member.selection = member.selection.seen(score, member.steps_done, member.p)
+        return score
 
-    def _remember(self, sums: Tensor) -> None:
-        if sums[2]:
-            mean = float(sums[0] / sums[2])
-            before = mean if self.mean_reward is None else self.mean_reward
-            self.mean_reward = _MEMORY * before + (1 - _MEMORY) * mean
+    def _penalties(self, member: Member, rollouts: Sequence[Rollout]) -> Tensor:
+        """What distance from the base takes from each reward, by what was sampled (arXiv 2203.02155): [N]."""
+        if member.spec.kl_in != "reward" or not rollouts:
+            return torch.zeros(len(rollouts))
+        policy = token_logprobs(self.weights, member, rollouts, member.p_at(rollouts[0].z_step))
+        with self.weights.reference():
+            base = token_logprobs(self.weights, member, rollouts, None)
+        ratios = [float((ours - theirs).sum()) for ours, theirs in zip(policy, base, strict=True)]
+        return member.spec.kl * torch.tensor(ratios)
 
-    def _loss(self, rollouts: Sequence[Rollout], means: Means) -> tuple[Tensor, Tensor]:
-        """The loss and the divergence, both summed over samples."""
-        if not rollouts:
-            return self.p.sum() * 0, torch.zeros(())
-        images = [rollout.images for rollout in rollouts]
-        prompts = [self.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]
-        completions = [rollout.completion for rollout in rollouts]
-        rewards = torch.tensor([rollout.grade.value for rollout in rollouts])
-        groups = torch.tensor([rollout.group for rollout in rollouts])
-        advantages = ESTIMATORS[self.spec.estimator](rewards, groups, means).to(self.model.device)
-        rows = self.shape.z(self.p).expand(len(rollouts), -1)
-        policy = completion_logits(self.model, prompts, completions, rows, images)
-        # The policy is what was sampled from.
-        loss = policy_loss(policy.logprobs(self.spec.temperature), advantages)
-        if self.spec.kl == 0:
-            return loss, torch.zeros(())
-        with torch.no_grad():
-            reference = completion_logits(self.model, prompts, completions, None, images)
-        kl = divergence(policy, reference)
-        return loss + self.spec.kl * kl, kl.detach()
+    def _sampled(self, member: Member, rollouts: Sequence[Rollout]) -> list[Tensor] | None:
+        if not rollouts or rollouts[0].z_step == member.steps_done:
+            return None
+        return token_logprobs(self.weights, member, rollouts, member.p_at(rollouts[0].z_step))
 
-    def _apply(self, gradient: Tensor) -> float:
-        # Clipping follows the all-reduce: every worker clips the same gradient and stays equal to the others.
-        self.p.grad = gradient
-        norm = float(torch.nn.utils.clip_grad_norm_([self.p], self.spec.clip))
-        if not math.isfinite(norm):
-            raise InvalidZ(
-                f"the gradient of step {self.steps_done + 1} is {norm}", "lower learner.lr, or raise learner.kl"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return norm
+    def _means(self, members: Sequence[Member], rewards: Sequence[Tensor]) -> list[Means]:
+        total = torch.tensor([[float(some.sum()), len(some)] for some in rewards], dtype=torch.float64)
+        sums = self.workers.sum(total.to(self.weights.model.device)).tolist()
+        return [
+            Means(reward / max(count, 1.0), member.mean_reward or 0.0)
+            for member, (reward, count) in zip(members, sums, strict=True)
+        ]
+
+    def _apply(self, members: Sequence[Member], found: Gradients) -> list[float]:
+        # All are looked at before one is changed: a step is taken by every member or by none. Clipping follows the
+        # all-reduce: every worker clips the same gradient and stays equal to the others.
+        for member, gradient, sums in zip(members, found.each, found.sums, strict=True):
+            _check(member, gradient, float(sums[1] / sums[4].clamp_min(1)))
+        norms = []
+        for member, gradient, sums in zip(members, found.each, found.sums, strict=True):
+            norms.append(member.apply(gradient))
+            if sums[2]:
+                member.remember(float(sums[0] / sums[2]))
+        return norms
+
+
+def _due(member: Member) -> bool:
+    every = member.spec.validate_every
+    return every > 0 and (member.steps_done % every == 0 or member.steps_done == member.spec.steps)
+
+
+def _check(member: Member, gradient: Tensor, kl: float) -> None:
+    where = f"expert {member.name!r}, step {member.steps_done + 1}"
+    if not bool(torch.isfinite(gradient).all()):
+        raise TrainingDiverged(f"{where}: the gradient is not finite", "lower learner.lr, or raise learner.kl")
+    limit = member.spec.kl_limit
+    if limit is not None and not abs(kl) <= limit:
+        raise TrainingDiverged(
+            f"{where}: the mean divergence from the base is {kl:.4g}, learner.kl_limit is {limit:g}",
+            "lower learner.lr, raise learner.kl, or raise the limit",
+        )
+
+
+def _advantages(member: Member, rollouts: Sequence[Rollout], rewards: Tensor, means: Means) -> Tensor:
+    if member.spec.objective == "supervised" or not rollouts:
+        return torch.ones(len(rollouts))
+    groups = torch.tensor([rollout.group for rollout in rollouts])
+    return ESTIMATORS[member.spec.estimator](rewards, groups, means)

@@ -1,4 +1,4 @@
-"""The loss: sums over samples, divided later by their global number, so that workers can split a batch."""
+"""Losses: sums over samples, divided later by their global number, so that workers and passes can split a batch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,30 @@ def policy_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
     return -(advantages * logprobs.sum(-1)).sum()
 
 
+def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO: minus the sum over samples and tokens of min(ratio x advantage, clipped ratio x advantage).
+
+    Where policy and sampler are one, its gradient is ``policy_loss``'s.
+
+    Args:
+        logprobs: [B, K] under the policy, 0 outside the completion.
+        sampled: [B, K] under the z that the tokens were sampled from, 0 outside the completion.
+        advantages: [B].
+        clip: How far a ratio may be from 1.
+
+    Returns:
+        A scalar; arXiv 1707.06347, equation 7, with one advantage for all tokens of a sample.
+    """
+    ratio = (logprobs - sampled).exp()
+    advantages = advantages.unsqueeze(-1)
+    bounded = ratio.clamp(1 - clip, 1 + clip)
+    # Outside the completion both are 0 and the ratio is 1: a constant, without a gradient.
+    return -torch.minimum(ratio * advantages, bounded * advantages).sum()
+
+
 def divergence(policy: CompletionLogits, reference: CompletionLogits) -> Tensor:
-    """Sum over completion tokens of KL(policy || reference), exact over the vocabulary: a scalar."""
+    """Sum over completion tokens of KL(policy || reference), exact over the vocabulary, for each sample: [B]."""
     log_p = torch.log_softmax(policy.logits, -1)
     log_q = torch.log_softmax(reference.logits, -1)
     per_token = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return (per_token * policy.mask).sum()
+    return (per_token * policy.mask).sum(-1)

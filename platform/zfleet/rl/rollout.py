@@ -6,14 +6,14 @@ import hashlib
 import random
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.config.specs import LearnerSpec
-from zfleet.engine.contract import GenerationRequest, SamplingParams
-from zfleet.engine.sync import SyncEngine
+from zfleet.config.learner import LearnerSpec
+from zfleet.engine.contract import FinishReason, GenerationRequest, SamplingParams
+from zfleet.engine.sync import Completion, SyncEngine
 from zfleet.rewards.grade import grade_all
 from zfleet.tasks.task import Grade, Sample, Task
 
@@ -30,6 +30,10 @@ class Rollout:
         text: The completion's text.
         grade: What the reward says of it.
         images: Of the prompt.
+        finish: ``length`` where the answer was cut at the task's ``max_tokens``.
+        logprob: Of the whole completion, as the engine sampled it, at temperature 1. Rounded as its batch was.
+        z: Digest of the z it was sampled under.
+        z_step: Steps that z had learned.
     """
 
     sample: Sample
@@ -39,6 +43,35 @@ class Rollout:
     text: str
     grade: Grade
     images: tuple[bytes, ...] = ()
+    finish: FinishReason = "stop"
+    logprob: float = field(default=0.0, compare=False)
+    z: str = ""
+    z_step: int = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one expert asks in one step.
+
+    Attributes:
+        task: Its task.
+        spec: How it learns.
+        samples: This worker's prompts.
+        step: Whose answers these will be, counted from 0.
+        z: Digest of its z, which the engine knows.
+        z_step: Steps that z had learned.
+        first_group: Number of the first prompt within the whole step, over all workers.
+        skip_failed_rewards: Leave out samples whose reward function raises, with a warning.
+    """
+
+    task: Task
+    spec: LearnerSpec
+    samples: Sequence[Sample]
+    step: int
+    z: str
+    z_step: int = 0
+    first_group: int = 0
+    skip_failed_rewards: bool = False
 
 
 def seed_of(run_seed: int, step: int, prompt: str, sample: int) -> int:
@@ -57,7 +90,7 @@ def draw_prompts(samples: Sequence[Sample], seed: int, position: int, count: int
     return drawn
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=32)
 def _order(seed: int, epoch: int, size: int) -> array[int]:
     """The epoch's shuffle, kept for its next steps."""
     order = array("q", range(size))
@@ -65,64 +98,69 @@ def _order(seed: int, epoch: int, size: int) -> array[int]:
     return order
 
 
-def roll_out(
-    engine: SyncEngine,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    samples: Sequence[Sample],
-    z: str,
-    step: int,
-    spec: LearnerSpec,
-    skip_failed_rewards: bool = False,
-    first_group: int = 0,
-) -> list[Rollout]:
-    """Answer and grade prompts in one batch.
-
-    Args:
-        z: Digest of the learner's z, which the engine knows.
-        first_group: Number of the first prompt within the whole step, over all workers.
-        skip_failed_rewards: Leave out samples whose reward function raises, with a warning.
+def roll_out(engine: SyncEngine, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[list[Rollout]]:
+    """Answer the prompts of all turns in one batch of the engine, and grade each turn's answers.
 
     Raises:
-        RewardError: The reward function raised; names the sample.
+        RewardError: A reward function raised; names the sample.
     """
-    requests = []
-    for group, sample in enumerate(samples, start=first_group):
+    asked = [_requests(tokenizer, turn) for turn in turns]
+    answers = iter(engine.generate([request for one in asked for _, _, request in one]))
+    return [_graded(turn, one, [next(answers)[0] for _ in one]) for turn, one in zip(turns, asked, strict=True)]
+
+
+Asked = tuple[Sample, int, GenerationRequest]
+"""A prompt, its group and the request that asks it."""
+
+
+def _requests(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> list[Asked]:
+    asked: list[Asked] = []
+    spec, task = turn.spec, turn.task
+    for group, sample in enumerate(turn.samples, start=turn.first_group):
         prompt, images = task.prompt(tokenizer, sample), sample.read_images()
         for index in range(spec.samples_per_prompt):
             sampling = SamplingParams(
                 temperature=spec.temperature,
                 max_tokens=task.max_tokens,
                 stop=task.stop,
-                seed=seed_of(spec.seed, step, f"{group}/{sample.id}", index),
+                seed=seed_of(spec.seed, turn.step, f"{group}/{sample.id}", index),
+                logprobs=True,
             )
-            requests.append((sample, group, prompt, GenerationRequest(prompt, sampling, z, images)))
-    answers = [answer for (answer,) in engine.generate([request for *_, request in requests])]
-    grades = _grades(
-        task,
-        [(sample, answer.text) for (sample, *_), answer in zip(requests, answers, strict=True)],
-        [request for *_, request in requests],
-        spec,
-        skip_failed_rewards,
-    )
-    return [
-        Rollout(sample, group, prompt, answer.token_ids, answer.text, grade, request.images)
-        for (sample, group, prompt, request), answer, grade in zip(requests, answers, grades, strict=True)
-        if grade is not None
-    ]
+            asked.append((sample, group, GenerationRequest(prompt, sampling, turn.z, images)))
+    return asked
 
 
-def _grades(
-    task: Task,
-    answers: Sequence[tuple[Sample, str]],
-    requests: Sequence[GenerationRequest],
-    spec: LearnerSpec,
-    skip_failed: bool,
-) -> list[Grade | None]:
-    if spec.reward == "task":
-        return grade_all(task.reward, answers, skip_failed)
+def _graded(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -> list[Rollout]:
+    rollouts = []
+    grades = _grades(turn, asked, answers)
+    for (sample, group, request), answer, grade in zip(asked, answers, grades, strict=True):
+        if grade is None:
+            continue
+        assert isinstance(request.prompt, tuple)
+        rollouts.append(
+            Rollout(
+                sample,
+                group,
+                request.prompt,
+                answer.token_ids,
+                answer.text,
+                grade,
+                request.images,
+                answer.finish_reason,
+                sum(answer.logprobs),
+                turn.z,
+                turn.z_step,
+            )
+        )
+    return rollouts
+
+
+def _grades(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -> list[Grade | None]:
+    if turn.spec.reward == "task":
+        pairs = [(sample, answer.text) for (sample, *_), answer in zip(asked, answers, strict=True)]
+        return grade_all(turn.task.reward, pairs, turn.skip_failed_rewards)
     # The coin is the request's own: the same for the same seed, whoever rolls out.
     return [
         Grade(random.Random(f"reward/{request.sampling.seed}").choice([-1.0, 1.0]), reason="thrown by a coin")
-        for request in requests
+        for *_, request in asked
     ]

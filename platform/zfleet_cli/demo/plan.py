@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from zfleet.config.specs import EngineSpec, ExpertSpec, LearnerSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.learner import LearnerSpec
+from zfleet.config.specs import EngineSpec, ExpertSpec, SearchSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 
 SKILLS = ("reverse", "sort", "add")

@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zfleet.config.specs import LearnerSpec
+from zfleet.config.learner import LearnerSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import load_base
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.learner import Learner
+from zfleet.rl.learner import Gradients, Learner
+from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
+from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
@@ -100,8 +102,8 @@ def test_two_workers_have_the_gradient_of_one_on_the_whole_batch(
 
 def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> None:
     rollouts = _recorded()
-    reward, kl, samples, tokens = gradients[1]["rloo/sums"].tolist()
-    assert samples == PROMPTS * SAMPLES
+    reward, kl, samples, truncated, used, tokens = gradients[1]["rloo/sums"].tolist()
+    assert (samples, used, truncated) == (PROMPTS * SAMPLES, PROMPTS * SAMPLES, 0)
     assert tokens == sum(len(rollout.completion) for rollout in rollouts)
     assert reward == pytest.approx(sum(rollout.grade.value for rollout in rollouts))
     assert kl > 0
@@ -133,18 +135,20 @@ def _measure(folder: Path, root: Path, workers: DataParallel) -> dict[str, Tenso
             spec = LearnerSpec.model_validate(
                 {"estimator": estimator, "kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1}
             )
-            learner = Learner(model, engine, task, spec, workers)
+            weights = SvfWeights(model)
+            member = Member(weights, task, spec)
             with torch.no_grad():
-                learner.p.copy_(0.5 * torch.randn(learner.p.shape, generator=torch.Generator().manual_seed(0)))
-            alone = Learner(model, engine, task, spec)
-            with torch.no_grad():
-                alone.p.copy_(learner.p)
-            gradient, sums = learner.gradient(mine)
-            found |= {f"{estimator}/gradient": gradient.clone(), f"{estimator}/sums": sums}
-            found[f"{estimator}/share"] = alone.gradient(mine)[0]
-            learner._apply(gradient)
-            found[f"{estimator}/p"] = learner.p.detach()
+                member.p.copy_(0.5 * torch.randn(member.p.shape, generator=torch.Generator().manual_seed(0)))
+            both = _gradients(Learner(weights, engine, [member], workers), mine)
+            found |= {f"{estimator}/gradient": both.each[0].clone(), f"{estimator}/sums": both.sums[0]}
+            found[f"{estimator}/share"] = _gradients(Learner(weights, engine, [member]), mine).each[0]
+            member.apply(both.each[0])
+            found[f"{estimator}/p"] = member.p.detach()
     return found
+
+
+def _gradients(learner: Learner, rollouts: list[Rollout]) -> Gradients:
+    return learner.gradients(learner.members, [rollouts])
 
 
 def _work(folder: Path, root: Path, rank: int) -> None:

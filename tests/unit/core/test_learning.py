@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zfleet.config.specs import EngineSpec, LearnerSpec
+from zfleet.config.learner import LearnerSpec
+from zfleet.config.specs import EngineSpec
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.errors import CheckpointError, InvalidZ, RewardError
@@ -27,7 +28,10 @@ from zfleet.rewards.python import PythonReward
 from zfleet.rl.advantages import ESTIMATORS
 from zfleet.rl.checkpoint import FILE, LearnerState
 from zfleet.rl.learner import Learner
-from zfleet.rl.rollout import draw_prompts, roll_out, seed_of
+from zfleet.rl.member import Member
+from zfleet.rl.report import StepReport
+from zfleet.rl.rollout import Turn, draw_prompts, roll_out, seed_of
+from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Grade, Reward, Sample, Task, verdict
@@ -52,6 +56,31 @@ def _task(reward: Reward | None = None) -> Task:
 
 def _python(function: Callable[[str, Sample], object]) -> PythonReward:
     return PythonReward("mine:function", function)
+
+
+@dataclass(frozen=True)
+class Solo:
+    """A learner of one expert."""
+
+    learner: Learner
+    member: Member
+    weights: SvfWeights
+
+    @property
+    def z(self) -> ZVector:
+        return self.weights.z(self.member.spec, self.member.p)
+
+    def step(self) -> StepReport:
+        (report,) = self.learner.step()
+        return report
+
+
+def _solo(
+    model: SvfModel, engine: SyncEngine, task: Task, spec: LearnerSpec, skip_failed_rewards: bool = False
+) -> Solo:
+    weights = SvfWeights(model)
+    member = Member(weights, task, spec, "vowels", skip_failed_rewards)
+    return Solo(Learner(weights, engine, [member]), member, weights)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +123,12 @@ def test_rollouts_do_not_depend_on_the_split(tiny_model: SvfModel, make_z: Calla
     tokenizer = tiny_model.base.tokenizer
     with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=64))) as wide:
         z = wide.put_z(make_z(1))
-        whole = roll_out(wide, tokenizer, task, samples, z, 3, SPEC)
+        (whole,) = roll_out(wide, tokenizer, [Turn(task, SPEC, samples, 3, z)])
     with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=3))) as narrow:
         narrow.put_z(make_z(1))
         parts = []
         for start, end in ((7, 10), (0, 1), (1, 7)):
-            parts += roll_out(narrow, tokenizer, task, samples[start:end], z, 3, SPEC, first_group=start)
+            parts += roll_out(narrow, tokenizer, [Turn(task, SPEC, samples[start:end], 3, z, first_group=start)])[0]
     assert sorted(parts, key=lambda rollout: rollout.group) == whole
     assert len({rollout.completion for rollout in whole}) > len(samples), "nothing was sampled"
     twice = [rollout.completion for rollout in whole if rollout.sample.id == "s0"]
@@ -112,9 +141,8 @@ def test_the_random_reward_does_not_look_at_answers(tiny_model: SvfModel, engine
 
     spec = SPEC.model_copy(update={"reward": "random", "samples_per_prompt": 16})
     other = engine.put_z(_pushed(tiny_model))
-    first, second = (
-        roll_out(engine, tiny_model.base.tokenizer, _task(refuse), _task().train, z, 0, spec) for z in ("base", other)
-    )
+    turns = [Turn(_task(refuse), spec, _task().train, 0, z) for z in ("base", other)]
+    first, second = roll_out(engine, tiny_model.base.tokenizer, turns)
     assert [r.completion for r in first] != [r.completion for r in second]
     assert [r.grade for r in first] == [r.grade for r in second]
     counts = Counter(r.grade.value for r in first)
@@ -131,46 +159,46 @@ def test_a_raising_reward_names_the_sample_and_leaves_the_learner_as_it_was(
         return 1.0
 
     known = engine.stats().known_z
-    learner = Learner(tiny_model, engine, _task(_python(fails_on_s3)), SPEC)
-    before = learner.p.detach().clone()
+    learner = _solo(tiny_model, engine, _task(_python(fails_on_s3)), SPEC)
+    before = learner.member.p.detach().clone()
     with pytest.raises(RewardError, match=r"sample s3 .*no such grade") as refused:
         learner.step()
     assert "skip" in refused.value.remedy
-    assert (learner.steps_done, learner.position) == (0, 0)
-    assert torch.equal(learner.p, before)
+    assert learner.member.steps_done == 0
+    assert torch.equal(learner.member.p, before)
     assert engine.stats().known_z == known, "the z of the failed step was not dropped"
 
-    going_on = Learner(tiny_model, engine, _task(_python(fails_on_s3)), SPEC, skip_failed_rewards=True)
+    going_on = _solo(tiny_model, engine, _task(_python(fails_on_s3)), SPEC, skip_failed_rewards=True)
     assert going_on.step().samples == 7 * 4
-    nothing_left = Learner(tiny_model, engine, _task(_python(_raises)), SPEC, skip_failed_rewards=True)
+    nothing_left = _solo(tiny_model, engine, _task(_python(_raises)), SPEC, skip_failed_rewards=True)
     report = nothing_left.step()
     assert (report.samples, report.reward, report.grad_norm) == (0, 0.0, 0.0)
-    assert torch.equal(nothing_left.p, before)
+    assert torch.equal(nothing_left.member.p, before)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_gradient_that_is_not_finite_stops_and_changes_nothing(
     tiny_model: SvfModel, engine: SyncEngine, estimator: str
 ) -> None:
-    learner = Learner(tiny_model, engine, _task(), SPEC.model_copy(update={"estimator": estimator}))
+    learner = _solo(tiny_model, engine, _task(), SPEC.model_copy(update={"estimator": estimator}))
     learner.step()
-    before = learner.state()
-    learner.task = _task(_python(lambda completion, sample: 1e300))
+    before = learner.member.state()
+    learner.member.task = _task(_python(lambda completion, sample: 1e300))
     with pytest.raises(InvalidZ, match="step 2"):
         learner.step()
-    after = learner.state()
-    assert (after.step, after.position) == (before.step, before.position)
+    after = learner.member.state()
+    assert after.step == before.step
     assert all(torch.equal(after.tensors[key], before.tensors[key]) for key in ("p", "exp_avg", "exp_avg_sq"))
 
 
 def test_kl_pulls_towards_the_base(tiny_model: SvfModel, engine: SyncEngine) -> None:
     spec = SPEC.model_copy(update={"kl": 1.0, "lr": 0.05, "samples_per_prompt": 2})
-    learner = Learner(tiny_model, engine, _task(_python(lambda completion, sample: 0.0)), spec)
+    learner = _solo(tiny_model, engine, _task(_python(lambda completion, sample: 0.0)), spec)
     at_base = learner.step()
     assert at_base.kl == pytest.approx(0.0, abs=1e-4)
     assert at_base.grad_norm == pytest.approx(0.0, abs=1e-4)
     with torch.no_grad():
-        learner.p.copy_(0.3 * torch.randn(learner.p.shape, generator=torch.Generator().manual_seed(0)))
+        learner.member.p.copy_(0.3 * torch.randn(learner.member.p.shape, generator=torch.Generator().manual_seed(0)))
     reports = [learner.step() for _ in range(15)]
     assert reports[0].kl > 0.1
     assert reports[-1].kl < reports[0].kl / 2, [r.kl for r in reports]
@@ -182,8 +210,8 @@ def test_kl_pulls_towards_the_base(tiny_model: SvfModel, engine: SyncEngine) -> 
 def test_learning_raises_the_reward_and_resumes_bit_for_bit_in_a_new_process(tiny_folder: Path, tmp_path: Path) -> None:
     learner = _open(tiny_folder, tmp_path)
     reports = [learner.step() for _ in range(20)]
-    learner.engine.close()
-    whole = learner.state()
+    learner.learner.engine.close()
+    whole = learner.member.state()
     rewards = [report.reward for report in reports]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.5, rewards
     assert all(report.samples == 32 and report.tokens <= 4 * 32 and report.kl == 0 for report in reports)
@@ -191,33 +219,33 @@ def test_learning_raises_the_reward_and_resumes_bit_for_bit_in_a_new_process(tin
     half = _open(tiny_folder, tmp_path)
     for _ in range(10):
         half.step()
-    half.state().save(tmp_path / "half")
-    half.engine.close()
+    half.member.state().save(tmp_path / "half")
+    half.learner.engine.close()
     script = [sys.executable, __file__, str(tiny_folder), str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     resumed = LearnerState.load(tmp_path / "resumed")
-    assert (resumed.step, resumed.position) == (whole.step, whole.position) == (20, 160)
+    assert resumed.step == whole.step == 20
     assert resumed.python_rng == tuple(json.loads(json.dumps(whole.python_rng)))
     assert [key for key in whole.tensors if not torch.equal(whole.tensors[key], resumed.tensors[key])] == []
-    assert done.stdout.strip() == learner.z().digest
-    assert half.z().digest != learner.z().digest
+    assert done.stdout.strip() == learner.z.digest
+    assert half.z.digest != learner.z.digest
 
 
 def _state(tiny_model: SvfModel, engine: SyncEngine) -> LearnerState:
-    learner = Learner(tiny_model, engine, _task(), SPEC)
+    learner = _solo(tiny_model, engine, _task(), SPEC)
     learner.step()
-    return learner.state()
+    return learner.member.state()
 
 
 def test_a_checkpoint_of_other_factors_or_sizes_is_refused(tiny_model: SvfModel, engine: SyncEngine) -> None:
     state = _state(tiny_model, engine)
-    learner = Learner(tiny_model, engine, _task(), SPEC)
+    learner = _solo(tiny_model, engine, _task(), SPEC)
     tensors: dict[str, Tensor] = {**state.tensors, "p": state.tensors["p"][:-1]}
     for other in (replace(state, factors="0" * 64), replace(state, tensors=tensors)):
         with pytest.raises(CheckpointError, match="factors"):
-            learner.restore(other)
-    assert learner.steps_done == 0
+            learner.member.restore(other)
+    assert learner.member.steps_done == 0
 
 
 def test_a_damaged_checkpoint_is_refused(tiny_model: SvfModel, engine: SyncEngine, tmp_path: Path) -> None:
@@ -246,22 +274,22 @@ def _pushed(model: SvfModel) -> ZVector:
     return model.z_from_flat(flat)
 
 
-def _open(folder: Path, root: Path) -> Learner:
+def _open(folder: Path, root: Path) -> Solo:
     """A learner on a model of its own; the factors are those under ``root``."""
     torch.set_num_threads(1)
     base = load_base(folder)
     model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
-    return Learner(model, SyncEngine(TorchEngine(model, EngineSpec(slots=64))), _task(), SPEC)
+    return _solo(model, SyncEngine(TorchEngine(model, EngineSpec(slots=64))), _task(), SPEC)
 
 
 def _resume(folder: Path, root: Path) -> None:
     learner = _open(folder, root)
-    learner.restore(LearnerState.load(root / "half"))
+    learner.member.restore(LearnerState.load(root / "half"))
     for _ in range(10):
         learner.step()
-    learner.state().save(root / "resumed")
-    print(learner.z().digest)
-    learner.engine.close()
+    learner.member.state().save(root / "resumed")
+    print(learner.z.digest)
+    learner.learner.engine.close()
 
 
 if __name__ == "__main__":

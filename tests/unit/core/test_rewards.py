@@ -16,10 +16,12 @@ from zfleet.config.task_specs import RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward
 from zfleet.rewards.choice import Choice, chosen_label
+from zfleet.rewards.grade import grade_all
 from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.soft import Soft
 from zfleet.rewards.text import Contains, Exact, Regex
+from zfleet.rewards.weighted import Part, Weighted
 from zfleet.tasks.task import Reward, Sample
 
 SAMPLE = Sample("row-7", "What is it?", "Cat", {"owner": "Mia"})
@@ -91,7 +93,6 @@ def rewards_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "import math\n"
         "def length(completion, sample):\n    return len(completion) / len(sample.answer)\n"
         "def raises(completion, sample):\n    raise KeyError('owner')\n"
-        "def nothing(completion, sample):\n    pass\n"
         "def text(completion, sample):\n    return '1.0'\n"
         "def nan(completion, sample):\n    return math.nan\n"
         "def huge(completion, sample):\n    return 10 ** 400\n"
@@ -122,7 +123,6 @@ def test_a_python_reward_is_not_imported_before_it_is_used() -> None:
     ("function", "reason"),
     [
         ("raises", "raised KeyError: 'owner'"),
-        ("nothing", "returned None, which is no number"),
         ("text", "returned '1.0', which is no number"),
         ("nan", "returned nan, which is not finite"),
         ("huge", "which is not finite"),
@@ -218,3 +218,18 @@ def test_a_soft_grade_is_what_people_said(completion: str, value: float) -> None
 def test_scores_that_are_none_are_refused(value: str) -> None:
     with pytest.raises(SpecError, match=r"reward\.value"):
         build_reward(RewardSpec(kind="soft", value=value))
+
+
+def test_none_means_not_this_tasks_sample() -> None:
+    def of_b(completion: str, sample: Sample) -> float | None:
+        return 0.5 if sample.prompt == "b" else None
+
+    mine = PythonReward("mine:of_b", of_b)
+    samples = [Sample("1", "a"), Sample("2", "b")]
+    grades = grade_all(mine, [(sample, "text") for sample in samples])
+    assert [None if grade is None else grade.value for grade in grades] == [None, 0.5]
+    both = Weighted((Part("mine", 2.0, mine), Part("has", 1.0, Contains("t"))))
+    values = [both("text", sample) for sample in samples]
+    assert [grade.value for grade in values] == [1.0, 2.0]
+    assert [dict(grade.parts) for grade in values] == [{"has": 1.0}, {"mine": 0.5, "has": 1.0}]
+    assert grade_all(Weighted((Part("mine", 2.0, mine),)), [(samples[0], "text")]) == [None]

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from zfleet.config.specs import LearnerSpec
+from zfleet.config.learner import LearnerSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.engine.contract import ScoreRequest
 from zfleet.errors import TaskError
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rl.learner import Learner
-from zfleet.rl.rollout import roll_out
+from zfleet.rl.member import Member
+from zfleet.rl.rollout import Turn, roll_out
+from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.testing.parity import random_z
@@ -136,12 +138,13 @@ def test_rows_of_ones_own_may_have_images(tmp_path: Path) -> None:
 def test_a_step_learns_from_what_is_seen(seeing: Seeing, tmp_path: Path) -> None:
     task = build_task(_okvqa(tmp_path))
     spec = LearnerSpec(steps=1, prompts_per_step=4, samples_per_prompt=4, lr=0.1, seed=1, kl=0.1)
-    learner = Learner(seeing.model, seeing.engine, task, spec)
-    before = learner.z()
-    report = learner.step()
+    weights = SvfWeights(seeing.model)
+    member = Member(weights, task, spec)
+    before = weights.z(spec, member.p)
+    (report,) = Learner(weights, seeing.engine, [member]).step()
     assert report.samples == 16
     assert report.grad_norm > 0
-    assert learner.z().digest != before.digest
+    assert weights.z(spec, member.p).digest != before.digest
     assert all(not parameter.requires_grad for parameter in seeing.model.base.model.parameters())
 
 
@@ -152,7 +155,7 @@ def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) ->
     z = random_z(seeing.factors, 2)
     seeing.engine.put_z(z)
     samples = list(task.train)[:4]
-    rollouts = roll_out(seeing.engine, seeing.model.base.tokenizer, task, samples, z.digest, 0, spec)
+    (rollouts,) = roll_out(seeing.engine, seeing.model.base.tokenizer, [Turn(task, spec, samples, 0, z.digest)])
     scored = seeing.engine.score([ScoreRequest(r.prompt, r.completion, z.digest, r.images) for r in rollouts])
     images = [rollout.images for rollout in rollouts]
     prompts = [seeing.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]

@@ -1,0 +1,85 @@
+"""The baseline that SVF is compared with: LoRA, by PEFT, on the same base in the same loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+
+from zfleet.config.learner import LearnerSpec
+from zfleet.models.base import Base
+from zfleet.models.svf_model import SvfModel
+from zfleet.svf.factors import Factors
+from zfleet.svf.targets import target_names
+from zfleet.svf.zvector import ZVector
+
+
+class LoraWeights:
+    """W' = W + alpha / rank B A on each target matrix (arXiv 2106.09685), for one expert: the model itself changes.
+
+    Attributes:
+        model: The base with adapters; nothing of it is in SVF form.
+    """
+
+    limit: int | None = 1
+
+    def __init__(self, base: Base, targets: str, rank: int, alpha: int) -> None:
+        """Change a base in place; it belongs to this object from then on.
+
+        Args:
+            base: Its linears still plain.
+            targets: Which matrices get adapters, as for SVF.
+            rank: Of each adapter.
+            alpha: Scale of the adapters, times ``rank``.
+
+        Raises:
+            FactorsError: No matrix is chosen.
+        """
+        self._names = target_names(base.model, targets)
+        self.model = SvfModel(base, Factors({}, base.fingerprint, "none"))
+        self._settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=self._names, lora_dropout=0.0, bias="none")
+        self._adapted: PeftModel | None = None
+        self._parts: list[torch.nn.Parameter] = []
+        self._p = torch.empty(0)
+
+    def start(self, spec: LearnerSpec) -> Tensor:
+        """PEFT's own start: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
+        assert self._adapted is None, "the model has its adapters"
+        torch.manual_seed(spec.seed)
+        self._adapted = get_peft_model(self.model.base.model, self._settings)
+        self._parts = [part for part in self.model.base.model.parameters() if part.requires_grad]
+        self._p = torch.cat([part.detach().reshape(-1).float() for part in self._parts])
+        place = 0
+        for part in self._parts:
+            # Views of p: what Adam does to p, the model has.
+            part.data = self._p[place : place + part.numel()].view(part.shape)
+            place += part.numel()
+        return self._p
+
+    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> None:
+        """None: the model has what is learned."""
+        self._require_own(ps)
+
+    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """As ``Weights.gradients``."""
+        self._require_own(ps)
+        parts = torch.autograd.grad(loss, self._parts, materialize_grads=True)
+        return [torch.cat([part.reshape(-1) for part in parts])]
+
+    def reference(self) -> AbstractContextManager[object]:
+        """As ``Weights.reference``: without the adapters."""
+        assert self._adapted is not None
+        return self._adapted.disable_adapter()
+
+    def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
+        """None: the model has what is learned."""
+        self._require_own([p])
+        return None
+
+    def _require_own(self, ps: Sequence[Tensor]) -> None:
+        (p,) = ps
+        if p.data_ptr() != self._p.data_ptr():
+            raise ValueError("the model holds one p only, the one that start() gave")

@@ -1,0 +1,87 @@
+"""What is learned over one base, and how the base answers under it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from zfleet.config.learner import LearnerSpec
+from zfleet.models.svf_model import SvfModel
+from zfleet.rl.parametrisation import PARAMETRISATIONS, Parametrisation
+from zfleet.svf.zvector import ZVector
+
+
+class Weights(Protocol):
+    """From the numbers that Adam moves, p [P] for each expert, to a model that answers.
+
+    Attributes:
+        model: The base.
+        limit: How many experts can be learned at once; None for any number.
+    """
+
+    model: SvfModel
+    limit: int | None
+
+    def start(self, spec: LearnerSpec) -> Tensor:
+        """The p [P] of the base."""
+        ...
+
+    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> Tensor | None:
+        """What the model's batch rows are bound to, one row [E, R] for each expert; None where nothing is bound."""
+        ...
+
+    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of a loss in each p: [P] each; zeros where the loss does not depend on it."""
+        ...
+
+    def reference(self) -> AbstractContextManager[object]:
+        """Inside the block the model with no rows bound is the base."""
+        ...
+
+    def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
+        """What an engine must know to answer as the expert does; None where the model itself has changed.
+
+        Raises:
+            InvalidZ: A value is not finite.
+        """
+        ...
+
+
+class SvfWeights:
+    """A z for each expert: any number of them over one copy of the base."""
+
+    limit: int | None = None
+
+    def __init__(self, model: SvfModel) -> None:
+        self.model = model
+        self._shape = cache(lambda name: PARAMETRISATIONS[name](model.factors, model.device))
+
+    def start(self, spec: LearnerSpec) -> Tensor:
+        """As ``Weights.start``."""
+        return self.shape(spec).start()
+
+    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> Tensor:
+        """z of each expert: [E, R] float32."""
+        return torch.stack([self.shape(spec).z(p) for spec, p in zip(specs, ps, strict=True)])
+
+    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """As ``Weights.gradients``."""
+        return list(torch.autograd.grad(loss, list(ps), materialize_grads=True))
+
+    def reference(self) -> AbstractContextManager[object]:
+        """As ``Weights.reference``: rows that are not bound are the base already."""
+        return nullcontext()
+
+    def z(self, spec: LearnerSpec, p: Tensor) -> ZVector:
+        """As ``Weights.z``."""
+        with torch.no_grad():
+            return self.model.z_from_flat(self.shape(spec).z(p))
+
+    def shape(self, spec: LearnerSpec) -> Parametrisation:
+        """The parametrisation that a spec names."""
+        return self._shape(spec.parametrisation)
