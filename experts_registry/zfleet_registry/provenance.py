@@ -45,6 +45,7 @@ class Provenance:
         parents: A mixture's experts.
         kind: ``expert`` or ``mixture``.
         carried_from: The version of another base that it was carried from; empty where it was trained on this one.
+        imported_from: Name and sha256 of the reference implementation's file that it was imported from; else empty.
     """
 
     base: str
@@ -59,6 +60,7 @@ class Provenance:
     parents: tuple[Parent, ...] = ()
     kind: Kind = "expert"
     carried_from: str = ""
+    imported_from: str = ""
 
     @classmethod
     def of(

@@ -58,7 +58,7 @@ def show(reference: Reference, registry: Registry = None, base: BaseSlug = None,
     """Show one version: where it comes from and what it reached."""
     from zfleet_registry import ExpertRegistry
 
-    _print(_find(ExpertRegistry(registry), reference, base), as_json)
+    print_version(_find(ExpertRegistry(registry), reference, base), as_json)
 
 
 @app.command()
@@ -77,7 +77,7 @@ def alias(
     version = _find(experts, reference, base)
     changed = experts.drop_alias(version, name) if drop else experts.set_alias(version, name)
     if as_json:
-        _print(changed, as_json)
+        print_version(changed, as_json)
     else:
         typer.echo(f"{changed.qualified}: {', '.join(changed.aliases) or 'no alias'}")
 
@@ -120,7 +120,8 @@ def carry(
         metrics={},
         carried_from=version.qualified,
     )
-    _print(there[0] if there else experts.register(version.name, carried, provenance, base_name=base_name(to)), as_json)
+    now = there[0] if there else experts.register(version.name, carried, provenance, base_name=base_name(to))
+    print_version(now, as_json)
 
 
 def _slug_of(experts: ExpertRegistry, base: str) -> str | None:
@@ -151,7 +152,8 @@ def _line(version: ExpertVersion) -> Line:
     )
 
 
-def _print(version: ExpertVersion, as_json: bool) -> None:
+def print_version(version: ExpertVersion, as_json: bool) -> None:
+    """One version and its provenance."""
     values = asdict(version)
     provenance = values.pop("provenance")
     if as_json:

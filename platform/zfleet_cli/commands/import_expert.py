@@ -1,0 +1,63 @@
+"""``zfleet experts import``: an expert from a file of Transformer²'s reference implementation."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zfleet.config.specs import BaseSpec
+from zfleet.errors import SpecError
+from zfleet_cli.commands.experts import Registry, print_version
+from zfleet_cli.factors import factors_of, open_base
+from zfleet_cli.options import AsJson
+from zfleet_cli.output import print_fields
+
+
+def import_expert(
+    file: Annotated[Path, typer.Argument(help="policy_params.pt or learnable_params.pt", show_default=False)],
+    model: Annotated[str, typer.Option("--base", metavar="MODEL", help="The base it was trained on.")],
+    name: Annotated[str, typer.Option("--name", help="What the expert is called.")],
+    max_mult: Annotated[
+        float, typer.Option("--max-mult", help="Of the run that saved it. Recorded only: z does not depend on it.")
+    ] = 1.0,
+    registry: Registry = None,
+    as_json: AsJson = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file against the base, and register nothing.")
+    ] = False,
+) -> None:
+    """Register an expert that the reference implementation of Transformer² trained.
+
+    Nothing in the file is run. Importing it again registers nothing new.
+    """
+    from zfleet.svf.reference import TARGETS, read_reference
+    from zfleet.svf.targets import target_layout
+    from zfleet_registry import ExpertRegistry, Provenance
+    from zfleet_registry.references import check_name
+
+    if not (math.isfinite(max_mult) and max_mult > 0):
+        raise SpecError(f"--max-mult is {max_mult}", "give the positive number of the run that saved the file")
+    check_name(name)
+    found = read_reference(file)
+    base = open_base(BaseSpec(model=model))
+    targets = found.targets_on({targets: target_layout(base.model, targets) for targets in TARGETS})
+    z = found.z_on(factors_of(base, targets)[0])
+    provenance = replace(
+        Provenance.of(z, task="imported", spec=json.dumps({"import": found.kind, "max_mult": max_mult})),
+        imported_from=f"{file.name} sha256:{found.sha256}",
+    )
+    if dry_run:
+        values = {"name": name, "base_slug": base.slug, "provenance": asdict(provenance)}
+        if as_json:
+            typer.echo(json.dumps(values, indent=2))
+        else:
+            print_fields(asdict(provenance), f"{base.slug}.{name} would be registered")
+        return
+    experts = ExpertRegistry(registry)
+    there = [one for one in experts.list() if one.name == name and one.z_digest == z.digest]
+    print_version(there[0] if there else experts.register(name, z, provenance, base_name=base.name), as_json)
