@@ -29,6 +29,9 @@ class LearnerSpec(Spec):
     lr: float = Field(0.02, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of lr, down to 0 after `steps`")
     kl: float = Field(0.0, ge=0, description="weight of the divergence from the base")
+    kl_over: Literal["policy", "base"] = Field(
+        "policy", description="whose probabilities weigh it: KL(policy || base), or KL(base || policy)"
+    )
     kl_in: Literal["loss", "reward"] = Field("loss", description="where that divergence counts")
     kl_limit: float | None = Field(None, gt=0, description="mean divergence of a sample that ends the run")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -62,6 +65,10 @@ class LearnerSpec(Spec):
     def _together(self) -> LearnerSpec:
         if self.kl_in == "reward" and self.kl == 0:
             raise ValueError("kl_in is `reward` and kl is 0: set kl, or leave kl_in out")
+        if self.kl_in == "reward" and self.kl_over == "base":
+            raise ValueError(
+                "kl_over is `base` and kl_in is `reward`: what a reward loses is measured on the policy's tokens"
+            )
         if self.patience is not None and not self.validate_every:
             raise ValueError(f"patience is {self.patience} and validate_every is 0: nothing would be validated")
         if self.objective == "supervised":

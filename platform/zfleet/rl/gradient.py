@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zfleet.config.learner import LearnerSpec
 from zfleet.models.teacher_forcing import CompletionLogits, completion_logits
 from zfleet.rl.loss import clipped_loss, divergence, policy_loss
 from zfleet.rl.member import Member
@@ -74,23 +75,28 @@ def _loss(weights: Weights, shares: Sequence[Share], rows: Sequence[tuple[int, i
     z = weights.rows([member.spec for member in members], [member.p for member in members])
     rollouts = [shares[place].rollouts[sample] for place, sample in rows]
     policy = _logits(weights, rollouts, None if z is None else _spread(z, owners))
-    near_base = torch.tensor([member.spec.kl > 0 and member.spec.kl_in == "loss" for member in members])
-    compared = near_base[owners.cpu()].nonzero().squeeze(-1)
-    distances = policy.logits.new_zeros(len(rows))
-    if len(compared):
+    reference = None
+    if any(_stays_near(member.spec) for member in members):
         with torch.no_grad(), weights.reference():
-            reference = _logits(weights, rollouts, None).at(compared)
-        distances = distances.index_add(0, compared.to(distances.device), divergence(policy.at(compared), reference))
+            reference = _logits(weights, rollouts, None)
     loss = policy.logits.new_zeros(())
     for place, share in enumerate(shares):
         mine = (owners == place).nonzero().squeeze(-1)
         if not len(mine):
             continue
         samples = [sample for owner, sample in rows if owner == place]
-        far = distances[mine].sum()
-        loss = loss + _policy_loss(share, samples, policy.at(mine)) + share.member.spec.kl * far
-        kl[place] += far.detach().cpu().double()
+        loss = loss + _policy_loss(share, samples, policy.at(mine))
+        if reference is not None and _stays_near(share.member.spec):
+            pair = policy.at(mine), reference.at(mine)
+            far = divergence(*(pair if share.member.spec.kl_over == "policy" else reversed(pair))).sum()
+            loss = loss + share.member.spec.kl * far
+            kl[place] += far.detach().cpu().double()
     return loss
+
+
+def _stays_near(spec: LearnerSpec) -> bool:
+    """Whether the loss has the divergence from the base."""
+    return spec.kl > 0 and spec.kl_in == "loss"
 
 
 def _spread(z: Tensor, owners: Tensor) -> Tensor:

@@ -42,9 +42,9 @@ def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, clip: fl
     return -torch.minimum(ratio * advantages, bounded * advantages).sum()
 
 
-def divergence(policy: CompletionLogits, reference: CompletionLogits) -> Tensor:
-    """Sum over completion tokens of KL(policy || reference), exact over the vocabulary, for each sample: [B]."""
-    log_p = torch.log_softmax(policy.logits, -1)
-    log_q = torch.log_softmax(reference.logits, -1)
+def divergence(one: CompletionLogits, other: CompletionLogits) -> Tensor:
+    """Sum over completion tokens of KL(one || other), exact over the vocabulary, for each sample: [B]."""
+    log_p = torch.log_softmax(one.logits, -1)
+    log_q = torch.log_softmax(other.logits, -1)
     per_token = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return (per_token * policy.mask).sum(-1)
+    return (per_token * one.mask).sum(-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ from typing import Annotated
 import typer
 
 from zfleet.config.specs import BaseSpec
-from zfleet.errors import SpecError
 from zfleet_cli.commands.experts import Registry, print_version
 from zfleet_cli.factors import factors_of, open_base
 from zfleet_cli.options import AsJson
@@ -22,9 +20,6 @@ def import_expert(
     file: Annotated[Path, typer.Argument(help="policy_params.pt or learnable_params.pt", show_default=False)],
     model: Annotated[str, typer.Option("--base", metavar="MODEL", help="The base it was trained on.")],
     name: Annotated[str, typer.Option("--name", help="What the expert is called.")],
-    max_mult: Annotated[
-        float, typer.Option("--max-mult", help="Of the run that saved it. Recorded only: z does not depend on it.")
-    ] = 1.0,
     registry: Registry = None,
     as_json: AsJson = False,
     dry_run: Annotated[
@@ -40,15 +35,13 @@ def import_expert(
     from zfleet_registry import ExpertRegistry, Provenance
     from zfleet_registry.references import check_name
 
-    if not (math.isfinite(max_mult) and max_mult > 0):
-        raise SpecError(f"--max-mult is {max_mult}", "give the positive number of the run that saved the file")
     check_name(name)
     found = read_reference(file)
     base = open_base(BaseSpec(model=model))
     targets = found.targets_on({targets: target_layout(base.model, targets) for targets in TARGETS})
     z = found.z_on(factors_of(base, targets)[0])
     provenance = replace(
-        Provenance.of(z, task="imported", spec=json.dumps({"import": found.kind, "max_mult": max_mult})),
+        Provenance.of(z, task="imported", spec=json.dumps({"import": found.kind})),
         imported_from=f"{file.name} sha256:{found.sha256}",
     )
     if dry_run:

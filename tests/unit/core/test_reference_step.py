@@ -7,16 +7,15 @@ matrix, and from there through W' = U diag(s * mask) Vh * sum(s) / sum(s * mask)
 together and takes a step of Adam.
 
 The learner makes that very step with ``estimator: reinforce``, ``parametrisation: sigmoid``, ``temperature: 1`` and
-``kl: 0``, which is the reference implementation's own setting. Its KL is another one: the sum over tokens and
-vocabulary of base * (log base - log policy), that is KL(base || policy); the learner's is KL(policy || base). Both are
-summed over a sample's tokens, weighed and divided alike: with the direction turned round, the dense step is the
-learner's again.
+``kl_over: base``: the reference implementation's KL is the sum over tokens and vocabulary of
+base * (log base - log policy), that is KL(base || policy).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zfleet.config.specs import LearnerSpec
+from zfleet.config.learner import LearnerSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import Base, load_base
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.learner import Learner
+from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
+from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
@@ -38,7 +39,7 @@ from zfleet.testing.reference_files import params_of
 
 LR, CLIP = 2e-3, 1e-3  # as the reference implementation's cfgs/ have them
 MAX_MULT = 1.7  # there 1: the rescale cancels any other
-SPEC = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, kl=0, lr=LR, clip=CLIP)
+SPEC = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, kl_over="base", lr=LR, clip=CLIP)
 
 Params = dict[str, Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -111,7 +112,7 @@ def base_to_policy(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def policy_to_base(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """The learner's."""
+    """With ``kl_over: policy``."""
     return functional.kl_div(log_q, log_p, log_target=True, reduction="sum")
 
 
@@ -132,19 +133,20 @@ def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SvfMod
     return SvfModel(base, FactorCache(tmp_path_factory.mktemp("mlp")).get(base.model, base.fingerprint, "mlp"))
 
 
-@pytest.fixture(scope="module")
-def make_learner(model: SvfModel, start: Params) -> Iterator[Callable[[LearnerSpec], Learner]]:
-    """``make_learner(spec)``: a learner that stands at ``start``."""
-    task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
+@pytest.fixture
+def learner(model: SvfModel) -> Iterator[Learner]:
+    """A learner of no member, whose gradients are asked for."""
     with SyncEngine(FakeEngine()) as engine:
+        yield Learner(SvfWeights(model), engine, [])
 
-        def make(spec: LearnerSpec) -> Learner:
-            learner = Learner(model, engine, task, spec)
-            with torch.no_grad():
-                learner.p.copy_(model.layout.flatten({_name(key): p for key, p in start.items()}))
-            return learner
 
-        yield make
+def _member(learner: Learner, start: Params, spec: LearnerSpec) -> Member:
+    """One that stands at ``start``."""
+    task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
+    member = Member(learner.weights, task, spec)
+    with torch.no_grad():
+        member.p.copy_(_flat(learner, start))
+    return member
 
 
 @pytest.fixture(scope="module")
@@ -160,29 +162,31 @@ def rollouts() -> list[Rollout]:
     ]
 
 
+@pytest.mark.parametrize("kl", [0.0, 0.5])
 def test_steps_are_those_of_the_reference(
-    dense: Dense, make_learner: Callable[[LearnerSpec], Learner], rollouts: list[Rollout]
+    dense: Dense, learner: Learner, start: Params, rollouts: list[Rollout], kl: float
 ) -> None:
-    learner = make_learner(SPEC)
-    before = learner.p.detach().clone()
-    for _ in range(3):
-        dense.backward(rollouts, 0, base_to_policy)
-        gradient, _ = learner.gradient(rollouts)
+    member = _member(learner, start, SPEC.model_copy(update={"kl": kl}))
+    before = member.p.detach().clone()
+    for step in range(3):
+        dense.backward(rollouts, kl, base_to_policy)
+        sampled = [replace(rollout, z_step=step) for rollout in rollouts]
+        (gradient,) = learner.gradients([member], [sampled]).each
         assert _distance(gradient, _flat(learner, dense.gradients())) < 1e-5
         assert float(gradient.norm()) > 10 * CLIP, "nothing was clipped"
         dense.step()
-        learner._apply(gradient)
-        assert torch.allclose(learner.p.detach().double(), _flat(learner, dense.p).detach(), rtol=0, atol=1e-6)
-        z = learner.z().flat(learner.model.layout)
+        member.apply(gradient)
+        assert torch.allclose(member.p.detach().double(), _flat(learner, dense.p).detach(), rtol=0, atol=1e-6)
+        z = SvfWeights(learner.weights.model).z(SPEC, member.p).flat(learner.weights.model.layout)
         assert torch.allclose(z.double(), _flat(learner, dense.z()), rtol=0, atol=3e-6)
-    assert float((learner.p.detach() - before).abs().median()) > LR, "nothing moved"
+    assert float((member.p.detach() - before).abs().median()) > LR, "nothing moved"
 
 
-def test_the_divergence_is_the_references_in_the_other_direction(
-    dense: Dense, make_learner: Callable[[LearnerSpec], Learner], rollouts: list[Rollout]
+def test_the_divergence_has_two_directions(
+    dense: Dense, learner: Learner, start: Params, rollouts: list[Rollout]
 ) -> None:
-    learner = make_learner(SPEC.model_copy(update={"kl": 0.5}))
-    gradient, _ = learner.gradient(rollouts)
+    member = _member(learner, start, SPEC.model_copy(update={"kl": 0.5, "kl_over": "policy"}))
+    (gradient,) = learner.gradients([member], [rollouts]).each
     dense.backward(rollouts, 0.5, policy_to_base)
     assert _distance(gradient, _flat(learner, dense.gradients())) < 1e-5
     dense.optimizer.zero_grad()
@@ -192,7 +196,7 @@ def test_the_divergence_is_the_references_in_the_other_direction(
 
 def _flat(learner: Learner, by_key: Params) -> Tensor:
     """[R], in the order of the learner's p."""
-    return learner.model.layout.flatten({_name(key): value for key, value in by_key.items()})
+    return learner.weights.model.layout.flatten({_name(key): value for key, value in by_key.items()})
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
