@@ -9,15 +9,21 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.explain import explain
 from zfleet.config.spec import Spec
-from zfleet.config.specs import JobSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
 from zfleet.errors import SpecError
 
 S = TypeVar("S", bound=Spec)
 
-_KINDS: dict[str, type[TrainSpec] | type[SearchSpec] | type[ServeSpec]] = {
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | ServeSpec
+"""What a spec file may be."""
+
+_KINDS: dict[str, type[JobSpec]] = {
     "train": TrainSpec,
+    "compare": CompareSpec,
+    "ablate": AblateSpec,
     "search": SearchSpec,
     "serve": ServeSpec,
 }

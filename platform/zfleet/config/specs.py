@@ -174,6 +174,3 @@ class ServeSpec(PlacedSpec):
     )
     dispatch_prompt: str = Field("kind? {prompt}", description="what the first pass is asked")
     engine: EngineSpec = EngineSpec(slots=32)
-
-
-JobSpec = TrainSpec | SearchSpec | ServeSpec

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError
-from zfleet.models.base import base_name, base_slug, find_base, load_base, load_tokenizer
+from zfleet.models.base import Base, base_name, base_slug, find_base, load_base, load_tokenizer
 from zfleet.models.families import sees
 from zfleet.models.images import ImageReader
 from zfleet.models.svf_model import SvfModel
@@ -87,13 +87,26 @@ class BaseBundle:
         """
         with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
             model, factors = self.unpack(Path(folder))
-            base = load_base(model, name=self.name, device=self.spec.device, dtype=_DTYPES[self.spec.dtype])
-            if base.fingerprint != self.fingerprint:
-                raise BaseModelError(
-                    f"base {self.name} arrived as {base.fingerprint[:12]}, packed was {self.fingerprint[:12]}",
-                    "use the same versions of torch, transformers and safetensors on all machines",
-                )
-            return SvfModel(base, FactorFolder(factors, self.fingerprint, self.spec.targets).load())
+            return SvfModel(self._load(model), FactorFolder(factors, self.fingerprint, self.spec.targets).load())
+
+    def open_base(self) -> Base:
+        """The base as it is.
+
+        Raises:
+            BaseModelError: What arrived is not the base that was packed.
+        """
+        with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
+            _write(Path(folder), {**self.text, **self.weights})
+            return self._load(Path(folder))
+
+    def _load(self, folder: Path) -> Base:
+        base = load_base(folder, name=self.name, device=self.spec.device, dtype=_DTYPES[self.spec.dtype])
+        if base.fingerprint != self.fingerprint:
+            raise BaseModelError(
+                f"base {self.name} arrived as {base.fingerprint[:12]}, packed was {self.fingerprint[:12]}",
+                "use the same versions of torch, transformers and safetensors on all machines",
+            )
+        return base
 
 
 def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done, total: None) -> BaseBundle:

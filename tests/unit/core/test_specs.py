@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.spec import Spec
 from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
@@ -41,7 +42,7 @@ def test_every_example_loads_and_survives_its_own_dump(path: Path) -> None:
 
 def test_the_examples_are_all_there() -> None:
     assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
-    assert {type(load_job(path)) for path in EXAMPLES} == {TrainSpec, SearchSpec, ServeSpec}
+    assert {type(load_job(path)) for path in EXAMPLES} == {TrainSpec, CompareSpec, AblateSpec, SearchSpec, ServeSpec}
 
 
 def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
