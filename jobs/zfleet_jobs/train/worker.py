@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import socket
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,22 +18,21 @@ from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.errors import ZfleetError
 from zfleet.evaluate import evaluate
-from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, StepReport
 from zfleet.tasks.task import Task
 from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
+from zfleet_jobs.train.kept import KeptRun
 from zfleet_jobs.train.samples import write_samples
 
-Z_FILE = "z.safetensors"
 MEASURED = (
     *("reward_before", "accuracy_before", "n_before"),
     *("reward_after", "accuracy_after", "n_after"),
     "parameters",
 )
-"""What a finished run reports besides its last step."""
+"""What a finished run says of its z."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class WorkerJob:
         expert: The expert to train.
         board: Where progress and errors go.
         pool: What generates, where the workers of all experts share it; else each worker has an engine of its own.
-        samples: Folder or URI that every sample is written to.
+        kept: Where the run keeps its steps, samples and result.
     """
 
     shipped: ShippedBase
@@ -57,7 +55,7 @@ class WorkerJob:
     expert: ExpertSpec
     board: Any
     pool: EnginePool | None
-    samples: str
+    kept: KeptRun
 
     @property
     def learner(self) -> LearnerSpec:
@@ -108,6 +106,8 @@ def _train(job: WorkerJob) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     context = ray.train.get_context()
     workers = DataParallel(context.get_world_rank(), context.get_world_size())
+    where = f"pid {os.getpid()} on {socket.gethostname()}"
+    ray.get(job.board.join.remote(job.expert.name, workers.rank, where))
     task = ray.get(job.task)
     model = open_model(job.shipped)
     with SyncEngine(TorchEngine(model, job.spec.engine) if job.pool is None else job.pool.engine()) as engine:
@@ -118,26 +118,26 @@ def _train(job: WorkerJob) -> None:
             job.learner,
             workers,
             job.skip_failed_rewards,
-            lambda step, rollouts: write_samples(job.samples, step, workers.rank, rollouts),
+            lambda step, rollouts: write_samples(job.kept.samples, step, workers.rank, rollouts),
         )
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                learner.restore(LearnerState.load(Path(folder)))
+        state = job.kept.state()
+        if state is not None:
+            learner.restore(state)
         before = _measure(learner, job, BASE_Z)
         while learner.steps_done < job.learner.steps:
             report = learner.step()
             if workers.rank == 0:
-                job.board.post.remote(Row(job.expert.name, report.step, _curve(report), os.getpid()))
-            last = report.step == job.learner.steps
-            if report.step % job.spec.checkpoint_every == 0 and not last:
-                _report(learner, {"step": float(report.step)})
+                row = Row(job.expert.name, report.step, _curve(report), os.getpid())
+                job.kept.keep_row(row)
+                if report.step % job.spec.checkpoint_every == 0 or report.step == job.learner.steps:
+                    job.kept.keep_state(learner.state())
+                job.board.post.remote(row)
         digest = engine.put_z(learner.z())
         after = _measure(learner, job, digest)
-        measured = {f"{key}_before": value for key, value in before.items()}
-        measured |= {f"{key}_after": value for key, value in after.items()}
-        measured["parameters"] = float(learner.p.numel())
-        _report(learner, {"step": float(learner.steps_done), **measured})
+        if workers.rank == 0:
+            measured = {f"{key}_before": value for key, value in before.items()}
+            measured |= {f"{key}_after": value for key, value in after.items()}
+            job.kept.finish(learner.z(), measured | {"parameters": float(learner.p.numel())})
 
 
 def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
@@ -158,17 +158,6 @@ def _measure(learner: Learner, job: WorkerJob, z: str) -> dict[str, float]:
         sums += sums.new_tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
     learner.workers.sum(sums)
     return {"reward": float(sums[0] / sums[2]), "accuracy": float(sums[1] / sums[2]), "n": float(sums[2])}
-
-
-def _report(learner: Learner, metrics: dict[str, float]) -> None:
-    """Commit a checkpoint: what resumes the run, and the z as it stands."""
-    if learner.workers.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="zfleet-checkpoint-") as folder:
-        learner.state().save(Path(folder))
-        learner.z().save(Path(folder) / Z_FILE)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def _curve(report: StepReport) -> dict[str, float]:
