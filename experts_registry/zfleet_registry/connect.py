@@ -91,8 +91,14 @@ class Connection:
             raise self._translated(error, doing) from None
 
     def _translated(self, error: Exception, doing: str) -> RegistryError:
+        import requests
+
         text = _reason(error, self._uri)
-        silent = getattr(error, "error_code", None) == "TEMPORARILY_UNAVAILABLE" or str(error).startswith("API request")
+        silent = (
+            isinstance(error, requests.ConnectionError | requests.Timeout)
+            or getattr(error, "error_code", None) == "TEMPORARILY_UNAVAILABLE"
+            or str(error).startswith("API request")
+        )
         if silent:
             return RegistryUnreachable(f"{doing}: the registry {self.address} does not answer: {text}", "try again")
         return RegistryError(

@@ -69,6 +69,22 @@ class RunLog:
                 self._client.log_batch(run_id, params=entries[start : start + _PARAMS_PER_CALL])
             return run_id
 
+    def reopen_run(self, run_id: str) -> bool:
+        """Go on with a run that was ended or left alone. False where there is none of that id."""
+        from mlflow.exceptions import MlflowException
+
+        with self._connection.answering(f"go on with run {run_id}"):
+            try:
+                run = self._client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+            if run.info.lifecycle_stage == "deleted":
+                return False
+            self._client.update_run(run_id, status="RUNNING")
+            return True
+
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log numbers of one step. NaN stays NaN; MLflow stores infinities as the largest float."""
         self.log_curve(run_id, [(step, metrics)])

@@ -11,6 +11,18 @@ SpecFile = Annotated[Path, typer.Argument(help="A spec file; jobs/specs holds ex
 OptionalSpecFile = Annotated[
     Path | None, typer.Argument(help="A spec file; without one the defaults hold.", show_default=False)
 ]
+ResumableSpecFile = Annotated[
+    Path | None,
+    typer.Argument(help="A spec file; jobs/specs holds examples. Not needed with --resume.", show_default=False),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with a run of this name, as it was started; --set storage=FOLDER where it is not in runs/train.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Replace one value of the spec; may be repeated.", show_default=False),

@@ -5,72 +5,45 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
-from zfleet.config.specs import TrainSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import RewardError
-from zfleet.models.base import base_slug
-from zfleet.models.fingerprint import fingerprint
+from zfleet_jobs.testing.training import (
+    CALLS,
+    CALLS_FROM_STEP_5,
+    GRADED,
+    IN_STEP_5,
+    STEPS,
+    Place,
+    contains,
+    python,
+    training_place,
+)
 from zfleet_jobs.train import run as train_run
+from zfleet_jobs.train import trainer as train_trainer
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
-from zfleet_registry import ExpertRegistry
 
-STEPS, PROMPTS, GRADED = 6, 8, 6
-CALLS = GRADED + STEPS * PROMPTS + GRADED
-"""How often a run asks its reward: held-out prompts before, steps, held-out prompts after."""
-IN_STEP_5 = GRADED + 4 * PROMPTS + 3
-
-REWARDS = '''
-import os, signal, time
-from pathlib import Path
-
-ROOT = Path({root!r})
-
-
-def _call(name):
-    """Log a call; its number over all processes, and whether ``name`` was reached for the first time."""
-    log = ROOT / (name + ".log")
-    with log.open("a") as file:
-        file.write(f"{{os.getpid()}}\\n")
-    return len(log.read_text().split())
-
-
-def _first(name):
-    marker = ROOT / (name + ".reached")
-    if marker.exists():
-        return False
-    marker.touch()
-    return True
-
-
+GRADERS = f"""
 def killed(completion, sample):
-    if _call("killed") == {at} and _first("killed"):
+    if _at("killed", {IN_STEP_5}):
         os.kill(os.getpid(), signal.SIGKILL)
-    return 1.0 if "a" in completion else -1.0
+    return _grade(completion)
 
 
 def shot(completion, sample):
     _call("shot")
     time.sleep(0.02)
-    return 1.0 if "a" in completion else -1.0
-
-
-def held(completion, sample):
-    if _call("held") == {at} and _first("held"):
-        time.sleep(300)
-    return 1.0 if "a" in completion else -1.0
+    return _grade(completion)
 
 
 def raising(completion, sample):
@@ -80,80 +53,28 @@ def raising(completion, sample):
 
 
 def skipping(completion, sample):
-    if _call("skipping") == {at}:
+    if _call("skipping") == {IN_STEP_5}:
         raise ValueError("no grade for this")
-    return 1.0 if "a" in completion else -1.0
+    return _grade(completion)
 
 
 def once(completion, sample):
     if _call("once") > 20 and _first("once"):
         raise ValueError("no grade for this")
     return 1.0
-'''
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the runs of this file keep everything."""
-
-    root: Path
-    base: Path
-
-    @property
-    def slug(self) -> str:
-        return base_slug("tiny", fingerprint(self.base))
-
-    @property
-    def registry(self) -> ExpertRegistry:
-        return ExpertRegistry(f"sqlite:///{self.root}/mlflow.db")
-
-    def spec(self, rewards: dict[str, dict[str, str]], **changes: Any) -> TrainSpec:
-        """A job of one expert for each reward, all on the same prompts."""
-        task = {"jsonl": str(self.root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
-        settings = {
-            "base": {"model": str(self.base)},
-            "experts": [{"name": name, "task": task | {"reward": reward}} for name, reward in rewards.items()],
-            "learner": {"steps": STEPS, "prompts_per_step": PROMPTS, "lr": 0.05, "seed": 3},
-            "engine": {"slots": 16, "max_length": 24},
-            "checkpoint_every": 2,
-            "eval_samples": GRADED,
-            "storage": str(self.root / "storage"),
-            "registry": f"sqlite:///{self.root}/mlflow.db",
-        }
-        return TrainSpec.model_validate(settings | changes)
-
-    def calls(self, name: str) -> Counter[int]:
-        """{pid: how often it asked the reward}."""
-        return Counter(map(int, (self.root / f"{name}.log").read_text().split()))
+"""
 
 
 @pytest.fixture(scope="module")
 def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    root = tmp_path_factory.mktemp("train")
-    prompts = [f"{verb} {left}{right}" for verb in ("flip", "sort") for left in "abcdef" for right in "xyz"]
-    rows = [{"prompt": prompt} for prompt in [*prompts, "flip " + "abc" * 20, "sort " + "xyz" * 20]]
-    (root / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "graders_of_train_test.py").write_text(REWARDS.format(root=str(root), at=IN_STEP_5))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.syspath_prepend(root)
-        patch.setenv("ZFLEET_CACHE", str(root / "cache"))
-        yield Place(root, tiny_folder)
-    sys.modules.pop("graders_of_train_test", None)
+    with training_place(tmp_path_factory.mktemp("train"), tiny_folder, GRADERS) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
 def trained(place: Place, ray_cluster: None) -> list[TrainedExpert]:
     """Two experts, trained without any trouble."""
-    return run_train(place.spec({"one": _contains("a"), "two": _contains("e")}))
-
-
-def _contains(value: str) -> dict[str, str]:
-    return {"kind": "contains", "value": value}
-
-
-def _python(function: str) -> dict[str, str]:
-    return {"kind": "python", "value": f"graders_of_train_test:{function}"}
+    return run_train(place.spec({"one": contains("a"), "two": contains("e")}))
 
 
 def test_experts_are_registered_with_provenance_and_curves(place: Place, trained: list[TrainedExpert]) -> None:
@@ -185,26 +106,28 @@ def test_the_same_spec_trains_nothing_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(train_run, "TorchTrainer", refuse)
-    again = run_train(place.spec({"one": _contains("a"), "two": _contains("e")}))
+    monkeypatch.setattr(train_trainer, "TorchTrainer", refuse)
+    again = run_train(place.spec({"one": contains("a"), "two": contains("e")}))
     assert [(e.reference, e.z_digest, e.seconds) for e in again] == [(e.reference, e.z_digest, 0.0) for e in trained]
     assert "2 of 38 prompts of prompts are left out" in caplog.text
 
 
-def test_a_killed_worker_changes_nothing_in_the_result(place: Place, trained: list[TrainedExpert]) -> None:
-    (expert,) = run_train(place.spec({"killed": _python("killed")}))
+def test_a_killed_worker_is_named_and_changes_nothing_in_the_result(
+    place: Place, trained: list[TrainedExpert], caplog: pytest.LogCaptureFixture
+) -> None:
+    (expert,) = run_train(place.spec({"killed": python("killed")}))
     assert (place.root / "killed.reached").exists()
     calls = place.calls("killed")
     assert len(calls) == 2, "the worker was not killed, or more than once"
-    first, second = calls.values()
-    assert first == IN_STEP_5
-    assert second < CALLS, "the run began anew instead of going on from its checkpoint"
+    (pid, first), (_, second) = calls.items()
+    assert (first, second) == (IN_STEP_5, CALLS_FROM_STEP_5), "more than the step under way was repeated"
+    assert f"expert killed: worker 0 (pid {pid} on {socket.gethostname()}) died; restarting from step 4" in caplog.text
     assert expert.z_digest == trained[0].z_digest
     assert expert.reward_after == trained[0].reward_after
 
 
 def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpert]) -> None:
-    (expert,) = run_train(place.spec({"pair": _contains("a")}, num_workers=2))
+    (expert,) = run_train(place.spec({"pair": contains("a")}, num_workers=2))
     registry = place.registry
     one, pair = (registry.load(registry.resolve(name, place.slug)).values for name in ("one", "pair"))
     furthest = max(float((one[name] - 1).abs().max()) for name in one)
@@ -223,7 +146,7 @@ def test_experts_that_share_a_pool_learn_what_they_learn_alone(
 ) -> None:
     left = one_member(train_run)
     names = [f"{name}-pool-{num_workers}" for name in ("one", "two")]
-    rewards = dict(zip(names, (_contains("a"), _contains("e")), strict=True))
+    rewards = dict(zip(names, (contains("a"), contains("e")), strict=True))
     pooled = run_train(place.spec(rewards, num_workers=num_workers))
     registry = place.registry
     for expert, alone in zip(pooled, trained, strict=True):
@@ -239,7 +162,7 @@ def test_experts_that_share_a_pool_learn_what_they_learn_alone(
 
 def test_a_raising_reward_ends_its_expert_at_once_and_no_other(place: Place, ray_cluster: None) -> None:
     with pytest.raises(RewardError, match=r"on sample [0-9a-f]{16} \('.*ValueError: no grade for this"):
-        run_train(place.spec({"raising": _python("raising"), "spared": _contains("a")}))
+        run_train(place.spec({"raising": python("raising"), "spared": contains("a")}))
     assert len(place.calls("raising")) == 1, "training began again for an error that comes again"
     assert [v.name for v in place.registry.list() if v.name in ("raising", "spared")] == ["spared"]
 
@@ -247,32 +170,18 @@ def test_a_raising_reward_ends_its_expert_at_once_and_no_other(place: Place, ray
 def test_a_sample_whose_reward_fails_can_be_left_out(
     place: Place, ray_cluster: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (result,) = run_train(place.spec({"skipping": {**_python("skipping"), "on_error": "skip"}}))
+    (result,) = run_train(place.spec({"skipping": {**python("skipping"), "on_error": "skip"}}))
     assert "skipping: sample left out" in caplog.text
     assert "no grade for this" in caplog.text
     skipped = dict(place.registry.curve(result.run_id, "skipped"))
     assert skipped == {step: float(step == 5) for step in range(1, STEPS + 1)}
 
 
-def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
-    place: Place,
-    trained: list[TrainedExpert],
-    interrupt: Callable[[TrainSpec, Path], tuple[str, Callable[[], dict[str, Any]]]],
-) -> None:
-    seen, again = interrupt(place.spec({"held": _python("held")}), place.root / "held.reached")
-    assert "interrupted" in seen
-    assert "Traceback" not in seen
-    assert not [version for version in place.registry.list() if version.name == "held"]
-    assert again()["z_digest"] == trained[0].z_digest
-    first, second = place.calls("held").values()
-    assert (first, second < CALLS) == (IN_STEP_5, True), "the second run did not go on from the checkpoint"
-
-
 @pytest.mark.drill
 def test_a_reward_that_raises_on_one_of_two_workers_ends_both(place: Place, ray_cluster: None) -> None:
     """The other worker waits for it in an all-reduce."""
     with pytest.raises(RewardError, match="ValueError: no grade for this"):
-        run_train(place.spec({"once": _python("once")}, num_workers=2))
+        run_train(place.spec({"once": python("once")}, num_workers=2))
     assert len(place.calls("once")) == 2, "training began again for an error that comes again"
 
 
@@ -282,7 +191,7 @@ def test_workers_killed_at_any_moment_change_nothing(place: Place, trained: list
     script = [sys.executable, __file__, str(place.root / "shot.log"), "2"]
     shooter = subprocess.Popen(script)
     try:
-        (expert,) = run_train(place.spec({"shot": _python("shot")}, max_failures=3))
+        (expert,) = run_train(place.spec({"shot": python("shot")}, max_failures=3))
     finally:
         shooter.kill()
         shooter.wait()

@@ -7,6 +7,8 @@ travel in one call, and what the engine has ready together comes back in one mes
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -64,6 +66,14 @@ class Member(EngineHost):
         async with self._opening:
             if self.opened is not None:
                 await self.opened.close()
+
+    async def where(self) -> str:
+        """Its process and machine."""
+        return f"pid {os.getpid()} on {socket.gethostname()}"
+
+    async def until_its_end(self) -> None:
+        """Answer nothing as long as it lives."""
+        await asyncio.Event().wait()
 
     async def hold_z(self, client: str, data: bytes) -> None:
         """``put_z`` for one client: the engine knows the z until the last client that put it drops it, or is silent.

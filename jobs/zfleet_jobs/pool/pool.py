@@ -18,6 +18,7 @@ from zfleet_jobs.capacity import check_room
 from zfleet_jobs.pool.client import PoolEngine
 from zfleet_jobs.pool.line import WHO
 from zfleet_jobs.pool.member import Member
+from zfleet_jobs.pool.watch import watched
 from zfleet_jobs.shipping import ShippedBase
 
 _CLOSE_SECONDS = 30
@@ -89,7 +90,8 @@ def engine_pool(
             lengths = ray.get([one.open.remote(shipped) for one in actors])
         except RayError as error:
             raise original(error, WHO) from None
-        yield EnginePool(actors, shipped, min(lengths))
+        with watched(actors):
+            yield EnginePool(actors, shipped, min(lengths))
     finally:
         with undisturbed():
             _end(actors)

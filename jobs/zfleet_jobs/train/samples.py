@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from pyarrow import fs
 from torch import Tensor
 
 from zfleet.rl.rollout import Rollout
+from zfleet_jobs.train.storage import writing
 
 _SCHEMA = pa.schema(
     [
@@ -45,6 +47,9 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
         rank: Of the worker.
         rollouts: Graded answers, N of them.
         advantages: Of each, [N].
+
+    Raises:
+        JobError: They cannot be written, for example because the disk is full.
     """
     rows = [
         {
@@ -68,8 +73,14 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
     ]
     system, root = fs.FileSystem.from_uri(folder)
     place = f"{root}/step={step:06d}"
-    system.create_dir(place, recursive=True)
     # Readers of a folder pass over names that begin with a dot.
     unfinished = f"{place}/.{uuid.uuid4().hex}"
-    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), unfinished, filesystem=system)
-    system.move(unfinished, f"{place}/worker-{rank}.parquet")
+    with writing(folder):
+        system.create_dir(place, recursive=True)
+        try:
+            pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), unfinished, filesystem=system)
+            system.move(unfinished, f"{place}/worker-{rank}.parquet")
+        except OSError:
+            with suppress(OSError):
+                system.delete_file(unfinished)
+            raise

@@ -4,85 +4,88 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import socket
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 import ray.train
 import torch
+from torch import Tensor
 
-from zfleet.config.learner import LearnerSpec
 from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
-from zfleet.errors import ZfleetError
-from zfleet.rl.checkpoint import LearnerState
+from zfleet.errors import TrainingDiverged, ZfleetError
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, Measured
 from zfleet.rl.member import Member
 from zfleet.rl.report import StepReport
+from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
 from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
+from zfleet_jobs.train.kept import KeptRun
 from zfleet_jobs.train.samples import write_samples
 
-Z_FILE = "z.safetensors"
 MEASURED = (
     *("reward_before", "accuracy_before", "n_before"),
     *("reward_after", "accuracy_after", "n_after"),
     "parameters",
 )
-"""What a finished run reports besides its last step."""
+"""What a finished run says of its z."""
+
+
+@dataclass(frozen=True)
+class MemberJob:
+    """One expert of a cohort.
+
+    Attributes:
+        expert: Its part of the spec.
+        task: Object reference to its task.
+        kept: Where its run keeps its steps, samples and result.
+    """
+
+    expert: ExpertSpec
+    task: ray.ObjectRef[Task]
+    kept: KeptRun
 
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker needs to train one expert; small, the rest lies in the object store.
+    """What a worker needs to train a cohort; small, the rest lies in the object store.
 
     Attributes:
+        name: What messages call the cohort: its experts' names.
         shipped: The base.
-        task: Object reference to the task.
         spec: The whole job.
-        expert: The expert to train.
+        members: The experts to train, side by side.
         board: Where progress and errors go.
         pool: What generates, where the workers of all experts share it; else each worker has an engine of its own.
-        samples: Folder or URI that every sample is written to.
     """
 
+    name: str
     shipped: ShippedBase
-    task: ray.ObjectRef[Task]
     spec: TrainSpec
-    expert: ExpertSpec
+    members: tuple[MemberJob, ...]
     board: Any
     pool: EnginePool | None
-    samples: str
-
-    @property
-    def learner(self) -> LearnerSpec:
-        """The learner's settings for this expert."""
-        return self.spec.learner_of(self.expert)
-
-    @property
-    def skip_failed_rewards(self) -> bool:
-        """Whether samples are left out when their reward function fails."""
-        return self.expert.task.reward.on_error == "skip"
 
 
 def train_loop(config: dict[str, Any]) -> None:
     """Run by Ray Train on every worker, again after a worker was lost."""
     job: WorkerJob = config["job"]
     # An error of the job itself comes again however often the workers are restarted.
-    if ray.get(job.board.error.remote(job.expert.name)) is not None:
+    if ray.get(job.board.error.remote(job.name)) is not None:
         return
     try:
         _train(job)
     except ZfleetError as error:
-        ray.get(job.board.fail.remote(job.expert.name, error))
+        ray.get(job.board.fail.remote(job.name, error))
         # Raised where other workers wait for this one. Alone, Ray Train need not start a worker again to end the run.
         if ray.train.get_context().get_world_size() > 1:
             raise
@@ -102,7 +105,7 @@ class _ToBoard(logging.Handler):
         if self._left:
             self._left -= 1
             last = "" if self._left else " (further ones of this worker are counted in the curve `skipped` only)"
-            self._job.board.warn.remote(f"{self._job.expert.name}: {record.getMessage()}{last}")
+            self._job.board.warn.remote(f"{self._job.name}: {record.getMessage()}{last}")
 
 
 def _train(job: WorkerJob) -> None:
@@ -111,48 +114,83 @@ def _train(job: WorkerJob) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     context = ray.train.get_context()
     workers = DataParallel(context.get_world_rank(), context.get_world_size())
-    task = ray.get(job.task)
-    model = open_model(job.shipped)
-    with SyncEngine(TorchEngine(model, job.spec.engine) if job.pool is None else job.pool.engine()) as engine:
-        weights = SvfWeights(model)
-        member = Member(weights, task, job.learner, job.expert.name, job.skip_failed_rewards)
-        learner = Learner(
-            weights,
-            engine,
-            [member],
-            workers,
-            lambda _, step, rollouts, advantages: write_samples(job.samples, step, workers.rank, rollouts, advantages),
-        )
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                member.restore(LearnerState.load(Path(folder)))
-        samples = member.task.test[: job.spec.eval_samples]
-        before = learner.measure(member, samples, None, job.spec.eval_temperature)
-        while not member.done:
-            (report,) = learner.step()
-            if workers.rank == 0:
-                job.board.post.remote(Row(job.expert.name, report.step, _curve(report), os.getpid()))
-            if report.step % job.spec.checkpoint_every == 0 and not member.done:
-                _report(member, weights, workers, {"step": float(report.step)})
-        after = learner.measure(member, samples, member.chosen, job.spec.eval_temperature)
-        measured = _measured("before", before) | _measured("after", after) | {"parameters": float(member.p.numel())}
-        _report(member, weights, workers, {"step": float(member.steps_done), **measured})
+    where = f"pid {os.getpid()} on {socket.gethostname()}"
+    ray.get(job.board.join.remote(job.name, workers.rank, where))
+    weights = SvfWeights(open_model(job.shipped))
+    engine = TorchEngine(weights.model, job.spec.engine) if job.pool is None else job.pool.engine()
+    with SyncEngine(engine) as sync:
+        _Cohort(job, weights, sync, workers).train()
+
+
+class _Cohort:
+    """The members of a job on this worker."""
+
+    def __init__(self, job: WorkerJob, weights: SvfWeights, engine: SyncEngine, workers: DataParallel) -> None:
+        self._job = job
+        self._weights = weights
+        self._first = workers.rank == 0
+        self._jobs: dict[str, MemberJob] = {one.expert.name: one for one in job.members}
+        members = [_member(job.spec, weights, one) for one in job.members]
+
+        def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> None:
+            write_samples(self._jobs[member.name].kept.samples, step, workers.rank, rollouts, advantages)
+
+        self._learner = Learner(weights, engine, members, workers, record)
+
+    def train(self) -> None:
+        """To the end of every member; each is kept as soon as it is done."""
+        members = list(self._learner.members)
+        before = {member.name: self._measure(member, None) for member in members}
+        while members:
+            for member in [member for member in members if member.done]:
+                self._finish(member, before[member.name])
+                members.remove(member)
+            if members:
+                self._step()
+        self._learner.close()
+
+    def _step(self) -> None:
+        try:
+            reports = self._learner.step()
+        except TrainingDiverged as error:
+            places = ", ".join(one.kept.samples for one in self._job.members)
+            raise TrainingDiverged(
+                error.message, f"{error.remedy}; the samples of that step are in {places}"
+            ) from error
+        if not self._first:
+            return
+        members = {member.name: member for member in self._learner.members}
+        for report in reports:
+            row = Row(report.expert, report.step, _curve(report), os.getpid())
+            member, kept = members[report.expert], self._jobs[report.expert].kept
+            kept.keep_row(row)
+            if report.step % self._job.spec.checkpoint_every == 0 or member.done:
+                kept.keep_state(member.state())
+            self._job.board.post.remote(row)
+
+    def _finish(self, member: Member, before: Measured) -> None:
+        after = self._measure(member, member.chosen)
+        if self._first:
+            measured = _measured("before", before) | _measured("after", after) | {"parameters": float(member.p.numel())}
+            self._jobs[member.name].kept.finish(self._weights.z(member.spec, member.chosen), measured)
+
+    def _measure(self, member: Member, p: Tensor | None) -> Measured:
+        spec = self._job.spec
+        return self._learner.measure(member, member.task.test[: spec.eval_samples], p, spec.eval_temperature)
+
+
+def _member(spec: TrainSpec, weights: SvfWeights, job: MemberJob) -> Member:
+    """A member where it stands: at the base, or after the last step that was kept."""
+    skip = job.expert.task.reward.on_error == "skip"
+    member = Member(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
+    state = job.kept.state()
+    if state is not None:
+        member.restore(state)
+    return member
 
 
 def _measured(when: str, found: Measured) -> dict[str, float]:
     return {f"{key}_{when}": float(value) for key, value in asdict(found).items()}
-
-
-def _report(member: Member, weights: SvfWeights, workers: DataParallel, metrics: dict[str, float]) -> None:
-    """Commit a checkpoint: what resumes the run, and the z to keep."""
-    if workers.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory(prefix="zfleet-checkpoint-") as folder:
-        member.state().save(Path(folder))
-        weights.z(member.spec, member.chosen).save(Path(folder) / Z_FILE)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def _curve(report: StepReport) -> dict[str, float]:

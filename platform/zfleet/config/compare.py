@@ -22,7 +22,7 @@ class MethodSpec(Spec):
     targets: str | None = Field(None, description="which matrices; none: base.targets")
     rank: int = Field(8, ge=1, description="lora only")
     alpha: int = Field(16, ge=1, description="lora only: its scale, times rank")
-    learner: dict[str, int | float | str] = Field({}, description="single values of the learner, replaced")
+    learner: dict[str, int | float | str | None] = Field({}, description="single values of the learner, replaced")
 
     @model_validator(mode="after")
     def _of_its_adapter(self) -> MethodSpec:

@@ -85,9 +85,18 @@ def _read(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
             raise SpecError(f"spec {path} is no YAML: {error}", "mend the line it names") from error
     if not isinstance(data, dict):
         raise SpecError(f"spec {path} holds no mapping", "a spec is a YAML mapping of keys and values")
+    apply_overrides(data, overrides)
+    return data
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Replace single values of plain data in place, by ``a.b=c`` assignments.
+
+    Raises:
+        SpecError: Not an assignment, or there is no such place.
+    """
     for override in overrides:
         _apply(data, override)
-    return data
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -89,7 +89,7 @@ class ExpertSpec(Spec):
 
     name: ExpertName
     task: TaskSpec
-    learner: dict[str, int | float | str] = Field({}, description="single values of the job's learner, replaced")
+    learner: dict[str, int | float | str | None] = Field({}, description="single values of the job's learner, replaced")
 
 
 class TrainSpec(PlacedSpec):
@@ -99,15 +99,16 @@ class TrainSpec(PlacedSpec):
     experts: tuple[ExpertSpec, ...] = Field(min_length=1)
     learner: LearnerSpec = LearnerSpec()
     engine: EngineSpec = EngineSpec()
-    num_workers: int = Field(1, ge=1, description="data-parallel workers of each expert")
+    cohort: int = Field(1, ge=1, description="experts that one learner trains side by side, over one copy of the base")
+    num_workers: int = Field(1, ge=1, description="data-parallel workers of each cohort")
     concurrent_experts: int = Field(2, ge=1)
-    checkpoint_every: int = Field(20, ge=1, description="steps")
+    checkpoint_every: int = Field(1, ge=1, description="steps; what followed the last is repeated after a loss")
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker")
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
     eval_temperature: float = Field(0.0, ge=0, description="0 grades greedy answers")
     storage: str = Field("runs/train", description="checkpoints; on several machines a path all of them share")
     registry: str | None = Field(None, description="MLflow tracking URI; none: sqlite under runs/registry")
-    run: Name = Field("train", description="names the run; the same name resumes it")
+    run: Name = Field("train", description="names the run, in a file by default as the file; the same name resumes it")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSpec:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zfleet.config.load import load_spec
+from zfleet.config.names import LONGEST
 from zfleet.config.specs import TrainSpec
+from zfleet.errors import SpecError
 from zfleet_cli.dry_run import check_on_base
-from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
+from zfleet_cli.options import Address, AsJson, DryRun, Overrides, ResumableSpecFile, Resume
 from zfleet_cli.output import print_rows, print_spec
 
 if TYPE_CHECKING:
@@ -16,14 +21,15 @@ if TYPE_CHECKING:
 
 
 def train(
-    spec: SpecFile,
+    spec: ResumableSpecFile = None,
     overrides: Overrides = None,
+    resume: Resume = None,
     address: Address = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the experts of a spec and register them; the same run name goes on where it stopped."""
-    job = load_spec(spec, TrainSpec, overrides or ())
+    job = _job(spec, resume, overrides or ())
     # Before any cluster is started: a bad prompt file or reward is found in seconds.
     from zfleet.tasks.build import build_task
 
@@ -36,6 +42,26 @@ def train(
 
     trained = run_train(job, address)
     print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)
+
+
+def _job(spec: Path | None, resume: str | None, overrides: Sequence[str]) -> TrainSpec:
+    if resume is None:
+        if spec is None:
+            raise SpecError("neither a spec file nor --resume RUN is given", "name one of them: what is to be trained")
+        job = load_spec(spec, TrainSpec, overrides)
+        return job if "run" in job.model_fields_set else job.model_copy(update={"run": _name_of(spec)})
+    from zfleet_jobs.train.record import check_started, recorded_spec
+
+    if spec is None:
+        return recorded_spec(resume, overrides)
+    job = load_spec(spec, TrainSpec, (*overrides, f"run={resume}"))
+    check_started(job.storage, resume)
+    return job
+
+
+def _name_of(spec: Path) -> str:
+    """What a run is called whose spec does not say: as its file, so that two specs do not meet in one run."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.stem).lstrip("-._")[:LONGEST] or "train"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,6 @@ def train_spec(kind: EngineKind = "torch") -> TrainSpec:
         experts=(*(ExpertSpec(name=name, task=TaskSpec(lab=name)) for name in names), control),
         learner=LearnerSpec(steps=100),
         engine=engine_spec(kind),
-        checkpoint_every=50,
     )
 
 

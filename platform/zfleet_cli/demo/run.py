@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from zfleet.config.specs import BaseSpec, ResourceSpec, SearchSpec
+from zfleet.config.specs import BaseSpec, ResourceSpec, SearchSpec, TrainSpec
 from zfleet.engine.open import check_engine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.files import write_atomic
@@ -88,7 +89,7 @@ def _with_cluster(
         bundle = pack_base(BaseSpec())
         shipped = ship(bundle)
     with stages.stage("train", "train experts by SVF-RL: one Ray Train run each"):
-        trained = {expert.name: expert for expert in run_train(train_spec(kind))}
+        trained = {expert.name: expert for expert in run_train(_named(train_spec(kind), bundle))}
         experts = {name: registry.load(registry.resolve(e.reference, bundle.slug)) for name, e in trained.items()}
     with stages.stage("search", f"search mixtures by the cross-entropy method: {len(EXAMS)} exams, {len(DRAWS)} draws"):
         problems = [
@@ -143,6 +144,12 @@ def _with_cluster(
         if keep:
             service.stop()
     return report
+
+
+def _named(spec: TrainSpec, bundle: BaseBundle) -> TrainSpec:
+    """The job under a name of its own for every base and release: a run goes on only as it was started."""
+    digest = hashlib.sha256((spec.model_dump_json() + bundle.factors_digest).encode()).hexdigest()
+    return spec.model_copy(update={"run": f"{spec.run}-{digest[:8]}"})
 
 
 def _measured(

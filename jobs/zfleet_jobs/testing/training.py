@@ -1,0 +1,155 @@
+"""Small training jobs whose rewards count their calls, so that a test can do something at an exact one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zfleet.config.specs import TrainSpec
+from zfleet.models.base import base_slug
+from zfleet.models.fingerprint import fingerprint
+from zfleet_registry import ExpertRegistry
+
+STEPS, PROMPTS, GRADED = 6, 8, 6
+CALLS = GRADED + STEPS * PROMPTS + GRADED
+"""How often a run asks its reward: held-out prompts before, steps, held-out prompts after."""
+IN_STEP_5 = GRADED + 4 * PROMPTS + 3
+CALLS_FROM_STEP_5 = GRADED + 2 * PROMPTS + GRADED
+"""How often it asks when it goes on after step 4."""
+
+GRADERS = "graders_of_training_tests"
+_PRELUDE = '''
+import os, signal, time
+from pathlib import Path
+
+ROOT = Path({root!r})
+
+
+def _call(name):
+    """Log a call; its number over all processes."""
+    log = ROOT / (name + ".log")
+    with log.open("a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    return len(log.read_text().split())
+
+
+def _first(name):
+    """Whether this place was reached for the first time."""
+    marker = ROOT / (name + ".reached")
+    if marker.exists():
+        return False
+    marker.touch()
+    return True
+
+
+def _at(name, call):
+    """Whether this is that call, for the first time; logs it."""
+    return _call(name) == call and _first(name)
+
+
+def _kill(name):
+    """Kill the process whose id lies in a file."""
+    os.kill(int((ROOT / name).read_text()), signal.SIGKILL)
+
+
+def _grade(completion):
+    return 1.0 if "a" in completion else -1.0
+'''
+"""Graders end with ``_grade``, as `contains: a` does, so that all teach the same z."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a file of tests keep everything.
+
+    Attributes:
+        root: Their folder.
+        base: The base that they train.
+    """
+
+    root: Path
+    base: Path
+
+    @property
+    def slug(self) -> str:
+        """The base's qualifier in the registry."""
+        return base_slug("tiny", fingerprint(self.base))
+
+    @property
+    def storage(self) -> Path:
+        """Where runs lie."""
+        return self.root / "storage"
+
+    @property
+    def registry(self) -> ExpertRegistry:
+        """The registry of all jobs here."""
+        return ExpertRegistry(f"sqlite:///{self.root}/mlflow.db")
+
+    def spec(self, rewards: dict[str, dict[str, str]], **changes: Any) -> TrainSpec:
+        """A job of one expert for each reward, all on the same prompts; the run is named after them."""
+        task = {"jsonl": str(self.root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
+        settings = {
+            "base": {"model": str(self.base)},
+            "experts": [{"name": name, "task": task | {"reward": reward}} for name, reward in rewards.items()],
+            "learner": {"steps": STEPS, "prompts_per_step": PROMPTS, "lr": 0.05, "seed": 3},
+            "engine": {"slots": 16, "max_length": 24},
+            "eval_samples": GRADED,
+            "storage": str(self.storage),
+            "registry": f"sqlite:///{self.root}/mlflow.db",
+            "run": "-".join(rewards),
+        }
+        return TrainSpec.model_validate(settings | changes)
+
+    def calls(self, name: str) -> Counter[int]:
+        """{pid: how often it asked the reward}."""
+        return Counter(map(int, (self.root / f"{name}.log").read_text().split()))
+
+    def process(self, name: str, pid: int) -> None:
+        """Tell graders of a process."""
+        (self.root / name).write_text(str(pid))
+
+
+def contains(value: str) -> dict[str, str]:
+    """The reward for answers that hold a text."""
+    return {"kind": "contains", "value": value}
+
+
+def python(function: str) -> dict[str, str]:
+    """The reward of a grader."""
+    return {"kind": "python", "value": f"{GRADERS}:{function}"}
+
+
+@contextmanager
+def training_place(root: Path, base: Path, graders: str) -> Iterator[Place]:
+    """Prompts and graders in a folder, and this process in it.
+
+    Args:
+        root: The folder.
+        base: A Hugging Face folder.
+        graders: Functions, as Python source.
+    """
+    prompts = [f"{verb} {left}{right}" for verb in ("flip", "sort") for left in "abcdef" for right in "xyz"]
+    rows = [{"prompt": prompt} for prompt in [*prompts, "flip " + "abc" * 20, "sort " + "xyz" * 20]]
+    (root / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / f"{GRADERS}.py").write_text(_PRELUDE.format(root=str(root)) + graders)
+    before, cache = Path.cwd(), os.environ.get("ZFLEET_CACHE")
+    os.environ["ZFLEET_CACHE"] = str(root / "cache")
+    os.chdir(root)
+    sys.path.insert(0, str(root))
+    try:
+        yield Place(root, base)
+    finally:
+        os.chdir(before)
+        sys.path.remove(str(root))
+        sys.modules.pop(GRADERS, None)
+        if cache is None:
+            del os.environ["ZFLEET_CACHE"]
+        else:
+            os.environ["ZFLEET_CACHE"] = cache

@@ -1,0 +1,88 @@
+"""Files of a run, in a folder or under a URI: each is there whole or not at all."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+from zfleet.errors import JobError
+from zfleet.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A place that the driver and all workers share.
+
+    Attributes:
+        place: An absolute path, or a URI.
+    """
+
+    place: str
+
+    @classmethod
+    def at(cls, storage: str, *names: str) -> Storage:
+        """A folder of a spec's ``storage``."""
+        root = storage.rstrip("/") if "://" in storage else str(Path(storage).resolve())
+        return cls("/".join((root, *names)))
+
+    @property
+    def local(self) -> Path | None:
+        """The folder; None for a URI."""
+        return None if "://" in self.place else Path(self.place)
+
+    def folder(self, name: str) -> Storage:
+        """A folder in this one."""
+        return Storage(f"{self.place}/{name}")
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file.
+
+        Raises:
+            JobError: It cannot be written, for example because the disk is full; the old one stays.
+        """
+        with writing(self.place):
+            if self.local is not None:
+                write_atomic(self.local / name, data)
+                return
+            system, root = fs.FileSystem.from_uri(self.place)
+            system.create_dir(root, recursive=True)
+            unfinished = f"{root}/.{uuid.uuid4().hex}"
+            with system.open_output_stream(unfinished) as stream:
+                stream.write(data)
+            system.move(unfinished, f"{root}/{name}")
+
+    def get(self, name: str) -> bytes | None:
+        """Read a file; None where there is none."""
+        system, root = fs.FileSystem.from_uri(self.place)
+        try:
+            with system.open_input_stream(f"{root}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> list[str]:
+        """Files and folders in here, sorted, without those that are being written."""
+        system, root = fs.FileSystem.from_uri(self.place)
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        return sorted(one.base_name for one in found if not one.base_name.startswith("."))
+
+
+@contextmanager
+def writing(place: str) -> Iterator[None]:
+    """Say what to do where the block cannot write.
+
+    Raises:
+        JobError: Names the folder and the system's reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise JobError(
+            f"{place} cannot be written: {error.strerror or error}",
+            "make room there, or mend its rights; the same command goes on after the last step that was kept",
+        ) from error

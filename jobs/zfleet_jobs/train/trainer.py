@@ -1,0 +1,241 @@
+"""Cohorts side by side: a thread holds each Ray Train run and registers its experts, the main one shows and warns."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from zfleet.config.specs import ResourceSpec, TrainSpec
+from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
+from zfleet.svf.zvector import ZVector
+from zfleet_jobs.capacity import actors_that_fit
+from zfleet_jobs.code_version import code_version
+from zfleet_jobs.pool.pool import EnginePool
+from zfleet_jobs.shipping import ShippedBase, by_value
+from zfleet_jobs.train.board import News, start_board
+from zfleet_jobs.train.curves import Curves
+from zfleet_jobs.train.deaths import Deaths
+from zfleet_jobs.train.display import TrainDisplay, train_display
+from zfleet_jobs.train.kept import Z_FILE, KeptRun, kept_run
+from zfleet_jobs.train.patience import WAIT_SECONDS, Patience
+from zfleet_jobs.train.plan import Plan, find_version, result_of
+from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.storage import Storage, writing
+from zfleet_jobs.train.worker import MemberJob, WorkerJob, train_loop
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry.registry import CHAMPION
+
+log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.25
+
+
+class Trainer:
+    """Trains plans.
+
+    Args:
+        spec: The job.
+        shipped: Its base.
+        pool: What generates; None where every worker has an engine of its own.
+        registry: Where experts and curves go.
+        storage: The run's folder.
+    """
+
+    def __init__(
+        self, spec: TrainSpec, shipped: ShippedBase, pool: EnginePool | None, registry: ExpertRegistry, storage: Storage
+    ) -> None:
+        self._spec = spec
+        self._shipped = shipped
+        self._pool = pool
+        self._registry = registry
+        self._storage = storage
+        self._patience = Patience(registry.address)
+        self._curves = Curves(registry, self._patience)
+        self._board: Any = start_board()
+        self._board_pid: int | None = None
+
+    def train(self, plans: list[Plan]) -> dict[str, TrainedExpert]:
+        """Train all, a few at once. One that fails does not stop the others; its error is raised at the end."""
+        resources = self._spec.resources
+        each = ResourceSpec(cpus=resources.cpus * self._spec.num_workers, gpus=resources.gpus * self._spec.num_workers)
+        size = self._spec.cohort
+        cohorts = [tuple(plans[place : place + size]) for place in range(0, len(plans), size)]
+        at_once = actors_that_fit(each, min(self._spec.concurrent_experts, len(cohorts)))
+        results: dict[str, TrainedExpert] = {}
+        failures: dict[str, ZfleetError] = {}
+        threads = ThreadPoolExecutor(at_once, "zfleet-train")
+        steps = {plan.expert.name: self._spec.learner_of(plan.expert).steps for plan in plans}
+        try:
+            with train_display(steps) as display:
+                running = {threads.submit(self._train, cohort): cohort for cohort in cohorts}
+                while running:
+                    finished, _ = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                    self._follow(display)
+                    for future in finished:
+                        names = [plan.expert.name for plan in running.pop(future)]
+                        trained, error = future.result()
+                        results |= trained
+                        if error is not None:
+                            failures[_label(names)] = error
+                        for name in names:
+                            if name not in results:
+                                self._curves.end(name, "FAILED")
+                            display.done(name, results[name].reference if name in results else "failed")
+        except BaseException as error:
+            for name in steps.keys() - results.keys():
+                self._curves.end(name, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        finally:
+            self._patience.stopping.set()
+            # Runs still under way end with the Ray connection, whose actors they are.
+            threads.shutdown(wait=False, cancel_futures=True)
+        if failures:
+            raise _combined(failures, results)
+        return results
+
+    def _follow(self, display: TrainDisplay) -> None:
+        news: News = ray.get(self._board.take.remote())
+        if self._board_pid not in (None, news.pid):
+            log.warning("the board of the job (pid %d) died; another one took its place", self._board_pid)
+        self._board_pid = news.pid
+        display.update(news.rows)
+        for warning in news.warnings:
+            log.warning("%s", warning)
+        self._curves.add(news.rows)
+
+    def _train(self, cohort: Sequence[Plan]) -> tuple[dict[str, TrainedExpert], ZfleetError | None]:
+        """Train experts side by side and register them; only the second where the first was done before.
+
+        Returns:
+            Those that came to their end, and why others did not.
+        """
+        began = time.perf_counter()
+        trained: dict[str, TrainedExpert] = {}
+        try:
+            runs = [(plan, kept_run(self._storage, plan)) for plan in cohort]
+            for plan, kept in runs:
+                self._curves.begin(plan.expert.name, partial(self._start_run, plan, kept))
+            unfinished = [(plan, kept) for plan, kept in runs if kept.finished() is None]
+            failure = self._fit(unfinished) if unfinished else None
+            for plan, kept in runs:
+                if (finished := kept.finished()) is not None:
+                    trained[plan.expert.name] = self._keep(plan, kept, *finished, began)
+        except ZfleetError as error:
+            failure = error
+        return trained, failure
+
+    def _keep(self, plan: Plan, kept: KeptRun, z: ZVector, measured: dict[str, float], began: float) -> TrainedExpert:
+        """Register what training gave."""
+        name = plan.expert.name
+        try:
+            version = self._patience.insist(lambda: self._register(plan, kept, z, measured))
+        except RegistryUnreachable as error:
+            raise RegistryUnreachable(
+                f"expert {name!r} is trained and not registered: {error.message}; it was asked for "
+                f"{WAIT_SECONDS:.0f} s. The z is in {kept.storage.place}/{Z_FILE}",
+                "bring the registry back: the same command registers the expert, and trains nothing again",
+            ) from error
+        return result_of(plan, version, time.perf_counter() - began)
+
+    def _start_run(self, plan: Plan, kept: KeptRun) -> str:
+        """The registry's run of an expert: the one it had before it was interrupted, or a new one."""
+        before = kept.run_in(self._registry.address)
+        if before is not None and self._registry.reopen_run(before):
+            return before
+        run = self._registry.start_run(
+            plan.expert.name,
+            experiment=f"zfleet/{self._shipped.slug}",
+            params={f"learner.{k}": str(v) for k, v in self._spec.learner_of(plan.expert).model_dump().items()},
+            tags={"zfleet.spec_digest": plan.digest, "zfleet.task": plan.fit.task.name},
+        )
+        kept.keep_run(self._registry.address, run)
+        return run
+
+    def _fit(self, cohort: Sequence[tuple[Plan, KeptRun]]) -> ZfleetError | None:
+        """One Ray Train run, as often restarted as the spec allows; what ended it too early."""
+        name = _label([plan.expert.name for plan, _ in cohort])
+        members = tuple(MemberJob(plan.expert, ray.put(by_value(plan.fit.task)), kept) for plan, kept in cohort)
+        job = WorkerJob(name, self._shipped, self._spec, members, self._board, self._pool)
+        first = cohort[0][1]
+        resources = self._spec.resources
+        on_gpu = resources.gpus > 0
+        failures = self._spec.max_failures
+        try:
+            with writing(first.storage.place):
+                TorchTrainer(
+                    train_loop,
+                    train_loop_config={"job": job},
+                    torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+                    scaling_config=ScalingConfig(
+                        num_workers=self._spec.num_workers,
+                        use_gpu=on_gpu,
+                        resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if on_gpu else {}),
+                    ),
+                    run_config=RunConfig(
+                        name=first.name,
+                        storage_path=self._storage.place,
+                        failure_config=FailureConfig(max_failures=failures),
+                        callbacks=[Deaths(name, self._board, first, failures)],  # type: ignore[list-item]
+                    ),
+                ).fit()
+        except (ray.train.TrainingFailedError, RayError) as failure:
+            return self._explain(name, failure)
+        if all(kept.finished() is not None for _, kept in cohort):
+            return None
+        return self._explain(name, None)
+
+    def _register(self, plan: Plan, kept: KeptRun, z: ZVector, measured: dict[str, float]) -> ExpertVersion:
+        """Register an expert with its whole curve. May be asked again where the registry went away half-way."""
+        name = plan.expert.name
+        run = self._curves.complete(name, kept.rows(name))
+        self._registry.log_metrics(run, measured, step=self._spec.learner_of(plan.expert).steps)
+        version = find_version(self._registry, plan, self._shipped.slug)
+        if version is None:
+            provenance = Provenance.of(
+                z,
+                task=plan.fit.task.name,
+                data_digest=plan.data,
+                spec=plan.spec,
+                code_version=code_version(),
+                metrics=measured,
+            )
+            version = self._registry.register(name, z, provenance, base_name=self._shipped.name, run_id=run)
+        version = self._registry.set_alias(version, CHAMPION)
+        self._registry.end_run(run)
+        return version
+
+    def _explain(self, name: str, failure: Exception | None) -> ZfleetError:
+        cause: ZfleetError | None = ray.get(self._board.error.remote(name))
+        if cause is not None:
+            return cause
+        lines = str(failure or "").strip().splitlines() or ["it ended without a result"]
+        return JobError(
+            f"training {name} failed: {lines[-1]}",
+            f"the same command goes on after the last step that was kept, in {self._storage.place}",
+        )
+
+
+def _label(names: Sequence[str]) -> str:
+    """What messages call a cohort."""
+    return ", ".join(names)
+
+
+def _combined(failures: dict[str, ZfleetError], results: dict[str, TrainedExpert]) -> ZfleetError:
+    """One error as it is; several as one that names them all, and who was registered nevertheless."""
+    if len(failures) == 1:
+        return next(iter(failures.values()))
+    done = ", ".join(result.reference for result in results.values()) or "none"
+    return JobError(
+        f"{len(failures)} experts failed (registered: {done}): "
+        + "; ".join(f"{name}: {error.message}" for name, error in failures.items()),
+        "; ".join(dict.fromkeys(error.remedy for error in failures.values())),
+    )

@@ -1,0 +1,209 @@
+"""What dies while a job trains, other than its worker or its driver: each is really killed, at an exact moment."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import ray
+
+from zfleet.engine.contract import EngineStats
+from zfleet.errors import RegistryUnreachable
+from zfleet_cli.demo.served import free_port
+from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, contains, python, training_place
+from zfleet_jobs.train import patience
+from zfleet_jobs.train import run as train_run
+from zfleet_jobs.train import trainer as train_trainer
+from zfleet_jobs.train.board import start_board as board_of_the_job
+from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.run import run_train
+from zfleet_registry import ExpertRegistry
+
+IN_STEP_3, IN_STEP_4 = (GRADED + steps * PROMPTS + 3 for steps in (2, 3))
+GRADERS = f"""
+def actors(completion, sample):
+    call = _call("actors")
+    if call == {IN_STEP_3}:
+        _kill("member")
+    if call == {IN_STEP_4}:
+        _kill("board")
+    return _grade(completion)
+
+
+def away(completion, sample):
+    if _at("away", {IN_STEP_3}):
+        _kill("server")
+    return _grade(completion)
+
+
+def gone(completion, sample):
+    if _at("gone", {IN_STEP_3}):
+        _kill("server")
+    return _grade(completion)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with training_place(tmp_path_factory.mktemp("faults"), tiny_folder, GRADERS) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def untroubled(place: Place, ray_cluster: None) -> TrainedExpert:
+    (expert,) = run_train(place.spec({"untroubled": contains("a")}))
+    return expert
+
+
+def test_rollout_actor_and_board_killed(
+    place: Place,
+    untroubled: TrainedExpert,
+    one_member: Callable[[ModuleType], list[EngineStats]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one_member(train_run)
+
+    def start() -> Any:
+        board = board_of_the_job()
+        place.process("board", ray.get(board.take.remote()).pid)
+        return board
+
+    monkeypatch.setattr(train_trainer, "start_board", start)
+    pool_of_the_job: Any = vars(train_run)["shared_pool"]  # of one member
+
+    @contextmanager
+    def pool(*arguments: Any) -> Iterator[Any]:
+        with pool_of_the_job(*arguments) as pool:
+            where = ray.get(pool.members[0].where.remote())
+            place.process("member", int(where.split()[1]))
+            yield pool
+
+    monkeypatch.setattr(train_run, "shared_pool", pool)
+    (expert,) = run_train(place.spec({"actors": python("actors")}))
+    assert expert.z_digest == untroubled.z_digest
+    assert sum(place.calls("actors").values()) == CALLS, "the worker was not to be restarted"
+    assert dict(place.registry.curve(expert.run_id, "reward")).keys() == set(range(1, STEPS + 1))
+    member, board = ((place.root / name).read_text() for name in ("member", "board"))
+    here = socket.gethostname()
+    assert f"engine pool: member 0 (pid {member} on {here}) died; it is started again" in caplog.text
+    assert re.search(rf"engine pool: member 0 \(pid \d+ on {here}\) is back", caplog.text)
+    assert f"the board of the job (pid {board}) died; another one took its place" in caplog.text
+
+
+@dataclass
+class Server:
+    """An MLflow server that can be killed and started again."""
+
+    place: Place
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.stop()
+        store = ["--backend-store-uri", f"sqlite:///{self.place.root}/served.db"]
+        store += ["--artifacts-destination", str(self.place.root / "served")]
+        command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(self.port), "--workers", "1"]
+        self.process = subprocess.Popen(
+            command,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # Negative, the whole group: the server has processes of its own.
+        self.place.process("server", -self.process.pid)
+        deadline = time.monotonic() + 120
+        while True:
+            assert self.process.poll() is None, "the server ended by itself"
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, "the server did not come up"
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def back_after(self, marker: Path, seconds: float) -> threading.Thread:
+        """Start it again some time after it was killed, which a file says."""
+
+        def wait() -> None:
+            while not marker.exists():
+                time.sleep(0.05)
+            time.sleep(seconds)
+            self.start()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def server(place: Place) -> Iterator[Server]:
+    server = Server(place)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.drill)])
+def test_the_tracking_server_may_be_down_for_a_while(
+    place: Place, untroubled: TrainedExpert, server: Server, caplog: pytest.LogCaptureFixture, seconds: int
+) -> None:
+    back = server.back_after(place.root / "away.reached", seconds)
+    try:
+        (expert,) = run_train(place.spec({"away": python("away")}, registry=server.uri, run=f"away-{seconds}"))
+    finally:
+        (place.root / "away.reached").touch()
+        back.join()
+        (place.root / "away.reached").unlink()
+        (place.root / "away.log").unlink()
+    assert expert.z_digest == untroubled.z_digest
+    registry = ExpertRegistry(server.uri)
+    assert registry.load(registry.resolve("away", place.slug)).digest == untroubled.z_digest
+    assert [step for step, _ in registry.curve(expert.run_id, "reward")] == list(range(1, STEPS + 1))
+    assert caplog.text.count(f"the registry {server.uri} does not answer: training goes on") == 1
+    assert caplog.text.count(f"the registry {server.uri} answers again") == 1
+
+
+@pytest.mark.drill
+def test_a_tracking_server_that_stays_away_costs_no_training(
+    place: Place, untroubled: TrainedExpert, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = place.spec({"gone": python("gone")}, registry=server.uri)
+    for module in (patience, train_trainer):
+        monkeypatch.setattr(module, "WAIT_SECONDS", 1.0)
+    with pytest.raises(RegistryUnreachable, match="expert 'gone' is trained and not registered") as error:
+        run_train(spec)
+    assert "trains nothing again" in error.value.remedy
+    (z,) = place.storage.glob("gone/gone-*/z.safetensors")
+    assert str(z) in error.value.message
+    server.start()
+    (expert,) = run_train(spec)
+    assert expert.z_digest == untroubled.z_digest
+    assert sum(place.calls("gone").values()) == CALLS
+    curve = ExpertRegistry(server.uri).curve(expert.run_id, "reward")
+    assert [step for step, _ in curve] == list(range(1, STEPS + 1))

@@ -1,0 +1,135 @@
+"""`zfleet train` as a command whose driver is killed, or whose disk is full."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from zfleet.config.load import dump_spec
+from zfleet.rl.checkpoint import LearnerState
+from zfleet_jobs.testing.training import (
+    CALLS_FROM_STEP_5,
+    IN_STEP_5,
+    Place,
+    contains,
+    python,
+    training_place,
+)
+from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.run import run_train
+
+ZFLEET = str(Path(sys.executable).with_name("zfleet"))
+GRADERS = f"""
+def orphaned(completion, sample):
+    if _at("orphaned", {IN_STEP_5}):
+        time.sleep(300)
+    return _grade(completion)
+
+
+def filling(completion, sample):
+    if _at("filling", {IN_STEP_5}):
+        with (ROOT / "small" / "ballast").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+    return _grade(completion)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with training_place(tmp_path_factory.mktemp("killed"), tiny_folder, GRADERS) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def untroubled(place: Place, ray_cluster: None) -> TrainedExpert:
+    (expert,) = run_train(place.spec({"untroubled": contains("a")}))
+    return expert
+
+
+def test_a_killed_driver_loses_no_step(place: Place, untroubled: TrainedExpert) -> None:
+    spec = place.root / "orphaned.yaml"
+    spec.write_text(dump_spec(place.spec({"orphaned": python("orphaned")})))
+    driver = subprocess.Popen([ZFLEET, "train", str(spec)], cwd=place.root, start_new_session=True)
+    family: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 120
+        while not (place.root / "orphaned.reached").exists():
+            assert driver.poll() is None, "the command ended by itself"
+            assert time.monotonic() < deadline, "the command did not come that far"
+            time.sleep(0.1)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        workers = [process for process in family if "Train" in process.name()]
+        assert workers
+        second = subprocess.run(
+            [ZFLEET, "train", str(spec)], cwd=place.root, capture_output=True, text=True, check=False
+        )
+        assert second.returncode == 1
+        assert "run 'orphaned' in" in second.stderr
+        assert f"is being written by process {driver.pid} on {socket.gethostname()} since 2" in second.stderr
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        # Ray's own agents stay for a while; what could still write to the run must not.
+        _, left = psutil.wait_procs(workers, timeout=60)
+        assert not left, "a worker outlived its driver"
+    finally:
+        driver.kill()
+        for process in family:
+            if process.is_running():
+                process.kill()
+
+    resume = [ZFLEET, "train", "--resume", "orphaned", "--set", f"storage={place.storage}", "--json"]
+    done = subprocess.run(resume, cwd=place.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (expert,) = json.loads(done.stdout)
+    assert expert["z_digest"] == untroubled.z_digest
+    first, calls = place.calls("orphaned").values()
+    assert (first, calls) == (IN_STEP_5, CALLS_FROM_STEP_5), "more than the step under way was repeated"
+    assert [step for step, _ in place.registry.curve(expert["run_id"], "reward")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_loses_no_step(place: Place, untroubled: TrainedExpert) -> None:
+    """A file system of 4 MB: the disk fills up in step 5, and is emptied before the command is given again."""
+    small, spec = place.root / "small", place.root / "filling.yaml"
+    small.mkdir()
+    spec.write_text(dump_spec(place.spec({"filling": python("filling")}, storage=str(small))))
+    script = f"""
+    {ZFLEET} train {spec} 2> first.err; echo $? > first.rc
+    cp -r {small}/filling seen
+    rm {small}/ballast
+    {ZFLEET} train --resume filling --set storage={small} --json > second.json
+    """
+    bubblewrap = shutil.which("bwrap")
+    assert bubblewrap is not None, "`make sandbox` installs bubblewrap"
+    disk = [bubblewrap, "--die-with-parent", "--dev-bind", "/", "/", "--size", "4000000", "--tmpfs", str(small)]
+    done = subprocess.run([*disk, "bash", "-c", script], cwd=place.root, capture_output=True, text=True, check=False)
+
+    (seen,) = (place.root / "seen").glob("filling-*")
+    first = (place.root / "first.err").read_text()
+    assert (place.root / "first.rc").read_text().strip() == "1", first
+    assert f"error: {small}/filling/{seen.name}/samples cannot be written: " in first
+    assert "No space left on device" in first
+    assert "remedy: make room there" in first
+    assert "Traceback" not in first
+    assert LearnerState.load(seen).step == 4
+    assert not [file for file in seen.rglob(".*") if not file.name.startswith(".validate_storage")], "half-written"
+
+    assert done.returncode == 0, done.stderr
+    (expert,) = json.loads((place.root / "second.json").read_text())
+    assert expert["z_digest"] == untroubled.z_digest
+    first_calls, calls = place.calls("filling").values()
+    assert first_calls in range(IN_STEP_5, IN_STEP_5 + 6)
+    assert calls == CALLS_FROM_STEP_5, "more than the step under way was repeated"
