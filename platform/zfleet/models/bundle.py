@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec
@@ -20,6 +21,7 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import base_name, base_slug, find_base, load_base, load_tokenizer
 from zfleet.models.families import sees
 from zfleet.models.images import ImageReader
+from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
@@ -78,21 +80,27 @@ class BaseBundle:
         _write(factors, self.factors)
         return model, factors
 
-    def open(self) -> SvfModel:
+    def open(self, mesh: DeviceMesh | None = None) -> SvfModel:
         """The base in SVF form.
 
+        Args:
+            mesh: Processes to split it over, with devices of the spec's kind; each calls this.
+
         Raises:
-            BaseModelError: What arrived is not the base that was packed.
+            BaseModelError: What arrived is not the base that was packed, or cannot be split.
             FactorsError: Factors that are damaged.
         """
         with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
             model, factors = self.unpack(Path(folder))
-            base = load_base(model, name=self.name, device=self.spec.device, dtype=_DTYPES[self.spec.dtype])
+            device = self.spec.device if mesh is None else "cpu"
+            base = load_base(model, name=self.name, device=device, dtype=_DTYPES[self.spec.dtype])
             if base.fingerprint != self.fingerprint:
                 raise BaseModelError(
                     f"base {self.name} arrived as {base.fingerprint[:12]}, packed was {self.fingerprint[:12]}",
                     "use the same versions of torch, transformers and safetensors on all machines",
                 )
+            if mesh is not None:
+                return open_sharded(base, factors, self.spec.targets, mesh)
             return SvfModel(base, FactorFolder(factors, self.fingerprint, self.spec.targets).load())
 
 

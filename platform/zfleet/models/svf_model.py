@@ -22,11 +22,26 @@ class SvfModel:
 
     The base given is changed in place and belongs to this object from then on.
 
-    Raises:
-        FactorsError: The factors belong to another base.
+    Attributes:
+        base: The base.
+        factors: Its factors.
+        layout: Order and ranks of a z.
+        binding: What tells the SVF linears which z each row has.
+        sharded: Whether weights are split over processes, so that a pass runs only where all of them run it.
     """
 
-    def __init__(self, base: Base, factors: Factors) -> None:
+    def __init__(self, base: Base, factors: Factors, sharded: RowBinding | None = None) -> None:
+        """Replace the target linears.
+
+        Args:
+            base: With plain linears.
+            factors: Of this base.
+            sharded: What SVF linears that are in place already, split over processes, were bound to; only
+                ``open_sharded`` gives it.
+
+        Raises:
+            FactorsError: The factors belong to another base.
+        """
         if factors.base != base.fingerprint:
             raise FactorsError(
                 f"factors {factors.digest[:12]} belong to base {factors.base[:12]}, not to {base.fingerprint[:12]}",
@@ -35,8 +50,10 @@ class SvfModel:
         self.base = base
         self.factors = factors
         self.layout = factors.layout
-        self._binding = RowBinding()
-        replace_linears(base.model, dict(factors.matrices), self._binding)
+        self.binding = sharded or RowBinding()
+        self.sharded = sharded is not None
+        if sharded is None:
+            replace_linears(base.model, dict(factors.matrices), self.binding)
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +63,7 @@ class SvfModel:
     @contextmanager
     def rows(self, z: Tensor | None) -> Iterator[None]:
         """Run forward passes inside the block with z [B, R], a row for each of the batch; None is the base."""
-        with self._binding.bound(None if z is None else self.layout.split(z)):
+        with self.binding.bound(None if z is None else self.layout.split(z)):
             yield
 
     def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
