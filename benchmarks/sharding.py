@@ -6,16 +6,14 @@
 A Llama of 25 million parameters, float32, gloo on the CPU, a thread for each process. A step is the forward and the
 backward pass of all sequences, up to the gradient in z that every process then has: under FSDP each process runs its
 share of the sequences, under tensor parallelism all run all of them, each on its share of every matrix's directions.
-The ways take turns, in processes of their own; seconds are medians over all rounds, memory is that of process 0.
+The ways take turns, in processes of their own. Seconds are those of the fastest step, as others may use the machine
+too; memory is what PyTorch's allocator counts in process 0, of which the C library may keep more than is used.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -79,7 +77,7 @@ class Found:
         seconds: For forward, backward and the sum of gradients.
         weights: MiB of weights and factors that the process holds between steps.
         kept: MiB that the forward pass kept for the backward pass beside them.
-        peak: MiB by which the process grew during the step at most, beside the weights.
+        peak: MiB that the step allocated at most, beside the weights: what is kept, gathered and passing.
         norm: Of the gradient, which all ways must agree on.
     """
 
@@ -103,16 +101,15 @@ def _run(options: argparse.Namespace) -> None:
     found: dict[Case, list[Found]] = {}
     for _ in track(range(options.rounds), "rounds", console=Console(stderr=True)):
         for way in WAYS:
-            for recompute in (False, True):
-                for case, one in _processes(folder, way, recompute, options):
-                    found.setdefault(case, []).append(one)
-    results = {case: _middle(several) for case, several in found.items()}
+            for case, one in _processes(folder, way, options):
+                found.setdefault(case, []).append(one)
+    results = {case: min(several, key=lambda one: one.seconds) for case, several in found.items()}
     if options.json:
         rows = [{**asdict(case), **asdict(one)} for case, one in results.items()]
         print(json.dumps({"settings": vars(options), "results": rows}, indent=2))
         return
     title = f"{options.processes} processes, sequences of {TOKENS} tokens; MiB of each process"
-    table = Table("way", "recompute", "sequences", "s a step", "weights", "kept", "peak", "|gradient|", title=title)
+    table = Table("way", "recompute", "sequences", "s a step", "weights", "kept", "peak", "norm", title=title)
     for case, one in results.items():
         memory = (f"{value:.0f}" for value in (one.weights, one.kept, one.peak))
         recomputed = "yes" if case.recompute else "no"
@@ -120,45 +117,32 @@ def _run(options: argparse.Namespace) -> None:
     Console().print(table)
 
 
-def _middle(several: Sequence[Found]) -> Found:
-    """The medians."""
-    return Found(**{name: statistics.median(vars(one)[name] for one in several) for name in vars(several[0])})
-
-
-def _processes(folder: Path, way: str, recompute: bool, options: argparse.Namespace) -> list[tuple[Case, Found]]:
-    """Start the processes of a way, and measure steps of each number of sequences."""
+def _processes(folder: Path, way: str, options: argparse.Namespace) -> list[tuple[Case, Found]]:
+    """Start the processes of a way, and measure its steps."""
     count = 1 if way == "whole" else options.processes
     with tempfile.TemporaryDirectory(prefix="zfleet-sharding-") as scratch:
-        arguments = (count, folder, way, recompute, tuple(options.sequences), options.steps, Path(scratch))
-        spawn(_work, arguments, nprocs=count)
+        spawn(_work, (count, folder, way, tuple(options.sequences), options.steps, Path(scratch)), nprocs=count)
         results = json.loads((Path(scratch) / "found.json").read_text())
-    return [(Case(way, recompute, int(sequences)), Found(**one)) for sequences, one in results.items()]
+    return [(Case(**case), Found(**one)) for case, one in results]
 
 
-def _work(
-    rank: int,
-    count: int,
-    folder: Path,
-    way: str,
-    recompute: bool,
-    sequences: Sequence[int],
-    steps: int,
-    scratch: Path,
-) -> None:
+def _work(rank: int, count: int, folder: Path, way: str, sequences: Sequence[int], steps: int, scratch: Path) -> None:
     torch.set_num_threads(1)
     store = f"file://{scratch / 'store'}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
     model = _open(folder, way, init_device_mesh("cpu", (count,)))
-    if recompute:
-        checkpoint_layers(model)
     # Under tensor parallelism all processes have all samples, and each the gradient of its directions.
     share = DataParallel(rank, count) if way == "fsdp" else DataParallel()
-    found = {}
-    for number in sequences:
-        step = _step(model, number, share)
-        step()
-        one = Found(_seconds(step, steps), _held(model), _kept(model, step), _growth(step), float(step().norm()))
-        found[number] = asdict(one)
+    found = []
+    for recompute in (False, True):
+        if recompute:
+            checkpoint_layers(model)
+        for number in sequences:
+            step = _step(model, number, share)
+            norm = float(step().norm())
+            peak = _peak(step, scratch / f"trace-{rank}.json")
+            one = Found(_seconds(step, steps), _held(model), _kept(model, step), peak, norm)
+            found.append((asdict(Case(way, recompute, number)), asdict(one)))
     if rank == 0:
         (scratch / "found.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
@@ -205,7 +189,7 @@ def _seconds(step: Callable[[], Tensor], steps: int) -> float:
         began = time.perf_counter()
         step()
         taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    return min(taken)
 
 
 def _held(model: SvfModel) -> float:
@@ -254,19 +238,15 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 
 
-def _growth(step: Callable[[], Tensor]) -> float:
-    """MiB by which the resident memory grows at most while a step runs."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    step()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+def _peak(step: Callable[[], Tensor], trace: Path) -> float:
+    """MiB that a step has allocated at most, weights that are gathered for a while included."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    profile.export_chrome_trace(str(trace))
+    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("name") == "[memory]"]
+    events.sort(key=lambda event: event["ts"])
+    allocated = [event["args"]["Total Allocated"] - event["args"]["Bytes"] for event in events]
+    return float(max(allocated) - allocated[0]) / _MIB
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from zfleet.errors import BaseModelError
 from zfleet.models.base import Base
 from zfleet.models.recompute import decoder_layers
-from zfleet.models.svf_model import SvfModel
+from zfleet.models.svf_model import Split, SvfModel
 from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.linear import RowBinding, SvfLinear, replace_linears
@@ -68,15 +68,18 @@ def open_sharded(base: Base, factors: Path, targets: str, mesh: DeviceMesh) -> S
     known |= _replace(model, folder, [name for name in folder.names if name not in known], binding)
     _shard_rest(model, mesh)
     spectrum = Spectrum({name: known[name] for name in folder.names}, base.fingerprint, targets, folder.digest)
-    return SvfModel(base, spectrum, sharded=binding)
+    return SvfModel(base, spectrum, Split(mesh, binding))
 
 
-def most_passes(passes: int, mesh: DeviceMesh) -> int:
-    """The largest ``passes`` of any process of the mesh.
+def most_passes(model: SvfModel, passes: int) -> int:
+    """The largest ``passes`` of any process; of a model that is whole, ``passes``.
 
     Weights are gathered from all processes in every pass, so that one with fewer micro-batches must run as many as
-    the others or they wait for it for ever: it repeats any of them, or runs any tokens, with a loss of 0 times theirs.
+    the others, which would wait for it for ever: it runs any tokens, with 0 times their loss.
     """
+    if model.split is None:
+        return passes
+    mesh = model.split.mesh
     most = torch.tensor(passes, device=mesh.device_type)
     torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, mesh.get_group())
     return int(most)

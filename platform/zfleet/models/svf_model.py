@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from zfleet.errors import FactorsError
 from zfleet.models.base import Base
@@ -15,6 +17,19 @@ from zfleet.models.images import Images
 from zfleet.svf.factors import Factors
 from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a base is split over processes.
+
+    Attributes:
+        mesh: The processes. A pass of the model runs only where all of them run it.
+        binding: What the base's SVF linears, which are in place already, were bound to.
+    """
+
+    mesh: DeviceMesh
+    binding: RowBinding
 
 
 class SvfModel:
@@ -27,17 +42,16 @@ class SvfModel:
         factors: Its factors.
         layout: Order and ranks of a z.
         binding: What tells the SVF linears which z each row has.
-        sharded: Whether weights are split over processes, so that a pass runs only where all of them run it.
+        split: How the base is split over processes; None where this one holds it whole.
     """
 
-    def __init__(self, base: Base, factors: Factors, sharded: RowBinding | None = None) -> None:
+    def __init__(self, base: Base, factors: Factors, split: Split | None = None) -> None:
         """Replace the target linears.
 
         Args:
-            base: With plain linears.
+            base: With plain linears, or split with SVF linears in place.
             factors: Of this base.
-            sharded: What SVF linears that are in place already, split over processes, were bound to; only
-                ``open_sharded`` gives it.
+            split: What ``open_sharded`` did to the base.
 
         Raises:
             FactorsError: The factors belong to another base.
@@ -50,9 +64,9 @@ class SvfModel:
         self.base = base
         self.factors = factors
         self.layout = factors.layout
-        self.binding = sharded or RowBinding()
-        self.sharded = sharded is not None
-        if sharded is None:
+        self.split = split
+        self.binding = RowBinding() if split is None else split.binding
+        if split is None:
             replace_linears(base.model, dict(factors.matrices), self.binding)
 
     @property
