@@ -56,7 +56,7 @@ class EngineLinear(nn.Module):
         self._svf = svf
         outputs, rank = matrix.u.shape
         part = PartFactors(svf.name, matrix.u, matrix.s, matrix.vh, slice(0, rank), slice(0, outputs))
-        self._linear = FactoredLinear(lambda x, bias: svf(x), outputs, [part], svf.weight.dtype)
+        self._linear = FactoredLinear(lambda x, bias: svf(x), outputs, [part], svf.us.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, n] to [B, T, m]."""

@@ -13,7 +13,7 @@ from zfleet.engine.prompts import Tokens
 from zfleet.engine.sampling import sample
 from zfleet.engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
-from zfleet.errors import BaseModelError
+from zfleet.errors import BaseModelError, EngineError
 from zfleet.models.base import Base
 from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
@@ -123,6 +123,19 @@ class TorchBatch:
 
 _STRETCHING = ("dynamic", "longrope")
 """Rotary embeddings that turn every row of a batch otherwise when its longest row passes the original length."""
+
+
+def check_whole(model: SvfModel) -> None:
+    """Refuse a model that is split over processes: each has other requests, and would wait for the others' passes.
+
+    Raises:
+        EngineError: Names the base.
+    """
+    if model.split is not None:
+        raise EngineError(
+            f"base {model.base.name} is split over the processes that train, which cannot generate on it",
+            "generate elsewhere: `engine: vllm`, whose engine.vllm.tensor_parallel splits the base over devices",
+        )
 
 
 def check_length(base: Base, length: int) -> None:

@@ -17,7 +17,7 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.answer import Answer, Sink
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts, Tokens
-from zfleet.engine.torch_batch import TorchBatch, check_length
+from zfleet.engine.torch_batch import TorchBatch, check_length, check_whole
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
 from zfleet.models.images import Images
@@ -50,7 +50,9 @@ class TorchEngine(Engine):
 
         Raises:
             BaseModelError: The base uses an attention this engine does not have.
+            EngineError: The model is split over processes.
         """
+        check_whole(model)
         spec = spec or EngineSpec()
         self.model = model
         self.max_length = min(spec.max_length or model.base.context, model.base.context)

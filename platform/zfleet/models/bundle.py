@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec
@@ -20,6 +21,7 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import Base, base_name, base_slug, find_base, load_base, load_tokenizer
 from zfleet.models.families import sees
 from zfleet.models.images import ImageReader
+from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
@@ -78,16 +80,22 @@ class BaseBundle:
         _write(factors, self.factors)
         return model, factors
 
-    def open(self) -> SvfModel:
+    def open(self, mesh: DeviceMesh | None = None) -> SvfModel:
         """The base in SVF form.
 
+        Args:
+            mesh: Processes to split it over, with devices of the spec's kind; each calls this.
+
         Raises:
-            BaseModelError: What arrived is not the base that was packed.
+            BaseModelError: What arrived is not the base that was packed, or cannot be split.
             FactorsError: Factors that are damaged.
         """
         with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
             model, factors = self.unpack(Path(folder))
-            return SvfModel(self._load(model), FactorFolder(factors, self.fingerprint, self.spec.targets).load())
+            if mesh is not None:
+                return open_sharded(self._load(model, "cpu"), factors, self.spec.targets, mesh)
+            base = self._load(model, self.spec.device)
+            return SvfModel(base, FactorFolder(factors, self.fingerprint, self.spec.targets).load())
 
     def open_base(self) -> Base:
         """The base as it is.
@@ -97,10 +105,10 @@ class BaseBundle:
         """
         with tempfile.TemporaryDirectory(prefix="zfleet-base-") as folder:
             _write(Path(folder), {**self.text, **self.weights})
-            return self._load(Path(folder))
+            return self._load(Path(folder), self.spec.device)
 
-    def _load(self, folder: Path) -> Base:
-        base = load_base(folder, name=self.name, device=self.spec.device, dtype=_DTYPES[self.spec.dtype])
+    def _load(self, folder: Path, device: str) -> Base:
+        base = load_base(folder, name=self.name, device=device, dtype=_DTYPES[self.spec.dtype])
         if base.fingerprint != self.fingerprint:
             raise BaseModelError(
                 f"base {self.name} arrived as {base.fingerprint[:12]}, packed was {self.fingerprint[:12]}",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from zfleet.errors import FactorsError
 from zfleet.models.base import Base
@@ -17,16 +19,43 @@ from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
 
 
+@dataclass(frozen=True)
+class Split:
+    """How a base is split over processes.
+
+    Attributes:
+        mesh: The processes. A pass of the model runs only where all of them run it.
+        binding: What the base's SVF linears, which are in place already, were bound to.
+    """
+
+    mesh: DeviceMesh
+    binding: RowBinding
+
+
 class SvfModel:
     """What engines and learners share: the base with its target linears replaced by SVF linears.
 
     The base given is changed in place and belongs to this object from then on.
 
-    Raises:
-        FactorsError: The factors belong to another base.
+    Attributes:
+        base: The base.
+        factors: Its factors.
+        layout: Order and ranks of a z.
+        binding: What tells the SVF linears which z each row has.
+        split: How the base is split over processes; None where this one holds it whole.
     """
 
-    def __init__(self, base: Base, factors: Factors) -> None:
+    def __init__(self, base: Base, factors: Factors, split: Split | None = None) -> None:
+        """Replace the target linears.
+
+        Args:
+            base: With plain linears, or split with SVF linears in place.
+            factors: Of this base.
+            split: What ``open_sharded`` did to the base.
+
+        Raises:
+            FactorsError: The factors belong to another base.
+        """
         if factors.base != base.fingerprint:
             raise FactorsError(
                 f"factors {factors.digest[:12]} belong to base {factors.base[:12]}, not to {base.fingerprint[:12]}",
@@ -35,8 +64,10 @@ class SvfModel:
         self.base = base
         self.factors = factors
         self.layout = factors.layout
-        self._binding = RowBinding()
-        replace_linears(base.model, dict(factors.matrices), self._binding)
+        self.split = split
+        self.binding = RowBinding() if split is None else split.binding
+        if split is None:
+            replace_linears(base.model, dict(factors.matrices), self.binding)
 
     @property
     def device(self) -> torch.device:
@@ -46,7 +77,7 @@ class SvfModel:
     @contextmanager
     def rows(self, z: Tensor | None) -> Iterator[None]:
         """Run forward passes inside the block with z [B, R], a row for each of the batch; None is the base."""
-        with self._binding.bound(None if z is None else self.layout.split(z)):
+        with self.binding.bound(None if z is None else self.layout.split(z)):
             yield
 
     def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:

@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from zfleet.config.learner import LearnerSpec
+from zfleet.models.sharded import most_passes
 from zfleet.models.teacher_forcing import CompletionLogits, completion_logits
 from zfleet.rl.loss import clipped_loss, divergence, policy_loss
 from zfleet.rl.member import Member
 from zfleet.rl.passes import passes
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import Weights
+from zfleet.tasks.task import Grade, Sample
+
+_NOTHING = Rollout(Sample("", ""), 0, (0,), (0,), "", Grade(0.0))
+"""What runs in a pass of no sample; nobody learns from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +53,7 @@ def gradients(weights: Weights, shares: Sequence[Share]) -> tuple[list[Tensor], 
     total = [torch.zeros_like(p) for p in ps]
     kl = torch.zeros(len(shares), dtype=torch.float64)
     lengths = _lengths(weights, [shares[place].rollouts[sample] for place, sample in rows])
-    for chosen in passes(lengths, min((member.spec.pass_tokens for member in members), default=1)):
+    for chosen in _packed(weights, lengths, min(member.spec.pass_tokens for member in members)):
         loss = _loss(weights, shares, [rows[index] for index in chosen], kl)
         for sum_, part in zip(total, weights.gradients(loss, ps), strict=True):
             sum_ += part
@@ -60,9 +65,9 @@ def token_logprobs(weights: Weights, member: Member, rollouts: Sequence[Rollout]
     """Log-probabilities of each sample's tokens at the spec's temperature, under a p, or under the base: [C] each."""
     z = None if p is None else weights.rows([member.spec], [p])
     found: dict[int, Tensor] = {}
-    for chosen in passes(_lengths(weights, rollouts), member.spec.pass_tokens):
-        rows = None if z is None else z.expand(len(chosen), -1)
-        logits = _logits(weights, [rollouts[index] for index in chosen], rows)
+    for chosen in _packed(weights, _lengths(weights, rollouts), member.spec.pass_tokens):
+        some = [rollouts[index] for index in chosen] or [_NOTHING]
+        logits = _logits(weights, some, None if z is None else z.expand(len(some), -1))
         logprobs = logits.logprobs(member.spec.temperature)
         found |= {index: row[kept] for index, row, kept in zip(chosen, logprobs, logits.mask, strict=True)}
     return [found[index] for index in range(len(rollouts))]
@@ -74,15 +79,18 @@ def _loss(weights: Weights, shares: Sequence[Share], rows: Sequence[tuple[int, i
     owners = torch.tensor([place for place, _ in rows], device=weights.model.device)
     z = weights.rows([member.spec for member in members], [member.p for member in members])
     rollouts = [shares[place].rollouts[sample] for place, sample in rows]
+    if not rows:
+        rollouts, owners = [_NOTHING], owners.new_zeros(1)
     policy = _logits(weights, rollouts, None if z is None else _spread(z, owners))
     reference = None
     if any(_stays_near(member.spec) for member in members):
         with torch.no_grad(), weights.reference():
             reference = _logits(weights, rollouts, None)
-    loss = policy.logits.new_zeros(())
+    # A pass of no sample still has a way back through the model.
+    loss = policy.logits.new_zeros(()) if rows else 0 * policy.logits.sum()
     for place, share in enumerate(shares):
         mine = (owners == place).nonzero().squeeze(-1)
-        if not len(mine):
+        if not rows or not len(mine):
             continue
         samples = [sample for owner, sample in rows if owner == place]
         loss = loss + _policy_loss(share, samples, policy.at(mine))
@@ -120,6 +128,12 @@ def _logits(weights: Weights, rollouts: Sequence[Rollout], z: Tensor | None) -> 
     prompts = [weights.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]
     completions = [rollout.completion for rollout in rollouts]
     return completion_logits(weights.model, prompts, completions, z, [rollout.images for rollout in rollouts])
+
+
+def _packed(weights: Weights, lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Passes; of a model that is split over processes as many as any of them has, the last ones of no sample."""
+    packed = passes(lengths, limit)
+    return packed + [[]] * (most_passes(weights.model, len(packed)) - len(packed))
 
 
 def _lengths(weights: Weights, rollouts: Sequence[Rollout]) -> list[int]:

@@ -6,6 +6,7 @@ forward and backward, over one copy of the base. Only z has a gradient, and each
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ class Measured:
 
 
 Record = Callable[[Member, int, Sequence[Rollout], Tensor], None]
-"""Given a member, a step's number from 1, this worker's samples N and their advantages [N], before it is taken."""
+"""Given a member, a step's number from 1, this worker's samples N and their advantages [N], before it is taken.
+
+The advantage of a sample that is not learned from is NaN.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +127,9 @@ class Learner:
         ]
         means = self._means(members, rewards)
         shares = []
-        for member, some, of_each, mean in zip(members, kept, rewards, means, strict=True):
+        for member, all_, some, of_each, mean in zip(members, rollouts, kept, rewards, means, strict=True):
             advantages = _advantages(member, some, of_each, mean)
-            self._record(member, member.steps_done + 1, some, advantages)
+            self._record(member, member.steps_done + 1, all_, _of_all(all_, some, advantages))
             shares.append(Share(member, some, advantages, self._sampled(member, some)))
         each, kl = gradients(self.weights, shares)
         sums = []
@@ -175,18 +179,18 @@ class Learner:
 
     def _penalties(self, member: Member, rollouts: Sequence[Rollout]) -> Tensor:
         """What distance from the base takes from each reward, by what was sampled (arXiv 2203.02155): [N]."""
-        if member.spec.kl_in != "reward" or not rollouts:
+        if member.spec.kl_in != "reward":
             return torch.zeros(len(rollouts))
-        policy = token_logprobs(self.weights, member, rollouts, member.p_at(rollouts[0].z_step))
+        policy = token_logprobs(self.weights, member, rollouts, member.p_at(member.answered_by))
         with self.weights.reference():
             base = token_logprobs(self.weights, member, rollouts, None)
         ratios = [float((ours - theirs).sum()) for ours, theirs in zip(policy, base, strict=True)]
         return member.spec.kl * torch.tensor(ratios)
 
     def _sampled(self, member: Member, rollouts: Sequence[Rollout]) -> list[Tensor] | None:
-        if not rollouts or rollouts[0].z_step == member.steps_done:
+        if member.answered_by == member.steps_done:
             return None
-        return token_logprobs(self.weights, member, rollouts, member.p_at(rollouts[0].z_step))
+        return token_logprobs(self.weights, member, rollouts, member.p_at(member.answered_by))
 
     def _means(self, members: Sequence[Member], rewards: Sequence[Tensor]) -> list[Means]:
         total = torch.tensor([[float(some.sum()), len(some)] for some in rewards], dtype=torch.float64)
@@ -207,6 +211,12 @@ class Learner:
             if sums[2]:
                 member.remember(float(sums[0] / sums[2]))
         return norms
+
+
+def _of_all(rollouts: Sequence[Rollout], used: Sequence[Rollout], advantages: Tensor) -> Tensor:
+    """The advantages of all samples, NaN where one is not used: [N]."""
+    known = {id(rollout): float(value) for rollout, value in zip(used, advantages, strict=True)}
+    return torch.tensor([known.get(id(rollout), math.nan) for rollout in rollouts])
 
 
 def _due(member: Member) -> bool:

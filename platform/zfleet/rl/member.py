@@ -74,6 +74,11 @@ class Member:
         return self.steps_done >= self.spec.steps or (patience is not None and self.selection.worse >= patience)
 
     @property
+    def answered_by(self) -> int:
+        """Steps that the z had learned which answers this step's prompts."""
+        return max(0, self.steps_done - self.spec.staleness)
+
+    @property
     def chosen(self) -> Tensor:
         """The p to keep: the best by validation, or the last."""
         return self.p.detach() if self.selection.p is None else self.selection.p

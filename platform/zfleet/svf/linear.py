@@ -47,7 +47,7 @@ class SvfLinear(nn.Module):
     Vh are frozen.
     """
 
-    weight: Tensor
+    weight: Tensor | None
     us: Tensor
     vh: Tensor
     bias: Tensor | None
@@ -66,11 +66,24 @@ class SvfLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, n] to [B, T, m], row i under its own z."""
         rows = self.binding.rows
-        if rows is None:
+        if rows is None and self.weight is not None:
             return functional.linear(x, self.weight, self.bias)
-        # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
-        h = functional.linear(x, self.vh) * rows[self.name].unsqueeze(1)
+        h = functional.linear(x, self.vh)
+        if rows is not None:
+            # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
+            h = h * rows[self.name].unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)
+
+    def forget_weight(self) -> None:
+        """Let go of W, and hold the rest as frozen parameters, which can be split over processes as buffers cannot.
+
+        Base rows run on the factors from then on.
+        """
+        held = {"us": self.us, "vh": self.vh, "bias": self.bias}
+        self.weight = None
+        for name, tensor in held.items():
+            delattr(self, name)
+            self.register_parameter(name, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
 
 
 def replace_linears(model: nn.Module, factors: dict[str, MatrixFactors], binding: RowBinding) -> None:

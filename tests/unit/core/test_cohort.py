@@ -75,7 +75,7 @@ def _recorded(member: int, step: int) -> list[Rollout]:
             grade = Grade(rng.choice([-1.0, 1.0, 0.5]))
             finish: FinishReason = "length" if rng.random() < 0.2 else "stop"
             sample = Sample(f"{member}/{group}", "")
-            rollouts.append(Rollout(sample, group, prompt, completion, "", grade, finish=finish, z_step=step))
+            rollouts.append(Rollout(sample, group, prompt, completion, "", grade, finish=finish))
     return rollouts
 
 

@@ -13,11 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from zfleet.config.learner import LearnerSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import load_base
+from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Gradients, Learner
@@ -25,6 +28,7 @@ from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
+from zfleet.svf.linear import SvfLinear
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
@@ -73,20 +77,24 @@ def gradients(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     script = [sys.executable, __file__, str(tiny_folder), str(root)]
     workers = [subprocess.Popen([*script, str(rank)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
     try:
-        errors = [worker.communicate(timeout=120)[1] for worker in workers]
+        errors = [worker.communicate(timeout=240)[1] for worker in workers]
         assert [worker.returncode for worker in workers] == [0, 0], errors
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
-    return [alone, *(safetensors.torch.load_file(root / f"{rank}.safetensors") for rank in (0, 1))]
+    return [
+        alone,
+        *(safetensors.torch.load_file(root / f"{rank}.safetensors") for rank in (0, 1)),
+        *(safetensors.torch.load_file(root / f"split-{rank}.safetensors") for rank in (0, 1)),
+    ]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_two_workers_have_the_gradient_of_one_on_the_whole_batch(
     gradients: list[dict[str, Tensor]], estimator: str
 ) -> None:
-    alone, *both = gradients
+    alone, *both = gradients[:3]
     expected = alone[f"{estimator}/gradient"]
     largest = float(expected.abs().max())
     assert largest > 1e-2, "there is nothing to compare"
@@ -98,6 +106,20 @@ def test_two_workers_have_the_gradient_of_one_on_the_whole_batch(
     # Clipping and Adam follow the all-reduce, so the workers stay equal bit for bit.
     assert torch.equal(both[0][f"{estimator}/p"], both[1][f"{estimator}/p"])
     assert torch.allclose(both[0][f"{estimator}/p"], alone[f"{estimator}/p"], atol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_two_workers_that_hold_half_of_the_base_each_have_that_gradient_too(
+    gradients: list[dict[str, Tensor]], estimator: str
+) -> None:
+    """In more passes than one, and not as many on each."""
+    alone, *both = gradients[0], *gradients[3:]
+    expected = alone[f"{estimator}/gradient"]
+    for worker in both:
+        assert int(worker["bytes"]) < 0.6 * int(alone["bytes"])
+        assert float((worker[f"{estimator}/gradient"] - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        assert torch.allclose(worker[f"{estimator}/sums"], alone[f"{estimator}/sums"], rtol=1e-5)
+    assert torch.equal(both[0][f"{estimator}/p"], both[1][f"{estimator}/p"])
 
 
 def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> None:
@@ -122,18 +144,28 @@ def _recorded() -> list[Rollout]:
     return rollouts
 
 
-def _measure(folder: Path, root: Path, workers: DataParallel) -> dict[str, Tensor]:
+def _measure(folder: Path, root: Path, workers: DataParallel, mesh: DeviceMesh | None = None) -> dict[str, Tensor]:
     torch.set_num_threads(1)
-    base = load_base(folder)
-    model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
+    base, cache = load_base(folder), FactorCache(root / "factors")
+    factors = cache.get(base.model, base.fingerprint)
+    if mesh is None:
+        model = SvfModel(base, factors)
+    else:
+        model = open_sharded(base, cache.folder(base.fingerprint, "all", torch.float32), "all", mesh)
     task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
     first, share = workers.share(list(range(PROMPTS)))
     mine = [rollout for rollout in _recorded() if first <= rollout.group < first + len(share)]
-    found: dict[str, Tensor] = {}
+    found = {"bytes": torch.tensor(_bytes(model))}
     with SyncEngine(FakeEngine()) as engine:
         for estimator in ESTIMATORS:
             spec = LearnerSpec.model_validate(
-                {"estimator": estimator, "kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1}
+                {
+                    "estimator": estimator,
+                    "kl": 0.3,
+                    "samples_per_prompt": SAMPLES,
+                    "clip": 0.1,
+                    "pass_tokens": 8192 if mesh is None else 40,
+                }
             )
             weights = SvfWeights(model)
             member = Member(weights, task, spec)
@@ -141,10 +173,19 @@ def _measure(folder: Path, root: Path, workers: DataParallel) -> dict[str, Tenso
                 member.p.copy_(0.5 * torch.randn(member.p.shape, generator=torch.Generator().manual_seed(0)))
             both = _gradients(Learner(weights, engine, [member], workers), mine)
             found |= {f"{estimator}/gradient": both.each[0].clone(), f"{estimator}/sums": both.sums[0]}
-            found[f"{estimator}/share"] = _gradients(Learner(weights, engine, [member]), mine).each[0]
+            if mesh is None:
+                found[f"{estimator}/share"] = _gradients(Learner(weights, engine, [member]), mine).each[0]
             member.apply(both.each[0])
             found[f"{estimator}/p"] = member.p.detach()
     return found
+
+
+def _bytes(model: SvfModel) -> int:
+    """Of what this process holds of the linears' factors."""
+    linears = [part for part in model.base.model.modules() if isinstance(part, SvfLinear)]
+    held = [tensor for linear in linears for tensor in (linear.us, linear.vh)]
+    local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in held]
+    return sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
 def _gradients(learner: Learner, rollouts: list[Rollout]) -> Gradients:
@@ -155,6 +196,8 @@ def _work(folder: Path, root: Path, rank: int) -> None:
     store = f"file://{root / 'store'}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     safetensors.torch.save_file(_measure(folder, root, DataParallel(rank, 2)), root / f"{rank}.safetensors")
+    split = _measure(folder, root, DataParallel(rank, 2), init_device_mesh("cpu", (2,)))
+    safetensors.torch.save_file(split, root / f"split-{rank}.safetensors")
     torch.distributed.destroy_process_group()
 
 
