@@ -13,7 +13,19 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from zfleet.errors import ZfleetError
-from zfleet_cli.commands import decompose, demo, doctor, experts, grade, import_expert, lab, search, serve, train
+from zfleet_cli.commands import (
+    decompose,
+    demo,
+    doctor,
+    experts,
+    grade,
+    import_expert,
+    lab,
+    samples,
+    search,
+    serve,
+    train,
+)
 
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
@@ -60,6 +72,7 @@ experts.app.command("import")(import_expert.import_expert)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
+app.command("samples")(samples.samples)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("grade")(grade.grade)

@@ -30,6 +30,7 @@ from zfleet_cluster import cluster
 from zfleet_jobs.capacity import actors_that_fit
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.pool.pool import EnginePool, shared_pool
+from zfleet_jobs.samples.layout import Training
 from zfleet_jobs.shipping import ShippedBase, by_value, ship
 from zfleet_jobs.train.board import Board, Row
 from zfleet_jobs.train.display import TrainDisplay, train_display
@@ -162,7 +163,7 @@ class _Trainer:
         )
         task = ray.put(by_value(plan.fit.task))
         run, storage = f"{self._spec.run}-{name}-{plan.digest[:12]}", _storage(self._spec.storage)
-        samples = f"{storage}/{run}/samples"
+        samples = Training(self._spec.run, name, plan.digest[:12]).folder_in(storage)
         job = WorkerJob(self._shipped, task, self._spec, plan.expert, self._board, self._pool, samples)
         resources = self._spec.resources
         on_gpu = resources.gpus > 0

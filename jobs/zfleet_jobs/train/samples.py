@@ -1,4 +1,4 @@
-"""Every sample of a run, on disk: Parquet, partitioned by step, a file of each worker."""
+"""Every sample of a training, on disk: Parquet, partitioned by step, a file of each worker."""
 
 from __future__ import annotations
 
@@ -12,35 +12,14 @@ from pyarrow import fs
 from torch import Tensor
 
 from zfleet.rl.rollout import Rollout
-
-_SCHEMA = pa.schema(
-    [
-        ("sample", pa.string()),
-        ("group", pa.int64()),
-        ("prompt", pa.string()),
-        ("images", pa.list_(pa.string())),
-        ("completion", pa.string()),
-        ("tokens", pa.int64()),
-        ("finish", pa.string()),
-        ("logprob", pa.float64()),
-        ("reward", pa.float64()),
-        ("advantage", pa.float64()),
-        ("extracted", pa.string()),
-        ("reason", pa.string()),
-        ("parts", pa.string()),
-        ("z", pa.string()),
-        ("staleness", pa.int64()),
-    ]
-)
-"""``parts``: JSON, of a reward of several parts the value of each. ``logprob``: of the whole completion, as the engine
-sampled it. ``staleness``: steps between the z that it was sampled under, ``z``, and the one that learned from it."""
+from zfleet_jobs.samples.layout import SCHEMA, in_step
 
 
 def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> None:
     """Write one worker's samples of a step, whole or not at all; a step that runs again writes the same file.
 
     Args:
-        folder: Of the run, a path or a URI.
+        folder: Of the training, a path or a URI.
         step: From 1.
         rank: Of the worker.
         rollouts: Graded answers, N of them.
@@ -67,9 +46,10 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
         for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True)
     ]
     system, root = fs.FileSystem.from_uri(folder)
-    place = f"{root}/step={step:06d}"
+    place = in_step(root, step)
     system.create_dir(place, recursive=True)
     # Readers of a folder pass over names that begin with a dot.
     unfinished = f"{place}/.{uuid.uuid4().hex}"
-    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), unfinished, filesystem=system)
+    # Checksums: a file whose bits were lost is named, not read wrong.
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, filesystem=system, write_page_checksum=True)
     system.move(unfinished, f"{place}/worker-{rank}.parquet")
