@@ -58,9 +58,9 @@ def read_keys(system: fs.FileSystem, files: Sequence[SampleFile]) -> Keys:
     training = np.array([number[one.training] for one in files], dtype=np.int32)[file]
     step = np.array([one.step for one in files], dtype=np.int64)[file]
     row = np.concatenate([np.arange(len(part), dtype=np.int32) for part in parts])
-    ids = table["sample"].dictionary_encode().unify_dictionaries()
-    codes = np.concatenate([np.empty(0, np.int64), *(chunk.indices.to_numpy() for chunk in ids.chunks)])
-    prompt = training * (1 + codes.max(initial=0)) + codes
+    # Encoded in one piece: chunk by chunk, every chunk would carry all ids before it. Together they may be over 2 GiB.
+    ids = table["sample"].cast(pa.large_string()).combine_chunks().dictionary_encode()
+    prompt = training * np.int64(1 + len(ids.dictionary)) + ids.indices.to_numpy()
     places = {"file": file, "row": row, "training": training, "step": step, "prompt": prompt}
     for name, values in places.items():
         table = table.append_column(name, pa.array(values))

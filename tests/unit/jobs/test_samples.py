@@ -20,6 +20,7 @@ from zfleet.errors import SamplesError, SpecError
 from zfleet_jobs.samples import look as looking
 from zfleet_jobs.samples.layout import Training
 from zfleet_jobs.samples.look import Look, Wanted, look_at
+from zfleet_jobs.samples.read import read_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "training.md"
 DIGEST = "0123456789ab"
@@ -249,12 +250,11 @@ def test_a_step_written_again_between_two_looks_is_looked_at_again(
     write(tmp_path, 1, [("p", "old", 5, 0), ("q", "", -1, 0)])
     write(tmp_path, 2, [("p", "z", 0, 0), ("q", "", -1, 0)])
     first = [again]
-    read = looking.read_rows
 
     def meanwhile(*arguments: Any) -> Any:
         if first:
             write(tmp_path, 1, first.pop())
-        return read(*arguments)
+        return read_rows(*arguments)
 
     monkeypatch.setattr(looking, "read_rows", meanwhile)
     assert "old" not in texts(look(tmp_path).best)
