@@ -87,6 +87,10 @@ class CheckpointError(ZfleetError):
     """A checkpoint that is damaged or belongs to another run."""
 
 
+class SamplesError(ZfleetError):
+    """Samples of a run that are not there, or cannot be read."""
+
+
 class RegistryError(ZfleetError):
     """The registry cannot do what was asked."""
 

@@ -22,6 +22,7 @@ from zfleet_cli.commands import (
     grade,
     import_expert,
     lab,
+    samples,
     search,
     serve,
     train,
@@ -74,6 +75,7 @@ app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
 app.command("compare")(experiment.compare)
 app.command("ablate")(experiment.ablate)
+app.command("samples")(samples.samples)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("grade")(grade.grade)

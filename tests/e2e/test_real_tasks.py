@@ -53,7 +53,7 @@ def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
         assert result["reference"].endswith("/1")
         assert 0 <= result["accuracy_after"] <= 1
         assert result["n"] == 8
-        (folder,) = (tmp_path / "runs" / "train").glob(f"train-{result['name']}-*/samples")
+        (folder,) = (tmp_path / "runs/train/samples").glob(f"run=train/expert={result['name']}/digest=*")
         table = pq.read_table(folder)
         assert table.num_rows == STEPS * SAMPLES
         assert set(table["step"].to_pylist()) == {1, 2}
@@ -88,7 +88,7 @@ def test_a_vision_language_task_trains(tmp_path: Path) -> None:
     (result,) = json.loads(_run([ZFLEET, "train", "spec.yaml", "--json"], tmp_path))
     assert (result["name"], result["n"]) == ("seeing", 8)
     assert result["reference"].endswith("/1")
-    (folder,) = (tmp_path / "runs" / "train").glob("train-seeing-*/samples")
+    (folder,) = (tmp_path / "runs/train/samples").glob("run=train/expert=seeing/digest=*")
     table = pq.read_table(folder)
     assert table.num_rows == STEPS * SAMPLES
     assert all("best is" in reason for reason in table["reason"].to_pylist())
@@ -109,6 +109,6 @@ def test_the_guide_to_a_task_of_ones_own_works_as_written(tmp_path: Path) -> Non
     shown = [_run([ZFLEET, *command[1:]], tmp_path) for command in commands]
     assert "letters:in_place" in shown[0]
     assert "flip" in shown[1]
-    (folder,) = (tmp_path / "runs" / "train").glob("flip-flip-*/samples")
+    (folder,) = (tmp_path / "runs/train/samples").glob("run=flip/expert=flip/digest=*")
     parts = [json.loads(text) for text in pq.read_table(folder)["parts"].to_pylist()]
     assert all(set(each) == {"letters", "whole"} for each in parts)

@@ -15,6 +15,7 @@ from pathlib import Path
 from zfleet.errors import CheckpointError
 from zfleet.rl.checkpoint import FILE, LearnerState
 from zfleet.svf.zvector import ZVector
+from zfleet_jobs.samples.layout import Training
 from zfleet_jobs.train.board import Row
 from zfleet_jobs.train.plan import Plan
 from zfleet_jobs.train.storage import Storage
@@ -26,7 +27,10 @@ RUN_FILE = "registry_run.json"
 
 def kept_run(run: Storage, plan: Plan) -> KeptRun:
     """Of one expert, in the folder of its run; a digest in its name keeps what was trained otherwise out of it."""
-    return KeptRun(run.folder(f"{plan.expert.name}-{plan.digest[:12]}"))
+    root, _, name = run.place.rpartition("/")
+    digest = plan.digest[:12]
+    samples = Training(name, plan.expert.name, digest).folder_in(root)
+    return KeptRun(run.folder(f"{plan.expert.name}-{digest}"), samples)
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,16 @@ class KeptRun:
 
     Attributes:
         storage: Where it is.
+        samples: Where every sample is written.
     """
 
     storage: Storage
+    samples: str
 
     @property
     def name(self) -> str:
         """Of the folder."""
         return self.storage.place.rpartition("/")[2]
-
-    @property
-    def samples(self) -> str:
-        """Where every sample is written."""
-        return self.storage.folder("samples").place
 
     def keep_row(self, row: Row) -> None:
         """Keep what a step says of itself; one that runs again says it again.

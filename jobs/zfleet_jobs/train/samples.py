@@ -1,8 +1,9 @@
-"""Every sample of a run, on disk: Parquet, partitioned by step, a file of each worker."""
+"""Every sample of a training, on disk: Parquet, partitioned by step, a file of each worker."""
 
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,40 +14,19 @@ from pyarrow import fs
 from torch import Tensor
 
 from zfleet.rl.rollout import Rollout
+from zfleet_jobs.samples.layout import SCHEMA, in_step
 from zfleet_jobs.train.storage import writing
-
-_SCHEMA = pa.schema(
-    [
-        ("sample", pa.string()),
-        ("group", pa.int64()),
-        ("prompt", pa.string()),
-        ("images", pa.list_(pa.string())),
-        ("completion", pa.string()),
-        ("tokens", pa.int64()),
-        ("finish", pa.string()),
-        ("logprob", pa.float64()),
-        ("reward", pa.float64()),
-        ("advantage", pa.float64()),
-        ("extracted", pa.string()),
-        ("reason", pa.string()),
-        ("parts", pa.string()),
-        ("z", pa.string()),
-        ("staleness", pa.int64()),
-    ]
-)
-"""``parts``: JSON, of a reward of several parts the value of each. ``logprob``: of the whole completion, as the engine
-sampled it. ``staleness``: steps between the z that it was sampled under, ``z``, and the one that learned from it."""
 
 
 def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> None:
     """Write one worker's samples of a step, whole or not at all; a step that runs again writes the same file.
 
     Args:
-        folder: Of the run, a path or a URI.
+        folder: Of the training, a path or a URI.
         step: From 1.
         rank: Of the worker.
         rollouts: Graded answers, N of them.
-        advantages: Of each, [N].
+        advantages: Of each, [N]; NaN where it is not learned from.
 
     Raises:
         JobError: They cannot be written, for example because the disk is full.
@@ -62,7 +42,7 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
             "finish": rollout.finish,
             "logprob": rollout.logprob,
             "reward": rollout.grade.value,
-            "advantage": advantage,
+            "advantage": None if math.isnan(advantage) else advantage,
             "extracted": rollout.grade.extracted,
             "reason": rollout.grade.reason,
             "parts": json.dumps(dict(rollout.grade.parts)),
@@ -72,13 +52,14 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
         for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True)
     ]
     system, root = fs.FileSystem.from_uri(folder)
-    place = f"{root}/step={step:06d}"
+    place = in_step(root, step)
     # Readers of a folder pass over names that begin with a dot.
     unfinished = f"{place}/.{uuid.uuid4().hex}"
     with writing(folder):
         system.create_dir(place, recursive=True)
         try:
-            pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), unfinished, filesystem=system)
+            # Checksums: a file whose bits were lost is named, not read wrong.
+            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, filesystem=system, write_page_checksum=True)
             system.move(unfinished, f"{place}/worker-{rank}.parquet")
         except OSError:
             with suppress(OSError):

@@ -112,6 +112,8 @@ class TrainSpec(PlacedSpec):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSpec:
+        if self.run == "samples":
+            raise ValueError("run is 'samples', the folder in which the samples of all runs lie: use another name")
         names = [expert.name for expert in self.experts]
         if len(set(names)) != len(names):
             raise ValueError(f"experts have the same name: {sorted({n for n in names if names.count(n) > 1})}")

@@ -162,7 +162,7 @@ def a_state(factors: str) -> LearnerState:
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
-    kept = KeptRun(Storage.at(str(tmp_path), "run", "one"))
+    kept = KeptRun(Storage.at(str(tmp_path), "run", "one"), str(tmp_path / "samples"))
     assert (kept.state(), kept.rows("one"), kept.finished(), kept.run_in("here")) == (None, [], None, None)
     for step in (2, 1):
         kept.keep_row(Row("one", step, {"reward": step / 3}, 1))
@@ -181,7 +181,7 @@ def test_storage_under_a_uri_is_the_same(tmp_path: Path, caplog: pytest.LogCaptu
     there.put("file", b"1")
     there.put("file", b"2")
     assert (there.get("file"), here.get("file"), there.names(), here.names()) == (b"2", b"2", ["file"], ["file"])
-    kept = KeptRun(there)
+    kept = KeptRun(there, there.folder("samples").place)
     kept.keep_state(a_state("f"))
     state = kept.state()
     assert state is not None

@@ -1,0 +1,89 @@
+"""Where samples lie: ``STORAGE/samples/run=R/expert=E/digest=D/step=000001/worker-0.parquet``, and their columns.
+
+Folders of this form are Hive partitions: pyarrow, DuckDB and pandas read the whole of ``STORAGE/samples`` as one table
+in which run, expert, digest and step are columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyarrow import fs
+
+FOLDER = "samples"
+"""Beside the folders of a storage that Ray Train writes, whose files are no Parquet."""
+
+SCHEMA = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("group", pa.int64()),
+        ("prompt", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("completion", pa.string()),
+        ("tokens", pa.int64()),
+        ("finish", pa.string()),
+        ("logprob", pa.float64()),
+        ("reward", pa.float64()),
+        ("advantage", pa.float64()),
+        ("extracted", pa.string()),
+        ("reason", pa.string()),
+        ("parts", pa.string()),
+        ("z", pa.string()),
+        ("staleness", pa.int64()),
+    ]
+)
+"""``parts``: JSON, of a reward of several parts the value of each. ``logprob``: of the whole completion, as the engine
+sampled it. ``staleness``: steps between the z that it was sampled under, ``z``, and the one that learned from it."""
+
+
+@dataclass(frozen=True, order=True)
+class Training:
+    """One expert trained under one run's name.
+
+    Attributes:
+        run: The run, as its spec names it.
+        expert: The expert's name.
+        digest: The beginning of its plan's digest: the same run and expert with other settings is another training.
+    """
+
+    run: str
+    expert: str
+    digest: str
+
+    @property
+    def folder(self) -> str:
+        """Of its samples, within ``STORAGE/samples``."""
+        return f"run={self.run}/expert={self.expert}/digest={self.digest}"
+
+    def folder_in(self, storage: str) -> str:
+        """Of its samples, in a storage: a path or a URI, as the storage is."""
+        return f"{storage}/{FOLDER}/{self.folder}"
+
+
+@dataclass(frozen=True, order=True)
+class SampleFile:
+    """One worker's samples of one step."""
+
+    training: Training
+    step: int
+    path: str
+
+
+def in_step(folder: str, step: int) -> str:
+    """Where a training's folder keeps a step, counted from 1."""
+    return f"{folder}/step={step:06d}"
+
+
+def is_sample_file(info: fs.FileInfo) -> bool:
+    """Whether this is what a worker wrote: names that begin with a dot are unfinished."""
+    return bool(info.is_file and info.extension == "parquet" and not info.base_name.startswith("."))
+
+
+def sample_file(root: str, path: str) -> SampleFile | None:
+    """The file at ``path`` within ``root``, a ``STORAGE/samples``; None where its folders are not those above."""
+    *folders, _ = path.removeprefix(f"{root}/").split("/")
+    keys = dict(folder.split("=", 1) for folder in folders if "=" in folder)
+    if list(keys) != ["run", "expert", "digest", "step"] or not keys["step"].isdecimal():
+        return None
+    return SampleFile(Training(keys["run"], keys["expert"], keys["digest"]), int(keys["step"]), path)

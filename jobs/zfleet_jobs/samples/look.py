@@ -1,0 +1,117 @@
+"""A look at a run's samples, also while it goes on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zfleet.errors import SamplesError, SpecError
+from zfleet_jobs.samples.choose import Change, Spread, changes, extremes, spreads
+from zfleet_jobs.samples.find import Found, find_files
+from zfleet_jobs.samples.layout import SampleFile, Training
+from zfleet_jobs.samples.read import WrittenAgain, read_keys, read_rows
+
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look at.
+
+    Attributes:
+        expert: Only this expert's samples.
+        step: Only this step's.
+        last: Only those of this many last steps of each training.
+        best: How many of the best.
+        worst: How many of the worst.
+        changed: How many prompts that changed most.
+    """
+
+    expert: str | None = None
+    step: int | None = None
+    last: int | None = None
+    best: int = 5
+    worst: int = 5
+    changed: int = 5
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is to see; a sample is a mapping of its columns, and run, expert, digest and step.
+
+    Attributes:
+        run: The run's name.
+        trainings: Each with the spread of its rewards.
+        best: Samples, the best first.
+        worst: Samples, the worst first.
+        changed: Prompts, the most changed first, each with an early and a late sample.
+    """
+
+    run: str
+    trainings: Sequence[tuple[Training, Spread]]
+    best: Sequence[Mapping[str, Any]]
+    worst: Sequence[Mapping[str, Any]]
+    changed: Sequence[tuple[Change, Mapping[str, Any], Mapping[str, Any]]]
+
+
+def look_at(run: str, storage: str, wanted: Wanted) -> Look:
+    """Choose among the samples that are there now.
+
+    Args:
+        run: As ``find_files``.
+        storage: As ``find_files``.
+
+    Raises:
+        SpecError: No such run, expert or step.
+        SamplesError: No samples yet, or a file that is damaged; it is named.
+    """
+    if wanted.step is not None and wanted.last is not None:
+        raise SpecError(f"--step is {wanted.step} and --last is {wanted.last}", "give one of the two")
+    for _ in range(_TRIES):
+        found = find_files(run, storage, wanted.expert)
+        try:
+            return _look(found, _of_steps(found, wanted), wanted)
+        except WrittenAgain:
+            continue
+    raise SamplesError(f"steps of run {found.run!r} are being written again", "look again when it has caught up")
+
+
+def _look(found: Found, files: Sequence[SampleFile], wanted: Wanted) -> Look:
+    keys = read_keys(found.system, files)
+    if not len(keys.table):
+        raise SamplesError(
+            f"run {found.run!r} has no samples in these {len(files)} files: no answer was learned from",
+            "see learner.equal_groups and learner.truncated in its spec",
+        )
+    best, worst = extremes(keys, wanted.best, best=True), extremes(keys, wanted.worst, best=False)
+    changed = changes(keys, wanted.changed)
+    pairs = [(change.early_place, change.late_place) for change in changed]
+    rows = read_rows(found.system, keys, [*best, *worst, *(place for pair in pairs for place in pair)])
+    return Look(
+        found.run,
+        [(keys.trainings[spread.training], spread) for spread in spreads(keys)],
+        [rows[place] for place in best],
+        [rows[place] for place in worst],
+        [(change, rows[change.early_place], rows[change.late_place]) for change in changed],
+    )
+
+
+def _of_steps(found: Found, wanted: Wanted) -> list[SampleFile]:
+    steps: dict[Training, set[int]] = defaultdict(set)
+    for file in found.files:
+        steps[file.training].add(file.step)
+    if wanted.step is not None:
+        files = [file for file in found.files if file.step == wanted.step]
+        if not files:
+            every = set().union(*steps.values())
+            raise SpecError(
+                f"--step is {wanted.step}, which run {found.run!r} has not written",
+                f"choose a step from {min(every)} to {max(every)}",
+            )
+        return files
+    if wanted.last is None:
+        return list(found.files)
+    kept = {training: set(sorted(own)[-wanted.last :]) for training, own in steps.items()}
+    return [file for file in found.files if file.step in kept[file.training]]

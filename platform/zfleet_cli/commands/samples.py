@@ -1,0 +1,118 @@
+"""``zfleet samples``: the best, the worst and the most changed completions of a run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zfleet_cli.options import AsJson
+from zfleet_cli.untrusted import shown
+
+if TYPE_CHECKING:
+    from zfleet_jobs.samples.layout import Training
+    from zfleet_jobs.samples.look import Look, Wanted
+
+
+def samples(
+    run: Annotated[str, typer.Argument(help="A run's name, or a folder of one of its trainings.", show_default=False)],
+    expert: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this expert's samples.", show_default=False)
+    ] = None,
+    storage: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the run is kept: `storage` of its spec; a folder or a URI.")
+    ] = "runs/train",
+    step: Annotated[int | None, typer.Option(metavar="N", help="Only this step.", show_default=False)] = None,
+    last: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Only the last K steps.", show_default=False)
+    ] = None,
+    best: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the best.")] = 5,
+    worst: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the worst.")] = 5,
+    changed: Annotated[int, typer.Option(metavar="N", min=0, help="How many prompts that changed most.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show the best, the worst and the most changed completions of a run, also while it goes on.
+
+    Texts are shortened, and characters that would not print are escaped; --json has all of every text.
+    """
+    from zfleet_jobs.samples.look import Wanted, look_at
+
+    wanted = Wanted(expert, step, last, best, worst, changed)
+    look = look_at(run, storage, wanted)
+    if as_json:
+        # All but ASCII is escaped: a completion may hold what a terminal obeys.
+        typer.echo(json.dumps(_plain(look), indent=2))
+        return
+    _show(look, wanted)
+
+
+def _plain(look: Look) -> dict[str, object]:
+    return {
+        "run": look.run,
+        "trainings": [
+            {"expert": training.expert, "digest": training.digest}
+            | {key: value for key, value in asdict(spread).items() if key != "training"}
+            for training, spread in look.trainings
+        ],
+        "best": look.best,
+        "worst": look.worst,
+        "changed": [
+            {"expert": early["expert"], "digest": early["digest"], "sample": early["sample"], "prompt": early["prompt"]}
+            | {"early_reward": change.early, "late_reward": change.late, "early": early, "late": late}
+            for change, early, late in look.changed
+        ],
+    }
+
+
+def _show(look: Look, wanted: Wanted) -> None:
+    console = Console(highlight=False)
+    label = _labels([training for training, _ in look.trainings])
+    for training, spread in look.trainings:
+        several = f"{spread.steps} steps, {spread.first} to {spread.last}"
+        steps = several if spread.steps > 1 else f"step {spread.first}"
+        line = f"{look.run}, {label(training.expert, training.digest)}: {steps}; {spread.samples:,} samples"
+        rewards = f"mean reward {spread.mean:+.3f}"
+        if spread.least == spread.most:
+            rewards = f"every reward is {spread.most:+g}, so that there is no best or worst to choose"
+        console.print(shown(f"{line}; {rewards}", most=1000))
+    for title, rows in (("best", look.best), ("worst", look.worst)):
+        if not rows:
+            continue
+        table = _table(title, ("step", "expert", "prompt", "completion", "reward", "reason"))
+        for row in rows:
+            cells = (label(row["expert"], row["digest"]), row["prompt"], row["completion"])
+            table.add_row(str(row["step"]), *map(shown, cells), f"{row['reward']:+.3g}", shown(row["reason"]))
+        console.print(table)
+    if not wanted.changed:
+        return
+    if not look.changed:
+        console.print("most changed: no prompt has another mean reward at later steps than at earlier ones")
+        return
+    table = _table("most changed", ("expert", "prompt", "mean reward", "early completion", "late completion"))
+    for change, early, late in look.changed:
+        table.add_row(
+            *map(shown, (label(early["expert"], early["digest"]), early["prompt"])),
+            f"{change.early:+.3g} → {change.late:+.3g}",
+            *(Text(f"step {row['step']}, {row['reward']:+.3g}: ") + shown(row["completion"]) for row in (early, late)),
+        )
+    console.print(table)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _labels(trainings: Sequence[Training]) -> Callable[[str, str], str]:
+    """What an expert is called: its name, with the digest where the run trained it several times."""
+    times = Counter(training.expert for training in trainings)
+    return lambda expert, digest: f"{expert} ({digest})" if times[expert] > 1 else expert
