@@ -48,10 +48,12 @@ def test_a_killed_node_loses_no_step(tiny_folder: Path, tmp_path: Path, nodes: A
         spec = tmp_path / "moved.yaml"
         spec.write_text(dump_spec(place.spec({"moved": python("moved")})))
         command = [str(Path(sys.executable).with_name("zfleet")), "train", str(spec), "--json"]
-        errors = (tmp_path / "errors").open("w+")
-        with subprocess.Popen(
-            [*command, "--address", nodes.address], cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as job:
+        with (
+            (tmp_path / "errors").open("w") as errors,
+            subprocess.Popen(
+                [*command, "--address", nodes.address], cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as job,
+        ):
             try:
                 while not (tmp_path / "moved.reached").exists():
                     assert job.poll() is None, (tmp_path / "errors").read_text()

@@ -61,9 +61,8 @@ class KeptRun:
     def rows(self, expert: str) -> list[Row]:
         """What was kept of all steps so far, in their order."""
         curve = self.storage.folder("curve")
-        return [
-            Row(expert, int(name.partition(".")[0]), json.loads(curve.get(name) or b"{}"), 0) for name in curve.names()
-        ]
+        found = {int(name.partition(".")[0]): curve.get(name) or b"" for name in curve.names()}
+        return [Row(expert, step, json.loads(found[step]), 0) for step in sorted(found)]
 
     def keep_state(self, state: LearnerState) -> None:
         """Keep what the next step needs, in place of the one before.

@@ -84,6 +84,7 @@ def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> 
         "learner": spec.learner_of(expert).model_dump(),
         "cohort": spec.cohort,
         "num_workers": spec.num_workers,
+        "split": spec.split,
         "engine": spec.engine.model_dump(),
         "eval": [spec.eval_samples, spec.eval_temperature],
     }

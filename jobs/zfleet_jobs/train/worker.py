@@ -32,13 +32,6 @@ from zfleet_jobs.train.board import Row
 from zfleet_jobs.train.kept import KeptRun
 from zfleet_jobs.train.samples import write_samples
 
-MEASURED = (
-    *("reward_before", "accuracy_before", "n_before"),
-    *("reward_after", "accuracy_after", "n_after"),
-    "parameters",
-)
-"""What a finished run says of its z."""
-
 
 @dataclass(frozen=True)
 class MemberJob:

@@ -101,7 +101,9 @@ class TrainSpec(PlacedSpec):
     engine: EngineSpec = EngineSpec()
     cohort: int = Field(1, ge=1, description="experts that one learner trains side by side, over one copy of the base")
     num_workers: int = Field(1, ge=1, description="data-parallel workers of each cohort")
-    concurrent_experts: int = Field(2, ge=1)
+    split: bool = Field(False, description="split the base over the workers of a cohort; `engine: vllm` then answers")
+    recompute: bool = Field(False, description="keep what goes into each layer alone, and compute the rest again")
+    concurrent_experts: int = Field(2, ge=1, description="cohorts at once")
     checkpoint_every: int = Field(1, ge=1, description="steps; what followed the last is repeated after a loss")
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker")
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
@@ -114,6 +116,11 @@ class TrainSpec(PlacedSpec):
     def _consistent(self) -> TrainSpec:
         if self.run == "samples":
             raise ValueError("run is 'samples', the folder in which the samples of all runs lie: use another name")
+        if self.split and (self.num_workers < 2 or self.engine.kind != "vllm"):
+            raise ValueError(
+                f"split is true, num_workers is {self.num_workers} and engine.kind {self.engine.kind!r}: a base is "
+                "split over 2 workers or more, and `vllm` answers, which splits it by engine.vllm.tensor_parallel"
+            )
         names = [expert.name for expert in self.experts]
         if len(set(names)) != len(names):
             raise ValueError(f"experts have the same name: {sorted({n for n in names if names.count(n) > 1})}")

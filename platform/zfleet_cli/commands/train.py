@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +42,9 @@ def train(
         return
     from zfleet_jobs.train.run import run_train
 
-    trained = run_train(job, address)
+    # Ray prints there when a node dies; a program that reads our JSON must not.
+    with redirect_stdout(sys.stderr):
+        trained = run_train(job, address)
     print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)
 
 

@@ -123,6 +123,25 @@ def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(debugged.exception, JobError)
 
 
+def test_a_run_is_called_as_its_spec_unless_it_says(tmp_path: Path) -> None:
+    task = "experts: [{name: a, task: {lab: reverse}}]\n"
+    for name, text in (("my job.yaml", task), ("other.yaml", task + "run: mine\n")):
+        (tmp_path / name).write_text(text)
+    runs = [json.loads(zfleet("train", str(path), "--dry-run", "--json").stdout)["run"] for path in tmp_path.iterdir()]
+    assert sorted(runs) == ["mine", "my-job"]
+
+
+def test_only_what_was_started_can_be_resumed(tmp_path: Path) -> None:
+    place = f"storage={tmp_path}"
+    for arguments in (["--resume", "r"], [LAB, "--resume", "r"]):
+        done = zfleet("train", *arguments, "--set", place)
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"error: --resume 'r': there is no such run in {tmp_path}\n")
+    done = zfleet("train")
+    assert done.exit_code == 1
+    assert "neither a spec file nor --resume RUN is given" in done.stderr
+
+
 def test_an_unforeseen_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "zfleet_jobs.train.run", run_train=lambda spec, address: [][0])
     assert isinstance(zfleet("train", LAB).exception, IndexError)
