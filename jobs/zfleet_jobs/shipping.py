@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import ray
+from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.models.bundle import BaseBundle, open_tokenizer
@@ -48,13 +49,13 @@ def ship(bundle: BaseBundle) -> ShippedBase:
     )
 
 
-def open_model(shipped: ShippedBase) -> SvfModel:
-    """On a worker: the base in SVF form.
+def open_model(shipped: ShippedBase, mesh: DeviceMesh | None = None) -> SvfModel:
+    """On a worker: the base in SVF form, split over the mesh if one is given.
 
     Raises:
         BaseModelError: What arrived is not the base that was sent.
     """
-    return ray.get(shipped.bundle).open()
+    return ray.get(shipped.bundle).open(mesh)
 
 
 def fetch_tokenizer(shipped: ShippedBase) -> PreTrainedTokenizerBase:

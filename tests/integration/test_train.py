@@ -40,6 +40,12 @@ def killed(completion, sample):
     return _grade(completion)
 
 
+def killed_again(completion, sample):
+    if _at("killed_again", {IN_STEP_5}):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _grade(completion)
+
+
 def shot(completion, sample):
     _call("shot")
     time.sleep(0.02)
@@ -135,6 +141,40 @@ def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpe
     assert (expert.n, expert.reward_before) == (trained[0].n, trained[0].reward_before)
     rewards, expected = (dict(registry.curve(run, "reward")) for run in (expert.run_id, trained[0].run_id))
     assert rewards == pytest.approx(expected)
+
+
+def test_a_cohort_learns_what_each_learns_alone_and_survives_its_worker(
+    place: Place, trained: list[TrainedExpert], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two members and a third of fewer steps; the worker is killed in the middle."""
+    rewards = {"one-of-three": contains("a"), "killed-of-three": python("killed_again"), "two-of-three": contains("e")}
+    spec = place.spec(rewards, cohort=3, recompute=True)
+    short = spec.experts[2].model_copy(update={"learner": {"steps": 3}})
+    cohort = run_train(spec.model_copy(update={"experts": (*spec.experts[:2], short)}))
+    assert "expert one-of-three, killed-of-three, two-of-three: worker 0" in caplog.text
+    registry = place.registry
+    for expert, alone, steps in zip(cohort, (trained[0], trained[0], trained[1]), (STEPS, STEPS, 3), strict=True):
+        curve = registry.curve(expert.run_id, "reward")
+        assert [step for step, _ in curve] == list(range(1, steps + 1))
+        assert dict(curve) == pytest.approx(dict(registry.curve(alone.run_id, "reward")[:steps]))
+    one, *others = (
+        registry.load(registry.resolve(name, place.slug)).values for name in ("one", "one-of-three", "killed-of-three")
+    )
+    furthest = max(float((one[name] - 1).abs().max()) for name in one)
+    apart = [max(float((one[name] - z[name]).abs().max()) for name in one) for z in others]
+    assert max(apart) < furthest / 100, apart
+
+
+def test_a_base_split_over_two_workers_teaches_what_a_whole_one_does(
+    place: Place, trained: list[TrainedExpert], one_member: Callable[[ModuleType], list[EngineStats]]
+) -> None:
+    one_member(train_run)
+    # A spec wants `engine: vllm` for it: any engine with processes of its own serves.
+    spec = place.spec({"split": contains("a")}, num_workers=2).model_copy(update={"split": True})
+    (expert,) = run_train(spec)
+    curves = (place.registry.curve(run, "reward") for run in (expert.run_id, trained[0].run_id))
+    split, whole = map(dict, curves)
+    assert split == pytest.approx(whole)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -30,6 +30,7 @@ CHANGES = {
     "engine": "how numbers are rounded, and so its z",
     "cohort": "how numbers are rounded, and so its z",
     "num_workers": "how numbers are rounded, and so its z",
+    "split": "how numbers are rounded, and so its z",
     "eval": "what its accuracy is measured on",
 }
 """What a key of ``Plan.depends`` changes."""
@@ -48,7 +49,7 @@ _ELSEWHERE = (
         "eval_samples",
         "eval_temperature",
     ),
-    *("base.device", "base.dtype"),
+    *("base.device", "base.dtype", "split"),
 )
 """Keys of a spec that say nothing of where and how it runs, or that ``Plan.depends`` has."""
 

@@ -14,11 +14,13 @@ import ray
 import ray.train
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.errors import TrainingDiverged, ZfleetError
+from zfleet.models.recompute import checkpoint_layers
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, Measured
 from zfleet.rl.member import Member
@@ -109,7 +111,10 @@ def _train(job: WorkerJob) -> None:
     workers = DataParallel(context.get_world_rank(), context.get_world_size())
     where = f"pid {os.getpid()} on {socket.gethostname()}"
     ray.get(job.board.join.remote(job.name, workers.rank, where))
-    weights = SvfWeights(open_model(job.shipped))
+    mesh = init_device_mesh(job.spec.base.device, (workers.size,)) if job.spec.split else None
+    weights = SvfWeights(open_model(job.shipped, mesh))
+    if job.spec.recompute:
+        checkpoint_layers(weights.model)
     engine = TorchEngine(weights.model, job.spec.engine) if job.pool is None else job.pool.engine()
     with SyncEngine(engine) as sync:
         _Cohort(job, weights, sync, workers).train()
