@@ -18,6 +18,7 @@ from zfleet.config.specs import LearnerSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import load_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner
@@ -123,7 +124,7 @@ def _recorded() -> list[Rollout]:
 def _measure(folder: Path, root: Path, workers: DataParallel) -> dict[str, Tensor]:
     torch.set_num_threads(1)
     base = load_base(folder)
-    model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
+    model = SvfModel(base, FactorCache(root / "factors").get(target_matrices(folder, base.fingerprint)))
     task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
     first, share = workers.share(list(range(PROMPTS)))
     mine = [rollout for rollout in _recorded() if first <= rollout.group < first + len(share)]
