@@ -81,9 +81,9 @@ def finished(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> FileHead
 def peak_bytes(shape: Sequence[int]) -> int:
     """The most memory that decomposing a matrix [m, n] takes, in bytes, beside what the process has anyway.
 
-    W in float32, twice in float64 (LAPACK overwrites its own), U and Vh, and 4 r^2 for LAPACK's ``gesdd`` to work in:
-    68 bytes for each number of a square matrix, 17 times what it takes in float32, and less for others.
+    W in float32, twice in float64 (LAPACK overwrites its own), U and Vh, and 6 r^2 for LAPACK's ``gesdd`` to work in:
+    84 bytes for each number of a square matrix, 21 times what it takes in float32, and less for others.
     """
     m, n = shape
     r = min(m, n)
-    return 4 * m * n + 8 * (2 * m * n + m * r + r * n + 4 * r * r)
+    return 4 * m * n + 8 * (2 * m * n + m * r + r * n + 6 * r * r)

@@ -39,12 +39,11 @@ def _stack(targets: str = TARGETS, base: str = "base") -> TargetMatrices:
     file = Path("stack.safetensors")
     generator = torch.Generator().manual_seed(0)
     shapes = {"mlp.up": (20, 12), "mlp.down": (12, 20), "attn.q": (12, 12)}
-    weights = {
-        f"layers.{i}.{name}": torch.randn(s, generator=generator) for i in range(6) for name, s in shapes.items()
-    }
+    names = {f"layers.{layer}.{name}": shape for layer in range(6) for name, shape in shapes.items()}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in names.items()}
     safetensors.torch.save_file(weights, file)
     chosen = [name for name in weights if re.fullmatch(targets, name)]
-    matrices = (StoredMatrix(name, file, name, tuple(weights[name].shape), torch.float32) for name in chosen)
+    matrices = (StoredMatrix(name, file, name, names[name], torch.float32) for name in chosen)
     return TargetMatrices(base, targets, tuple(matrices))
 
 
