@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,15 +17,12 @@ from zfleet.models.fingerprint import fingerprint
 from zfleet.models.matrices import target_matrices
 from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
-from zfleet.svf.decompose import peak_bytes
 from zfleet.svf.matrix_file import read_header
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
+from zfleet_jobs.decompose.memory import task_bytes
 
 DTYPE = torch.float32
 """What factors are stored in."""
-
-WORKER_BYTES = 512 * 2**20
-"""What a worker takes that has decomposed nothing yet: Python, Ray and torch."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,10 @@ def open_matrices(spec: BaseSpec) -> tuple[str, TargetMatrices]:
     """
     name, folder = locate_base(spec)
     # What is wrong with targets or files is known in a second; the fingerprint of a big base takes minutes.
-    target_matrices(folder, "", spec.targets)
+    matrices = target_matrices(folder, "", spec.targets)
     with Console(stderr=True).status(f"reading {folder}"):
         base = fingerprint(folder)
-    return base_slug(name, base), target_matrices(folder, base, spec.targets)
+    return base_slug(name, base), replace(matrices, base=base)
 
 
 def factor_cache() -> FactorCache:
@@ -99,11 +96,6 @@ def plan_decompose(spec: BaseSpec) -> DecomposePlan:
     there = next(place for place in (folder, *folder.parents) if place.is_dir())
     planned = tuple(_planned(matrix, folder) for matrix in matrices.matrices)
     return DecomposePlan(slug, matrices.targets, str(folder), shutil.disk_usage(there).free, planned)
-
-
-def task_bytes(matrix: StoredMatrix) -> int:
-    """The most memory that the task of a matrix takes, its process included."""
-    return WORKER_BYTES + peak_bytes(matrix.shape)
 
 
 def _planned(matrix: StoredMatrix, folder: Path) -> PlannedMatrix:

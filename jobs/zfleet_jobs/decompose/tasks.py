@@ -16,7 +16,7 @@ from zfleet.errors import JobError, ZfleetError
 from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
 from zfleet.svf.matrix_file import matrix_file
 from zfleet.svf.stored import StoredMatrix
-from zfleet_jobs.decompose.plan import task_bytes
+from zfleet_jobs.decompose.memory import task_bytes
 
 _RETRIES = 3
 """How often a matrix is begun again after its worker died."""

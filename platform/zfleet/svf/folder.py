@@ -109,7 +109,7 @@ class FactorFolder:
                 raise FactorsError(f"{matrix_file(self.path, name)} does not match {MANIFEST}", self._remedy)
         return headers
 
-    @property
+    @cached_property
     def layout(self) -> ZLayout:
         """Order and ranks of a z on these factors, read from the files' headers alone.
 
