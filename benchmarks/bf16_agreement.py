@@ -34,6 +34,7 @@ from zfleet.config.specs import BaseSpec
 from zfleet.engine.svf_kernels import FactoredLinear, PartFactors
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import locate_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
@@ -154,7 +155,7 @@ def _compare(options: argparse.Namespace) -> tuple[str, dict[str, dict[str, dict
     torch.manual_seed(options.seed)
     name, folder = locate_base(BaseSpec(model=options.base))
     reference, half = load_base(folder), load_base(folder, dtype=torch.bfloat16)
-    factors = FactorCache(cache_root() / "factors").get(reference.model, reference.fingerprint, options.targets)
+    factors = FactorCache(cache_root() / "factors").get(target_matrices(folder, reference.fingerprint, options.targets))
     in_torch, in_engine = (SvfModel(load_base(folder, dtype=torch.bfloat16), factors) for _ in range(2))
     for path, matrix in factors.matrices.items():
         parent, _, leaf = path.rpartition(".")

@@ -37,6 +37,7 @@ from hetero.base import base_spec, build_base, find_shape
 from tensor_parallel import tensor_parallel
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.recompute import checkpoint_layers, decoder_layers
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
@@ -152,8 +153,8 @@ def _open(folder: Path, way: str, mesh: DeviceMesh) -> SvfModel:
     base = load_base(folder)
     cache = FactorCache(cache_root() / "factors")
     if way == "fsdp":
-        return open_sharded(base, cache.folder(base.fingerprint, "all", torch.float32), "all", mesh)
-    model = SvfModel(base, cache.get(base.model, base.fingerprint))
+        return open_sharded(base, cache.folder(base.fingerprint, "all"), "all", mesh)
+    model = SvfModel(base, cache.get(target_matrices(folder, base.fingerprint)))
     # A learner needs the whole numbers of neither; FSDP's model has let go of them.
     vars(model).pop("factors")
     if way == "tensor":

@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from zfleet.engine.vllm_version import installed_vllm
 from zfleet.models.base import Base, load_base
 from zfleet.models.lab.tokenizer import build_tokenizer
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
@@ -70,9 +71,10 @@ def tiny_base(tiny_folder: Path) -> Base:
 
 
 @pytest.fixture(scope="session")
-def tiny_factors(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Factors:
+def tiny_factors(tiny_base: Base, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Factors:
     """Its factors."""
-    return FactorCache(tmp_path_factory.mktemp("factors")).get(tiny_base.model, tiny_base.fingerprint)
+    cache = FactorCache(tmp_path_factory.mktemp("factors"))
+    return cache.get(target_matrices(tiny_folder, tiny_base.fingerprint))
 
 
 @pytest.fixture(scope="session")

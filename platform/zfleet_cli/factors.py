@@ -1,7 +1,8 @@
-"""A base's factors, with a bar while they are computed."""
+"""A base's factors in this process, with a bar while they are computed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,53 +12,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zfleet.config.specs import BaseSpec
 
 if TYPE_CHECKING:
-    from zfleet.models.base import Base
+    import torch
+
+    from zfleet.svf.decompose import DecomposedMatrix
     from zfleet.svf.factors import Factors
+    from zfleet.svf.stored import StoredMatrix
 
 
-def open_factors(spec: BaseSpec) -> tuple[str, Factors, Path]:
-    """The slug of a base, its factors and the folder where those are kept; computed the first time.
+def open_factors(spec: BaseSpec) -> Factors:
+    """The factors of a base, computed the first time.
 
     Raises:
         BaseModelError, FactorsError: The base or its factors cannot be read.
     """
-    base = open_base(spec)
-    factors, folder = factors_of(base, spec.targets)
-    return base.slug, factors, folder
-
-
-def open_base(spec: BaseSpec) -> Base:
-    """A base, loaded; the lab base is built where it is not cached.
-
-    Raises:
-        BaseModelError: It cannot be read.
-    """
-    from zfleet.models.base import load_base
     from zfleet.models.bundle import locate_base
-
-    name, folder = locate_base(spec)
-    return load_base(folder, name=name)
-
-
-def factors_of(base: Base, targets: str) -> tuple[Factors, Path]:
-    """The factors of a loaded base and the folder where those are kept; computed the first time.
-
-    Raises:
-        FactorsError: They are damaged.
-    """
+    from zfleet.models.fingerprint import fingerprint
+    from zfleet.models.matrices import target_matrices
     from zfleet.paths import cache_root
-    from zfleet.svf.cache import FactorCache
+    from zfleet.svf.cache import FactorCache, one_by_one
 
-    cache = FactorCache(cache_root() / "factors")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"decomposing {base.name}", total=None)
-        factors = cache.get(
-            base.model,
-            base.fingerprint,
-            targets,
-            on_layer=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    dtype = next(iter(factors.matrices.values())).s.dtype
-    return factors, cache.folder(base.fingerprint, factors.targets, dtype)
+    name, base = locate_base(spec)
+
+    def shown(todo: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            yield from progress.track(one_by_one(todo, folder, dtype), len(todo), description=f"decomposing {name}")
+
+    matrices = target_matrices(base, fingerprint(base), spec.targets)
+    return FactorCache(cache_root() / "factors").get(matrices, by=shown)

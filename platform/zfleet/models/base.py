@@ -149,7 +149,7 @@ def load_base(
         return Base(name, digest, model, tokenizer)
     vision = Vision(model, ImageReader.open(folder))
     vision.check()
-    return Base(name, digest, _language_tower(model), tokenizer, vision)
+    return Base(name, digest, language_tower(model), tokenizer, vision)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -162,7 +162,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _language_tower(model: PreTrainedModel) -> PreTrainedModel:
+def language_tower(model: PreTrainedModel) -> PreTrainedModel:
     """The causal LM inside a vision-language model: it shares its modules, and names them as it would alone."""
     with torch.device("meta"):
         tower = AutoModelForCausalLM.from_config(model.config.get_text_config())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import Base, base_name, base_slug, find_base, load_base, load_tokenizer
 from zfleet.models.families import sees
 from zfleet.models.images import ImageReader
+from zfleet.models.matrices import target_matrices
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.paths import cache_root
@@ -117,32 +118,33 @@ class BaseBundle:
         return base
 
 
-def pack_base(spec: BaseSpec, on_layer: Callable[[int, int], None] = lambda done, total: None) -> BaseBundle:
+def pack_base(spec: BaseSpec) -> BaseBundle:
     """Read a base and its factors, which are computed the first time, and verify both where they lie.
 
     Everything happens on the CPU: what packs a base need not have the device that it will run on.
 
     Args:
         spec: Which base; the lab base is built where it is not cached.
-        on_layer: Told how many layers are decomposed, of how many.
 
     Raises:
         BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
         FactorsError: The cached factors are damaged; names the file.
     """
     name, folder = locate_base(spec)
+    # Loaded to see that it can be; decomposing it needs its files alone.
     base = load_base(folder, name=name)
+    fingerprint, context = base.fingerprint, base.context
+    del base
     cache = FactorCache(cache_root() / "factors")
-    factors = cache.get(base.model, base.fingerprint, spec.targets, on_layer=on_layer)
-    where = cache.folder(base.fingerprint, spec.targets, torch.float32)
+    factors = cache.get(target_matrices(folder, fingerprint, spec.targets))
     return BaseBundle(
         name,
-        base.fingerprint,
+        fingerprint,
         spec,
         _read(folder, _TEXT),
         _read(folder, _WEIGHTS),
-        _read(where, (*_TEXT, *_WEIGHTS)),
-        base.context,
+        _read(cache.folder(fingerprint, spec.targets), (*_TEXT, *_WEIGHTS)),
+        context,
         factors.digest,
     )
 

@@ -1,23 +1,39 @@
-"""The factor cache: computed once per base, a file per layer, resumable, verified on every load."""
+"""The factor cache: computed once per base, a file per matrix, resumable, verified on every load."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
-from filelock import FileLock
-from torch import Tensor, nn
+from filelock import FileLock, Timeout
 
 from zfleet.files import write_atomic
-from zfleet.svf.factors import Factors, MatrixFactors, combine_digests, decompose, layer_digest, layer_tensors
-from zfleet.svf.folder import MANIFEST, FactorFolder, Manifest, parse_layer
-from zfleet.svf.targets import PRESETS, by_layer, target_names
+from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
+from zfleet.svf.factors import Factors, combine_digests
+from zfleet.svf.folder import MANIFEST, FactorFolder, Manifest
+from zfleet.svf.matrix_file import SUFFIX
+from zfleet.svf.stored import StoredMatrix, TargetMatrices
+from zfleet.svf.targets import PRESETS
+
+log = logging.getLogger(__name__)
+
+_LAYOUT = 2
+"""Names folders whose files hold a matrix each. Before, they held a layer: such folders are left as they lie."""
+
+Decomposer = Callable[[Sequence[StoredMatrix], Path, torch.dtype], Iterable[DecomposedMatrix]]
+"""Has matrices decomposed into a folder, and gives each as it is finished, in any order."""
+
+
+def one_by_one(matrices: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
+    """Decompose matrices in this process, one after the other."""
+    for matrix in matrices:
+        yield decompose_matrix(matrix, folder, dtype)
 
 
 @dataclass(frozen=True)
@@ -26,82 +42,61 @@ class FactorCache:
 
     root: Path
 
-    def folder(self, base: str, targets: str, dtype: torch.dtype) -> Path:
+    def folder(self, base: str, targets: str, dtype: torch.dtype = torch.float32) -> Path:
         """Where the factors of a base lie."""
         # Patterns that differ in punctuation alone must not share a folder.
         slug = targets if targets in PRESETS else f"pattern-{hashlib.sha256(targets.encode()).hexdigest()[:16]}"
-        return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}"
+        return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}-{_LAYOUT}"
 
-    def get(
-        self,
-        model: nn.Module,
-        base: str,
-        targets: str = "all",
-        dtype: torch.dtype = torch.float32,
-        on_layer: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Factors:
-        """Load the factors of a base, computing what is missing.
-
-        A killed computation goes on where it stopped: each layer's file is written atomically, and the
-        manifest last. One process computes, others wait for it.
-
-        Args:
-            model: The base, its target linears still plain.
-            base: Its fingerprint.
-            targets: Which matrices to decompose.
-            dtype: What the factors are stored in; the SVD itself runs in float64.
-            on_layer: Told how many layers are done, of how many.
+    def get(self, matrices: TargetMatrices, dtype: torch.dtype = torch.float32, by: Decomposer = one_by_one) -> Factors:
+        """Load the factors of a base, computing what is missing: ``compute``, then all of them in memory.
 
         Raises:
-            FactorsError: A file is damaged, or the folder belongs to other targets.
+            BaseModelError, FactorsError: As ``compute``, or a file is damaged.
         """
-        folder = self.folder(base, targets, dtype)
+        return self.compute(matrices, dtype, by).load()
+
+    def compute(
+        self, matrices: TargetMatrices, dtype: torch.dtype = torch.float32, by: Decomposer = one_by_one
+    ) -> FactorFolder:
+        """Compute what is missing of a base's factors; never more than what ``by`` works on is in memory.
+
+        A computation that was stopped goes on with the matrices that it had not finished: each file is written
+        atomically, and the manifest last. One process computes, others wait for it.
+
+        Args:
+            matrices: Where the matrices lie.
+            dtype: What the factors are stored in; the SVD itself runs in float64.
+            by: Who decomposes.
+
+        Raises:
+            BaseModelError: A matrix cannot be read.
+            FactorsError: A matrix is not finite, the disk is full, or the folder is damaged or of other targets.
+        """
+        folder = self.folder(matrices.base, matrices.targets, dtype)
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with _alone(folder):
             if not (folder / MANIFEST).exists():
-                _compute(folder, model, base, targets, dtype, on_layer)
-        return FactorFolder(folder, base, targets).load()
+                # Left by a kill in the midst of writing.
+                for leftover in folder.glob(f".*{SUFFIX}.*"):
+                    leftover.unlink(missing_ok=True)
+                done = {one.matrix: one.digest for one in by(matrices.matrices, folder, dtype)}
+                digests = {matrix.name: done[matrix.name] for matrix in matrices.matrices}
+                digest = combine_digests(matrices.base, matrices.targets, digests.values())
+                manifest = Manifest(matrices.base, matrices.targets, digests, digest)
+                write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+        return FactorFolder(folder, matrices.base, matrices.targets)
 
 
-def _compute(
-    folder: Path,
-    model: nn.Module,
-    base: str,
-    targets: str,
-    dtype: torch.dtype,
-    on_layer: Callable[[int, int], None],
-) -> None:
-    names = target_names(model, targets)
-    groups = by_layer(names)
-    digests: dict[str, str] = {}
-    for done, (index, members) in enumerate(sorted(groups.items()), start=1):
-        file = f"layer-{index:04d}.safetensors"
-        layer = _resume_layer(folder / file, members)
-        if layer is None:
-            layer = {name: decompose(_weight(model, name), dtype) for name in members}
-            tensors = layer_tensors(layer)
-            write_atomic(folder / file, safetensors.torch.save(tensors, {"digest": layer_digest(layer)}))
-        digests[file] = layer_digest(layer)
-        on_layer(done, len(groups))
-    manifest = Manifest(base, targets, names, digests, combine_digests(base, targets, list(digests.values())))
-    write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
-
-
-def _resume_layer(path: Path, members: list[str]) -> dict[str, MatrixFactors] | None:
-    """A layer left by a computation that was killed; None where there is none or it is not whole."""
-    if not path.exists():
-        return None
-    data = path.read_bytes()
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock")
     try:
-        layer = parse_layer(safetensors.torch.load(data))
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (safetensors.SafetensorError, ValueError, KeyError):
-        return None
-    whole = sorted(layer) == sorted(members) and header["__metadata__"]["digest"] == layer_digest(layer)
-    return layer if whole else None
-
-
-def _weight(model: nn.Module, name: str) -> Tensor:
-    linear = model.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    return linear.weight.detach()
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process computes the factors in %s: waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from zfleet.errors import FactorsError
 from zfleet.svf.digest import digest_tensors
-from zfleet.svf.layout import ZLayout, layer_of
+from zfleet.svf.layout import ZLayout
+
+_ROWS = 1024
+"""Of U diag(s) Vh that are computed at once where it is compared with W."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,19 +33,43 @@ class MatrixFactors:
     s: Tensor
     vh: Tensor
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """m and n."""
+        return self.u.shape[0], self.vh.shape[1]
+
     def merged(self, z: Tensor) -> Tensor:
         """U diag(s * z) Vh, computed in float64: [m, n] float64."""
         return (self.u.double() * (self.s.double() * z.double())) @ self.vh.double()
 
+    def error(self, weight: Tensor) -> float:
+        """How far the factors are from a matrix: the Frobenius norm of W - U diag(s) Vh over that of W, in float64.
 
-def decompose(weight: Tensor, dtype: torch.dtype) -> MatrixFactors:
+        Args:
+            weight: W [m, n].
+        """
+        vh = self.s.double().unsqueeze(1) * self.vh.double()
+        off = norm = 0.0
+        for u, rows in zip(self.u.split(_ROWS), weight.split(_ROWS), strict=True):
+            exact = rows.double()
+            norm += float(exact.square().sum())
+            off += float((exact - u.double() @ vh).square().sum())
+        return math.sqrt(off / norm if norm else off)
+
+
+def decompose(weight: Tensor, dtype: torch.dtype, what: str = "a weight") -> MatrixFactors:
     """The thin SVD of a matrix [m, n], computed in float64 and rounded once to ``dtype``.
+
+    Args:
+        weight: The matrix.
+        dtype: What the factors are in.
+        what: Names the matrix in an error.
 
     Raises:
         FactorsError: The weight holds NaN or infinite values.
     """
     if not bool(torch.isfinite(weight).all()):
-        raise FactorsError("a weight holds NaN or infinite values", "the base is damaged: fetch it again")
+        raise FactorsError(f"{what} holds NaN or infinite values", "the base is damaged: fetch it again")
     u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
     return MatrixFactors(u.to(dtype).contiguous(), s.to(dtype).contiguous(), vh.to(dtype).contiguous())
 
@@ -73,26 +101,14 @@ class Factors:
     @cached_property
     def digest(self) -> str:
         """The identity of these very numbers: a z means something on them alone."""
-        layers: dict[int, dict[str, MatrixFactors]] = {}
-        for name, matrix in self.matrices.items():
-            layers.setdefault(layer_of(name), {})[name] = matrix
-        return combine_digests(self.base, self.targets, [layer_digest(layers[index]) for index in sorted(layers)])
+        return combine_digests(self.base, self.targets, (matrix_digest(*one) for one in self.matrices.items()))
 
 
-def layer_tensors(matrices: Mapping[str, MatrixFactors]) -> dict[str, Tensor]:
-    """The tensors of one layer's file: ``<module path>|u``, ``|s`` and ``|vh``."""
-    return {
-        f"{name}|{part}": tensor
-        for name, matrix in matrices.items()
-        for part, tensor in (("u", matrix.u), ("s", matrix.s), ("vh", matrix.vh))
-    }
+def matrix_digest(name: str, matrix: MatrixFactors) -> str:
+    """Digest of one matrix's factors and of its name."""
+    return digest_tensors({"u": matrix.u, "s": matrix.s, "vh": matrix.vh}, name)
 
 
-def layer_digest(matrices: Mapping[str, MatrixFactors]) -> str:
-    """Digest of one layer's factors."""
-    return digest_tensors(layer_tensors(matrices))
-
-
-def combine_digests(base: str, targets: str, layers: list[str]) -> str:
-    """Digest of all factors from those of the layers, in order."""
-    return hashlib.sha256("\0".join([base, targets, *layers]).encode()).hexdigest()
+def combine_digests(base: str, targets: str, matrices: Iterable[str]) -> str:
+    """Digest of all factors from those of the matrices, in order."""
+    return hashlib.sha256("\0".join([base, targets, *matrices]).encode()).hexdigest()

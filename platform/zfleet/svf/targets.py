@@ -7,7 +7,6 @@ import re
 from torch import nn
 
 from zfleet.errors import SpecError
-from zfleet.svf.layout import ZLayout, layer_of
 
 PRESETS = {
     "attention": r".*\.(self_attn|attention|attn)\.\w+",
@@ -40,21 +39,3 @@ def target_names(model: nn.Module, targets: str) -> list[str]:
             f"they are named like {', '.join(linears[:3])}",
         )
     return names
-
-
-def target_layout(model: nn.Module, targets: str) -> ZLayout:
-    """What a z on these targets' factors looks like, known before anything is decomposed.
-
-    Raises:
-        SpecError: As ``target_names``.
-    """
-    names = target_names(model, targets)
-    return ZLayout(tuple(names), tuple(min(model.get_parameter(f"{name}.weight").shape) for name in names))
-
-
-def by_layer(names: list[str]) -> dict[int, list[str]]:
-    """The same names, grouped by transformer layer."""
-    groups: dict[int, list[str]] = {}
-    for name in names:
-        groups.setdefault(layer_of(name), []).append(name)
-    return groups

@@ -20,6 +20,7 @@ from zfleet.engine.contract import SamplingParams
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.models.base import load_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
@@ -72,7 +73,7 @@ def open_seeing(kind: Literal["llava", "llava_next"], tower: Path, root: Path) -
     """A tiny vision-language model around the base in ``tower``, kept below ``root``."""
     folder = save_tiny_vision(kind, tower, root / "eyes")
     base = load_base(folder)
-    factors = FactorCache(root / "factors").get(base.model, base.fingerprint)
+    factors = FactorCache(root / "factors").get(target_matrices(folder, base.fingerprint))
     plain = AutoModelForImageTextToText.from_pretrained(folder).eval()
     model = SvfModel(base, factors)
     with SyncEngine(TorchEngine(model, EngineSpec(slots=64))) as engine:

@@ -108,8 +108,7 @@ def carry(
         raise SpecError(f"--from {origin!r} and --to {to!r} are one base", "name two")
     version = _find(experts, reference, _slug_of(experts, bases[0]))
     z = experts.load(version)
-    _, have, _ = open_factors(BaseSpec(model=origin, targets=z.targets))
-    _, wanted, _ = open_factors(BaseSpec(model=to, targets=z.targets))
+    have, wanted = (open_factors(BaseSpec(model=model, targets=z.targets)) for model in (origin, to))
     carried = carried_to(z, have, wanted)
     there = [one for one in experts.list() if one.name == version.name and one.z_digest == carried.digest]
     provenance = replace(

@@ -11,7 +11,7 @@ import typer
 
 from zfleet.config.specs import BaseSpec
 from zfleet_cli.commands.experts import Registry, print_version
-from zfleet_cli.factors import factors_of, open_base
+from zfleet_cli.factors import open_factors
 from zfleet_cli.options import AsJson
 from zfleet_cli.output import print_fields
 
@@ -30,27 +30,32 @@ def import_expert(
 
     Nothing in the file is run. Importing it again registers nothing new.
     """
+    from zfleet.models.base import base_slug
+    from zfleet.models.bundle import locate_base
+    from zfleet.models.fingerprint import fingerprint
+    from zfleet.models.matrices import target_matrices
     from zfleet.svf.reference import TARGETS, read_reference
-    from zfleet.svf.targets import target_layout
     from zfleet_registry import ExpertRegistry, Provenance
     from zfleet_registry.references import check_name
 
     check_name(name)
     found = read_reference(file)
-    base = open_base(BaseSpec(model=model))
-    targets = found.targets_on({targets: target_layout(base.model, targets) for targets in TARGETS})
-    z = found.z_on(factors_of(base, targets)[0])
+    base, folder = locate_base(BaseSpec(model=model))
+    digest = fingerprint(folder)
+    targets = found.targets_on({targets: target_matrices(folder, digest, targets).layout for targets in TARGETS})
+    z = found.z_on(open_factors(BaseSpec(model=model, targets=targets)))
     provenance = replace(
         Provenance.of(z, task="imported", spec=json.dumps({"import": found.kind})),
         imported_from=f"{file.name} sha256:{found.sha256}",
     )
+    slug = base_slug(base, digest)
     if dry_run:
-        values = {"name": name, "base_slug": base.slug, "provenance": asdict(provenance)}
+        values = {"name": name, "base_slug": slug, "provenance": asdict(provenance)}
         if as_json:
             typer.echo(json.dumps(values, indent=2))
         else:
-            print_fields(asdict(provenance), f"{base.slug}.{name} would be registered")
+            print_fields(asdict(provenance), f"{slug}.{name} would be registered")
         return
     experts = ExpertRegistry(registry)
     there = [one for one in experts.list() if one.name == name and one.z_digest == z.digest]
-    print_version(there[0] if there else experts.register(name, z, provenance, base_name=base.name), as_json)
+    print_version(there[0] if there else experts.register(name, z, provenance, base_name=base), as_json)

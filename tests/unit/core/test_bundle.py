@@ -55,7 +55,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, tiny_folder: Path) 
 
 
 def test_damaged_factors_are_named_where_they_lie(bundle: BaseBundle, tmp_path: Path) -> None:
-    (file, *_) = sorted(tmp_path.rglob("layer-*.safetensors"))
+    (file, *_) = sorted(tmp_path.rglob("model.*.safetensors"))
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(FactorsError, match=str(file)):
         pack_base(bundle.spec)

@@ -20,6 +20,7 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import load_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.data_parallel import DataParallel
@@ -147,11 +148,11 @@ def _recorded() -> list[Rollout]:
 def _measure(folder: Path, root: Path, workers: DataParallel, mesh: DeviceMesh | None = None) -> dict[str, Tensor]:
     torch.set_num_threads(1)
     base, cache = load_base(folder), FactorCache(root / "factors")
-    factors = cache.get(base.model, base.fingerprint)
+    factors = cache.get(target_matrices(folder, base.fingerprint))
     if mesh is None:
         model = SvfModel(base, factors)
     else:
-        model = open_sharded(base, cache.folder(base.fingerprint, "all", torch.float32), "all", mesh)
+        model = open_sharded(base, cache.folder(base.fingerprint, "all"), "all", mesh)
     task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
     first, share = workers.share(list(range(PROMPTS)))
     mine = [rollout for rollout in _recorded() if first <= rollout.group < first + len(share)]

@@ -4,58 +4,65 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
 
 from zfleet.errors import BaseModelError, FactorsError, SpecError
 from zfleet.models.base import Base, load_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.svf_model import SvfModel
-from zfleet.svf.cache import FactorCache
-from zfleet.svf.factors import Factors, decompose
+from zfleet.svf.cache import FactorCache, one_by_one
+from zfleet.svf.decompose import DecomposedMatrix
+from zfleet.svf.factors import Factors
 from zfleet.svf.folder import MANIFEST, FactorFolder
+from zfleet.svf.stored import StoredMatrix, TargetMatrices
 from zfleet.svf.targets import target_names
 
-LAYERS = 6
+TARGETS = r".*mlp.*"
+MATRICES = 12
 
 
-class Block(nn.Module):
-    """One layer with two target matrices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mlp = nn.ModuleDict({"up": nn.Linear(12, 20, bias=False), "down": nn.Linear(20, 12, bias=False)})
-        self.attn = nn.ModuleDict({"q": nn.Linear(12, 12, bias=False)})
-
-
-class Stack(nn.Module):
-    """Layers and a head that is no target."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(Block() for _ in range(LAYERS))
-        self.head = nn.Linear(12, 30, bias=False)
+def _stack(targets: str = TARGETS, base: str = "base") -> TargetMatrices:
+    """Six layers of three matrices, the targets among them, in a file below the present folder."""
+    file = Path("stack.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"mlp.up": (20, 12), "mlp.down": (12, 20), "attn.q": (12, 12)}
+    names = {f"layers.{layer}.{name}": shape for layer in range(6) for name, shape in shapes.items()}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in names.items()}
+    safetensors.torch.save_file(weights, file)
+    chosen = [name for name in weights if re.fullmatch(targets, name)]
+    matrices = (StoredMatrix(name, file, name, names[name], torch.float32) for name in chosen)
+    return TargetMatrices(base, targets, tuple(matrices))
 
 
-def _stack() -> Stack:
-    torch.manual_seed(0)
-    return Stack()
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
-def _get(root: Path, model: nn.Module, targets: str = r".*mlp.*") -> tuple[Factors, list[int]]:
-    seen: list[int] = []
-    factors = FactorCache(root).get(model, "base", targets, on_layer=lambda done, total: seen.append(done))
-    return factors, seen
+def _get(root: Path) -> tuple[Factors, list[DecomposedMatrix]]:
+    seen: list[DecomposedMatrix] = []
+
+    def seen_one_by_one(
+        matrices: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype
+    ) -> Iterator[DecomposedMatrix]:
+        for one in one_by_one(matrices, folder, dtype):
+            seen.append(one)
+            yield one
+
+    return FactorCache(root).get(_stack(), by=seen_one_by_one), seen
 
 
 def _folder(root: Path) -> Path:
@@ -78,44 +85,37 @@ def test_factors_reproduce_the_weights(tiny_base: Base, tiny_factors: Factors) -
         assert torch.allclose(matrix.u.T @ matrix.u, torch.eye(rank), atol=1e-5)
 
 
-def test_a_weight_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(FactorsError, match="NaN"):
-        decompose(torch.tensor([[1.0, float("nan")]]), torch.float32)
-
-
-def test_a_hit_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, seen = _get(tmp_path, _stack())
-    assert seen == list(range(1, LAYERS + 1))
-    monkeypatch.setattr("zfleet.svf.cache.decompose", _must_not_run)
-    again, seen = _get(tmp_path, _stack())
+def test_a_hit_computes_nothing(tmp_path: Path) -> None:
+    first, seen = _get(tmp_path / "cache")
+    assert [one.matrix for one in seen] == list(first.matrices) == [one.name for one in _stack().matrices]
+    again, seen = _get(tmp_path / "cache")
     assert seen == []
     assert again.digest == first.digest
-    assert list(again.matrices) == list(first.matrices) == target_names(_stack(), r".*mlp.*")
+    assert list(again.matrices) == list(first.matrices)
 
 
 def test_targets_and_bases_have_folders_of_their_own(tmp_path: Path) -> None:
-    cache = FactorCache(tmp_path)
-    model = _stack()
+    cache = FactorCache(tmp_path / "cache")
     digests = {
-        cache.get(model, base, targets, dtype).digest
+        cache.get(_stack(targets, base), dtype).digest
         for base, targets, dtype in [
-            ("one", r".*mlp.*", torch.float32),
-            ("two", r".*mlp.*", torch.float32),
+            ("one", TARGETS, torch.float32),
+            ("two", TARGETS, torch.float32),
             ("one", r".*attn.*", torch.float32),
-            ("one", r".*mlp.*", torch.bfloat16),
+            ("one", TARGETS, torch.bfloat16),
         ]
     }
     assert len(digests) == 4
 
 
 def test_a_killed_computation_goes_on_and_gives_the_same_factors(tmp_path: Path) -> None:
-    whole, _ = _get(tmp_path / "whole", _stack())
+    whole, _ = _get(tmp_path / "whole")
     root = tmp_path / "killed"
     child = subprocess.Popen([sys.executable, __file__, str(root)], env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         deadline = time.monotonic() + 120
-        while not list(root.glob("*/layer-*.safetensors")):
-            assert time.monotonic() < deadline, "no layer was written"
+        while not list(root.glob("*/layers.*.safetensors")):
+            assert time.monotonic() < deadline, "no matrix was written"
             assert child.poll() is None, "the computation ended before it was killed"
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
@@ -123,46 +123,72 @@ def test_a_killed_computation_goes_on_and_gives_the_same_factors(tmp_path: Path)
         child.kill()
         child.wait()
     folder = _folder(root)
-    left = list(folder.glob("layer-*.safetensors"))
-    assert 0 < len(left) < LAYERS
+    left = list(folder.glob("layers.*.safetensors"))
+    assert 0 < len(left) < MATRICES
     assert not (folder / MANIFEST).exists()
     with pytest.raises(FactorsError, match="no factors at"):
-        FactorFolder(folder, "base", r".*mlp.*").load()
+        FactorFolder(folder, "base", TARGETS).load()
+    half = folder / ".layers.5.mlp.up.safetensors.0123"
+    half.write_bytes(b"half of a file")
     times = {path: path.stat().st_mtime_ns for path in left}
-    resumed, seen = _get(root, _stack())
+    resumed, seen = _get(root)
     assert resumed.digest == whole.digest
-    assert len(seen) == LAYERS
-    assert {path: path.stat().st_mtime_ns for path in left} == times, "a finished layer was computed again"
+    assert {f"{one.matrix}.safetensors" for one in seen if one.seconds is None} == {path.name for path in left}
+    assert len(seen) == MATRICES
+    assert {path: path.stat().st_mtime_ns for path in left} == times, "a finished matrix was computed again"
+    assert not half.exists()
+
+
+def test_of_two_at_once_one_computes_and_the_other_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    waits = threading.Event()
+
+    def until_the_other_waits(
+        matrices: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype
+    ) -> Iterator[DecomposedMatrix]:
+        other.start()
+        while "waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        waits.set()
+        yield from one_by_one(matrices, folder, dtype)
+
+    other = threading.Thread(target=lambda: found.append(_get(tmp_path / "cache")))
+    found: list[tuple[Factors, list[DecomposedMatrix]]] = []
+    first = FactorCache(tmp_path / "cache").get(_stack(), by=until_the_other_waits)
+    other.join()
+    assert waits.is_set()
+    ((second, seen),) = found
+    assert seen == []
+    assert second.digest == first.digest
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "not safetensors"])
-def test_a_half_written_layer_is_computed_again(tmp_path: Path, damage: str) -> None:
-    whole, _ = _get(tmp_path, _stack())
-    (_folder(tmp_path) / MANIFEST).unlink()
-    _harm(_folder(tmp_path) / "layer-0002.safetensors", damage)
-    assert _get(tmp_path, _stack())[0].digest == whole.digest
+def test_a_half_written_matrix_is_computed_again(tmp_path: Path, damage: str) -> None:
+    whole, _ = _get(tmp_path / "cache")
+    (_folder(tmp_path / "cache") / MANIFEST).unlink()
+    _harm(_folder(tmp_path / "cache") / "layers.2.mlp.up.safetensors", damage)
+    assert _get(tmp_path / "cache")[0].digest == whole.digest
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "not safetensors", "missing"])
-def test_a_damaged_layer_is_refused_by_name(tmp_path: Path, damage: str) -> None:
-    _get(tmp_path, _stack())
-    _harm(_folder(tmp_path) / "layer-0003.safetensors", damage)
-    with pytest.raises(FactorsError, match=r"layer-0003\.safetensors") as refused:
-        _get(tmp_path, _stack())
+def test_a_damaged_matrix_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    _get(tmp_path / "cache")
+    _harm(_folder(tmp_path / "cache") / "layers.3.mlp.down.safetensors", damage)
+    with pytest.raises(FactorsError, match=r"layers\.3\.mlp\.down\.safetensors") as refused:
+        _get(tmp_path / "cache")
     assert "compute the factors again" in refused.value.remedy
 
 
 def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
-    whole, _ = _get(tmp_path, _stack())
-    for file in ("layer-0000.safetensors", MANIFEST):
-        path = _folder(tmp_path) / file
+    whole, _ = _get(tmp_path / "cache")
+    for file in ("layers.0.mlp.up.safetensors", MANIFEST):
+        path = _folder(tmp_path / "cache") / file
         data = path.read_bytes()
         for place in range(0, len(data), 7):
             flipped = bytearray(data)
             flipped[place] ^= 0x02
             path.write_bytes(bytes(flipped))
             try:
-                loaded, _ = _get(tmp_path, _stack())
+                loaded, _ = _get(tmp_path / "cache")
             except FactorsError:
                 continue
             assert loaded.digest == whole.digest, f"byte {place} of {file}"
@@ -172,17 +198,17 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"base": "base", "targets": ".*mlp.*"}'])
 def test_a_damaged_manifest_is_refused_by_name(tmp_path: Path, content: str) -> None:
-    _get(tmp_path, _stack())
-    (_folder(tmp_path) / MANIFEST).write_text(content)
+    _get(tmp_path / "cache")
+    (_folder(tmp_path / "cache") / MANIFEST).write_text(content)
     with pytest.raises(FactorsError, match=r"factors\.json"):
-        _get(tmp_path, _stack())
+        _get(tmp_path / "cache")
 
 
 def test_a_folder_of_another_base_or_other_targets_is_refused(tmp_path: Path) -> None:
-    _get(tmp_path, _stack())
+    _get(tmp_path / "cache")
     for base, targets in (("other", r".*mlp.*"), ("base", "mlp")):
         with pytest.raises(FactorsError, match="holds targets"):
-            FactorFolder(_folder(tmp_path), base, targets).load()
+            FactorFolder(_folder(tmp_path / "cache"), base, targets).load()
 
 
 def test_factors_of_another_base_do_not_fit(tiny_folder: Path, tiny_factors: Factors) -> None:
@@ -256,10 +282,6 @@ def test_a_base_that_cannot_be_used_is_refused(tiny_folder: Path, tmp_path: Path
     assert refused.value.remedy
 
 
-def _must_not_run(*_: object) -> None:
-    raise AssertionError("decomposed again")
-
-
 def _harm(path: Path, damage: str) -> None:
     data = path.read_bytes()
     if damage == "missing":
@@ -272,17 +294,19 @@ def _harm(path: Path, damage: str) -> None:
         path.write_bytes(b"" if damage == "empty" else b"no tensors in here")
 
 
-def _slowly(root: Path) -> None:
-    """Compute with a pause after each layer, so that a kill falls between two."""
-    FactorCache(root).get(_stack(), "base", r".*mlp.*", on_layer=lambda done, total: time.sleep(1.0))
-
-
-if __name__ == "__main__":
-    _slowly(Path(sys.argv[1]))
+def _slowly(matrices: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
+    """Decompose with a pause after each matrix, so that a kill falls between two."""
+    for one in one_by_one(matrices, folder, dtype):
+        yield one
+        time.sleep(1)
 
 
 def test_patterns_that_differ_in_punctuation_have_folders_of_their_own(tmp_path: Path) -> None:
     cache = FactorCache(tmp_path)
-    folders = {cache.folder("f" * 64, pattern, torch.float32) for pattern in (".*up_proj", r".*\.up_proj", "mlp")}
+    folders = {cache.folder("f" * 64, pattern) for pattern in (".*up_proj", r".*\.up_proj", "mlp")}
     assert len(folders) == 3
-    assert cache.folder("f" * 64, "mlp", torch.float32).name == f"{'f' * 32}-mlp-float32"
+    assert cache.folder("f" * 64, "mlp").name == f"{'f' * 32}-mlp-float32-2"
+
+
+if __name__ == "__main__":
+    FactorCache(Path(sys.argv[1])).get(_stack(), by=_slowly)

@@ -19,6 +19,7 @@ from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.families import FAMILIES, check_family, check_vllm_head_size, head_size
 from zfleet.models.fusion import parts_of
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
@@ -60,7 +61,8 @@ class Tiny:
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     root = tmp_path_factory.mktemp(request.param)
     base = load_base(save_tiny(request.param, root / "base"))
-    return Tiny(request.param, root / "base", base, FactorCache(root / "factors").get(base.model, base.fingerprint))
+    factors = FactorCache(root / "factors").get(target_matrices(root / "base", base.fingerprint))
+    return Tiny(request.param, root / "base", base, factors)
 
 
 def test_every_supported_family_has_a_tiny_base(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
 from zfleet.errors import CheckpointError, InvalidZ, RewardError
 from zfleet.models.base import load_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rewards.python import PythonReward
@@ -278,7 +279,7 @@ def _open(folder: Path, root: Path) -> Solo:
     """A learner on a model of its own; the factors are those under ``root``."""
     torch.set_num_threads(1)
     base = load_base(folder)
-    model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
+    model = SvfModel(base, FactorCache(root / "factors").get(target_matrices(folder, base.fingerprint)))
     return _solo(model, SyncEngine(TorchEngine(model, EngineSpec(slots=64))), _task(), SPEC)
 
 

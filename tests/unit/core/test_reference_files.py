@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from zfleet.errors import InvalidZ
 from zfleet.models.base import Base
+from zfleet.models.matrices import target_matrices
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.reference import TARGETS, read_reference
-from zfleet.svf.targets import target_layout, target_names
+from zfleet.svf.targets import target_names
 from zfleet.testing.reference_files import Policy, params_of
 
 Params = dict[str, Tensor]
@@ -36,14 +37,14 @@ def save(tmp_path: Path) -> Save:
 
 
 @pytest.fixture(scope="module")
-def layouts(tiny_base: Base) -> dict[str, ZLayout]:
-    return {targets: target_layout(tiny_base.model, targets) for targets in TARGETS}
+def layouts(tiny_base: Base, tiny_folder: Path) -> dict[str, ZLayout]:
+    return {targets: target_matrices(tiny_folder, tiny_base.fingerprint, targets).layout for targets in TARGETS}
 
 
 @pytest.fixture(scope="module")
-def mlp(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Factors:
+def mlp(tiny_base: Base, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Factors:
     """Factors of what the reference implementation trains."""
-    return FactorCache(tmp_path_factory.mktemp("mlp")).get(tiny_base.model, tiny_base.fingerprint, "mlp")
+    return FactorCache(tmp_path_factory.mktemp("mlp")).get(target_matrices(tiny_folder, tiny_base.fingerprint, "mlp"))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import Base, load_base
+from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.learner import Learner
 from zfleet.rl.member import Member
@@ -129,7 +130,8 @@ def dense(tiny_folder: Path, start: Params) -> Dense:
 @pytest.fixture(scope="module")
 def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SvfModel:
     base = load_base(tiny_folder)
-    return SvfModel(base, FactorCache(tmp_path_factory.mktemp("mlp")).get(base.model, base.fingerprint, "mlp"))
+    matrices = target_matrices(tiny_folder, base.fingerprint, "mlp")
+    return SvfModel(base, FactorCache(tmp_path_factory.mktemp("mlp")).get(matrices))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from zfleet.errors import BaseModelError, EngineError
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.lab.tokenizer import build_tokenizer
+from zfleet.models.matrices import target_matrices
 from zfleet.models.recompute import checkpoint_layers, decoder_layers
 from zfleet.models.sharded import most_passes, open_sharded
 from zfleet.models.svf_model import Split, SvfModel
@@ -49,8 +50,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     root = tmp_path_factory.mktemp("sharded")
     alone: dict[str, Tensor] = {}
     for name in BASES:
-        base = load_base(_save_odd(root / name) if name == "odd" else save_tiny(name, root / name))
-        model = SvfModel(base, FactorCache(root / "factors").get(base.model, base.fingerprint))
+        folder = _save_odd(root / name) if name == "odd" else save_tiny(name, root / name)
+        base = load_base(folder)
+        model = SvfModel(base, FactorCache(root / "factors").get(target_matrices(folder, base.fingerprint)))
         alone |= {f"{name}/{key}": value for key, value in _measure(model).items()}
         alone[f"{name}/bytes"] = torch.tensor(_factored_bytes(model))
     workers = [
@@ -286,7 +288,7 @@ def _work(root: Path, rank: int) -> None:
     for name in BASES:
         before = _tensor_bytes()
         base = load_base(root / name)
-        factors = FactorCache(root / "factors").folder(base.fingerprint, "all", torch.float32)
+        factors = FactorCache(root / "factors").folder(base.fingerprint, "all")
         model = open_sharded(base, factors, "all", mesh)
         workers = DataParallel(rank, 2)
         _gradient(model, workers, 4)

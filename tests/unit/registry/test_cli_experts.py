@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.models.base import load_base
+from zfleet.models.matrices import target_matrices
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z
@@ -44,7 +45,8 @@ def test_an_expert_of_a_tower_is_carried_to_the_model_that_holds_it(
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
     seeing = save_tiny_vision("llava", tiny_folder, tmp_path / "eyes")
     base = load_base(tiny_folder)
-    z = random_z(FactorCache(tmp_path / "cache" / "factors").get(base.model, base.fingerprint, "mlp"), 1)
+    matrices = target_matrices(tiny_folder, base.fingerprint, "mlp")
+    z = random_z(FactorCache(tmp_path / "cache" / "factors").get(matrices), 1)
     registry.register("math", z, Provenance.of(z, task="sums", metrics={"accuracy": 0.5}), base_name="tiny")
     command = ["experts", "carry", "math", "--registry", f"sqlite:///{root / 'mlflow.db'}"]
     there = [*command, "--from", str(tiny_folder), "--to", str(seeing), "--json"]

@@ -1,0 +1,1 @@
+"""``zfleet decompose``: the factors of a base, one Ray task per matrix."""

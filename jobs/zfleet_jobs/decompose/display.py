@@ -1,0 +1,68 @@
+"""How far a decomposition is: a line for each matrix as it is finished, and a bar where a person watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from zfleet.svf.decompose import DecomposedMatrix
+from zfleet.svf.stored import StoredMatrix
+
+
+@contextmanager
+def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[Callable[[DecomposedMatrix], None]]:
+    """Inside the block, what is to be told of every matrix that is finished."""
+    work = {matrix.name: _work(matrix.shape) for matrix in matrices}
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("decompose {task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[left]}"),
+        TimeElapsedColumn(),
+    )
+    start = time.perf_counter()
+    seen: list[DecomposedMatrix] = []
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(base, total=sum(work.values()), count=f"0/{len(work)}", left="")
+
+        def tell(one: DecomposedMatrix) -> None:
+            seen.append(one)
+            count = f"{len(seen)}/{len(work)}"
+            computed = sum(work[other.matrix] for other in seen if other.seconds is not None)
+            remaining = sum(work.values()) - sum(work[other.matrix] for other in seen)
+            left = time_left(time.perf_counter() - start, computed, remaining)
+            progress.update(bar, advance=work[one.matrix], count=count, left=left)
+            took = "finished before" if one.seconds is None else f"{one.seconds:.1f} s"
+            told = f"{count} {one.matrix} {list(one.shape)} error {one.error:.1e}, {took}"
+            console.print(f"{told}; {left}" if left else told, markup=False)
+
+        yield tell
+
+
+def time_left(elapsed: float, computed: float, remaining: float) -> str:
+    """How long the rest takes at the pace so far, in words; nothing where there is no rest, or no pace yet.
+
+    Args:
+        elapsed: Seconds since the beginning.
+        computed: Work done in them.
+        remaining: Work to do.
+    """
+    if not computed or not remaining:
+        return ""
+    seconds = round(elapsed * remaining / computed)
+    if seconds < 120:
+        return f"{seconds} s left"
+    if seconds < 7200:
+        return f"{seconds // 60} min left"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min left"
+
+
+def _work(shape: tuple[int, int]) -> float:
+    """What the time of an SVD is proportional to."""
+    m, n = shape
+    return float(m) * n * min(m, n)

@@ -1,0 +1,95 @@
+"""The file of one matrix's factors: u, s and vh, with their digest and error in the header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+
+from zfleet.errors import FactorsError
+from zfleet.files import read_or, write_atomic
+from zfleet.svf.factors import MatrixFactors, matrix_digest
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """What a file says of the factors in it.
+
+    Attributes:
+        digest: Of name and factors.
+        error: Frobenius norm of W - U diag(s) Vh over that of W.
+        shape: m and n of W.
+    """
+
+    digest: str
+    error: float
+    shape: tuple[int, int]
+
+
+def matrix_file(folder: Path, name: str) -> Path:
+    """Where the factors of a matrix lie."""
+    return folder / f"{name}{SUFFIX}"
+
+
+def write_matrix(folder: Path, name: str, factors: MatrixFactors, error: float) -> FileHeader:
+    """Write a matrix's factors, whole or not at all.
+
+    Raises:
+        FactorsError: The disk is full, or the folder cannot be written to.
+    """
+    path = matrix_file(folder, name)
+    header = FileHeader(matrix_digest(name, factors), error, factors.shape)
+    tensors = {"u": factors.u, "s": factors.s, "vh": factors.vh}
+    try:
+        data = safetensors.torch.save(tensors, {"digest": header.digest, "error": repr(error)})
+        write_atomic(path, data)
+    except OSError as failure:
+        raise FactorsError(
+            f"the factors of {name} cannot be written to {folder}: {failure}",
+            "make room there, or set ZFLEET_CACHE to another folder; the same command goes on where it stopped",
+        ) from failure
+    return header
+
+
+def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFactors:
+    """The factors of a matrix.
+
+    Args:
+        folder: Where they lie.
+        name: The matrix.
+        digest: What they must have.
+        remedy: Told with an error.
+
+    Raises:
+        FactorsError: The file is missing or truncated, or was changed; names it.
+    """
+    path = matrix_file(folder, name)
+    data = read_or(path, lambda error: FactorsError(f"{path} cannot be read: {error}", remedy))
+    try:
+        tensors = safetensors.torch.load(data)
+        factors = MatrixFactors(tensors["u"], tensors["s"], tensors["vh"])
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise FactorsError(f"{path} is truncated or damaged: {error}", remedy) from error
+    if matrix_digest(name, factors) != digest:
+        raise FactorsError(f"{path} was changed: its digest is not the stored {digest[:12]}", remedy)
+    return factors
+
+
+def read_header(folder: Path, name: str, remedy: str) -> FileHeader:
+    """What a matrix's file says of itself; the factors are not read.
+
+    Raises:
+        FactorsError: The file is missing or truncated; names it.
+    """
+    path = matrix_file(folder, name)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            told = file.metadata()
+            m, n = file.get_slice("u").get_shape()[0], file.get_slice("vh").get_shape()[1]
+            return FileHeader(told["digest"], float(told["error"]), (m, n))
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise FactorsError(f"{path} is missing, truncated or damaged: {error}", remedy) from error

@@ -1,0 +1,135 @@
+"""Matrices as they lie in safetensors files: each can be read by itself, and nothing else is.
+
+safetensors' own reader maps the whole file into memory that counts as the process's own: under a limit on memory
+(RLIMIT_DATA) a file of several gigabytes could not be opened for the sake of one matrix.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from zfleet.errors import BaseModelError
+from zfleet.svf.layout import ZLayout
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""What weights that are not quantized are stored in."""
+
+_FETCH = "fetch the base again"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a safetensors file, as its header tells.
+
+    Attributes:
+        dtype: Its type; none where it is quantized, and its bytes mean nothing without their scales.
+        shape: Its sizes.
+        start: Of its bytes, counted from the beginning of the file.
+        size: In bytes.
+    """
+
+    dtype: torch.dtype | None
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """One matrix W [m, n] of a base, in a file.
+
+    Attributes:
+        name: Module path of its linear.
+        file: The safetensors file that holds it.
+        key: Its name in the file.
+        shape: m and n.
+        dtype: What it is stored in.
+    """
+
+    name: str
+    file: Path
+    key: str
+    shape: tuple[int, int]
+    dtype: torch.dtype
+
+    def read(self) -> Tensor:
+        """W [m, n] float32, as the base has it when it is loaded in float32.
+
+        Raises:
+            BaseModelError: The file is not there or damaged, or holds another matrix by now.
+        """
+        try:
+            with self.file.open("rb") as file:
+                entry = _entries(file, self.file).get(self.key)
+                if entry is None or (entry.shape, entry.dtype) != (self.shape, self.dtype):
+                    raise BaseModelError(f"{self.file} holds no {self.key} {self.shape} any more", _FETCH)
+                data = bytearray(entry.size)
+                file.seek(entry.start)
+                if file.readinto(data) != entry.size:
+                    raise BaseModelError(f"{self.file} is truncated", _FETCH)
+        except OSError as error:
+            raise BaseModelError(f"{self.file} cannot be read: {error}", _FETCH) from error
+        return torch.frombuffer(data, dtype=self.dtype).reshape(self.shape).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class TargetMatrices:
+    """What the factors of a base are computed from.
+
+    Attributes:
+        base: Fingerprint of the base.
+        targets: Which of its matrices were chosen.
+        matrices: They, in the order of the base's modules.
+    """
+
+    base: str
+    targets: str
+    matrices: tuple[StoredMatrix, ...]
+
+    @property
+    def layout(self) -> ZLayout:
+        """What a z on their factors looks like, known before anything is decomposed."""
+        return ZLayout(tuple(one.name for one in self.matrices), tuple(min(one.shape) for one in self.matrices))
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """{key: entry} of a safetensors file, from its header alone.
+
+    Raises:
+        BaseModelError: The file cannot be read, or is truncated or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _entries(file, path)
+    except OSError as error:
+        raise BaseModelError(f"{path} cannot be read: {error}", _FETCH) from error
+
+
+def _entries(file: BinaryIO, path: Path) -> dict[str, Entry]:
+    size = path.stat().st_size
+    length = int.from_bytes(file.read(8), "little")
+    entries: dict[str, Entry] = {}
+    try:
+        if 8 + length > size:
+            raise ValueError("its header is longer than the file")
+        for key, told in json.loads(file.read(length)).items():
+            if key == "__metadata__":
+                continue
+            start, end = map(int, told["data_offsets"])
+            shape = tuple(map(int, told["shape"]))
+            if not 0 <= start <= end <= size - 8 - length:
+                raise ValueError(f"{key} lies outside the file")
+            dtype = _DTYPES.get(told["dtype"])
+            if dtype is not None and end - start != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{key} has other bytes than its shape")
+            entries[key] = Entry(dtype, shape, 8 + length + start, end - start)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelError(f"{path} is truncated or damaged: {error}", _FETCH) from error
+    return entries
