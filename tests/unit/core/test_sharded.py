@@ -184,7 +184,7 @@ def _loss(model: SvfModel, z: Tensor, prompts: Texts, completions: Texts, advant
     policy = completion_logits(model, prompts, completions, z.expand(len(prompts), -1))
     with torch.no_grad():
         reference = completion_logits(model, prompts, completions, None)
-    return policy_loss(policy.logprobs(), advantages) + 0.3 * divergence(policy, reference)
+    return policy_loss(policy.logprobs(), advantages) + 0.3 * divergence(policy, reference).sum()
 
 
 def _kept_and_gradient(model: SvfModel) -> tuple[int, Tensor]:
