@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zfleet.svf.composed import composed_linear, composing_pays
 from zfleet.svf.factors import MatrixFactors
 
 Rows = dict[str, Tensor]
-"""{matrix: z [B, r]} of the batch under way."""
+"""{matrix: z [B, r]} of the batch under way; [1, r] where all rows share one z."""
 
 
 class RowBinding:
@@ -44,7 +45,7 @@ class SvfLinear(nn.Module):
     """A linear layer in factored form that keeps its dense weight for batches of base rows alone.
 
     Cost does not depend on how many different z are in the batch. Gradients flow to z only: W, U, s and
-    Vh are frozen.
+    Vh are frozen. One z that learns from many tokens takes the form of ``composed.py`` where that is less work.
     """
 
     weight: Tensor
@@ -68,8 +69,12 @@ class SvfLinear(nn.Module):
         rows = self.binding.rows
         if rows is None:
             return functional.linear(x, self.weight, self.bias)
+        z = rows[self.name]
+        # Only where z learns: what an engine answers must not depend on how many tokens a pass has.
+        if len(z) == 1 and z.requires_grad and composing_pays(x.shape[:-1].numel(), self.us, self.vh):
+            return composed_linear(x, z[0], self.us, self.vh, self.bias)
         # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
-        h = functional.linear(x, self.vh) * rows[self.name].unsqueeze(1)
+        h = functional.linear(x, self.vh) * z.unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)
 
 
