@@ -76,12 +76,15 @@ class SvfModel:
 
     @contextmanager
     def rows(self, z: Tensor | None) -> Iterator[None]:
-        """Run forward passes inside the block with z [B, R], a row for each of the batch; None is the base."""
+        """Run forward passes inside the block with z [B, R], a row for each of the batch.
+
+        [1, R] is one z for all rows; None is the base.
+        """
         with self.binding.bound(None if z is None else self.layout.split(z)):
             yield
 
     def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
-        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i].
+        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
 
         Args:
             images: For each row those whose places its ids begin with; none for all: no row has any.

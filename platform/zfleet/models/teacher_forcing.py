@@ -46,7 +46,7 @@ def completion_logits(
     z: Tensor | None,
     images: Sequence[Images] = (),
 ) -> CompletionLogits:
-    """Run prompts and completions in one pass, row i under z[i] (z [B, R]; None is the base).
+    """Run prompts and completions in one pass, row i under z[i] (z [B, R]; [1, R] is of all rows, None the base).
 
     Sequences are padded on the right, where no real token sees the padding.
 

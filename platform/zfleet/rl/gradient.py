@@ -66,8 +66,7 @@ def token_logprobs(weights: Weights, member: Member, rollouts: Sequence[Rollout]
     z = None if p is None else weights.rows([member.spec], [p])
     found: dict[int, Tensor] = {}
     for chosen in _packed(weights, _lengths(weights, rollouts), member.spec.pass_tokens):
-        some = [rollouts[index] for index in chosen] or [_NOTHING]
-        logits = _logits(weights, some, None if z is None else z.expand(len(some), -1))
+        logits = _logits(weights, [rollouts[index] for index in chosen] or [_NOTHING], z)
         logprobs = logits.logprobs(member.spec.temperature)
         found |= {index: row[kept] for index, row, kept in zip(chosen, logprobs, logits.mask, strict=True)}
     return [found[index] for index in range(len(rollouts))]
@@ -108,8 +107,8 @@ def _stays_near(spec: LearnerSpec) -> bool:
 
 
 def _spread(z: Tensor, owners: Tensor) -> Tensor:
-    """Row i of the batch under z[owners[i]]: [B, R]."""
-    return z.expand(len(owners), -1) if len(z) == 1 else z.index_select(0, owners)
+    """Row i of the batch under z[owners[i]]: [B, R]; [1, R] where there is one z."""
+    return z if len(z) == 1 else z.index_select(0, owners)
 
 
 def _policy_loss(share: Share, samples: Sequence[int], policy: CompletionLogits) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zfleet.svf.composed import composed_linear, composing_pays
 from zfleet.svf.factors import MatrixFactors
 
 Rows = dict[str, Tensor]
-"""{matrix: z [B, r]} of the batch under way."""
+"""{matrix: z [B, r]} of the batch under way; [1, r] where all rows share one z."""
 
 
 class RowBinding:
@@ -44,7 +45,7 @@ class SvfLinear(nn.Module):
     """A linear layer in factored form that keeps its dense weight for batches of base rows alone.
 
     Cost does not depend on how many different z are in the batch. Gradients flow to z only: W, U, s and
-    Vh are frozen.
+    Vh are frozen. One z that learns from many tokens takes the form of ``composed.py`` where that is less work.
     """
 
     weight: Tensor | None
@@ -68,11 +69,20 @@ class SvfLinear(nn.Module):
         rows = self.binding.rows
         if rows is None and self.weight is not None:
             return functional.linear(x, self.weight, self.bias)
+        z = None if rows is None else rows[self.name]
+        if z is not None and self._composes(z, x.shape[:-1].numel()):
+            return composed_linear(x, z[0], self.us, self.vh, self.bias)
         h = functional.linear(x, self.vh)
-        if rows is not None:
+        if z is not None:
             # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
-            h = h * rows[self.name].unsqueeze(1)
+            h = h * z.unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)
+
+    def _composes(self, z: Tensor, tokens: int) -> bool:
+        # Only where z learns: what an engine answers must not depend on how many tokens a pass has. And only where W
+        # may be held: who has let go of it has no room for W' either.
+        alone = len(z) == 1 and z.requires_grad and self.weight is not None
+        return alone and composing_pays(tokens, self.us, self.vh)
 
     def forget_weight(self) -> None:
         """Let go of W, and hold the rest as frozen parameters, which can be split over processes as buffers cannot.

@@ -1,0 +1,1 @@
+"""What one step of training costs: parts of ``benchmarks/training.py``."""

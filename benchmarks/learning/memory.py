@@ -1,0 +1,49 @@
+"""What memory one gradient takes at most, in a process that does nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learning.step import SIZES, WAYS, Way, gradient_of, recorded
+
+_KIB = 1 / 1024
+
+
+def measure_memory(base: str, threads: int) -> dict[str, Any]:
+    """By tokens a step and way: ``step_mib``, what the gradient adds to what was there before, and ``peak_mib``."""
+    return {str(tokens): {way: _in_a_process(way, base, tokens, threads) for way in WAYS} for tokens in SIZES}
+
+
+def _in_a_process(way: Way, base: str, tokens: int, threads: int) -> dict[str, float]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak, way, base, tokens, threads).result()
+
+
+def _peak(way: Way, base: str, tokens: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    with gradient_of(way, base) as gradient:
+        rollouts = recorded(SIZES[tokens])
+        # What loading left behind is given back first, and code that the first step loads is there.
+        gradient(recorded(SIZES[64])[:1])
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+        gradient(rollouts)
+        peak = _status("VmHWM")
+    return {"step_mib": peak - before, "peak_mib": peak}
+
+
+def _status(key: str) -> float:
+    """An entry of this process's memory, in MiB."""
+    found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found.group(1)) * _KIB

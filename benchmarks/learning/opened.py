@@ -1,0 +1,43 @@
+"""The benchmark's base, its factors, and a learner's members over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hetero.base import base_spec, build_base, find_shape
+from zfleet.config.specs import BaseSpec
+from zfleet.models.base import Base, load_base
+from zfleet.models.bundle import locate_base
+from zfleet.models.matrices import target_matrices
+from zfleet.paths import cache_root
+from zfleet.svf.cache import FactorCache
+from zfleet.svf.factors import Factors
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A base with plain linears, and the factors of all its targets."""
+
+    base: Base
+    factors: Factors
+
+
+def open_base(name: str) -> Opened:
+    """``eighth`` (25 million parameters), ``lab``, a folder or a hub id; each call loads a copy of its own.
+
+    Raises:
+        BaseModelError: It cannot be found or loaded.
+    """
+    spec = _spec(name)
+    found, folder = locate_base(spec)
+    base = load_base(folder, name=found)
+    return Opened(
+        base, FactorCache(cache_root() / "factors").get(target_matrices(folder, base.fingerprint, spec.targets))
+    )
+
+
+def _spec(name: str) -> BaseSpec:
+    if name != "eighth":
+        return BaseSpec(model=name)
+    shape = find_shape(name)
+    return base_spec(shape, build_base(shape), "all")

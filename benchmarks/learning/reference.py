@@ -1,0 +1,84 @@
+"""The reference implementation's way to a gradient, in the fastest form that we know of: dense W' and dense dW'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learning.opened import Opened
+from zfleet.config.learner import LearnerSpec
+from zfleet.models.svf_model import SvfModel
+from zfleet.models.teacher_forcing import completion_logits
+from zfleet.rl.loss import policy_loss
+from zfleet.rl.parametrisation import PARAMETRISATIONS
+from zfleet.rl.rollout import Rollout
+from zfleet.svf.factors import Factors, MatrixFactors
+
+
+class ReferenceWay:
+    """Composes every W' from p, runs the plain model on them, and goes back through dense dW' into p.
+
+    Autograd does all of it, in float32, in one graph over one padded batch: each dW' is freed as soon as its part of
+    dp is known. U, s and Vh are constants. Composing is one product a matrix, and z scales the factor that has fewer
+    numbers, so that its gradient is a sum over those: dz = rowsum((U^T dW') * s Vh) where W is tall, and the like
+    through dW' V where it is wide.
+    """
+
+    def __init__(self, opened: Opened, spec: LearnerSpec) -> None:
+        base, factors = opened.base, opened.factors
+        base.model.requires_grad_(False)
+        self._layout = factors.layout
+        self._model = SvfModel(base, Factors({}, base.fingerprint, "none"))
+        self._z = PARAMETRISATIONS[spec.parametrisation](factors, base.model.device).z
+        self._linears = {name: _Composed.in_place_of(base.model, name, m) for name, m in factors.matrices.items()}
+
+    def gradient(self, p: Tensor, rollouts: Sequence[Rollout]) -> Tensor:
+        """Of the mean loss over samples, each one's reward its advantage: [R]."""
+        z = self._layout.split(self._z(p))
+        for name, linear in self._linears.items():
+            linear.compose(z[name])
+        prompts, completions = zip(*((rollout.prompt, rollout.completion) for rollout in rollouts), strict=True)
+        rewards = torch.tensor([rollout.grade.value for rollout in rollouts])
+        loss = policy_loss(completion_logits(self._model, prompts, completions, None).logprobs(), rewards)
+        (gradient,) = torch.autograd.grad(loss / len(rollouts), p)
+        for linear in self._linears.values():
+            linear.restore()
+        return gradient
+
+
+class _Composed(nn.Module):
+    """A linear layer whose weight is composed anew for each step."""
+
+    def __init__(self, linear: nn.Linear, factors: MatrixFactors) -> None:
+        super().__init__()
+        self._tall = linear.out_features >= linear.in_features
+        self._u = factors.u if self._tall else factors.u * factors.s
+        self._vh = factors.s.unsqueeze(1) * factors.vh if self._tall else factors.vh
+        self._bias = linear.bias
+        # Not parameters: a composed weight is part of the step's graph.
+        self._plain = linear.weight.detach()
+        self._weight = self._plain
+
+    @classmethod
+    def in_place_of(cls, model: nn.Module, name: str, factors: MatrixFactors) -> _Composed:
+        """Put one where a linear was."""
+        parent, _, leaf = name.rpartition(".")
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        composed = cls(linear, factors)
+        setattr(model.get_submodule(parent), leaf, composed)
+        return composed
+
+    def compose(self, z: Tensor) -> None:
+        """W' = U diag(s z) Vh, differentiable in z [r]."""
+        self._weight = self._u @ (z.unsqueeze(1) * self._vh) if self._tall else (self._u * z) @ self._vh
+
+    def restore(self) -> None:
+        """Be the base again, and keep nothing of the step."""
+        self._weight = self._plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self._weight, self._bias)
