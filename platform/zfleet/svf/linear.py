@@ -74,7 +74,8 @@ class SvfLinear(nn.Module):
         if len(z) == 1 and z.requires_grad and composing_pays(x.shape[:-1].numel(), self.us, self.vh):
             return composed_linear(x, z[0], self.us, self.vh, self.bias)
         # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
-        h = functional.linear(x, self.vh) * z.unsqueeze(1)
+        # A row each, also of one z: gradients are then summed as in a cohort, to the last bit.
+        h = functional.linear(x, self.vh) * z.expand(len(x), -1).unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)
 
 
