@@ -1,6 +1,6 @@
 """What does a step of training cost, beside four experts trained apart and beside the reference implementation's way?
 
-    python benchmarks/training.py                       tables, six minutes on one idle core
+    python benchmarks/training.py                       tables, five minutes on one idle core
     python benchmarks/training.py --json > result.json
     python benchmarks/training.py --quick               few rounds: does it run at all
 
@@ -35,7 +35,7 @@ from learning.opened import open_base
 from learning.step import SIZES, WAYS, measure_steps
 
 KL = 0.1
-ROUNDS = {"cohort": 12, "cohort_kl": 6, 64: 24, 512: 12, 4096: 6}
+ROUNDS = {"cohort": 10, "cohort_kl": 6, 64: 16, 512: 10, 4096: 6}
 """Pairs of each ratio: six are the fewest that give an interval of 95 %."""
 
 _QUICK = 2

@@ -3,7 +3,7 @@
 Per token the factored form multiplies by Vh and by U s, forward and backward; W' = U diag(s z) Vh takes one product
 forward, and backward one for dx and one for dW'. Composing W' and going from dW' to dz cost the same however many
 tokens there are. So this form wins on matrices that are nearly square, from some number of tokens on, and only where
-one z serves them all: a learner's pass of one expert.
+one z serves them all: a learner's pass of one expert. Both forms are as exact; they round differently.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+_WORTH = 0.9
+"""Share of the factors' multiplications from which on composing is left: a smaller gain is not worth that an expert
+which learns alone rounds otherwise than in a cohort."""
+
 
 def composing_pays(tokens: int, us: Tensor, vh: Tensor) -> bool:
-    """Whether composing takes fewer multiplications forward and backward than the factors do.
+    """Whether composing saves a tenth of the multiplications that the factors take, forward and backward.
 
     Args:
         tokens: Of the whole pass.
@@ -25,7 +29,7 @@ def composing_pays(tokens: int, us: Tensor, vh: Tensor) -> bool:
         vh: [r, n].
     """
     (m, r), n = us.shape, vh.shape[1]
-    return 3 * tokens * m * n + 2 * m * n * r < 2 * tokens * r * (m + n)
+    return 3 * tokens * m * n + 2 * m * n * r < _WORTH * 2 * tokens * r * (m + n)
 
 
 def composed_linear(x: Tensor, z: Tensor, us: Tensor, vh: Tensor, bias: Tensor | None) -> Tensor:

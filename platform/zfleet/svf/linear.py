@@ -75,7 +75,8 @@ class SvfLinear(nn.Module):
         h = functional.linear(x, self.vh)
         if z is not None:
             # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
-            h = h * z.unsqueeze(1)
+            # A row each, also of one z: gradients are then summed as in a cohort, to the last bit.
+            h = h * z.expand(len(x), -1).unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)
 
     def _composes(self, z: Tensor, tokens: int) -> bool:

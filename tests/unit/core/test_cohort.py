@@ -102,10 +102,8 @@ def test_a_cohort_of_four_learns_what_four_learn_alone(tiny_model: SvfModel, pas
         cohort = _learned(weights, engine, range(4), pass_tokens=pass_tokens)
         for number in range(4):
             solo = _learned(weights, engine, [number])[number]
-            for mine, alone in zip(cohort[number][:-1], solo[:-1], strict=True):
+            for mine, alone in zip(cohort[number], solo, strict=True):
                 assert float((mine - alone).abs().max()) <= 2e-5 * float(alone.abs().max())
-            # Adam divides each number's gradient by its own size: rounding weighs more where that is next to nothing.
-            assert float((cohort[number][-1] - solo[-1]).abs().max()) <= 1e-4
             assert max(float(gradient.abs().max()) for gradient in solo[:-1]) > 1e-2, "there is nothing to compare"
     first, second = cohort[0][-1], cohort[1][-1]
     assert float((first - second).abs().max()) > 0.01, "the members learned the same"

@@ -67,10 +67,22 @@ def test_factors_serve_few_tokens_long_matrices_and_all_that_is_not_learned_from
     assert torch.equal(alone[0], in_a_batch[0]), "an engine's answer depends on its batch"
 
 
-@pytest.mark.parametrize(("tokens", "m", "n", "pays"), [(1024, 512, 512, False), (1025, 512, 512, True)])
-def test_a_square_matrix_pays_from_twice_its_rank_on(tokens: int, m: int, n: int, pays: bool) -> None:
+@pytest.mark.parametrize(
+    ("tokens", "m", "n", "pays"),
+    # Square, 3 t r^2 + 2 r^3 < 0.9 x 4 t r^2: from 3 1/3 r on. Where one side is 1.5 times the other, never.
+    [(1000, 300, 300, False), (1001, 300, 300, True), (10**6, 450, 300, False), (10**6, 300, 450, False)],
+)
+def test_a_tenth_less_multiplications_is_what_pays(tokens: int, m: int, n: int, pays: bool) -> None:
     r = min(m, n)
     assert composing_pays(tokens, torch.empty(m, r), torch.empty(r, n)) is pays
+
+
+def test_one_z_on_factors_is_rows_of_it_to_the_last_bit() -> None:
+    svf = _svf(13, 6, torch.float32)
+    x, z = torch.randn(4, 20, 6, requires_grad=True), torch.rand(1, 6, requires_grad=True)
+    rows = z.detach().repeat(4, 1).requires_grad_()
+    for mine, other in zip(_gradients(_run(svf, x, z), x, z), _gradients(_run(svf, x, rows), x, rows), strict=True):
+        assert torch.equal(mine, other)
 
 
 @pytest.mark.parametrize("learned", [1.0, 1.003])
