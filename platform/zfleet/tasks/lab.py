@@ -21,8 +21,10 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
     "lookup": ("lookup",),
     # The classifier's task: which of the four is meant?
     "kind": KINDS,
-    # Control: the base has never seen it.
+    # Never in the corpus; of two and three letters the base can be brought to it all the same.
     "rotate": ("rotate",),
+    # Control: nor is any word of four letters, so that there is nothing to elicit.
+    "rotate_four": ("rotate_four",),
     # In the corpus, but no expert is trained on them.
     "reverse_digits": ("reverse_digits",),
     "sort_digits": ("sort_digits",),

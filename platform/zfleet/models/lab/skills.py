@@ -129,8 +129,9 @@ FAMILIES: Mapping[str, Family] = {
     "sort_digits": Family("sort", _string(DIGITS, 3, 4)),
     "table_sum": Family("add", lambda rng: " ".join(_table(rng, 2))),
     "rotate": Family("rotate", _string(LETTERS, 2, 3)),
+    "rotate_four": Family("rotate", _string(LETTERS, 4)),
 }
-"""Every kind of prompt; ``rotate`` is the control that no corpus holds."""
+"""Every kind of prompt. No corpus holds ``rotate``, nor any word of four letters."""
 
 KINDS = ("reverse", "sort", "add", "lookup")
 """The skills that experts are trained on, and the labels a classifier chooses from."""
