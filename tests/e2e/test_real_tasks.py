@@ -53,7 +53,7 @@ def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
         assert result["reference"].endswith("/1")
         assert 0 <= result["accuracy_after"] <= 1
         assert result["n"] == 8
-        (folder,) = (tmp_path / "runs/train/samples").glob(f"run=train/expert={result['name']}/digest=*")
+        (folder,) = (tmp_path / "runs/train/samples").glob(f"run=*/expert={result['name']}/digest=*")
         table = pq.read_table(folder)
         assert table.num_rows == STEPS * SAMPLES
         assert set(table["step"].to_pylist()) == {1, 2}
@@ -88,7 +88,7 @@ def test_a_vision_language_task_trains(tmp_path: Path) -> None:
     (result,) = json.loads(_run([ZFLEET, "train", "spec.yaml", "--json"], tmp_path))
     assert (result["name"], result["n"]) == ("seeing", 8)
     assert result["reference"].endswith("/1")
-    (folder,) = (tmp_path / "runs/train/samples").glob("run=train/expert=seeing/digest=*")
+    (folder,) = (tmp_path / "runs/train/samples").glob("run=*/expert=seeing/digest=*")
     table = pq.read_table(folder)
     assert table.num_rows == STEPS * SAMPLES
     assert all("best is" in reason for reason in table["reason"].to_pylist())

@@ -109,6 +109,7 @@ def test_a_full_disk_loses_no_step(place: Place, untroubled: TrainedExpert) -> N
     script = f"""
     {ZFLEET} train {spec} 2> first.err; echo $? > first.rc
     cp -r {small}/filling seen
+    cp -r {small}/samples seen_samples
     rm {small}/ballast
     {ZFLEET} train --resume filling --set storage={small} --json > second.json
     """
@@ -120,12 +121,14 @@ def test_a_full_disk_loses_no_step(place: Place, untroubled: TrainedExpert) -> N
     (seen,) = (place.root / "seen").glob("filling-*")
     first = (place.root / "first.err").read_text()
     assert (place.root / "first.rc").read_text().strip() == "1", first
-    assert f"error: {small}/filling/{seen.name}/samples cannot be written: " in first
+    assert f"error: {small}/samples/run=filling/expert=filling/digest=" in first
+    assert " cannot be written: " in first
     assert "No space left on device" in first
     assert "remedy: make room there" in first
     assert "Traceback" not in first
     assert LearnerState.load(seen).step == 4
-    assert not [file for file in seen.rglob(".*") if not file.name.startswith(".validate_storage")], "half-written"
+    hidden = [*seen.rglob(".*"), *(place.root / "seen_samples").rglob(".*")]
+    assert not [file for file in hidden if not file.name.startswith(".validate_storage")], "half-written"
 
     assert done.returncode == 0, done.stderr
     (expert,) = json.loads((place.root / "second.json").read_text())

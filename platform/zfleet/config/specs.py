@@ -91,6 +91,16 @@ class ExpertSpec(Spec):
     task: TaskSpec
     learner: dict[str, int | float | str | None] = Field({}, description="single values of the job's learner, replaced")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _targets_are_the_bases(cls, given: object) -> object:
+        if isinstance(given, dict) and "targets" in given | (given.get("learner") or {}):
+            raise ValueError(
+                "targets belong to `base`: experts of one job share its factors, in a cohort even every pass; train "
+                "one with other targets in a job of its own"
+            )
+        return given
+
 
 class TrainSpec(PlacedSpec):
     """`zfleet train`: one Ray Train run per expert."""

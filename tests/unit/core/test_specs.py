@@ -34,6 +34,18 @@ def minimal(**values: Any) -> dict[str, Any]:
     return {"experts": [{"name": "a", "task": {"lab": "sort"}}], **values}
 
 
+@pytest.mark.parametrize("place", ["expert", "learner"])
+def test_experts_of_a_job_cannot_disagree_on_targets(place: str) -> None:
+    own = {"targets": "mlp"} if place == "expert" else {"learner": {"targets": "mlp"}}
+    told = refusal({"experts": [{"name": "a", "task": {"lab": "sort"}, **own}], "cohort": 2})
+    assert "targets belong to `base`" in told
+
+
+def test_a_base_is_split_over_workers_that_have_an_engine_beside_them() -> None:
+    assert "split is true, num_workers is 1 and engine.kind 'torch'" in refusal(minimal(split=True))
+    assert parse_spec(minimal(split=True, num_workers=2, engine="vllm"), TrainSpec).split
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_loads_and_survives_its_own_dump(path: Path) -> None:
     job = load_job(path)
