@@ -102,6 +102,8 @@ class AblateSpec(ExperimentSpec):
 
 def _check(spec: ExperimentSpec, method: MethodSpec, place: tuple[str, ...]) -> None:
     try:
-        spec.learner_of(method, 0)
+        learner = spec.learner_of(method, 0)
     except ValidationError as error:
         raise ValueError("; ".join(explain(error, LearnerSpec, place))) from None
+    if method.adapter == "lora" and learner.staleness:
+        raise ValueError(f"staleness is {learner.staleness}: with adapter `lora` the model itself changes, set it to 0")

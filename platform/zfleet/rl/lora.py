@@ -81,5 +81,5 @@ class LoraWeights:
 
     def _require_own(self, ps: Sequence[Tensor]) -> None:
         (p,) = ps
-        if p.data_ptr() != self._p.data_ptr():
-            raise ValueError("the model holds one p only, the one that start() gave")
+        if not torch.equal(p.detach(), self._p):
+            raise ValueError("the model answers under the p that start() gave, as it stands, and under no other")

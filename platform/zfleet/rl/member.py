@@ -91,8 +91,8 @@ class Member:
         return Turn(self.task, self.spec, mine, step, z, z_step, first, self.skip_failed_rewards)
 
     def p_at(self, step: int) -> Tensor:
-        """What p was after ``step`` steps, of those that answers under way may come from."""
-        return [*self._past, self.p][step - self.steps_done - 1].detach()
+        """What p was after ``step`` steps, of those that answers under way may come from; a copy, which stays so."""
+        return [*self._past, self.p][step - self.steps_done - 1].detach().clone()
 
     def apply(self, gradient: Tensor) -> float:
         """One step of Adam; the gradient's norm before it was clipped.

@@ -103,6 +103,7 @@ def test_an_ablation_is_the_whole_grid() -> None:
         ({"against": "dora"}, "against is 'dora', the methods are svf, lora"),
         ({"seeds": [1, 1]}, "seeds has one twice"),
         ({"engine": "vllm"}, "engine.kind is 'vllm'"),
+        ({"learner": {"staleness": 1}}, "staleness is 1: with adapter `lora` the model itself changes"),
         ({"methods": {"svf": {"rank": 4}, "lora": {"adapter": "lora"}}}, "rank and alpha are for adapter `lora`"),
         ({"methods": {"svf": {"learner": {"lr": "fast"}}, "lora": {"adapter": "lora"}}}, "lr"),
         ({"methods": {"svf": {"learner": {"rate": 1}}, "lora": {"adapter": "lora"}}}, "rate"),
