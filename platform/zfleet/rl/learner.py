@@ -226,8 +226,9 @@ def _due(member: Member) -> bool:
 
 def _check(member: Member, gradient: Tensor, kl: float) -> None:
     where = f"expert {member.name!r}, step {member.steps_done + 1}"
-    if not bool(torch.isfinite(gradient).all()):
-        raise TrainingDiverged(f"{where}: the gradient is not finite", "lower learner.lr, or raise learner.kl")
+    norm = float(gradient.norm())
+    if not math.isfinite(norm):
+        raise TrainingDiverged(f"{where}: the gradient's norm is {norm}", "lower learner.lr, or raise learner.kl")
     limit = member.spec.kl_limit
     if limit is not None and not abs(kl) <= limit:
         raise TrainingDiverged(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.errors import CheckpointError, TrainingDiverged
+from zfleet.errors import CheckpointError
 from zfleet.rewards.weighted import part_names
 from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.data_parallel import DataParallel
@@ -95,18 +95,9 @@ class Member:
         return [*self._past, self.p][step - self.steps_done - 1].detach().clone()
 
     def apply(self, gradient: Tensor) -> float:
-        """One step of Adam; the gradient's norm before it was clipped.
-
-        Raises:
-            TrainingDiverged: The gradient is not finite; nothing is changed.
-        """
+        """One step of Adam; the gradient's norm before it was clipped."""
         self.p.grad = gradient
         norm = float(torch.nn.utils.clip_grad_norm_([self.p], self.spec.clip))
-        if not norm < float("inf"):
-            raise TrainingDiverged(
-                f"expert {self.name!r}: the gradient of step {self.steps_done + 1} is {norm}",
-                "lower learner.lr, or raise learner.kl",
-            )
         self._past.append(self.p.detach().clone())
         share = SCHEDULES[self.spec.schedule](self.steps_done / self.spec.steps)
         self.optimizer.param_groups[0]["lr"] = self.spec.lr * share
