@@ -33,7 +33,8 @@ class StepReport:
         wait_seconds: Of that, what the learner waited.
         learn_seconds: Of this worker, for the gradient step, all members together.
         validation: Mean reward of the validation prompts after this step, where it was measured.
-        parts: Of a reward of several parts, the mean of each.
+        parts: Of a reward of several parts, the mean of each over the samples that it graded; without those that graded
+            none.
     """
 
     expert: str
@@ -55,16 +56,22 @@ class StepReport:
 
 
 def sample_sums(member: Member, rollouts: Sequence[Rollout], used: Sequence[Rollout], distance: float) -> Tensor:
-    """Sums over one worker's samples: reward, divergence, samples, those cut, those used, tokens, parts' rewards."""
+    """Sums over one worker's samples.
+
+    Reward, divergence, samples, those cut, those used, tokens; the reward of each part, and how many it graded.
+    """
+    grades = [rollout.grade for rollout in rollouts]
+    parts = [[grade.parts[name] for grade in grades if name in grade.parts] for name in member.parts]
     return torch.tensor(
         [
-            sum(rollout.grade.value for rollout in rollouts),
+            sum(grade.value for grade in grades),
             distance,
             len(rollouts),
             sum(rollout.finish == "length" for rollout in rollouts),
             len(used),
             sum(len(rollout.completion) for rollout in rollouts),
-            *(sum(rollout.grade.parts.get(name, 0.0) for rollout in rollouts) for name in member.parts),
+            *(sum(part) for part in parts),
+            *(len(part) for part in parts),
         ],
         dtype=torch.float64,
     )
@@ -86,6 +93,7 @@ def step_report(
     """
     reward, kl, samples, truncated, used, tokens, *parts = sums
     graded = max(samples, 1.0)
+    values, counts = parts[: len(member.parts)], parts[len(member.parts) :]
     asked = member.spec.prompts_per_step * member.spec.samples_per_prompt
     return StepReport(
         expert=member.name,
@@ -103,5 +111,5 @@ def step_report(
         wait_seconds=waited,
         learn_seconds=learned,
         validation=validation,
-        parts={name: value / graded for name, value in zip(member.parts, parts, strict=True)},
+        parts={name: sum_ / n for name, sum_, n in zip(member.parts, values, counts, strict=True) if n},
     )

@@ -26,6 +26,7 @@ from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rewards.python import PythonReward
+from zfleet.rewards.weighted import Part, Weighted
 from zfleet.rl.advantages import ESTIMATORS
 from zfleet.rl.checkpoint import FILE, LearnerState
 from zfleet.rl.learner import Learner
@@ -205,6 +206,24 @@ def test_kl_pulls_towards_the_base(tiny_model: SvfModel, engine: SyncEngine) -> 
     assert reports[-1].kl < reports[0].kl / 2, [r.kl for r in reports]
 
 
+def test_the_policy_is_what_was_sampled_from(tiny_model: SvfModel) -> None:
+    sampled = completion_logits(tiny_model, [(1, 7, 9)], [(8, 6)], None)
+    expected = torch.log_softmax(sampled.logits / 0.5, -1).gather(-1, sampled.targets.unsqueeze(-1)).squeeze(-1)
+    assert torch.equal(sampled.logprobs(0.5), expected)
+    assert not torch.allclose(sampled.logprobs(0.5), sampled.logprobs())
+
+
+def test_a_part_counts_over_the_samples_that_it_grades(tiny_model: SvfModel, engine: SyncEngine) -> None:
+    def some(completion: str, sample: Sample) -> float | None:
+        return 1.0 if sample.id in ("s1", "s2") else None
+
+    parts = [Part(name, 1.0, _python(function)) for name, function in {"some": some, "none": lambda *_: None}.items()]
+    report = _solo(tiny_model, engine, _task(Weighted((*parts, Part("vowels", 1.0, HasVowel())))), SPEC).step()
+    assert report.parts.keys() == {"some", "vowels"}
+    assert report.parts["some"] == 1.0
+    assert report.reward == pytest.approx(report.parts["vowels"] + 2 / len(WORDS))
+
+
 # Checkpoints
 
 
@@ -295,10 +314,3 @@ def _resume(folder: Path, root: Path) -> None:
 
 if __name__ == "__main__":
     _resume(Path(sys.argv[1]), Path(sys.argv[2]))
-
-
-def test_the_policy_is_what_was_sampled_from(tiny_model: SvfModel) -> None:
-    sampled = completion_logits(tiny_model, [(1, 7, 9)], [(8, 6)], None)
-    expected = torch.log_softmax(sampled.logits / 0.5, -1).gather(-1, sampled.targets.unsqueeze(-1)).squeeze(-1)
-    assert torch.equal(sampled.logprobs(0.5), expected)
-    assert not torch.allclose(sampled.logprobs(0.5), sampled.logprobs())
