@@ -1,4 +1,4 @@
-"""One display for all experts in training; quiet where the output is no terminal."""
+"""One display for all experts in training; without bars where the output is no terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from zfleet_jobs.train.board import Row
 
 
 class TrainDisplay:
-    """A line per expert: step, reward, tokens per second."""
+    """A line for each expert under way and one for all: those that are done are told above, and make room."""
 
     def __init__(self, progress: Progress, steps: dict[str, int]) -> None:
         self._progress = progress
+        self._all = progress.add_task("experts", total=len(steps), note="done")
         self._lines: dict[str, TaskID] = {
-            name: progress.add_task(name, total=total, note="waiting", start=False) for name, total in steps.items()
+            name: progress.add_task(name, total=total, note="", start=False, visible=False)
+            for name, total in steps.items()
         }
 
     def update(self, rows: Iterable[Row]) -> None:
@@ -26,12 +28,13 @@ class TrainDisplay:
             line = self._lines[row.expert]
             self._progress.start_task(line)
             note = f"reward {row.metrics['reward']:+.2f}  {row.metrics['tokens_per_second']:6.0f} tokens/s"
-            self._progress.update(line, completed=row.step, note=note)
+            self._progress.update(line, completed=row.step, note=note, visible=True)
 
-    def done(self, name: str, note: str) -> None:
+    def done(self, name: str, how: str) -> None:
         """Say how an expert ended."""
-        self._progress.update(self._lines[name], note=note)
-        self._progress.stop_task(self._lines[name])
+        self._progress.update(self._lines[name], visible=False)
+        self._progress.advance(self._all)
+        self._progress.console.print(f"train {name}: {how}", markup=False)
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def train_display(steps: dict[str, int]) -> Iterator[TrainDisplay]:
     Args:
         steps: {expert: steps it will take}.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
         TextColumn("train {task.description}"),
         BarColumn(),
