@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError, WorkerCrashedError
+from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.errors import JobError, ZfleetError
 from zfleet.files import write_atomic
-from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.models.bundle import BaseBundle, pack_with_targets
 from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.needs import check_reward
 from zfleet.tasks.build import build_task
@@ -45,7 +45,7 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
         JobError: A process died again and again, or the cluster is too small.
         ZfleetError: The experiment's own fault: a task, a reward, a base.
     """
-    bundles = {targets: pack_base(spec.base.model_copy(update={"targets": targets})) for targets in _targets(spec)}
+    bundles = pack_with_targets(spec.base, {method.targets or spec.base.targets for method in spec.methods.values()})
     tasks = {name: _fitting(spec, name, next(iter(bundles.values()))) for name in spec.tasks}
     if address is None:
         for task in tasks.values():
@@ -105,15 +105,11 @@ def _outcome(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome:
         if isinstance(error.cause, ZfleetError):
             raise error.cause from error
         raise
-    except WorkerCrashedError as error:
+    except (WorkerCrashedError, OutOfMemoryError) as error:
         raise JobError(
             f"the process that trained {trial.task} by {trial.method} (seed {trial.seed}) died {_RETRIES + 1} times",
             "look for what killed it, such as too little memory; the same command goes on with what is not finished",
         ) from error
-
-
-def _targets(spec: CompareSpec | AblateSpec) -> set[str]:
-    return {method.targets or spec.base.targets for method in spec.methods.values()}
 
 
 def _fitting(spec: CompareSpec | AblateSpec, name: str, bundle: BaseBundle) -> Task:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,23 +130,25 @@ def pack_base(spec: BaseSpec) -> BaseBundle:
         BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
         FactorsError: The cached factors are damaged; names the file.
     """
+    return pack_with_targets(spec, {spec.targets})[spec.targets]
+
+
+def pack_with_targets(spec: BaseSpec, targets: Collection[str]) -> dict[str, BaseBundle]:
+    """As ``pack_base``, with the factors of several targets: {targets: the base and those}. The base is read once."""
     name, folder = locate_base(spec)
     # Loaded to see that it can be; decomposing it needs its files alone.
     base = load_base(folder, name=name)
     fingerprint, context = base.fingerprint, base.context
     del base
+    text, weights = _read(folder, _TEXT), _read(folder, _WEIGHTS)
     cache = FactorCache(cache_root() / "factors")
-    factors = cache.get(target_matrices(folder, fingerprint, spec.targets))
-    return BaseBundle(
-        name,
-        fingerprint,
-        spec,
-        _read(folder, _TEXT),
-        _read(folder, _WEIGHTS),
-        _read(cache.folder(fingerprint, spec.targets), (*_TEXT, *_WEIGHTS)),
-        context,
-        factors.digest,
-    )
+
+    def pack(spec: BaseSpec) -> BaseBundle:
+        digest = cache.get(target_matrices(folder, fingerprint, spec.targets)).digest
+        factors = _read(cache.folder(fingerprint, spec.targets), (*_TEXT, *_WEIGHTS))
+        return BaseBundle(name, fingerprint, spec, text, weights, factors, context, digest)
+
+    return {one: pack(spec.model_copy(update={"targets": one})) for one in targets}
 
 
 def open_tokenizer(text: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
