@@ -42,7 +42,7 @@ def cluster(address: str | None) -> Iterator[None]:
             cluster needs the same dependencies but no zfleet.
 
     Raises:
-        ClusterError: No cluster answers at the address.
+        ClusterError: No cluster answers at the address, or none comes up on this machine.
     """
     if ray.is_initialized():
         yield
@@ -69,21 +69,34 @@ def undisturbed() -> Iterator[None]:
 def _connect(address: str | None) -> None:
     try:
         if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
+            _start()
         else:
-            _probe(address)
-            ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": _package_folders()})
-    except (OSError, ValueError, RuntimeError) as error:
+            _join(address)
+    except Exception as error:  # Ray raises just that where a process of its own does not come up in time.
+        told, *_ = str(error).splitlines() or [type(error).__name__]
+        if address is None:
+            raise ClusterError(
+                f"Ray does not start on this machine: {told}",
+                "see that it has a processor, memory and disk to spare, and give the command again",
+            ) from error
         raise ClusterError(
-            f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}",
-            "check --address and that the cluster runs (`ray status`)",
+            f"no Ray cluster at {address}: {told}", "check --address and that the cluster runs (`ray status`)"
         ) from error
+
+
+def _start() -> None:
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+    )
+
+
+def _join(address: str) -> None:
+    _probe(address)
+    ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": _package_folders()})
 
 
 def _probe(address: str) -> None:
