@@ -12,32 +12,42 @@ from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.engine.sync import SyncEngine
 from zfleet.errors import RewardError
 from zfleet.rewards.grade import grade_all
-from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.task import Grade, Sample, Task
 
 _Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Grades of held-out prompts.
+    """Answers to held-out prompts, N of them, and what they were graded; not one need have a grade.
 
     Attributes:
-        rewards: One per graded prompt.
         texts: The answers.
+        graded: Their rewards; None of one that was not graded.
     """
 
-    rewards: tuple[float, ...]
     texts: tuple[str, ...]
+    graded: tuple[float | None, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """Of those that were graded."""
+        return tuple(reward for reward in self.graded if reward is not None)
 
     @property
     def n(self) -> int:
-        """How many prompts."""
+        """How many were graded."""
         return len(self.rewards)
 
     @property
+    def right(self) -> int:
+        """How many were answered right (reward above 0)."""
+        return sum(reward > 0 for reward in self.rewards)
+
+    @property
     def accuracy(self) -> float:
-        """The fraction answered right (reward above 0)."""
-        return sum(reward > 0 for reward in self.rewards) / self.n
+        """The fraction answered right."""
+        return self.right / self.n
 
     @property
     def mean_reward(self) -> float:
@@ -76,9 +86,31 @@ def evaluate(
         skip_failed_rewards: Leave out samples whose reward function fails.
 
     Raises:
-        RewardError: The reward function failed, or did so on every sample.
+        RewardError: The reward function failed, or graded none.
     """
     digests = [z] * len(samples) if isinstance(z, str) else list(z)
+    found = answers_graded(engine, tokenizer, task, samples, digests, temperature, skip_failed_rewards)
+    if not found.n:
+        raise nothing_graded(task, len(samples))
+    return found
+
+
+def answers_graded(
+    engine: SyncEngine,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    temperature: float,
+    skip_failed_rewards: bool,
+    first: int = 0,
+) -> Evaluation:
+    """As ``evaluate``, of a part of a list, of which not one need be graded.
+
+    Args:
+        digests: One for each sample.
+        first: Place of the part in the list.
+    """
     requests = [
         GenerationRequest(
             task.prompt(tokenizer, sample),
@@ -86,14 +118,16 @@ def evaluate(
             digest,
             sample.read_images(),
         )
-        for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True))
+        for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True), start=first)
     ]
-    answers = engine.generate(requests)
-    texts = [answer.text for (answer,) in answers]
+    texts = tuple(answer.text for (answer,) in engine.generate(requests))
     grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
-    graded = [(grade.value, text) for grade, text in zip(grades, texts, strict=True) if grade is not None]
-    if not graded:
-        raise RewardError(
-            f"the reward of {task.name} failed on all of {len(samples)} held-out prompts", "mend the function"
-        )
-    return Evaluation(tuple(value for value, _ in graded), tuple(text for _, text in graded))
+    return Evaluation(texts, tuple(grade.value if isinstance(grade, Grade) else None for grade in grades))
+
+
+def nothing_graded(task: Task, count: int) -> RewardError:
+    """What to say where a reward graded none of the held-out prompts."""
+    return RewardError(
+        f"the reward of {task.name} graded none of {count} held-out prompts: it failed, or gave None, on all of them",
+        "mend the function: None says that a sample is none of its task's",
+    )

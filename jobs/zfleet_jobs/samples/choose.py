@@ -24,7 +24,8 @@ class Spread:
         steps: How many there are.
         first: The first step there is.
         last: The last one.
-        samples: How many.
+        samples: How many were graded.
+        ungraded: How many were not: their reward failed, or said that they are not its task's.
         least: The lowest reward.
         mean: Their mean.
         most: The highest.
@@ -35,6 +36,7 @@ class Spread:
     first: int
     last: int
     samples: int
+    ungraded: int
     least: float
     mean: float
     most: float
@@ -60,12 +62,18 @@ class Change:
 
 
 def spreads(keys: Keys) -> list[Spread]:
-    """The rewards of every training that has samples."""
-    columns = [("step", "count_distinct"), ("step", "min"), ("step", "max"), ("reward", "count")]
+    """The rewards of every training of which a sample was graded."""
+    columns = [("step", "count_distinct"), ("step", "min"), ("step", "max"), ("step", "count"), ("reward", "count")]
     columns += [("reward", how) for how in ("min", "mean", "max")]
     found = keys.table.group_by("training").aggregate(columns).sort_by("training")
     names = ["training", *("_".join(column) for column in columns)]
-    return [Spread(*row) for row in zip(*(found[name].to_pylist() for name in names), strict=True)]
+    return [
+        Spread(training, steps, first, last, graded, every - graded, *rewards)
+        for training, steps, first, last, every, graded, *rewards in zip(
+            *(found[name].to_pylist() for name in names), strict=True
+        )
+        if graded
+    ]
 
 
 def extremes(keys: Keys, count: int, best: bool) -> list[int]:

@@ -80,10 +80,11 @@ def look_at(run: str, storage: str, wanted: Wanted) -> Look:
 
 def _look(found: Found, files: Sequence[SampleFile], wanted: Wanted) -> Look:
     keys = read_keys(found.system, files)
-    if not len(keys.table):
+    every, keys = spreads(keys), keys.graded
+    if not every:
         raise SamplesError(
-            f"run {found.run!r} has no samples in these {len(files)} files: no answer was learned from",
-            "see learner.equal_groups and learner.truncated in its spec",
+            f"run {found.run!r} has no graded sample in these {len(files)} files",
+            "the column `reason` of the files says why, where there is an answer",
         )
     best, worst = extremes(keys, wanted.best, best=True), extremes(keys, wanted.worst, best=False)
     changed = changes(keys, wanted.changed)
@@ -91,7 +92,7 @@ def _look(found: Found, files: Sequence[SampleFile], wanted: Wanted) -> Look:
     rows = read_rows(found.system, keys, [*best, *worst, *(place for pair in pairs for place in pair)])
     return Look(
         found.run,
-        [(keys.trainings[spread.training], spread) for spread in spreads(keys)],
+        [(keys.trainings[spread.training], spread) for spread in every],
         [rows[place] for place in best],
         [rows[place] for place in worst],
         [(change, rows[change.early_place], rows[change.late_place]) for change in changed],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,11 @@ class Keys:
     files: Sequence[SampleFile]
     trainings: Sequence[Training]
     table: pa.Table
+
+    @property
+    def graded(self) -> Keys:
+        """Those that have a reward."""
+        return replace(self, table=self.table.filter(self.table["reward"].is_valid()))
 
 
 def read_keys(system: fs.FileSystem, files: Sequence[SampleFile]) -> Keys:

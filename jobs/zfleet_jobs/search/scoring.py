@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.engine.contract import ScoreRequest
 from zfleet.engine.sync import SyncEngine
+from zfleet.errors import RewardError
 from zfleet.evaluate import evaluate
 from zfleet.search.coefficients import alphas_of
 from zfleet.svf.mixture import mix
@@ -39,7 +40,7 @@ def score_candidates(
 
     Raises:
         RequestTooLong: A shot does not fit.
-        RewardError: The reward function raised.
+        RewardError: The reward function raised, or did not grade a shot: candidates are compared on the same ones.
     """
     shots = task.train
     mixtures = [mix(experts, alphas_of(point, len(experts), layers)) for point in points]
@@ -52,9 +53,18 @@ def score_candidates(
         # Clipping makes equal candidates: one digest, put twice, is dropped once.
         for digest in dict.fromkeys(digests):
             engine.drop_z(digest)
-    right = [reward > 0 for reward in graded.rewards]
+    right = [_right(task, shot, reward) for (_, shot), reward in zip(rows, graded.graded, strict=True)]
     size = len(shots)
     return [(sum(right[k * size : (k + 1) * size]) / size, likelihood) for k, likelihood in enumerate(likelihoods)]
+
+
+def _right(task: Task, shot: Sample, reward: float | None) -> bool:
+    if reward is None:
+        raise RewardError(
+            f"the reward of {task.name} gives None on shot {shot.id}: a search compares candidates on the same shots",
+            "grade every row, or leave those of other tasks out of the task's file",
+        )
+    return reward > 0
 
 
 def _likelihoods(

@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from zfleet.errors import NotThisTask, RewardError
 from zfleet.rewards.needs import graded_at_once
-from zfleet.tasks.task import Grade, Reward, Sample
+from zfleet.tasks.task import Grade, Reward, Sample, Ungraded
 
 log = logging.getLogger(__name__)
 
 
-def grade_all(reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed: bool = False) -> list[Grade | None]:
-    """The grade of each answer, in their order; None for one that is left out, as is one of another task.
+def grade_all(
+    reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed: bool = False
+) -> list[Grade | Ungraded]:
+    """The grade of each answer, in their order; one of another task has none.
 
     Args:
         skip_failed: Leave an answer out, with a warning, when its reward function fails.
@@ -23,17 +25,17 @@ def grade_all(reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed
         RewardError: A function failed; names the sample.
     """
 
-    def graded(answer: tuple[Sample, str]) -> Grade | None:
+    def graded(answer: tuple[Sample, str]) -> Grade | Ungraded:
         sample, text = answer
         try:
             return reward(text, sample)
-        except NotThisTask:
-            return None
+        except NotThisTask as error:
+            return Ungraded(error.message)
         except RewardError as error:
             if not skip_failed:
                 raise
             log.warning("sample left out: %s", error)
-            return None
+            return Ungraded(error.message)
 
     at_once = graded_at_once(reward)
     if at_once == 1:

@@ -63,6 +63,17 @@ class Grade:
         return self.value > 0
 
 
+@dataclass(frozen=True)
+class Ungraded:
+    """In the place of a grade: the reward failed, or said that the sample is none of its task's.
+
+    Attributes:
+        reason: Why, for people.
+    """
+
+    reason: str
+
+
 def verdict(right: bool, extracted: str | None, reason: str) -> Grade:
     """Right or wrong."""
     return Grade(1.0 if right else -1.0, extracted, reason)

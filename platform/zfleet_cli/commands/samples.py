@@ -77,7 +77,8 @@ def _show(look: Look, wanted: Wanted) -> None:
     for training, spread in look.trainings:
         several = f"{spread.steps} steps, {spread.first} to {spread.last}"
         steps = several if spread.steps > 1 else f"step {spread.first}"
-        line = f"{look.run}, {label(training.expert, training.digest)}: {steps}; {spread.samples:,} samples"
+        left_out = f" and {spread.ungraded:,} without a grade" if spread.ungraded else ""
+        line = f"{look.run}, {label(training.expert, training.digest)}: {steps}; {spread.samples:,} samples{left_out}"
         rewards = f"mean reward {spread.mean:+.3f}"
         if spread.least == spread.most:
             rewards = f"every reward is {spread.most:+g}, so that there is no best or worst to choose"

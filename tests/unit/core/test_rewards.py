@@ -22,7 +22,7 @@ from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.soft import Soft
 from zfleet.rewards.text import Contains, Exact, Regex
 from zfleet.rewards.weighted import Part, Weighted
-from zfleet.tasks.task import Reward, Sample
+from zfleet.tasks.task import Reward, Sample, Ungraded
 
 SAMPLE = Sample("row-7", "What is it?", "Cat", {"owner": "Mia"})
 
@@ -227,9 +227,10 @@ def test_none_means_not_this_tasks_sample() -> None:
     mine = PythonReward("mine:of_b", of_b)
     samples = [Sample("1", "a"), Sample("2", "b")]
     grades = grade_all(mine, [(sample, "text") for sample in samples])
-    assert [None if grade is None else grade.value for grade in grades] == [None, 0.5]
+    assert grades == [Ungraded("reward mine:of_b says that sample 1 is none of its task's"), mine("text", samples[1])]
     both = Weighted((Part("mine", 2.0, mine), Part("has", 1.0, Contains("t"))))
     values = [both("text", sample) for sample in samples]
     assert [grade.value for grade in values] == [1.0, 2.0]
     assert [dict(grade.parts) for grade in values] == [{"has": 1.0}, {"mine": 0.5, "has": 1.0}]
-    assert grade_all(Weighted((Part("mine", 2.0, mine),)), [(samples[0], "text")]) == [None]
+    (none,) = grade_all(Weighted((Part("mine", 2.0, mine),)), [(samples[0], "text")])
+    assert none == Ungraded("no part of the reward grades sample 1")

@@ -158,7 +158,7 @@ def test_what_is_not_there_is_said_with_what_is(write: Write, tmp_path: Path) ->
     with pytest.raises(SamplesError, match="'new' has no samples in"):
         look(tmp_path, "new")
     write(tmp_path, 1, [], run="new")
-    with pytest.raises(SamplesError, match="no answer was learned from"):
+    with pytest.raises(SamplesError, match="'new' has no graded sample"):
         look(tmp_path, "new")
     (tmp_path / "file").write_text("")
     with pytest.raises(SamplesError, match="cannot be listed"):
@@ -276,6 +276,21 @@ def test_the_documented_example_reads_every_run(write: Write, tmp_path: Path, mo
     table = pq.read_table(storage / "samples")
     assert set(table["run"].to_pylist()) == {"lab-experts", "2024"}
     assert set(table["step"].to_pylist()) == {1, 2, 3}
+
+
+def test_what_was_not_graded_is_kept_with_its_reason_and_chosen_nowhere(write: Write, tmp_path: Path) -> None:
+    nan = float("nan")
+    write(tmp_path, 1, [("p", "good", 1.0, 0.5), ("p", "bad", -1.0, -0.5), ("q", "odd", None, nan)])
+    write(tmp_path, 2, [("p", "better", 2.0, 0.5), ("q", "odd", None, nan)])
+    write(tmp_path, 1, [("p", "odd", None, nan)], expert="add")
+    found = look(tmp_path)
+    ((training, spread),) = found.trainings
+    assert (training.expert, spread.samples, spread.ungraded, spread.steps) == ("sort", 3, 2, 2)
+    assert texts(found.best) == ["better", "good", "bad"]
+    assert [early["sample"] for _, early, _ in found.changed] == ["p"]
+    table = pq.read_table(tmp_path / "samples").to_pylist()
+    odd = [row for row in table if row["completion"] == "odd"]
+    assert [(row["reward"], row["advantage"], row["reason"]) for row in odd] == [(None, None, "none of its task's")] * 3
 
 
 def test_files_of_others_are_passed_over(write: Write, tmp_path: Path) -> None:
