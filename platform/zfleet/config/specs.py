@@ -94,7 +94,8 @@ class ExpertSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _targets_are_the_bases(cls, given: object) -> object:
-        if isinstance(given, dict) and "targets" in given | (given.get("learner") or {}):
+        learner = given.get("learner") if isinstance(given, dict) else None
+        if isinstance(given, dict) and "targets" in (*given, *(learner if isinstance(learner, dict) else ())):
             raise ValueError(
                 "targets belong to `base`: experts of one job share its factors, in a cohort even every pass; train "
                 "one with other targets in a job of its own"
