@@ -41,7 +41,7 @@ class ReferenceWay:
         for name, linear in self._linears.items():
             linear.compose(z[name])
         prompts, completions = zip(*((rollout.prompt, rollout.completion) for rollout in rollouts), strict=True)
-        rewards = torch.tensor([rollout.grade.value for rollout in rollouts])
+        rewards = torch.tensor([rollout.reward for rollout in rollouts])
         loss = policy_loss(completion_logits(self._model, prompts, completions, None).logprobs(), rewards)
         (gradient,) = torch.autograd.grad(loss / len(rollouts), p)
         for linear in self._linears.values():

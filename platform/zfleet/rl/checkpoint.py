@@ -1,4 +1,4 @@
-"""Checkpoints of an expert in training: safetensors, written atomically, resumed bit for bit."""
+"""Checkpoints of an expert in training: safetensors, resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -14,11 +13,9 @@ import torch
 from torch import Tensor
 
 from zfleet.errors import CheckpointError
-from zfleet.files import read_or, write_atomic
 from zfleet.rl.selection import Selection
 from zfleet.svf.digest import digest_tensors
 
-FILE = "learner.safetensors"
 _SIGNED = ("python_rng", "step", "mean_reward", "selection", "factors")
 
 
@@ -92,8 +89,8 @@ class LearnerState:
         random.setstate((version, tuple(numbers), gauss))
         return list(self.tensors["past"].to(p.device))
 
-    def save(self, folder: Path) -> None:
-        """Write ``learner.safetensors`` into a folder, whole or not at all."""
+    def to_bytes(self) -> bytes:
+        """A safetensors file."""
         header = {
             "python_rng": json.dumps(self.python_rng),
             "step": str(self.step),
@@ -102,18 +99,19 @@ class LearnerState:
             "factors": self.factors,
         }
         header["digest"] = digest_tensors(self.tensors, *(header[key] for key in _SIGNED))
-        write_atomic(folder / FILE, safetensors.torch.save(self.tensors, header))
+        return safetensors.torch.save(self.tensors, header)
 
     @classmethod
-    def load(cls, folder: Path) -> LearnerState:
-        """Read what ``save`` wrote.
+    def from_bytes(cls, data: bytes, place: str, remedy: str) -> LearnerState:
+        """Read what ``to_bytes`` gave.
+
+        Args:
+            place: What errors call it.
+            remedy: What they advise.
 
         Raises:
-            CheckpointError: Missing, truncated or damaged.
+            CheckpointError: Truncated or damaged.
         """
-        path = folder / FILE
-        remedy = "delete this checkpoint: the run resumes from the one before"
-        data = read_or(path, lambda error: CheckpointError(f"{path} cannot be read: {error}", remedy))
         try:
             tensors = safetensors.torch.load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
@@ -131,4 +129,4 @@ class LearnerState:
                 header["factors"],
             )
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is truncated or damaged: {error}", remedy) from error
+            raise CheckpointError(f"{place} is truncated or damaged: {error}", remedy) from error

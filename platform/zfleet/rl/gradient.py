@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,7 @@ def gradients(weights: Weights, shares: Sequence[Share]) -> tuple[list[Tensor], 
 
     Returns:
         One [P] for each share, and the divergences from the base, summed over samples: [E] float64; 0 where a spec's
-        loss does not use it.
+        loss has none and no limit asks for it.
     """
     members = [share.member for share in shares]
     ps = [member.p for member in members]
@@ -63,28 +64,33 @@ def gradients(weights: Weights, shares: Sequence[Share]) -> tuple[list[Tensor], 
 @torch.no_grad()
 def token_logprobs(weights: Weights, member: Member, rollouts: Sequence[Rollout], p: Tensor | None) -> list[Tensor]:
     """Log-probabilities of each sample's tokens at the spec's temperature, under a p, or under the base: [C] each."""
-    z = None if p is None else weights.rows([member.spec], [p])
     found: dict[int, Tensor] = {}
-    for chosen in _packed(weights, _lengths(weights, rollouts), member.spec.pass_tokens):
-        logits = _logits(weights, [rollouts[index] for index in chosen] or [_NOTHING], z)
-        logprobs = logits.logprobs(member.spec.temperature)
-        found |= {index: row[kept] for index, row, kept in zip(chosen, logprobs, logits.mask, strict=True)}
+    with weights.reference() if p is None else nullcontext(weights.rows([member.spec], [p])) as z:
+        for chosen in _packed(weights, _lengths(weights, rollouts), member.spec.pass_tokens):
+            logits = _logits(weights, [rollouts[index] for index in chosen] or [_NOTHING], z)
+            if chosen:
+                logprobs = logits.logprobs(member.spec.temperature)
+                found |= {index: row[kept] for index, row, kept in zip(chosen, logprobs, logits.mask, strict=True)}
     return [found[index] for index in range(len(rollouts))]
 
 
 def _loss(weights: Weights, shares: Sequence[Share], rows: Sequence[tuple[int, int]], kl: Tensor) -> Tensor:
     """The loss of one pass, all members' summed; adds each one's divergence to ``kl`` [E]."""
     members = [share.member for share in shares]
-    owners = torch.tensor([place for place, _ in rows], device=weights.model.device)
+    owners = torch.tensor([place for place, _ in rows], dtype=torch.long, device=weights.model.device)
     z = weights.rows([member.spec for member in members], [member.p for member in members])
     rollouts = [shares[place].rollouts[sample] for place, sample in rows]
     if not rows:
         rollouts, owners = [_NOTHING], owners.new_zeros(1)
     policy = _logits(weights, rollouts, None if z is None else _spread(z, owners))
     reference = None
-    if any(_stays_near(member.spec) for member in members):
-        with torch.no_grad(), weights.reference():
-            reference = _logits(weights, rollouts, None)
+    if any(_measured(member.spec) for member in members):
+        with torch.no_grad(), weights.reference() as base:
+            if base is not None:
+                # It must take the form that the policy's rows take, to round as they do: one that learns alone may be
+                # composed.
+                base.requires_grad_(len(shares) == 1)
+            reference = _logits(weights, rollouts, base)
     # A pass of no sample still has a way back through the model.
     loss = policy.logits.new_zeros(()) if rows else 0 * policy.logits.sum()
     for place, share in enumerate(shares):
@@ -92,18 +98,24 @@ def _loss(weights: Weights, shares: Sequence[Share], rows: Sequence[tuple[int, i
         if not rows or not len(mine):
             continue
         samples = [sample for owner, sample in rows if owner == place]
-        loss = loss + _policy_loss(share, samples, policy.at(mine))
-        if reference is not None and _stays_near(share.member.spec):
-            pair = policy.at(mine), reference.at(mine)
-            far = divergence(*(pair if share.member.spec.kl_over == "policy" else reversed(pair))).sum()
+        ours = policy.at(mine)
+        loss = loss + _policy_loss(share, samples, ours)
+        if reference is not None and _measured(share.member.spec):
+            far = _divergence(share.member.spec, ours, reference.at(mine))
             loss = loss + share.member.spec.kl * far
             kl[place] += far.detach().cpu().double()
     return loss
 
 
-def _stays_near(spec: LearnerSpec) -> bool:
-    """Whether the loss has the divergence from the base."""
-    return spec.kl > 0 and spec.kl_in == "loss"
+def _measured(spec: LearnerSpec) -> bool:
+    """Whether the divergence from the base is to be known: it is part of the loss, or has a limit."""
+    return spec.kl_in == "loss" and (spec.kl > 0 or spec.kl_limit is not None)
+
+
+def _divergence(spec: LearnerSpec, policy: CompletionLogits, base: CompletionLogits) -> Tensor:
+    """Summed over samples; with a gradient where the loss has it."""
+    with torch.set_grad_enabled(spec.kl > 0):
+        return (divergence(policy, base) if spec.kl_over == "policy" else divergence(base, policy)).sum()
 
 
 def _spread(z: Tensor, owners: Tensor) -> Tensor:

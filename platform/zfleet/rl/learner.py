@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.sync import SyncEngine
-from zfleet.errors import TrainingDiverged
-from zfleet.evaluate import evaluate
+from zfleet.errors import InvalidZ, TrainingDiverged
+from zfleet.evaluate import answers_graded, nothing_graded
 from zfleet.rl.advantages import ESTIMATORS, Means
 from zfleet.rl.answers import Answers
 from zfleet.rl.data_parallel import DataParallel
@@ -31,17 +31,27 @@ from zfleet.tasks.task import Sample
 
 @dataclass(frozen=True)
 class Measured:
-    """Held-out prompts graded, over all workers."""
+    """Held-out prompts graded, over all workers.
+
+    Attributes:
+        reward: Their mean reward.
+        accuracy: The fraction answered right.
+        n: How many were graded.
+        rewards: Of this worker's prompts, in their order; None of one that was not graded.
+    """
 
     reward: float
     accuracy: float
     n: int
+    rewards: tuple[float | None, ...]
 
 
-Record = Callable[[Member, int, Sequence[Rollout], Tensor], None]
+_SMALLER = "lower learner.lr, or raise learner.kl"
+
+Record = Callable[[Member, int, Sequence[Rollout], Tensor], str]
 """Given a member, a step's number from 1, this worker's samples N and their advantages [N], before it is taken.
 
-The advantage of a sample that is not learned from is NaN.
+The advantage of a sample that is not learned from is NaN. Gives the place where they are kept.
 """
 
 
@@ -52,10 +62,12 @@ class Gradients:
     Attributes:
         each: The gradient of each member's mean loss over its samples of all workers, unclipped: [P].
         sums: Of each member, over all workers, as of ``sample_sums``.
+        means: Of each member, what its samples were compared with.
     """
 
     each: Sequence[Tensor]
     sums: Sequence[Tensor]
+    means: Sequence[Means]
 
 
 class Learner:
@@ -67,7 +79,7 @@ class Learner:
         engine: SyncEngine,
         members: Sequence[Member],
         workers: DataParallel | None = None,
-        record: Record = lambda member, step, rollouts, advantages: None,
+        record: Record = lambda member, step, rollouts, advantages: "",
     ) -> None:
         """Hold what a step needs.
 
@@ -76,7 +88,7 @@ class Learner:
             engine: Rolls out; it may run on the same model.
             members: The cohort.
             workers: This worker's place among several.
-            record: Keeps samples.
+            record: Keeps samples, also those of a step that ends the run.
         """
         if weights.limit is not None and len(members) > weights.limit:
             raise ValueError(f"{type(weights).__name__} learns {weights.limit} at once, not {len(members)}")
@@ -85,6 +97,7 @@ class Learner:
         self.members = members
         self.workers = workers or DataParallel()
         self._record = record
+        self._recorded: dict[Member, str] = {}
         self._answers = Answers(engine, weights, self.workers)
 
     def step(self) -> list[StepReport]:
@@ -92,7 +105,8 @@ class Learner:
 
         Raises:
             RewardError: A reward function raised.
-            InvalidZ: Training diverged; no member is changed.
+            TrainingDiverged: A gradient or a z is not finite, or a divergence above its limit: the step is not to be
+                kept. Where it is the gradient or the divergence, no member is changed.
         """
         members = [member for member in self.members if not member.done]
         for member in members:
@@ -122,14 +136,14 @@ class Learner:
         kept = [teaching(member.spec, some) for member, some in zip(members, rollouts, strict=True)]
         penalties = [self._penalties(member, some) for member, some in zip(members, kept, strict=True)]
         rewards = [
-            torch.tensor([rollout.grade.value for rollout in some]) - penalty
+            torch.tensor([rollout.reward for rollout in some]) - penalty
             for some, penalty in zip(kept, penalties, strict=True)
         ]
         means = self._means(members, rewards)
         shares = []
         for member, all_, some, of_each, mean in zip(members, rollouts, kept, rewards, means, strict=True):
             advantages = _advantages(member, some, of_each, mean)
-            self._record(member, member.steps_done + 1, all_, _of_all(all_, some, advantages))
+            self._recorded[member] = self._record(member, member.steps_done + 1, all_, _of_all(all_, some, advantages))
             shares.append(Share(member, some, advantages, self._sampled(member, some)))
         each, kl = gradients(self.weights, shares)
         sums = []
@@ -138,7 +152,8 @@ class Learner:
             sums.append(sample_sums(member, all_, some, distance).to(each[0].device))
         for tensor in (*sums, *each):
             self.workers.sum(tensor)
-        return Gradients([part / sum_[4].clamp_min(1).float() for part, sum_ in zip(each, sums, strict=True)], sums)
+        of_mean = [part / sum_[4].clamp_min(1).float() for part, sum_ in zip(each, sums, strict=True)]
+        return Gradients(of_mean, sums, means)
 
     def measure(
         self, member: Member, samples: Sequence[Sample], p: Tensor | None, temperature: float = 0.0
@@ -149,24 +164,29 @@ class Learner:
             p: Of the expert, or None for the base.
 
         Raises:
-            RewardError: The reward function failed.
+            RewardError: The reward function failed, or graded none.
         """
-        _, share = self.workers.share(samples)
+        first, share = self.workers.share(samples)
         sums = torch.zeros(3, dtype=torch.float64, device=self.weights.model.device)
+        rewards: tuple[float | None, ...] = ()
         if share:
             with self._answers.published(None if p is None else self.weights.z(member.spec, p)) as (digest,):
-                result = evaluate(
+                found = answers_graded(
                     self.engine,
                     self.weights.model.base.tokenizer,
                     member.task,
                     share,
-                    digest,
+                    [digest] * len(share),
                     temperature,
                     member.skip_failed_rewards,
+                    first,
                 )
-            sums += sums.new_tensor([result.mean_reward * result.n, result.accuracy * result.n, result.n])
-        reward, accuracy, n = self.workers.sum(sums).tolist()
-        return Measured(reward / n, accuracy / n, int(n))
+            rewards = found.graded
+            sums += sums.new_tensor([sum(found.rewards), found.right, found.n])
+        reward, right, n = self.workers.sum(sums).tolist()
+        if not n:
+            raise nothing_graded(member.task, len(samples))
+        return Measured(reward / n, right / n, int(n), rewards)
 
     def close(self) -> None:
         """Wait for answers under way, which nobody will learn from."""
@@ -182,8 +202,7 @@ class Learner:
         if member.spec.kl_in != "reward":
             return torch.zeros(len(rollouts))
         policy = token_logprobs(self.weights, member, rollouts, member.p_at(member.answered_by))
-        with self.weights.reference():
-            base = token_logprobs(self.weights, member, rollouts, None)
+        base = token_logprobs(self.weights, member, rollouts, None)
         ratios = [float((ours - theirs).sum()) for ours, theirs in zip(policy, base, strict=True)]
         return member.spec.kl * torch.tensor(ratios)
 
@@ -204,13 +223,37 @@ class Learner:
         # All are looked at before one is changed: a step is taken by every member or by none. Clipping follows the
         # all-reduce: every worker clips the same gradient and stays equal to the others.
         for member, gradient, sums in zip(members, found.each, found.sums, strict=True):
-            _check(member, gradient, float(sums[1] / sums[4].clamp_min(1)))
+            self._check(member, gradient, float(sums[1] / sums[4].clamp_min(1)))
         norms = []
-        for member, gradient, sums in zip(members, found.each, found.sums, strict=True):
-            norms.append(member.apply(gradient))
-            if sums[2]:
-                member.remember(float(sums[0] / sums[2]))
+        for member, gradient, sums, means in zip(members, found.each, found.sums, found.means, strict=True):
+            used = int(sums[4]) > 0
+            norms.append(member.apply(gradient if used else None))
+            if used:
+                member.remember(means.step)
+        for member in members:
+            self._check_z(member)
         return norms
+
+    def _check(self, member: Member, gradient: Tensor, kl: float) -> None:
+        norm = float(gradient.norm())
+        if not math.isfinite(norm):
+            raise self._diverged(member, member.steps_done + 1, f"the gradient's norm is {norm}", _SMALLER)
+        limit = member.spec.kl_limit
+        if limit is not None and not abs(kl) <= limit:
+            far = f"the mean divergence from the base is {kl:.4g}, learner.kl_limit is {limit:g}"
+            raise self._diverged(member, member.steps_done + 1, far, f"{_SMALLER}, or raise the limit")
+
+    def _check_z(self, member: Member) -> None:
+        """Before anybody keeps a step that leads to no z."""
+        try:
+            self.weights.z(member.spec, member.p)
+        except InvalidZ as error:
+            raise self._diverged(member, member.steps_done, error.message, _SMALLER) from error
+
+    def _diverged(self, member: Member, step: int, what: str, remedy: str) -> TrainingDiverged:
+        place = self._recorded.get(member)
+        where = f"; the samples of that step are in {place}" if place else ""
+        return TrainingDiverged(f"expert {member.name!r}, step {step}: {what}", f"{remedy}{where}")
 
 
 def _of_all(rollouts: Sequence[Rollout], used: Sequence[Rollout], advantages: Tensor) -> Tensor:
@@ -222,19 +265,6 @@ def _of_all(rollouts: Sequence[Rollout], used: Sequence[Rollout], advantages: Te
 def _due(member: Member) -> bool:
     every = member.spec.validate_every
     return every > 0 and (member.steps_done % every == 0 or member.steps_done == member.spec.steps)
-
-
-def _check(member: Member, gradient: Tensor, kl: float) -> None:
-    where = f"expert {member.name!r}, step {member.steps_done + 1}"
-    norm = float(gradient.norm())
-    if not math.isfinite(norm):
-        raise TrainingDiverged(f"{where}: the gradient's norm is {norm}", "lower learner.lr, or raise learner.kl")
-    limit = member.spec.kl_limit
-    if limit is not None and not abs(kl) <= limit:
-        raise TrainingDiverged(
-            f"{where}: the mean divergence from the base is {kl:.4g}, learner.kl_limit is {limit:g}",
-            "lower learner.lr, raise learner.kl, or raise the limit",
-        )
 
 
 def _advantages(member: Member, rollouts: Sequence[Rollout], rewards: Tensor, means: Means) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -69,10 +69,12 @@ class LoraWeights:
         parts = torch.autograd.grad(loss, self._parts, materialize_grads=True)
         return [torch.cat([part.reshape(-1) for part in parts])]
 
-    def reference(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def reference(self) -> Iterator[None]:
         """As ``Weights.reference``: without the adapters."""
         assert self._adapted is not None
-        return self._adapted.disable_adapter()
+        with self._adapted.disable_adapter():
+            yield
 
     def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
         """None: the model has what is learned."""

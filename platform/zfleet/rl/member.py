@@ -83,6 +83,11 @@ class Member:
         """The p to keep: the best by validation, or the last."""
         return self.p.detach() if self.selection.p is None else self.selection.p
 
+    @property
+    def chosen_step(self) -> int:
+        """Steps that it had learned."""
+        return self.steps_done if self.selection.p is None else self.selection.step
+
     def turn(self, step: int, z: str, z_step: int, workers: DataParallel) -> Turn:
         """What this worker asks for in a step."""
         each = self.spec.prompts_per_step
@@ -94,20 +99,26 @@ class Member:
         """What p was after ``step`` steps, of those that answers under way may come from; a copy, which stays so."""
         return [*self._past, self.p][step - self.steps_done - 1].detach().clone()
 
-    def apply(self, gradient: Tensor) -> float:
-        """One step of Adam; the gradient's norm before it was clipped."""
-        self.p.grad = gradient
-        norm = float(torch.nn.utils.clip_grad_norm_([self.p], self.spec.clip))
+    def apply(self, gradient: Tensor | None) -> float:
+        """One step of Adam; the gradient's norm before it was clipped.
+
+        Args:
+            gradient: [P]; None where there was no sample to learn from: p stays, which Adam's momentum would move.
+        """
         self._past.append(self.p.detach().clone())
-        share = SCHEDULES[self.spec.schedule](self.steps_done / self.spec.steps)
-        self.optimizer.param_groups[0]["lr"] = self.spec.lr * share
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm = 0.0
+        if gradient is not None:
+            self.p.grad = gradient
+            norm = float(torch.nn.utils.clip_grad_norm_([self.p], self.spec.clip))
+            share = SCHEDULES[self.spec.schedule](self.steps_done / self.spec.steps)
+            self.optimizer.param_groups[0]["lr"] = self.spec.lr * share
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self.steps_done += 1
         return norm
 
     def remember(self, reward: float) -> None:
-        """Move the average of rewards by a step's mean."""
+        """Move the average of rewards by the mean of a step's samples that were learned from."""
         before = reward if self.mean_reward is None else self.mean_reward
         self.mean_reward = _MEMORY * before + (1 - _MEMORY) * reward
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from zfleet.rl.answers import Answered
 from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
+from zfleet.tasks.task import Grade
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class StepReport:
     Attributes:
         expert: The member's name.
         step: From 1.
-        reward: Mean over samples.
+        reward: Mean over the samples that were graded; None where none was.
         kl: Mean divergence from the base per sample; 0 where the spec does not use it.
         grad_norm: Before clipping.
         samples: How many were graded.
         skipped: How many were left out because their reward failed, or said that they are not its task's.
         truncated: How many were cut at ``max_tokens``.
         used: How many were learned from.
-        tokens: How many were sampled.
+        tokens: How many were sampled, those that were not graded included.
         staleness: Steps between the z that was sampled from and the one that learned.
         rollout_seconds: Of this worker, for the batch that answered and graded, all members together.
         wait_seconds: Of that, what the learner waited.
@@ -39,7 +40,7 @@ class StepReport:
 
     expert: str
     step: int
-    reward: float
+    reward: float | None
     kl: float
     grad_norm: float
     samples: int
@@ -58,15 +59,15 @@ class StepReport:
 def sample_sums(member: Member, rollouts: Sequence[Rollout], used: Sequence[Rollout], distance: float) -> Tensor:
     """Sums over one worker's samples.
 
-    Reward, divergence, samples, those cut, those used, tokens; the reward of each part, and how many it graded.
+    Reward, divergence, those graded, those cut, those used, tokens; the reward of each part, and how many it graded.
     """
-    grades = [rollout.grade for rollout in rollouts]
+    grades = [rollout.grade for rollout in rollouts if isinstance(rollout.grade, Grade)]
     parts = [[grade.parts[name] for grade in grades if name in grade.parts] for name in member.parts]
     return torch.tensor(
         [
             sum(grade.value for grade in grades),
             distance,
-            len(rollouts),
+            len(grades),
             sum(rollout.finish == "length" for rollout in rollouts),
             len(used),
             sum(len(rollout.completion) for rollout in rollouts),
@@ -92,13 +93,12 @@ def step_report(
         sums: As of ``sample_sums``, over all workers.
     """
     reward, kl, samples, truncated, used, tokens, *parts = sums
-    graded = max(samples, 1.0)
     values, counts = parts[: len(member.parts)], parts[len(member.parts) :]
     asked = member.spec.prompts_per_step * member.spec.samples_per_prompt
     return StepReport(
         expert=member.name,
         step=member.steps_done,
-        reward=reward / graded,
+        reward=reward / samples if samples else None,
         kl=kl / max(used, 1.0),
         grad_norm=norm,
         samples=int(samples),

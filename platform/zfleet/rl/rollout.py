@@ -15,12 +15,12 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.engine.contract import FinishReason, GenerationRequest, SamplingParams
 from zfleet.engine.sync import Completion, SyncEngine
 from zfleet.rewards.grade import grade_all
-from zfleet.tasks.task import Grade, Sample, Task
+from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One graded answer.
+    """One answer, graded or not.
 
     Attributes:
         sample: What was asked.
@@ -28,7 +28,7 @@ class Rollout:
         prompt: Token ids [P], with one image token for each image.
         completion: Token ids [C].
         text: The completion's text.
-        grade: What the reward says of it.
+        grade: What the reward says of it; one without a grade is recorded, and not learned from.
         images: Of the prompt.
         finish: ``length`` where the answer was cut at the task's ``max_tokens``.
         logprob: Of the whole completion, as the engine sampled it, at temperature 1. Rounded as its batch was.
@@ -41,12 +41,18 @@ class Rollout:
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     text: str
-    grade: Grade
+    grade: Grade | Ungraded
     images: tuple[bytes, ...] = ()
     finish: FinishReason = "stop"
     logprob: float = field(default=0.0, compare=False)
     z: str = ""
     z_step: int = 0
+
+    @property
+    def reward(self) -> float:
+        """The value of its grade, which it must have."""
+        assert isinstance(self.grade, Grade)
+        return self.grade.value
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,6 @@ def _graded(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -
     rollouts = []
     grades = _grades(turn, asked, answers)
     for (sample, group, request), answer, grade in zip(asked, answers, grades, strict=True):
-        if grade is None:
-            continue
         assert isinstance(request.prompt, tuple)
         rollouts.append(
             Rollout(
@@ -155,7 +159,7 @@ def _graded(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -
     return rollouts
 
 
-def _grades(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -> list[Grade | None]:
+def _grades(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -> Sequence[Grade | Ungraded]:
     if turn.spec.reward == "task":
         pairs = [(sample, answer.text) for (sample, *_), answer in zip(asked, answers, strict=True)]
         return grade_all(turn.task.reward, pairs, turn.skip_failed_rewards)

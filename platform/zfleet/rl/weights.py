@@ -39,8 +39,8 @@ class Weights(Protocol):
         """The gradient of a loss in each p: [P] each; zeros where the loss does not depend on it."""
         ...
 
-    def reference(self) -> AbstractContextManager[object]:
-        """Inside the block the model with no rows bound is the base."""
+    def reference(self) -> AbstractContextManager[Tensor | None]:
+        """Inside the block the model is the base, with what is given bound to all rows: [1, R], or None for nothing."""
         ...
 
     def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
@@ -73,9 +73,13 @@ class SvfWeights:
         """As ``Weights.gradients``."""
         return list(torch.autograd.grad(loss, list(ps), materialize_grads=True))
 
-    def reference(self) -> AbstractContextManager[object]:
-        """As ``Weights.reference``: rows that are not bound are the base already."""
-        return nullcontext()
+    def reference(self) -> AbstractContextManager[Tensor | None]:
+        """As ``Weights.reference``: with nothing bound W itself, which is faster.
+
+        Below float32 z = 1 on the factors: W is rounded otherwise than they are, and that would count as divergence.
+        """
+        whole = self.model.base.model.dtype == torch.float32
+        return nullcontext(None if whole else torch.ones(1, self.model.layout.size, device=self.model.device))
 
     def z(self, spec: LearnerSpec, p: Tensor) -> ZVector:
         """As ``Weights.z``."""

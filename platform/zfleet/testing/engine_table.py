@@ -12,6 +12,9 @@ from zfleet.errors import InvalidZ, UnknownZ, WrongBase
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_harness import EngineHarness, greedy, put_all, run, run_all, sampled
 
+_LONG = 200
+"""Seconds: no bound on speed, but an end to what would wait for ever."""
+
 
 class TableConformance(EngineHarness):
     """Every request is answered under its own z, whatever the table holds."""
@@ -135,8 +138,8 @@ class TableConformance(EngineHarness):
 
             clients = [asyncio.create_task(keep_busy(tokens)) for tokens in (17, 24, 31)]
             await self._until(engine, running=3)
-            await asyncio.wait_for(run(engine, sampled(self.prompts[1], 1, late)), timeout=20)
-            await asyncio.wait_for(engine.score(ScoreRequest(self.prompts[0], self.prompts[1], late)), timeout=20)
+            await asyncio.wait_for(run(engine, sampled(self.prompts[1], 1, late)), timeout=_LONG)
+            await asyncio.wait_for(engine.score(ScoreRequest(self.prompts[0], self.prompts[1], late)), timeout=_LONG)
             served.set()
             await asyncio.gather(*clients)
 

@@ -35,7 +35,14 @@ STEPS = 5
 SPECS = (
     {"lr": 0.05},
     {"lr": 0.1, "kl": 0.3, "estimator": "rloo", "clip": 0.2},
-    {"lr": 0.02, "estimator": "grpo", "parametrisation": "exp", "temperature": 0.7, "schedule": "cosine"},
+    {
+        "lr": 0.02,
+        "estimator": "grpo",
+        "kl_limit": 1e9,
+        "parametrisation": "exp",
+        "temperature": 0.7,
+        "schedule": "cosine",
+    },
     {
         "lr": 0.05,
         "kl": 0.1,
@@ -86,10 +93,10 @@ def _learned(weights: SvfWeights, engine: SyncEngine, chosen: Sequence[int], **v
     found: dict[int, list[Tensor]] = {number: [] for number in chosen}
     for step in range(STEPS):
         gradients = learner.gradients(members, [_recorded(number, step) for number in chosen])
-        for number, member, gradient, sums in zip(chosen, members, gradients.each, gradients.sums, strict=True):
+        for number, member, gradient, means in zip(chosen, members, gradients.each, gradients.means, strict=True):
             found[number].append(gradient.clone())
             member.apply(gradient)
-            member.remember(float(sums[0] / sums[2]))
+            member.remember(means.step)
     for number, member in zip(chosen, members, strict=True):
         found[number].append(weights.rows([member.spec], [member.p]).detach())
     return found
@@ -123,20 +130,30 @@ def test_members_answer_in_one_batch_and_stop_on_their_own(tiny_model: SvfModel,
     assert after.peak_batch >= 24, "the members' answers did not share a batch"
 
 
-def test_one_member_that_diverges_stops_all_before_any_is_changed(tiny_model: SvfModel, engine: SyncEngine) -> None:
+@pytest.mark.parametrize("kl", [0.1, 0.0])
+def test_one_member_that_diverges_stops_all_before_any_is_changed(
+    tiny_model: SvfModel, engine: SyncEngine, kl: float
+) -> None:
+    """Also where the divergence has a limit and no weight."""
     weights = SvfWeights(tiny_model)
     members = [
-        Member(weights, _task(name), _spec(kl=0.1, kl_limit=limit), name)
+        Member(weights, _task(name), _spec(kl=kl, kl_limit=limit), name)
         for name, limit in (("near", 1e9), ("far", 1e-9))
     ]
     recorded: list[tuple[str, int]] = []
-    learner = Learner(weights, engine, members, record=lambda m, step, some, _: recorded.append((m.name, len(some))))
+
+    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
+        recorded.append((member.name, len(rollouts)))
+        return f"{member.name}/{step}"
+
+    learner = Learner(weights, engine, members, record=record)
     with torch.no_grad():
         for member in members:
             member.p.add_(torch.linspace(-1, 1, member.p.numel()))
     before = [member.p.detach().clone() for member in members]
-    with pytest.raises(TrainingDiverged, match=r"'far', step 1: .*divergence.*kl_limit is 1e-09"):
+    with pytest.raises(TrainingDiverged, match=r"'far', step 1: .*divergence.*kl_limit is 1e-09") as told:
         learner.step()
+    assert told.value.remedy.endswith("the samples of that step are in far/1")
     assert all(torch.equal(member.p, p) for member, p in zip(members, before, strict=True))
     assert recorded == [("near", 12), ("far", 12)], "the samples of the step were not kept"
     assert issubclass(TrainingDiverged, InvalidZ)
@@ -163,15 +180,20 @@ def test_answers_are_as_old_as_the_spec_says_and_a_resume_asks_for_the_same(
     weights = SvfWeights(tiny_model)
     ages: list[tuple[int, set[int]]] = []
     learner, whole = _stale(weights, engine, 2)
-    learner._record = lambda _, step, some, __: ages.append((step, {rollout.z_step for rollout in some}))
+
+    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
+        ages.append((step, {rollout.z_step for rollout in rollouts}))
+        return ""
+
+    learner._record = record
     assert [report.staleness for report in _run(learner, STEPS)] == [0, 1, 2, 2, 2]
     assert ages == [(1, {0}), (2, {0}), (3, {0}), (4, {1}), (5, {2})]
 
     learner, half = _stale(weights, engine, 2)
     _run(learner, 3)
-    half.state().save(tmp_path)
+    kept = half.state().to_bytes()
     learner, resumed = _stale(weights, engine, 2)
-    resumed.restore(LearnerState.load(tmp_path))
+    resumed.restore(LearnerState.from_bytes(kept, "kept", ""))
     _run(learner, STEPS - 3)
     assert torch.equal(resumed.p, whole.p)
 
@@ -238,7 +260,7 @@ def test_lora_learns_in_the_same_loop(tiny_folder: Path) -> None:
     with SyncEngine(TorchEngine(weights.model, EngineSpec(slots=64))) as engine:
         learner = Learner(weights, engine, [member])
         reports = [learner.step()[0] for _ in range(30)]
-    rewards = [report.reward for report in reports]
+    rewards = [report.reward or 0.0 for report in reports]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.5, rewards
     assert reports[0].kl == pytest.approx(0, abs=1e-5)
     assert reports[-1].kl > 0.01

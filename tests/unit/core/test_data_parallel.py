@@ -33,7 +33,12 @@ from zfleet.svf.linear import SvfLinear
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
-ESTIMATORS = ("reinforce", "batch", "rloo", "grpo")
+CASES: dict[str, tuple[dict[str, str], ...]] = {
+    **{estimator: ({"estimator": estimator},) for estimator in ("reinforce", "batch", "rloo", "grpo")},
+    "penalised": ({"estimator": "rloo", "kl_in": "reward"},),
+    "cohort": ({"estimator": "rloo"}, {"estimator": "batch", "kl_in": "reward"}),
+}
+"""Members, by what they differ in; the first of each has the whole batch, a second one the same again."""
 PROMPTS, SAMPLES = 7, 3  # seven: the workers' shares differ in size
 
 
@@ -91,44 +96,42 @@ def gradients(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     ]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_two_workers_have_the_gradient_of_one_on_the_whole_batch(
-    gradients: list[dict[str, Tensor]], estimator: str
-) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_two_workers_have_the_gradient_of_one_on_the_whole_batch(gradients: list[dict[str, Tensor]], case: str) -> None:
     alone, *both = gradients[:3]
-    expected = alone[f"{estimator}/gradient"]
+    expected = alone[f"{case}/gradient"]
     largest = float(expected.abs().max())
     assert largest > 1e-2, "there is nothing to compare"
     for worker in both:
-        assert float((worker[f"{estimator}/gradient"] - expected).abs().max()) <= 1e-5 * largest
-        assert torch.allclose(worker[f"{estimator}/sums"], alone[f"{estimator}/sums"], rtol=1e-6)
-        share = worker[f"{estimator}/share"]
+        assert float((worker[f"{case}/gradient"] - expected).abs().max()) <= 1e-5 * largest
+        assert torch.allclose(worker[f"{case}/sums"], alone[f"{case}/sums"], rtol=1e-6)
+        share = worker[f"{case}/share"]
         assert float((share - expected).abs().max()) > 1e-2 * largest, "a share alone would have passed"
     # Clipping and Adam follow the all-reduce, so the workers stay equal bit for bit.
-    assert torch.equal(both[0][f"{estimator}/p"], both[1][f"{estimator}/p"])
-    assert torch.allclose(both[0][f"{estimator}/p"], alone[f"{estimator}/p"], atol=1e-4)
+    assert torch.equal(both[0][f"{case}/p"], both[1][f"{case}/p"])
+    assert torch.allclose(both[0][f"{case}/p"], alone[f"{case}/p"], atol=1e-4)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("case", CASES)
 def test_two_workers_that_hold_half_of_the_base_each_have_that_gradient_too(
-    gradients: list[dict[str, Tensor]], estimator: str
+    gradients: list[dict[str, Tensor]], case: str
 ) -> None:
     """In more passes than one, and not as many on each."""
     alone, *both = gradients[0], *gradients[3:]
-    expected = alone[f"{estimator}/gradient"]
+    expected = alone[f"{case}/gradient"]
     for worker in both:
         assert int(worker["bytes"]) < 0.6 * int(alone["bytes"])
-        assert float((worker[f"{estimator}/gradient"] - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
-        assert torch.allclose(worker[f"{estimator}/sums"], alone[f"{estimator}/sums"], rtol=1e-5)
-    assert torch.equal(both[0][f"{estimator}/p"], both[1][f"{estimator}/p"])
+        assert float((worker[f"{case}/gradient"] - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        assert torch.allclose(worker[f"{case}/sums"], alone[f"{case}/sums"], rtol=1e-5)
+    assert torch.equal(both[0][f"{case}/p"], both[1][f"{case}/p"])
 
 
 def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> None:
     rollouts = _recorded()
-    reward, kl, samples, truncated, used, tokens = gradients[1]["rloo/sums"].tolist()
+    reward, kl, samples, truncated, used, tokens = gradients[1]["rloo/sums"][0].tolist()
     assert (samples, used, truncated) == (PROMPTS * SAMPLES, PROMPTS * SAMPLES, 0)
     assert tokens == sum(len(rollout.completion) for rollout in rollouts)
-    assert reward == pytest.approx(sum(rollout.grade.value for rollout in rollouts))
+    assert reward == pytest.approx(sum(rollout.reward for rollout in rollouts))
     assert kl > 0
 
 
@@ -158,26 +161,20 @@ def _measure(folder: Path, root: Path, workers: DataParallel, mesh: DeviceMesh |
     mine = [rollout for rollout in _recorded() if first <= rollout.group < first + len(share)]
     found = {"bytes": torch.tensor(_bytes(model))}
     with SyncEngine(FakeEngine()) as engine:
-        for estimator in ESTIMATORS:
-            spec = LearnerSpec.model_validate(
-                {
-                    "estimator": estimator,
-                    "kl": 0.3,
-                    "samples_per_prompt": SAMPLES,
-                    "clip": 0.1,
-                    "pass_tokens": 8192 if mesh is None else 40,
-                }
-            )
+        for case, differences in CASES.items():
             weights = SvfWeights(model)
-            member = Member(weights, task, spec)
-            with torch.no_grad():
-                member.p.copy_(0.5 * torch.randn(member.p.shape, generator=torch.Generator().manual_seed(0)))
-            both = _gradients(Learner(weights, engine, [member], workers), mine)
-            found |= {f"{estimator}/gradient": both.each[0].clone(), f"{estimator}/sums": both.sums[0]}
+            members = [Member(weights, task, _spec(mesh is not None, **own)) for own in differences]
+            for number, member in enumerate(members):
+                with torch.no_grad():
+                    chance = torch.Generator().manual_seed(number)
+                    member.p.copy_(0.5 * torch.randn(member.p.shape, generator=chance))
+            both = _gradients(Learner(weights, engine, members, workers), mine)
+            found |= {f"{case}/gradient": torch.cat(list(both.each)), f"{case}/sums": torch.stack(list(both.sums))}
             if mesh is None:
-                found[f"{estimator}/share"] = _gradients(Learner(weights, engine, [member]), mine).each[0]
-            member.apply(both.each[0])
-            found[f"{estimator}/p"] = member.p.detach()
+                found[f"{case}/share"] = torch.cat(list(_gradients(Learner(weights, engine, members), mine).each))
+            for member, gradient in zip(members, both.each, strict=True):
+                member.apply(gradient)
+            found[f"{case}/p"] = torch.cat([member.p.detach() for member in members])
     return found
 
 
@@ -189,8 +186,13 @@ def _bytes(model: SvfModel) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
+def _spec(in_passes: bool, **values: str) -> LearnerSpec:
+    settings = {"kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1, "pass_tokens": 40 if in_passes else 8192}
+    return LearnerSpec.model_validate(settings | values)
+
+
 def _gradients(learner: Learner, rollouts: list[Rollout]) -> Gradients:
-    return learner.gradients(learner.members, [rollouts])
+    return learner.gradients(learner.members, [rollouts for _ in learner.members])
 
 
 def _work(folder: Path, root: Path, rank: int) -> None:

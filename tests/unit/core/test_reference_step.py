@@ -39,7 +39,7 @@ from zfleet.testing.reference_files import params_of
 
 LR, CLIP = 2e-3, 1e-3  # as the reference implementation's cfgs/ have them
 MAX_MULT = 1.7  # there 1: the rescale cancels any other
-SPEC = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, kl_over="base", lr=LR, clip=CLIP)
+SPEC = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, lr=LR, clip=CLIP)
 
 Params = dict[str, Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -78,7 +78,7 @@ class Dense:
         for rollout, log_q in zip(rollouts, references, strict=True):
             log_p = self._log_probs(rollout)
             chosen = log_p.gather(-1, torch.tensor(rollout.completion).unsqueeze(-1))
-            loss = -chosen.sum() * rollout.grade.value + kl * divergence(log_p, log_q)
+            loss = -chosen.sum() * rollout.reward + kl * divergence(log_p, log_q)
             (loss / len(rollouts)).backward()
         for key, weight in composed.items():
             weight.backward(self._model.get_parameter(key).grad)
@@ -167,7 +167,7 @@ def rollouts() -> list[Rollout]:
 def test_steps_are_those_of_the_reference(
     dense: Dense, learner: Learner, start: Params, rollouts: list[Rollout], kl: float
 ) -> None:
-    member = _member(learner, start, SPEC.model_copy(update={"kl": kl}))
+    member = _member(learner, start, SPEC.model_copy(update={"kl": kl, "kl_over": "base"}))
     before = member.p.detach().clone()
     for _ in range(3):
         dense.backward(rollouts, kl, base_to_policy)
