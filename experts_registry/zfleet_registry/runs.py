@@ -90,14 +90,17 @@ class RunLog:
         self.log_curve(run_id, [(step, metrics)])
 
     def log_curve(self, run_id: str, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Log many steps in few requests: (step, {metric: value}) rows."""
+        """Log many steps in few requests: (step, {metric: value}) rows, of which none is torn apart."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, step) for step, row in rows for key, value in row.items()]
+        longest = max((len(row) for _, row in rows), default=1)
+        each = max(1, _METRICS_PER_CALL // max(1, longest))
         with self._connection.answering(f"log metrics of run {run_id}"):
-            for start in range(0, len(entries), _METRICS_PER_CALL):
-                self._client.log_batch(run_id, metrics=entries[start : start + _METRICS_PER_CALL])
+            for start in range(0, len(rows), each):
+                some = rows[start : start + each]
+                entries = [Metric(key, float(value), now, step) for step, row in some for key, value in row.items()]
+                self._client.log_batch(run_id, metrics=entries)
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from zfleet.config.load import dump_spec
-from zfleet.rl.checkpoint import LearnerState
 from zfleet_jobs.testing.training import (
     CALLS_FROM_STEP_5,
     IN_STEP_5,
@@ -25,8 +24,10 @@ from zfleet_jobs.testing.training import (
     python,
     training_place,
 )
+from zfleet_jobs.train.kept import KeptRun
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
+from zfleet_jobs.train.storage import Storage
 
 ZFLEET = str(Path(sys.executable).with_name("zfleet"))
 GRADERS = f"""
@@ -126,7 +127,7 @@ def test_a_full_disk_loses_no_step(place: Place, untroubled: TrainedExpert) -> N
     assert "No space left on device" in first
     assert "remedy: make room there" in first
     assert "Traceback" not in first
-    assert LearnerState.load(seen).step == 4
+    assert KeptRun(Storage.at(str(seen)), "").steps() == [3, 4]
     hidden = [*seen.rglob(".*"), *(place.root / "seen_samples").rglob(".*")]
     assert not [file for file in hidden if not file.name.startswith(".validate_storage")], "half-written"
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from zfleet.errors import RegistryError, RegistryUnreachable
+from zfleet.errors import RegistryError, RegistryUnreachable, ZfleetError
 from zfleet_jobs.train.board import Row
 from zfleet_jobs.train.patience import PAUSE_SECONDS, Patience
 from zfleet_registry import ExpertRegistry
@@ -15,7 +15,7 @@ from zfleet_registry.runs import RunStatus
 
 WAITING_ROWS = 10_000
 """How many rows wait at most. All rows are kept with the run as well: its end sends what was dropped here."""
-IN_EVERY_ROW = "reward"
+IN_EVERY_ROW = "samples"
 
 
 class Curves:
@@ -102,8 +102,9 @@ class Curves:
                     self._rows.extendleft(reversed(own))
                     self._some.set()
                     self._patience.stopping.wait(PAUSE_SECONDS)
-                except RegistryError:
-                    # The same comes out, and ends the expert's run, where its end sends them again.
+                except ZfleetError:
+                    # The same comes out, and ends the expert's run, where its end sends them again. (Starting its run
+                    # writes down which one it is, and the disk may be full.)
                     continue
 
     def _log(self, expert: str, rows: Sequence[Row]) -> None:

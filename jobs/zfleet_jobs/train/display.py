@@ -27,7 +27,8 @@ class TrainDisplay:
         for row in rows:
             line = self._lines[row.expert]
             self._progress.start_task(line)
-            note = f"reward {row.metrics['reward']:+.2f}  {row.metrics['tokens_per_second']:6.0f} tokens/s"
+            reward = f"reward {row.metrics['reward']:+.2f}" if "reward" in row.metrics else "none graded"
+            note = f"{reward}  {row.metrics['tokens_per_second']:6.0f} tokens/s"
             self._progress.update(line, completed=row.step, note=note, visible=True)
 
     def done(self, name: str, how: str) -> None:

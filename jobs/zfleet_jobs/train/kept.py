@@ -7,22 +7,24 @@ kill at the wrong moment leaves half a list, and a run that never starts again.
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from zfleet.errors import CheckpointError
-from zfleet.rl.checkpoint import FILE, LearnerState
+from zfleet.rl.checkpoint import LearnerState
 from zfleet.svf.zvector import ZVector
 from zfleet_jobs.samples.layout import Training
 from zfleet_jobs.train.board import Row
 from zfleet_jobs.train.plan import Plan
 from zfleet_jobs.train.storage import Storage
 
+BEFORE_FILE = "before.json"
 Z_FILE = "z.safetensors"
 MEASURED_FILE = "measured.json"
 RUN_FILE = "registry_run.json"
+_STATE = ".safetensors"
+_STATES = 2
+"""How many stay: a kill may come between those of a cohort's members, who then go on from the one before."""
 
 
 def kept_run(run: Storage, plan: Plan) -> KeptRun:
@@ -31,6 +33,24 @@ def kept_run(run: Storage, plan: Plan) -> KeptRun:
     digest = plan.digest[:12]
     samples = Training(name, plan.expert.name, digest).folder_in(root)
     return KeptRun(run.folder(f"{plan.expert.name}-{digest}"), samples)
+
+
+def kept_states(cohort: Sequence[KeptRun]) -> list[LearnerState | None]:
+    """What each member of a cohort goes on from.
+
+    Where a kill came when some had kept a step and others had not, those go back to the one before: members share
+    batches, so that what they learn is the same, bit for bit, only if they are where they were together.
+
+    Raises:
+        CheckpointError: One is damaged.
+    """
+    steps = [[0, *kept.steps()] for kept in cohort]
+    # Who has not even begun comes along later than the others.
+    least = min((own[-1] for own, kept in zip(steps, cohort, strict=True) if kept.begun()), default=0)
+    return [
+        kept.state(least if own[-1] > least and own[-2] == least else own[-1])
+        for own, kept in zip(steps, cohort, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,10 @@ class KeptRun:
         """Of the folder."""
         return self.storage.place.rpartition("/")[2]
 
+    @property
+    def _states(self) -> Storage:
+        return self.storage.folder("states")
+
     def keep_row(self, row: Row) -> None:
         """Keep what a step says of itself; one that runs again says it again.
 
@@ -58,6 +82,10 @@ class KeptRun:
         """
         self.storage.folder("curve").put(f"{row.step:06d}.json", json.dumps(row.metrics).encode())
 
+    def begun(self) -> bool:
+        """Whether a step was taken."""
+        return bool(self.storage.folder("curve").names())
+
     def rows(self, expert: str) -> list[Row]:
         """What was kept of all steps so far, in their order."""
         curve = self.storage.folder("curve")
@@ -65,30 +93,34 @@ class KeptRun:
         return [Row(expert, step, json.loads(found[step]), 0) for step in sorted(found)]
 
     def keep_state(self, state: LearnerState) -> None:
-        """Keep what the next step needs, in place of the one before.
+        """Keep what the next step needs, beside what was kept last; older ones go.
 
         Raises:
-            JobError: It cannot be written; the one before stays.
+            JobError: It cannot be written; what was kept before stays.
         """
-        with tempfile.TemporaryDirectory(prefix="zfleet-state-") as folder:
-            state.save(Path(folder))
-            self.storage.put(FILE, (Path(folder) / FILE).read_bytes())
+        self._states.put(f"{state.step:06d}{_STATE}", state.to_bytes())
+        for step in [step for step in self.steps() if step <= state.step][:-_STATES]:
+            self._states.delete(f"{step:06d}{_STATE}")
 
-    def state(self) -> LearnerState | None:
-        """What ``keep_state`` kept last.
+    def steps(self) -> list[int]:
+        """After which steps a state is kept, in their order."""
+        return sorted(int(name.removesuffix(_STATE)) for name in self._states.names() if name.endswith(_STATE))
+
+    def state(self, step: int | None = None) -> LearnerState | None:
+        """What was kept after a step, or last; None where nothing is.
 
         Raises:
             CheckpointError: It is damaged.
         """
-        local = self.storage.local
-        if local is not None:
-            return LearnerState.load(local) if (local / FILE).exists() else None
-        data = self.storage.get(FILE)
-        if data is None:
+        steps = self.steps()
+        step = steps[-1] if step is None and steps else step
+        if not step:
             return None
-        with tempfile.TemporaryDirectory(prefix="zfleet-state-") as folder:
-            (Path(folder) / FILE).write_bytes(data)
-            return LearnerState.load(Path(folder))
+        name = f"{step:06d}{_STATE}"
+        earlier = max((one for one in steps if one < step), default=0)
+        place = f"{self._states.place}/{name}"
+        remedy = f"delete it: the run goes on from step {earlier}" if earlier else "delete it: the run begins again"
+        return LearnerState.from_bytes(self._states.get(name) or b"", place, remedy)
 
     def check(self, factors: str) -> None:
         """Refuse to go on from what was learned on other factors, before anything is started.
@@ -99,10 +131,23 @@ class KeptRun:
         state = self.state()
         if state is not None and state.factors != factors:
             raise CheckpointError(
-                f"{self.storage.place}/{FILE} was made on factors {state.factors[:12]}, this job's base has "
+                f"{self._states.place} was made on factors {state.factors[:12]}, this job's base has "
                 f"{factors[:12]}: a z means something only on the factors it was trained on",
                 "resume with the base it was made on, or give this job a run of its own: --set run=NAME",
             )
+
+    def keep_before(self, measured: Mapping[str, float]) -> None:
+        """Keep what the base answers, for whoever goes on.
+
+        Raises:
+            JobError: It cannot be written.
+        """
+        self.storage.put(BEFORE_FILE, json.dumps(dict(measured)).encode())
+
+    def before(self) -> dict[str, float] | None:
+        """What ``keep_before`` kept."""
+        kept = self.storage.get(BEFORE_FILE)
+        return None if kept is None else dict(json.loads(kept))
 
     def finish(self, z: ZVector, measured: Mapping[str, float]) -> None:
         """Keep what training gave: the z first, so that measurements are never without it.

@@ -50,8 +50,11 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
         record(storage, spec, plans)
         done = {plan.expert.name: registered(registry, plan, bundle.slug) for plan in plans}
         trained = {name: result for name, result in done.items() if result is not None}
-        todo = [plan for plan in plans if plan.expert.name not in trained]
-        for plan in todo:
+        # Cohorts are those of the whole job, whoever is done: members share batches, and so each other's rounding.
+        cohorts = [plans[place : place + spec.cohort] for place in range(0, len(plans), spec.cohort)]
+        left = [[plan for plan in cohort if plan.expert.name not in trained] for cohort in cohorts]
+        todo = [cohort for cohort in left if cohort]
+        for plan in (plan for cohort in todo for plan in cohort):
             kept_run(storage, plan).check(bundle.factors_digest)
         if todo:
             with cluster(address):

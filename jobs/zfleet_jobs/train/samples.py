@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 from torch import Tensor
 
 from zfleet.rl.rollout import Rollout
+from zfleet.tasks.task import Grade, Ungraded
 from zfleet_jobs.samples.layout import SCHEMA, in_step
-from zfleet_jobs.train.storage import writing
+from zfleet_jobs.train.storage import Storage
 
 
-def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> None:
+def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
     """Write one worker's samples of a step, whole or not at all; a step that runs again writes the same file.
 
     Args:
         folder: Of the training, a path or a URI.
         step: From 1.
         rank: Of the worker.
-        rollouts: Graded answers, N of them.
+        rollouts: Answers, N of them.
         advantages: Of each, [N]; NaN where it is not learned from.
+
+    Returns:
+        The folder of the step.
 
     Raises:
         JobError: They cannot be written, for example because the disk is full.
@@ -41,27 +42,24 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
             "tokens": len(rollout.completion),
             "finish": rollout.finish,
             "logprob": rollout.logprob,
-            "reward": rollout.grade.value,
+            **_grade(rollout.grade),
             "advantage": None if math.isnan(advantage) else advantage,
-            "extracted": rollout.grade.extracted,
-            "reason": rollout.grade.reason,
-            "parts": json.dumps(dict(rollout.grade.parts)),
             "z": rollout.z,
             "staleness": step - 1 - rollout.z_step,
         }
         for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True)
     ]
-    system, root = fs.FileSystem.from_uri(folder)
-    place = in_step(root, step)
-    # Readers of a folder pass over names that begin with a dot.
-    unfinished = f"{place}/.{uuid.uuid4().hex}"
-    with writing(folder):
-        system.create_dir(place, recursive=True)
-        try:
-            # Checksums: a file whose bits were lost is named, not read wrong.
-            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, filesystem=system, write_page_checksum=True)
-            system.move(unfinished, f"{place}/worker-{rank}.parquet")
-        except OSError:
-            with suppress(OSError):
-                system.delete_file(unfinished)
-            raise
+    place = in_step(folder, step)
+    file = pa.BufferOutputStream()
+    # Checksums: a file whose bits were lost is named, not read wrong.
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, write_page_checksum=True)
+    # Readers of a folder pass over the name that a file has until it is whole.
+    Storage(place).put(f"worker-{rank}.parquet", file.getvalue().to_pybytes())
+    return place
+
+
+def _grade(grade: Grade | Ungraded) -> dict[str, float | str | None]:
+    if isinstance(grade, Ungraded):
+        return {"reward": None, "extracted": None, "reason": grade.reason, "parts": "{}"}
+    parts = json.dumps(dict(grade.parts))
+    return {"reward": grade.value, "extracted": grade.extracted, "reason": grade.reason, "parts": parts}

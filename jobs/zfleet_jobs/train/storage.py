@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +52,14 @@ class Storage:
             system, root = fs.FileSystem.from_uri(self.place)
             system.create_dir(root, recursive=True)
             unfinished = f"{root}/.{uuid.uuid4().hex}"
-            with system.open_output_stream(unfinished) as stream:
-                stream.write(data)
-            system.move(unfinished, f"{root}/{name}")
+            try:
+                with system.open_output_stream(unfinished) as stream:
+                    stream.write(data)
+                system.move(unfinished, f"{root}/{name}")
+            except OSError:
+                with suppress(OSError):
+                    system.delete_file(unfinished)
+                raise
 
     def get(self, name: str) -> bytes | None:
         """Read a file; None where there is none."""
@@ -64,6 +69,16 @@ class Storage:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there.
+
+        Raises:
+            JobError: It stays.
+        """
+        system, root = fs.FileSystem.from_uri(self.place)
+        with writing(self.place), suppress(FileNotFoundError):
+            system.delete_file(f"{root}/{name}")
 
     def names(self) -> list[str]:
         """Files and folders in here, sorted, without those that are being written."""

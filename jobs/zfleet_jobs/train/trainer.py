@@ -63,17 +63,15 @@ class Trainer:
         self._board: Any = start_board()
         self._board_pid: int | None = None
 
-    def train(self, plans: list[Plan]) -> dict[str, TrainedExpert]:
-        """Train all, a few at once. One that fails does not stop the others; its error is raised at the end."""
+    def train(self, cohorts: Sequence[Sequence[Plan]]) -> dict[str, TrainedExpert]:
+        """Train all, a few cohorts at once. One that fails does not stop the others; its error is raised at the end."""
         resources = self._spec.resources
         each = ResourceSpec(cpus=resources.cpus * self._spec.num_workers, gpus=resources.gpus * self._spec.num_workers)
-        size = self._spec.cohort
-        cohorts = [tuple(plans[place : place + size]) for place in range(0, len(plans), size)]
         at_once = actors_that_fit(each, min(self._spec.concurrent_experts, len(cohorts)))
         results: dict[str, TrainedExpert] = {}
         failures: dict[str, ZfleetError] = {}
         threads = ThreadPoolExecutor(at_once, "zfleet-train")
-        steps = {plan.expert.name: self._spec.learner_of(plan.expert).steps for plan in plans}
+        steps = {plan.expert.name: self._spec.learner_of(plan.expert).steps for plans in cohorts for plan in plans}
         try:
             with train_display(steps) as display:
                 running = {threads.submit(self._train, cohort): cohort for cohort in cohorts}
@@ -82,10 +80,9 @@ class Trainer:
                     self._follow(display)
                     for future in finished:
                         names = [plan.expert.name for plan in running.pop(future)]
-                        trained, error = future.result()
+                        trained, failed = future.result()
                         results |= trained
-                        if error is not None:
-                            failures[_label(names)] = error
+                        failures |= failed
                         for name in names:
                             if name not in results:
                                 self._curves.end(name, "FAILED")
@@ -112,26 +109,32 @@ class Trainer:
             log.warning("%s", warning)
         self._curves.add(news.rows)
 
-    def _train(self, cohort: Sequence[Plan]) -> tuple[dict[str, TrainedExpert], ZfleetError | None]:
+    def _train(self, cohort: Sequence[Plan]) -> tuple[dict[str, TrainedExpert], dict[str, ZfleetError]]:
         """Train experts side by side and register them; only the second where the first was done before.
 
         Returns:
-            Those that came to their end, and why others did not.
+            Those that came to their end, and by name why others did not.
         """
         began = time.perf_counter()
         trained: dict[str, TrainedExpert] = {}
+        failed: dict[str, ZfleetError] = {}
+        label = _label([plan.expert.name for plan in cohort])
         try:
             runs = [(plan, kept_run(self._storage, plan)) for plan in cohort]
             for plan, kept in runs:
                 self._curves.begin(plan.expert.name, partial(self._start_run, plan, kept))
             unfinished = [(plan, kept) for plan, kept in runs if kept.finished() is None]
-            failure = self._fit(unfinished) if unfinished else None
-            for plan, kept in runs:
+            if unfinished and (failure := self._fit(unfinished)) is not None:
+                failed[_label([plan.expert.name for plan, _ in unfinished])] = failure
+        except ZfleetError as error:
+            return {}, {label: error}
+        for plan, kept in runs:
+            try:
                 if (finished := kept.finished()) is not None:
                     trained[plan.expert.name] = self._keep(plan, kept, *finished, began)
-        except ZfleetError as error:
-            failure = error
-        return trained, failure
+            except ZfleetError as error:
+                failed[plan.expert.name] = error
+        return trained, failed
 
     def _keep(self, plan: Plan, kept: KeptRun, z: ZVector, measured: dict[str, float], began: float) -> TrainedExpert:
         """Register what training gave."""
@@ -197,7 +200,7 @@ class Trainer:
         """Register an expert with its whole curve. May be asked again where the registry went away half-way."""
         name = plan.expert.name
         run = self._curves.complete(name, kept.rows(name))
-        self._registry.log_metrics(run, measured, step=self._spec.learner_of(plan.expert).steps)
+        self._registry.log_metrics(run, measured, step=int(measured["steps"]))
         version = find_version(self._registry, plan, self._shipped.slug)
         if version is None:
             provenance = Provenance.of(

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
-from zfleet.errors import TrainingDiverged, ZfleetError
+from zfleet.errors import ZfleetError
 from zfleet.models.recompute import checkpoint_layers
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, Measured
@@ -31,7 +31,7 @@ from zfleet.tasks.task import Task
 from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
-from zfleet_jobs.train.kept import KeptRun
+from zfleet_jobs.train.kept import KeptRun, kept_states
 from zfleet_jobs.train.samples import write_samples
 
 
@@ -121,24 +121,28 @@ def _train(job: WorkerJob) -> None:
 
 
 class _Cohort:
-    """The members of a job on this worker."""
+    """The members of a job on this worker, but for those that came to their end before."""
 
     def __init__(self, job: WorkerJob, weights: SvfWeights, engine: SyncEngine, workers: DataParallel) -> None:
         self._job = job
         self._weights = weights
         self._first = workers.rank == 0
-        self._jobs: dict[str, MemberJob] = {one.expert.name: one for one in job.members}
-        members = [_member(job.spec, weights, one) for one in job.members]
+        jobs = [one for one in job.members if one.kept.finished() is None]
+        self._jobs: dict[str, MemberJob] = {one.expert.name: one for one in jobs}
+        members = [_member(job.spec, weights, one) for one in jobs]
+        for member, state in zip(members, kept_states([one.kept for one in jobs]), strict=True):
+            if state is not None:
+                member.restore(state)
 
-        def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> None:
-            write_samples(self._jobs[member.name].kept.samples, step, workers.rank, rollouts, advantages)
+        def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
+            return write_samples(self._jobs[member.name].kept.samples, step, workers.rank, rollouts, advantages)
 
         self._learner = Learner(weights, engine, members, workers, record)
 
     def train(self) -> None:
         """To the end of every member; each is kept as soon as it is done."""
         members = list(self._learner.members)
-        before = {member.name: self._measure(member, None) for member in members}
+        before = {member.name: self._before(member) for member in members}
         while members:
             for member in [member for member in members if member.done]:
                 self._finish(member, before[member.name])
@@ -148,29 +152,43 @@ class _Cohort:
         self._learner.close()
 
     def _step(self) -> None:
-        try:
-            reports = self._learner.step()
-        except TrainingDiverged as error:
-            places = ", ".join(one.kept.samples for one in self._job.members)
-            raise TrainingDiverged(
-                error.message, f"{error.remedy}; the samples of that step are in {places}"
-            ) from error
+        reports = self._learner.step()
         if not self._first:
             return
         members = {member.name: member for member in self._learner.members}
-        for report in reports:
-            row = Row(report.expert, report.step, _curve(report), os.getpid())
-            member, kept = members[report.expert], self._jobs[report.expert].kept
-            kept.keep_row(row)
-            if report.step % self._job.spec.checkpoint_every == 0 or member.done:
-                kept.keep_state(member.state())
+        rows = [
+            Row(report.expert, report.step, _curve(report, self._weights.model.device), os.getpid())
+            for report in reports
+        ]
+        for row in rows:
+            self._jobs[row.expert].kept.keep_row(row)
+        every = self._job.spec.checkpoint_every
+        # All or none: they go on from one step.
+        if any(row.step % every == 0 or members[row.expert].done for row in rows):
+            for row in rows:
+                self._jobs[row.expert].kept.keep_state(members[row.expert].state())
+        for row in rows:
             self._job.board.post.remote(row)
 
-    def _finish(self, member: Member, before: Measured) -> None:
-        after = self._measure(member, member.chosen)
+    def _before(self, member: Member) -> dict[str, float]:
+        """What the base answers; asked once, however often the run is begun again."""
+        kept = self._jobs[member.name].kept
+        known = kept.before()
+        if known is None:
+            known = _measured("before", self._measure(member, None))
+            if self._first:
+                kept.keep_before(known)
+        return known
+
+    def _finish(self, member: Member, before: dict[str, float]) -> None:
+        after = _measured("after", self._measure(member, member.chosen))
         if self._first:
-            measured = _measured("before", before) | _measured("after", after) | {"parameters": float(member.p.numel())}
-            self._jobs[member.name].kept.finish(self._weights.z(member.spec, member.chosen), measured)
+            learned = {
+                "parameters": float(member.p.numel()),
+                "steps": float(member.steps_done),
+                "chosen_step": float(member.chosen_step),
+            }
+            self._jobs[member.name].kept.finish(self._weights.z(member.spec, member.chosen), before | after | learned)
 
     def _measure(self, member: Member, p: Tensor | None) -> Measured:
         spec = self._job.spec
@@ -178,20 +196,15 @@ class _Cohort:
 
 
 def _member(spec: TrainSpec, weights: SvfWeights, job: MemberJob) -> Member:
-    """A member where it stands: at the base, or after the last step that was kept."""
     skip = job.expert.task.reward.on_error == "skip"
-    member = Member(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
-    state = job.kept.state()
-    if state is not None:
-        member.restore(state)
-    return member
+    return Member(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
 
 
 def _measured(when: str, found: Measured) -> dict[str, float]:
-    return {f"{key}_{when}": float(value) for key, value in asdict(found).items()}
+    return {f"reward_{when}": found.reward, f"accuracy_{when}": found.accuracy, f"n_{when}": float(found.n)}
 
 
-def _curve(report: StepReport) -> dict[str, float]:
+def _curve(report: StepReport, device: torch.device) -> dict[str, float]:
     """What is logged of a step: all that is a number, and rates."""
     known = {key: float(value) for key, value in asdict(report).items() if isinstance(value, int | float)}
     del known["step"]
@@ -202,4 +215,6 @@ def _curve(report: StepReport) -> dict[str, float]:
         "learn_tokens_per_second": report.tokens / report.learn_seconds,
         "memory_mib": psutil.Process().memory_info().rss / 2**20,
     }
+    if device.type == "cuda":
+        rates["gpu_memory_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
     return known | parts | rates
