@@ -13,15 +13,22 @@ if TYPE_CHECKING:
     from zfleet.tasks.task import Task
 
 
-def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task]) -> None:
+def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: bool = False) -> None:
     """See that prompts, templates and images suit a base that is a folder here, and say how many prompts fit.
 
     Of the lab base and of bases on the hub nothing is known before they are built or fetched.
 
+    Args:
+        base: The base.
+        engine: What generates.
+        tasks: What is learned.
+        supervised: Whether the tasks' reference answers are learned too.
+
     Raises:
         BaseModelError: No such folder, or a family that is not supported.
         EngineError: The engine does not run this base.
-        TaskError: Prompts that do not fit, images that the base cannot take, or no chat template.
+        TaskError: Prompts that do not fit, images that the base cannot take, no chat template, or a
+            reference answer that is missing or does not fit.
     """
     from transformers import AutoConfig
 
@@ -29,8 +36,13 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task]) -> 
     from zfleet.models.families import check_family, check_no_images, sees
     from zfleet.models.fingerprint import read_config
     from zfleet.models.images import ImageReader
+    from zfleet.rl.references import check_answered, check_references
     from zfleet.tasks.fit import fit_prompts
 
+    tasks = list(tasks)
+    if supervised:
+        for task in tasks:
+            check_answered(task)
     folder = local_folder(base.model)
     if folder is None or base.model == "lab":
         return
@@ -43,3 +55,5 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task]) -> 
     for task in tasks:
         report = fit_prompts(task, tokenizer, min(engine.max_length or context, context), reader)
         typer.echo(str(report), err=True)
+        if supervised:
+            check_references(report.task, tokenizer, context, reader)

@@ -57,7 +57,7 @@ def fit_prompts(
     """
 
     def length(sample: Sample) -> int:
-        return len(_spread(reader, task.prompt(tokenizer, sample), sample)) + task.max_tokens
+        return prompt_length(task, tokenizer, sample, reader) + task.max_tokens
 
     kept: dict[str, Sequence[Sample]] = {}
     left_out: list[str] = []
@@ -82,6 +82,17 @@ def fit_prompts(
         kept[side] = samples if len(fitting) == len(samples) else select(samples, fitting)
     fit = replace(task, train=kept["train"], test=kept["test"])
     return FitReport(fit, tuple(left_out), len(task.train) + len(task.test), longest, max_length)
+
+
+def prompt_length(
+    task: Task, tokenizer: PreTrainedTokenizerBase, sample: Sample, reader: ImageReader | None = None
+) -> int:
+    """What a sample's rendered prompt takes, images included, in tokens.
+
+    Raises:
+        TaskError: As ``fit_prompts``.
+    """
+    return len(_spread(reader, task.prompt(tokenizer, sample), sample))
 
 
 def _spread(reader: ImageReader | None, prompt: tuple[int, ...], sample: Sample) -> tuple[int, ...]:
