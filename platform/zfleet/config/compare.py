@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
-from zfleet.config.learner import LearnerSpec
+from zfleet.config.learner import OF_SAMPLES, LearnerSpec
 from zfleet.config.spec import Name, Spec
-from zfleet.config.specs import EngineSpec, PlacedSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec
 from zfleet.config.task_specs import TaskSpec
+
+Parametrisation = Literal["sigmoid", "direct", "exp"]
 
 
 class MethodSpec(Spec):
@@ -20,15 +22,30 @@ class MethodSpec(Spec):
 
     adapter: Literal["svf", "lora"] = "svf"
     targets: str | None = Field(None, description="which matrices; none: base.targets")
-    rank: int = Field(8, ge=1, description="lora only")
-    alpha: int = Field(16, ge=1, description="lora only: its scale, times rank")
+    rank: int | None = Field(None, ge=1, description="lora only; none: 8")
+    alpha: int | None = Field(None, ge=1, description="lora only: its scale, times rank; none: 16")
     learner: dict[str, int | float | str | None] = Field({}, description="single values of the learner, replaced")
 
     @model_validator(mode="after")
     def _of_its_adapter(self) -> MethodSpec:
-        if self.adapter != "lora" and (self.rank, self.alpha) != (8, 16):
+        if self.adapter == "lora":
+            if "parametrisation" in self.learner:
+                raise ValueError("learner.parametrisation is of adapter `svf`: LoRA has no z; leave it out")
+        elif (self.rank, self.alpha) != (None, None):
             raise ValueError(f"rank and alpha are for adapter `lora`, this is {self.adapter!r}")
+        if "seed" in self.learner:
+            raise ValueError(f"learner.seed is {self.learner['seed']!r}: all methods have the experiment's `seeds`")
         return self
+
+    @property
+    def lora_rank(self) -> int:
+        """The rank, of adapter `lora`."""
+        return 8 if self.rank is None else self.rank
+
+    @property
+    def lora_alpha(self) -> int:
+        """The scale times the rank, of adapter `lora`."""
+        return 16 if self.alpha is None else self.alpha
 
 
 class ExperimentSpec(PlacedSpec):
@@ -39,7 +56,11 @@ class ExperimentSpec(PlacedSpec):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     engine: EngineSpec = EngineSpec()
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded, greedily")
-    storage: str = Field("runs/experiments", description="results; what is finished there is not run again")
+    storage: str = Field(
+        "runs/experiments",
+        description="results and samples; what is finished there is not run again. On several machines a path that all "
+        "of them share",
+    )
 
     @model_validator(mode="after")
     def _embedded(self) -> ExperimentSpec:
@@ -47,13 +68,22 @@ class ExperimentSpec(PlacedSpec):
             raise ValueError(
                 f"engine.kind is {self.engine.kind!r}: an experiment runs on `torch`, which LoRA can share"
             )
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds has one twice: {list(self.seeds)}")
+        _no_twice("seeds", self.seeds)
+        if self.learner.seed:
+            raise ValueError(f"learner.seed is {self.learner.seed}: an experiment has several, write them as `seeds`")
         return self
 
     def learner_of(self, method: MethodSpec, seed: int) -> LearnerSpec:
-        """How a method learns with one seed."""
-        return LearnerSpec.model_validate(self.learner.model_dump() | method.learner | {"seed": seed})
+        """How a method learns with one seed.
+
+        Where it is supervised, what the experiment says of sampled answers does not hold, and a step has as many
+        prompts as it would have had samples: all methods learn from the same number.
+        """
+        given = self.learner.model_dump()
+        if method.learner.get("objective", self.learner.objective) == "supervised":
+            given |= {name: LearnerSpec.model_fields[name].default for name in OF_SAMPLES}
+            given["prompts_per_step"] *= self.learner.samples_per_prompt
+        return LearnerSpec.model_validate(given | method.learner | {"seed": seed})
 
 
 class CompareSpec(ExperimentSpec):
@@ -78,12 +108,23 @@ class AblateSpec(ExperimentSpec):
     kind: Literal["ablate"] = "ablate"
     targets: tuple[str, ...] = Field(("mlp", "attention", "all"), min_length=1)
     objectives: tuple[Literal["reinforce", "supervised"], ...] = Field(("reinforce", "supervised"), min_length=1)
-    parametrisations: tuple[Literal["sigmoid", "direct", "exp"], ...] = Field(
-        ("sigmoid", "direct", "exp"), min_length=1
+    parametrisations: tuple[Parametrisation, ...] = Field(("sigmoid", "direct", "exp"), min_length=1)
+    lr: dict[Parametrisation, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="of single parametrisations, in place of learner.lr: a step of p moves z by more in some"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> AblateSpec:
+        for name in ("targets", "objectives", "parametrisations"):
+            _no_twice(name, getattr(self, name))
+        fields = LearnerSpec.model_fields
+        for name, instead in (("objective", "objectives"), ("parametrisation", "parametrisations")):
+            if getattr(self.learner, name) != fields[name].default:
+                raise ValueError(f"learner.{name} is {getattr(self.learner, name)!r}: the grid's are `{instead}`")
+        if self.base.targets != BaseSpec().targets:
+            raise ValueError(f"base.targets is {self.base.targets!r}: the grid's are `targets`")
+        if unused := [name for name in self.lr if name not in self.parametrisations]:
+            raise ValueError(f"lr has {', '.join(unused)}, parametrisations are {', '.join(self.parametrisations)}")
         for method in self.methods.values():
             _check(self, method, ("learner",))
         return self
@@ -91,13 +132,27 @@ class AblateSpec(ExperimentSpec):
     @property
     def methods(self) -> Mapping[str, MethodSpec]:
         """Every combination, by a name that says it."""
-        grid = product(self.targets, self.objectives, self.parametrisations)
         return {
             f"{targets} {objective} {parametrisation}": MethodSpec(
-                targets=targets, learner={"objective": objective, "parametrisation": parametrisation}
+                targets=targets,
+                learner={
+                    "objective": objective,
+                    "parametrisation": parametrisation,
+                    "lr": self.lr.get(parametrisation, self.learner.lr),
+                },
             )
-            for targets, objective, parametrisation in grid
+            for targets, objective, parametrisation in product(self.targets, self.objectives, self.parametrisations)
         }
+
+
+def learns_from_references(spec: CompareSpec | AblateSpec) -> bool:
+    """Whether a method is supervised, so that every row needs a reference answer."""
+    return any(spec.learner_of(method, 0).objective == "supervised" for method in spec.methods.values())
+
+
+def _no_twice(name: str, values: Sequence[object]) -> None:
+    if len(set(values)) != len(values):
+        raise ValueError(f"{name} has one twice: {list(values)}")
 
 
 def _check(spec: ExperimentSpec, method: MethodSpec, place: tuple[str, ...]) -> None:
