@@ -1,4 +1,9 @@
-"""How sure a mean over a few seeds is."""
+"""How sure a mean is that was measured with a few seeds on the same prompts.
+
+Seeds and prompts are both samples, and an interval has to cover both: half-widths of their own are combined as the
+sides of a right angle (square-and-add, Newcombe 1998; MOVER). One seed says nothing of the spread over seeds, and one
+prompt nothing of that over prompts: then there is a mean and no interval.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,10 @@ from statistics import mean, stdev
 
 from scipy import stats
 
+from zfleet.evaluate import wilson
+
+_Z95 = 1.959963984540054
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -16,22 +25,77 @@ class Estimate:
 
     Attributes:
         mean: Of the values.
-        low, high: Student's t interval (Student 1908); NaN where one value alone says nothing of its spread.
+        low, high: The interval over seeds and prompts; None where one seed or one prompt says nothing of the spread.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
-        bounds = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        bounds = "" if self.low is None or self.high is None else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.mean:.3f}{bounds}"
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of independent values and how sure it is."""
-    centre = mean(values)
+def accuracy(seeds: Sequence[float], n: int) -> Estimate:
+    """The mean of fractions that are right.
+
+    Args:
+        seeds: Of each seed, all measured on the same prompts.
+        n: How many prompts. Their part is Wilson's interval of the mean (Wilson 1927).
+    """
+    centre = mean(seeds)
+    low, high = wilson(centre, n)
+    return _clipped(_joined(centre, _over_seeds(seeds), centre - low, high - centre), 0.0, 1.0)
+
+
+def average(seeds: Sequence[float], prompts: Sequence[float]) -> Estimate:
+    """The mean of values of any size; of differences, it is the paired one.
+
+    Args:
+        seeds: Of each seed the mean over prompts.
+        prompts: Of each prompt the mean over seeds. Their part is the normal interval.
+    """
+    reach = _over_prompts(prompts)
+    return _joined(mean(seeds), _over_seeds(seeds), reach, reach)
+
+
+def ratio(seeds: Sequence[tuple[float, float]], prompts: Sequence[tuple[float, float]]) -> Estimate | None:
+    """The mean of one over the mean of another, both 0 or more; None where the other is 0.
+
+    Args:
+        seeds: Of each seed the two means over prompts.
+        prompts: Of each prompt the two means over seeds.
+
+    Both parts are by the delta method: near its centre r, a / b moves as (a - r b) / mean(b).
+    """
+    below = mean(b for _, b in seeds)
+    if not below:
+        return None
+    centre = mean(a for a, _ in seeds) / below
+    moved = [[(a - centre * b) / below for a, b in values] for values in (seeds, prompts)]
+    reach = _over_prompts(moved[1])
+    return _clipped(_joined(centre, _over_seeds(moved[0]), reach, reach), 0.0, math.inf)
+
+
+def _over_seeds(values: Sequence[float]) -> float | None:
+    """Half of Student's t interval (Student 1908)."""
     if len(values) < 2:
-        return Estimate(centre, math.nan, math.nan)
-    reach = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return Estimate(centre, centre - reach, centre + reach)
+        return None
+    return float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
+def _over_prompts(values: Sequence[float]) -> float | None:
+    return _Z95 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _joined(centre: float, seeds: float | None, below: float | None, above: float | None) -> Estimate:
+    if seeds is None or below is None or above is None:
+        return Estimate(centre, None, None)
+    return Estimate(centre, centre - math.hypot(seeds, below), centre + math.hypot(seeds, above))
+
+
+def _clipped(found: Estimate, least: float, most: float) -> Estimate:
+    if found.low is None or found.high is None:
+        return found
+    return Estimate(found.mean, max(least, found.low), min(most, found.high))

@@ -1,4 +1,4 @@
-"""What an experiment shows: means with intervals, and who won."""
+"""What an experiment shows: means with intervals over seeds and prompts, and who won."""
 
 from __future__ import annotations
 
@@ -6,56 +6,72 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from zfleet.statistics import Estimate, estimate
-from zfleet_jobs.compare.trial import Outcome
+from zfleet.statistics import Estimate, accuracy, average, ratio
+from zfleet_jobs.compare.outcome import Outcome
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One method on one task, over all seeds.
+    """One method on one task, over the seeds that finished.
 
     Attributes:
         task, method: Which.
+        seeds: How many finished.
+        n: Held-out prompts graded.
         before: Accuracy of the base.
         accuracy: Of what was learned.
+        reward_before: Mean reward of the base.
+        reward: Mean reward of what was learned.
         parameters: Numbers trained.
         seconds: Of one training, mean.
-        peak_mib: Memory that one training took above the opened base, mean.
+        held_mib: Memory that the opened base and engine took, mean.
+        peak_mib: The most that a training took, the opened base included, mean.
     """
 
     task: str
     method: str
+    seeds: int
+    n: int
     before: float
     accuracy: Estimate
+    reward_before: float
+    reward: Estimate
     parameters: int
     seconds: float
+    held_mib: float
     peak_mib: float
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One method's accuracy over another's on one task, seed by seed.
+    """One method's accuracy over another's on one task, over the seeds that both finished.
 
     Attributes:
         task, method, against: Which.
-        ratio: Of accuracies.
-        difference: Of accuracies.
+        seeds: How many both finished.
+        n: Held-out prompts that every one of these trainings graded.
+        ratio: Of accuracies; None where the other has nothing right.
+        difference: Of accuracies, paired by seed and prompt.
         parameters: Share of the other's numbers.
     """
 
     task: str
     method: str
     against: str
-    ratio: Estimate
+    seeds: int
+    n: int
+    ratio: Estimate | None
     difference: Estimate
     parameters: float
 
     @property
     def verdict(self) -> str:
         """Who won, where the interval of the difference says so."""
-        if not (self.difference.low > 0 or self.difference.high < 0):
-            return "not shown"
-        return f"{self.method} wins" if self.difference.low > 0 else f"{self.against} wins"
+        if self.difference.low is not None and self.difference.low > 0:
+            return f"{self.method} wins"
+        if self.difference.high is not None and self.difference.high < 0:
+            return f"{self.against} wins"
+        return "not shown"
 
 
 def findings(outcomes: Sequence[Outcome]) -> list[Finding]:
@@ -68,40 +84,68 @@ def ratios(outcomes: Sequence[Outcome], against: str) -> list[Ratio]:
     grouped = _grouped(outcomes)
     found = []
     for (task, method), some in grouped.items():
-        if method == against:
-            continue
-        other = {outcome.seed: outcome for outcome in grouped[task, against]}
-        pairs = [(outcome, other[outcome.seed]) for outcome in some]
-        found.append(
-            Ratio(
-                task,
-                method,
-                against,
-                # An accuracy of 0 leaves nothing to divide by: as good as one right answer.
-                estimate([mine.accuracy / max(theirs.accuracy, 1 / theirs.n) for mine, theirs in pairs]),
-                estimate([mine.accuracy - theirs.accuracy for mine, theirs in pairs]),
-                some[0].parameters / pairs[0][1].parameters,
-            )
-        )
-    return found
+        other = {outcome.seed: outcome for outcome in grouped.get((task, against), [])}
+        mine = [outcome for outcome in some if outcome.seed in other]
+        if method != against and mine:
+            found.append(_ratio(mine, [other[outcome.seed] for outcome in mine]))
+    return [one for one in found if one is not None]
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    """By task and method, those of which something finished, in the order of the experiment."""
     tasks, methods = (list(dict.fromkeys(getattr(one, key) for one in outcomes)) for key in ("task", "method"))
-    return {
+    grouped = {
         (task, method): [one for one in outcomes if (one.task, one.method) == (task, method)]
         for task in tasks
         for method in methods
     }
+    return {key: some for key, some in grouped.items() if some}
 
 
 def _finding(task: str, method: str, some: Sequence[Outcome]) -> Finding:
+    n = min(one.n for one in some)
     return Finding(
         task,
         method,
+        len(some),
+        n,
         mean(one.before for one in some),
-        estimate([one.accuracy for one in some]),
+        accuracy([one.accuracy for one in some], n),
+        mean(one.reward_before for one in some),
+        average([one.reward for one in some], _means(_graded_by_all(some))),
         some[0].parameters,
         mean(one.seconds for one in some),
+        mean(one.held_mib for one in some),
         mean(one.peak_mib for one in some),
     )
+
+
+def _ratio(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> Ratio | None:
+    """Of trainings with the same seeds, in the same order; None where no prompt was graded by all."""
+    right = [[float(reward > 0) for reward in rewards] for rewards in _graded_by_all([*mine, *theirs])]
+    if not right[0]:
+        return None
+    ours, others = right[: len(mine)], right[len(mine) :]
+    seeds = [(mean(a), mean(b)) for a, b in zip(ours, others, strict=True)]
+    prompts = list(zip(_means(ours), _means(others), strict=True))
+    return Ratio(
+        mine[0].task,
+        mine[0].method,
+        theirs[0].method,
+        len(mine),
+        len(prompts),
+        ratio(seeds, prompts),
+        average([a - b for a, b in seeds], [a - b for a, b in prompts]),
+        mine[0].parameters / theirs[0].parameters,
+    )
+
+
+def _graded_by_all(some: Sequence[Outcome]) -> list[list[float]]:
+    """Of each training the rewards of those prompts that every one of them graded: [trainings, prompts]."""
+    of_prompts = [rewards for rewards in zip(*(one.rewards for one in some), strict=True) if None not in rewards]
+    return [[rewards[place] for rewards in of_prompts] for place in range(len(some))]
+
+
+def _means(trainings: Sequence[Sequence[float]]) -> list[float]:
+    """Of each prompt the mean over trainings."""
+    return [mean(values) for values in zip(*trainings, strict=True)]

@@ -1,115 +1,147 @@
-"""What an experiment shows, by hand, and specs of experiments."""
+"""What an experiment shows, by hand."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from statistics import mean
 
 import pytest
 
-from zfleet.config.compare import AblateSpec, CompareSpec
-from zfleet.config.load import parse_spec
-from zfleet.errors import SpecError
-from zfleet.statistics import estimate
+from zfleet.evaluate import wilson
+from zfleet.statistics import Estimate, accuracy, average, ratio
 from zfleet_jobs.compare.findings import findings, ratios
+from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.plot import plot
-from zfleet_jobs.compare.run import trials_of
-from zfleet_jobs.compare.trial import Outcome
+from zfleet_jobs.testing.outcomes import outcomes_of, right
+
+T2 = 4.302652729911275
+"""Student's quantile for 95 % at two degrees of freedom."""
+Z = 1.959963984540054
 
 
-def _outcomes(method: str, accuracies: list[float], parameters: int, task: str = "t") -> list[Outcome]:
-    return [
-        Outcome(method, task, seed, 0.5, accuracy, None, 100, parameters, 64, 2.0 + seed, 10.0)
-        for seed, accuracy in enumerate(accuracies)
-    ]
+def test_an_accuracy_covers_seeds_and_prompts_by_hand() -> None:
+    """Of .8, .9 and 1 over 100 prompts: Student's half over seeds, Wilson's distances over prompts, square-and-add."""
+    found = accuracy([0.8, 0.9, 1.0], 100)
+    low, high = wilson(0.9, 100)
+    seeds = T2 * 0.1 / math.sqrt(3)
+    assert found.mean == pytest.approx(0.9)
+    assert found.low == pytest.approx(0.9 - math.hypot(seeds, 0.9 - low))
+    assert found.high == 1.0, "an accuracy is no more than 1"
+    # Equal seeds leave the prompts' part.
+    same = accuracy([0.9, 0.9, 0.9], 100)
+    assert (same.low, same.high) == pytest.approx((low, high))
 
 
-def test_an_interval_by_hand() -> None:
-    """Of 1, 2, 3: standard error 1/sqrt(3), and 4.3027 of them at two degrees of freedom."""
-    found = estimate([1.0, 2.0, 3.0])
+def test_an_average_covers_seeds_and_prompts_by_hand() -> None:
+    found = average([1.0, 2.0, 3.0], [1.0, 1.0, 3.0, 3.0])
+    reach = math.hypot(T2 / math.sqrt(3), Z * math.sqrt(4 / 3) / 2)
     assert found.mean == 2.0
-    assert (found.low, found.high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
-    alone = estimate([0.7])
-    assert alone.mean == 0.7
-    assert math.isnan(alone.low)
-    assert str(alone) == "0.700"
+    assert (found.low, found.high) == pytest.approx((2 - reach, 2 + reach))
 
 
-def test_findings_are_means_and_ratios_are_paired_by_seed() -> None:
-    outcomes = [*_outcomes("svf", [0.90, 0.92, 0.94], 10), *_outcomes("lora", [0.95, 0.97, 0.99], 100)]
-    svf, lora = findings(outcomes)
-    assert (svf.method, svf.parameters, svf.seconds) == ("svf", 10, 3.0)
-    assert svf.accuracy.mean == pytest.approx(0.92)
-    assert lora.accuracy.mean == pytest.approx(0.97)
-    (ratio,) = ratios(outcomes, "lora")
-    assert ratio.difference.mean == pytest.approx(-0.05)
-    # The same for every seed: paired, it is certain, though the two intervals overlap.
-    assert svf.accuracy.high > lora.accuracy.low
-    assert (ratio.verdict, ratio.parameters) == ("lora wins", 0.1)
-    assert ratio.ratio.mean == pytest.approx((0.90 / 0.95 + 0.92 / 0.97 + 0.94 / 0.99) / 3)
+def test_a_ratio_by_hand() -> None:
+    """.6 over .75: each seed and prompt moves it as (a - .8 b) / .75."""
+    prompts = [(1.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.75)]
+    found = ratio([(0.5, 0.75), (0.7, 0.75)], prompts)
+    assert found is not None
+    assert found.mean == pytest.approx(0.8)
+    # Over two seeds: deviations of .1 / .75 to both sides; Student's quantile at one degree of freedom is 12.706.
+    seeds = 12.706204736 * (0.1 / 0.75 * math.sqrt(2)) / math.sqrt(2)
+    moved = [(a - 0.8 * b) / 0.75 for a, b in prompts]
+    spread = math.sqrt(sum((value - mean(moved)) ** 2 for value in moved) / 4)
+    assert found.high == pytest.approx(0.8 + math.hypot(seeds, Z * spread / math.sqrt(5)))
+    assert found.low == 0.0, "a ratio of accuracies is no less than 0"
 
 
 @pytest.mark.parametrize(
-    ("mine", "verdict"), [([0.9, 0.95, 0.99], "not shown"), ([0.99, 0.985, 0.99], "svf wins"), ([0.99], "not shown")]
+    "found", [accuracy([0.7], 100), average([0.7], [0.6, 0.8]), average([0.7, 0.7], [0.7]), ratio([(0.7, 1)], [(0, 1)])]
 )
-def test_a_verdict_needs_an_interval_without_zero(mine: list[float], verdict: str) -> None:
-    theirs = [0.94, 0.94, 0.94][: len(mine)]
-    (ratio,) = ratios([*_outcomes("svf", mine, 1), *_outcomes("lora", theirs, 1)], "lora")
-    assert ratio.verdict == verdict
+def test_one_seed_or_one_prompt_has_no_interval(found: Estimate | None) -> None:
+    assert found == Estimate(0.7, None, None)
+    assert str(found) == "0.700"
 
 
 def test_nothing_right_is_nothing_to_divide_by() -> None:
-    (ratio,) = ratios([*_outcomes("svf", [0.02, 0.02], 1), *_outcomes("lora", [0.0, 0.0], 1)], "lora")
-    assert ratio.ratio.mean == pytest.approx(2.0)
+    assert ratio([(0.6, 0.0), (0.5, 0.0)], [(1.0, 0.0), (0.1, 0.0)]) is None
+    outcomes = [*outcomes_of("svf", [right(3, 5)] * 2), *outcomes_of("lora", [right(0, 5)] * 2)]
+    (found,) = ratios(outcomes, "lora")
+    assert found.ratio is None
+    assert found.difference.mean == pytest.approx(0.6)
 
 
-def test_the_picture_is_one() -> None:
-    outcomes = [*_outcomes("svf", [0.9], 10), *_outcomes("lora", [0.95], 100)]
-    assert plot(findings(outcomes), "compare").startswith(b"\x89PNG")
+def test_findings_are_means_over_seeds() -> None:
+    outcomes = outcomes_of("svf", [right(90, 100), right(92, 100), right(94, 100)], 10)
+    (svf,) = findings(outcomes)
+    assert (svf.method, svf.seeds, svf.n, svf.parameters, svf.seconds) == ("svf", 3, 100, 10, 3.0)
+    assert (svf.held_mib, svf.peak_mib) == (30.0, 50.0)
+    assert svf.accuracy == accuracy([0.9, 0.92, 0.94], 100)
+    assert svf.reward.mean == pytest.approx(0.84)
+    prompts = [1.0] * 90 + [1 / 3] * 2 + [-1 / 3] * 2 + [-1.0] * 6
+    assert svf.reward.low == pytest.approx(average([0.8, 0.84, 0.88], prompts).low)
 
 
-def _compare(**values: Any) -> dict[str, Any]:
-    return {
-        "tasks": {"sort": {"lab": "sort"}},
-        "methods": {"svf": {}, "lora": {"adapter": "lora", "learner": {"lr": 0.01}}},
-        "against": "lora",
-        **values,
-    }
+def test_one_prompt_of_500_is_not_shown_however_often_it_is_measured() -> None:
+    """.990 against .988 in all three seeds, on the same prompts: the seeds agree, the prompts do not say it."""
+    outcomes = [*outcomes_of("svf", [right(495, 500)] * 3), *outcomes_of("lora", [right(494, 500)] * 3)]
+    (found,) = ratios(outcomes, "lora")
+    assert found.difference.mean == pytest.approx(0.002)
+    assert found.difference.low == pytest.approx(0.002 - Z * math.sqrt(0.002 * 0.998 / 499))
+    assert (found.verdict, found.seeds, found.n) == ("not shown", 3, 500)
 
 
-def test_every_method_learns_every_task_with_every_seed() -> None:
-    spec = parse_spec(_compare(seeds=[3, 4]), CompareSpec)
-    found = [(t.method, t.task, t.seed, t.learner.lr, t.learner.seed) for t in trials_of(spec)]
-    assert found == [
-        ("svf", "sort", 3, 0.02, 3),
-        ("svf", "sort", 4, 0.02, 4),
-        ("lora", "sort", 3, 0.01, 3),
-        ("lora", "sort", 4, 0.01, 4),
-    ]
-
-
-def test_an_ablation_is_the_whole_grid() -> None:
-    spec = parse_spec({"tasks": {"sort": {"lab": "sort"}}, "parametrisations": ["sigmoid", "exp"]}, AblateSpec)
-    trials = trials_of(spec)
-    assert len(trials) == 3 * 2 * 2 * 3
-    chosen = {(t.settings.targets, t.learner.objective, t.learner.parametrisation) for t in trials}
-    assert len(chosen) == 12
-    assert all(t.method == f"{t.settings.targets} {t.learner.objective} {t.learner.parametrisation}" for t in trials)
+def test_a_gap_that_holds_over_prompts_and_seeds_is_shown() -> None:
+    """.90 against .95, the same prompts in every seed: paired, it is shown, though the two intervals overlap."""
+    outcomes = [*outcomes_of("svf", [right(90, 100)] * 3, 10), *outcomes_of("lora", [right(95, 100)] * 3, 100)]
+    svf, lora = findings(outcomes)
+    assert svf.accuracy.high is not None
+    assert lora.accuracy.low is not None
+    assert svf.accuracy.high > lora.accuracy.low
+    (found,) = ratios(outcomes, "lora")
+    assert (found.verdict, found.parameters) == ("lora wins", 0.1)
+    assert found.ratio is not None
+    assert found.ratio.mean == pytest.approx(0.90 / 0.95)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("mine", "verdict"),
     [
-        ({"against": "dora"}, "against is 'dora', the methods are svf, lora"),
-        ({"seeds": [1, 1]}, "seeds has one twice"),
-        ({"engine": "vllm"}, "engine.kind is 'vllm'"),
-        ({"learner": {"staleness": 1}}, "staleness is 1: with adapter `lora` the model itself changes"),
-        ({"methods": {"svf": {"rank": 4}, "lora": {"adapter": "lora"}}}, "rank and alpha are for adapter `lora`"),
-        ({"methods": {"svf": {"learner": {"lr": "fast"}}, "lora": {"adapter": "lora"}}}, "lr"),
-        ({"methods": {"svf": {"learner": {"rate": 1}}, "lora": {"adapter": "lora"}}}, "rate"),
+        ([450, 475, 495], "not shown"),
+        ([495, 493, 495], "svf wins"),
+        ([440, 441, 440], "lora wins"),
+        ([495], "not shown"),
     ],
 )
-def test_what_cannot_be_compared_is_said(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        parse_spec(_compare(**changes), CompareSpec)
-    assert told in caught.value.message
+def test_a_verdict_needs_an_interval_without_zero(mine: list[int], verdict: str) -> None:
+    theirs = [right(470, 500)] * len(mine)
+    (found,) = ratios(
+        [*outcomes_of("svf", [right(count, 500) for count in mine]), *outcomes_of("lora", theirs)], "lora"
+    )
+    assert found.verdict == verdict
+
+
+def test_prompts_that_one_did_not_grade_are_compared_by_none() -> None:
+    mine, theirs = [1.0, None, 1.0, -1.0], [None, -1.0, -1.0, -1.0]
+    (found,) = ratios([*outcomes_of("svf", [mine] * 2), *outcomes_of("lora", [theirs] * 2)], "lora")
+    assert (found.n, found.difference.mean) == (2, 0.5)
+    apart = [*outcomes_of("svf", [[1.0, None]] * 2), *outcomes_of("lora", [[None, 1.0]] * 2)]
+    assert ratios(apart, "lora") == []
+
+
+def test_only_seeds_that_both_finished_are_compared() -> None:
+    outcomes = [*outcomes_of("svf", [right(3, 4), right(2, 4)]), *outcomes_of("lora", [right(1, 4)])]
+    (found,) = ratios(outcomes, "lora")
+    assert (found.seeds, found.difference.mean) == (1, 0.5)
+    outcomes += outcomes_of("svf", [right(1, 4)], task="u")
+    assert [(one.task, one.method) for one in findings(outcomes)] == [("t", "svf"), ("t", "lora"), ("u", "svf")]
+    assert len(ratios(outcomes, "lora")) == 1, "nothing of u to be compared with"
+    assert plot(findings(outcomes), "compare").startswith(b"\x89PNG")
+
+
+def test_the_picture_takes_patterns_for_names() -> None:
+    outcomes = [*outcomes_of("q$|k$ exp", [right(3, 4)] * 2), *outcomes_of("[red]", [right(1, 4)] * 2)]
+    assert plot(findings(outcomes), "ablate").startswith(b"\x89PNG")
+
+
+def test_an_outcome_is_kept_as_it_is() -> None:
+    (outcome,) = outcomes_of("svf", [[1.0, None, -1.0]])
+    assert Outcome.from_json(outcome.to_json()) == outcome

@@ -1,0 +1,94 @@
+"""What a training of an experiment gave, or why it gave nothing; kept as JSON, one file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training gave.
+
+    Attributes:
+        method, task, seed: Which.
+        before: Accuracy of the base on held-out prompts.
+        accuracy: Afterwards.
+        reward_before: Mean reward of the base.
+        reward: Afterwards.
+        rewards: Of each held-out prompt afterwards, in their order; None where it was not graded.
+        validation: Mean reward of the best validation, where the learner has any: what settings may be chosen by.
+        n: Held-out prompts graded.
+        parameters: Numbers trained.
+        samples: Learned from.
+        seconds: Of all steps, opening the base and grading held-out prompts not counted.
+        held_mib: Memory that the opened base, what is trained and the engine took, above what the process had before.
+        peak_mib: The most at once during the steps, above the same: what is held is part of it.
+        code: The version of zfleet that trained.
+    """
+
+    method: str
+    task: str
+    seed: int
+    before: float
+    accuracy: float
+    reward_before: float
+    reward: float
+    rewards: tuple[float | None, ...]
+    validation: float | None
+    n: int
+    parameters: int
+    samples: int
+    seconds: float
+    held_mib: float
+    peak_mib: float
+    code: str
+
+    def to_json(self) -> bytes:
+        """As a file keeps it."""
+        return json.dumps(asdict(self), allow_nan=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Outcome:
+        """What ``to_json`` gave.
+
+        Raises:
+            ValidationError: It is damaged.
+        """
+        return TypeAdapter(Outcome).validate_json(data)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A training that came to no end, and would not by being begun again at once.
+
+    Attributes:
+        method, task, seed: Which.
+        reason: What went wrong.
+        remedy: What to do about it.
+    """
+
+    method: str
+    task: str
+    seed: int
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.method} on {self.task} (seed {self.seed})"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All trainings of an experiment, in its order.
+
+    Attributes:
+        finished: What was trained, now or before.
+        failed: The others.
+    """
+
+    finished: Sequence[Outcome]
+    failed: Sequence[Failure]

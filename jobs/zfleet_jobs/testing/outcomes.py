@@ -1,0 +1,42 @@
+"""Outcomes of trainings that never were, for tests of what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from zfleet_jobs.compare.outcome import Outcome
+
+
+def outcomes_of(
+    method: str, seeds: Sequence[Sequence[float | None]], parameters: int = 1, task: str = "t"
+) -> list[Outcome]:
+    """A method's on one task: of each seed, from 0, the reward of every held-out prompt."""
+    return [_outcome(method, seed, rewards, parameters, task) for seed, rewards in enumerate(seeds)]
+
+
+def _outcome(method: str, seed: int, rewards: Sequence[float | None], parameters: int, task: str) -> Outcome:
+    graded = [reward for reward in rewards if reward is not None]
+    return Outcome(
+        method=method,
+        task=task,
+        seed=seed,
+        before=0.5,
+        accuracy=mean(reward > 0 for reward in graded),
+        reward_before=0.0,
+        reward=mean(graded),
+        rewards=tuple(rewards),
+        validation=None,
+        n=len(graded),
+        parameters=parameters,
+        samples=64,
+        seconds=2.0 + seed,
+        held_mib=30.0,
+        peak_mib=50.0,
+        code="1",
+    )
+
+
+def right(count: int, n: int) -> list[float]:
+    """Rewards of n prompts of which the first ``count`` are right."""
+    return [1.0] * count + [-1.0] * (n - count)
