@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ import pytest
 
 from zfleet.config.compare import CompareSpec
 from zfleet.config.load import parse_spec
-from zfleet.errors import RewardError
+from zfleet.errors import TaskError
+from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare import run as compare_run
 from zfleet_jobs.compare.run import run_experiment
+from zfleet_jobs.samples.look import Wanted, look_at
 
+THREE: dict[str, dict[str, Any]] = {
+    "svf": {},
+    "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}},
+    "attention": {"targets": "attention", "learner": {"objective": "supervised"}},
+}
 REWARDS = """
 import os, signal
 from pathlib import Path
@@ -23,16 +31,35 @@ from pathlib import Path
 ROOT = Path({root!r})
 
 
+def letters(completion, sample):
+    return 1.0 if "a" in completion else -1.0
+
+
 def killed(completion, sample):
     marker = ROOT / "killed"
     if not marker.exists():
         marker.write_text(str(os.getpid()))
         os.kill(os.getpid(), signal.SIGKILL)
-    return 1.0 if "a" in completion else -1.0
+    return letters(completion, sample)
 
 
 def raising(completion, sample):
+    if (ROOT / "mended").exists():
+        return letters(completion, sample)
     raise ValueError("no grade for this")
+
+
+def dying(completion, sample):
+    if not (ROOT / "mended").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return letters(completion, sample)
+
+
+def spoiling(completion, sample):
+    import zfleet.rl.learner
+
+    zfleet.rl.learner.Learner.step = lambda self: [][0]
+    return letters(completion, sample)
 """
 
 
@@ -49,16 +76,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("graders_of_experiments", None)
 
 
-def _spec(root: Path, base: Path, reward: dict[str, str], **values: Any) -> CompareSpec:
-    task = {"jsonl": str(root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4, "reward": reward}
+def _spec(root: Path, base: Path, *rewards: str, **values: Any) -> CompareSpec:
+    """A task for each reward, called after it."""
+    task = {"jsonl": str(root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
+    graders = {name: {"kind": "python", "value": f"graders_of_experiments:{name}"} for name in rewards}
     given = {
         "base": {"model": str(base)},
-        "tasks": {"letters": task},
-        "methods": {
-            "svf": {},
-            "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}},
-            "attention": {"targets": "attention", "learner": {"objective": "supervised"}},
-        },
+        "tasks": {name: task | {"reward": grader} for name, grader in graders.items()},
+        "methods": {"svf": {}, "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}}},
         "against": "lora",
         "learner": {"steps": 2, "prompts_per_step": 4},
         "seeds": [0],
@@ -69,26 +94,82 @@ def _spec(root: Path, base: Path, reward: dict[str, str], **values: Any) -> Comp
     return parse_spec(given | values, CompareSpec)
 
 
-def test_an_experiment_survives_a_killed_process_and_runs_nothing_twice(
+def test_an_experiment_survives_a_killed_process_and_trains_only_what_changed(
     root: Path, tiny_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = _spec(root, tiny_folder, {"kind": "python", "value": "graders_of_experiments:killed"})
-    outcomes = run_experiment(spec)
+    spec = _spec(root, tiny_folder, "killed", methods=THREE)
+    results = run_experiment(spec)
     assert int((root / "killed").read_text()) > 0, "nothing was killed"
-    svf, lora, attention = outcomes
-    assert [one.method for one in outcomes] == ["svf", "lora", "attention"]
+    assert not results.failed
+    svf, lora, attention = results.finished
+    assert [one.method for one in results.finished] == ["svf", "lora", "attention"]
     assert (svf.n, svf.samples, svf.before) == (4, 8, lora.before)
     assert svf.parameters > attention.parameters
-    assert all(one.seconds > 0 and one.peak_mib > 0 for one in outcomes)
+    for one in results.finished:
+        assert len(one.rewards) == 4
+        assert one.reward == pytest.approx(sum(reward or 0.0 for reward in one.rewards) / 4)
+        assert one.seconds > 0
+        assert 0 < one.held_mib <= one.peak_mib
+        assert one.code == code_version()
+
+    look = look_at("compare", spec.storage, Wanted())
+    assert [training.expert for training, _ in look.trainings] == [f"{name}-killed-0" for name in sorted(THREE)]
+    assert {(spread.samples, spread.steps) for _, spread in look.trainings} == {(8, 2)}
+
+    changed = THREE | {"lora": {"adapter": "lora", "rank": 3}}
+    svf_again, wider, attention_again = run_experiment(_spec(root, tiny_folder, "killed", methods=changed)).finished
+    assert (svf_again, attention_again) == (svf, attention), "they were trained again"
+    assert wider.parameters > lora.parameters
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was trained again")
 
     monkeypatch.setattr(compare_run, "_train", refuse)
-    assert run_experiment(spec) == outcomes
+    assert run_experiment(spec) == results
 
 
-def test_a_raising_reward_ends_an_experiment_with_its_name(root: Path, tiny_folder: Path, ray_cluster: None) -> None:
-    spec = _spec(root, tiny_folder, {"kind": "python", "value": "graders_of_experiments:raising"})
-    with pytest.raises(RewardError, match="no grade for this"):
-        run_experiment(spec)
+def test_a_training_that_fails_leaves_the_others_and_is_tried_again(
+    root: Path, tiny_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reward raises, and a process dies too often: what does neither finishes, and is not trained again."""
+    monkeypatch.setattr(compare_run, "_RETRIES", 1)
+    spec = _spec(root, tiny_folder, "raising", "dying", "letters")
+    results = run_experiment(spec)
+    assert [(one.method, one.task) for one in results.finished] == [("svf", "letters"), ("lora", "letters")]
+    why = {str(one): one.reason for one in results.failed}
+    assert list(why) == [f"{method} on {task} (seed 0)" for method in ("svf", "lora") for task in ("raising", "dying")]
+    assert "no grade for this" in why["svf on raising (seed 0)"]
+    assert why["lora on dying (seed 0)"] == "its process died 2 times"
+
+    (root / "mended").touch()
+    again = run_experiment(spec)
+    assert not again.failed
+    assert len(again.finished) == 6
+    # Had they been trained again, their seconds would differ.
+    assert set(results.finished) < set(again.finished)
+
+
+def test_an_error_that_nobody_foresaw_shows_itself(root: Path, tiny_folder: Path, ray_cluster: None) -> None:
+    with pytest.raises(IndexError, match="list index out of range"):
+        run_experiment(_spec(root, tiny_folder, "spoiling"))
+
+
+def test_prompts_that_do_not_fit_are_told(
+    root: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compare_run, "cluster", lambda address: nullcontext())
+    monkeypatch.setattr(compare_run, "_train", lambda *_: ())
+    with (root / "prompts.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "flip " * 20, "answer": "x"}) + "\n")
+    run_experiment(_spec(root, tiny_folder, "letters"))
+    assert "1 of 37 prompts of" in caplog.text
+
+
+def test_answers_that_are_missing_are_found_before_anything_is_trained(
+    root: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_run, "cluster", None)
+    with (root / "prompts.jsonl").open("a") as file:
+        file.writelines(json.dumps({"prompt": f"sort {letter}"}) + "\n" for letter in "abcdefgh")
+    with pytest.raises(TaskError, match="have no reference answer"):
+        run_experiment(_spec(root, tiny_folder, "letters", methods=THREE))

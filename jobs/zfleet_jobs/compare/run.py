@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,26 +13,32 @@ from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from zfleet.config.compare import AblateSpec, CompareSpec
-from zfleet.errors import JobError, ZfleetError
-from zfleet.files import write_atomic
+from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
+from zfleet.errors import ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_with_targets
-from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.needs import check_reward
+from zfleet.rl.references import check_references
 from zfleet.tasks.build import build_task
-from zfleet.tasks.fit import data_digest, fit_prompts
+from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_jobs.capacity import actors_that_fit
-from zfleet_jobs.compare.trial import Outcome, Trial, run_trial
+from zfleet_jobs.code_version import code_version
+from zfleet_jobs.compare.kept import KeptTrial, keep_spec, kept_trials, open_storage, warn_of_other_code
+from zfleet_jobs.compare.outcome import Failure, Outcome, Results
+from zfleet_jobs.compare.trial import Trial, run_trial
 from zfleet_jobs.shipping import by_value
 
 _RETRIES = 2
 """How often a training whose process died is begun again."""
 
+log = logging.getLogger(__name__)
 
-def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -> list[Outcome]:
-    """Train everything that is not finished already, and give what all gave, in the order of the spec.
+
+def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -> Results:
+    """Train everything that is not finished already, and give what all gave.
+
+    A training that fails does not hold up the others: it is told in the results, and tried again by the next call.
 
     Args:
         spec: The experiment.
@@ -42,28 +46,38 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
 
     Raises:
         ClusterError: No cluster answers.
-        JobError: A process died again and again, or the cluster is too small.
+        JobError: The storage cannot be read or written, or the cluster is too small.
         ZfleetError: The experiment's own fault: a task, a reward, a base.
     """
-    bundles = pack_with_targets(spec.base, {method.targets or spec.base.targets for method in spec.methods.values()})
-    tasks = {name: _fitting(spec, name, next(iter(bundles.values()))) for name in spec.tasks}
+    bundles = pack_with_targets(spec.base, {_targets(spec, trial) for trial in trials_of(spec)})
+    tasks = _fitting(spec, next(iter(bundles.values())))
     if address is None:
         for task in tasks.values():
             check_reward(task.reward)
     trials = trials_of(spec)
-    digests = _digests(spec, bundles, tasks)
-    files = {
-        trial: Path(spec.storage) / f"{_digest(trial, digests[trial.method, trial.task])}.json" for trial in trials
-    }
-    finished = {trial: _read(file) for trial, file in files.items() if file.exists()}
+    storage = open_storage(spec)
+    kept = kept_trials(storage, spec, trials, bundles, tasks)
+    finished = {trial: outcome for trial in trials if (outcome := kept[trial].outcome()) is not None}
+    warn_of_other_code(finished.values(), code_version(), storage)
+    failed: dict[Trial, Failure] = {}
     todo = [trial for trial in trials if trial not in finished]
     if todo:
+        keep_spec(storage, spec)
+        # Trainings run side by side: in this order no method has all its own at the busiest time.
+        random.Random(0).shuffle(todo)
         with cluster(address), _progress(len(trials), len(finished)) as advance:
-            for trial, outcome in _train(spec, todo, bundles, tasks):
-                write_atomic(files[trial], json.dumps(asdict(outcome), indent=1).encode())
-                finished[trial] = outcome
-                advance(f"{trial.task} by {trial.method}: {outcome.accuracy:.3f}")
-    return [finished[trial] for trial in trials]
+            for trial, result in _train(spec, todo, kept, bundles, tasks):
+                if isinstance(result, Failure):
+                    failed[trial] = result
+                    advance(f"{trial}: failed")
+                    continue
+                kept[trial].keep(result)
+                finished[trial] = result
+                advance(f"{trial}: {result.accuracy:.3f}")
+    return Results(
+        [finished[trial] for trial in trials if trial in finished],
+        [failed[trial] for trial in trials if trial in failed],
+    )
 
 
 def trials_of(spec: CompareSpec | AblateSpec) -> list[Trial]:
@@ -76,10 +90,18 @@ def trials_of(spec: CompareSpec | AblateSpec) -> list[Trial]:
     ]
 
 
+def _targets(spec: CompareSpec | AblateSpec, trial: Trial) -> str:
+    return trial.settings.targets or spec.base.targets
+
+
 def _train(
-    spec: CompareSpec | AblateSpec, todo: list[Trial], bundles: Mapping[str, BaseBundle], tasks: Mapping[str, Task]
-) -> Iterator[tuple[Trial, Outcome]]:
-    """The outcomes as they come, as many at once as fit."""
+    spec: CompareSpec | AblateSpec,
+    todo: list[Trial],
+    kept: Mapping[Trial, KeptTrial],
+    bundles: Mapping[str, BaseBundle],
+    tasks: Mapping[str, Task],
+) -> Iterator[tuple[Trial, Outcome | Failure]]:
+    """What each gave, as they come, as many at once as fit."""
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
     # A process each: its memory is its own, and what one leaves behind disturbs no other.
@@ -91,69 +113,48 @@ def _train(
     while waiting or running:
         while waiting and len(running) < at_once:
             trial = waiting.pop()
-            bundle, task = sent_bundles[trial.settings.targets or spec.base.targets], sent_tasks[trial.task]
-            running[remote.remote(trial, bundle, task, spec.engine, spec.eval_samples, resources.torch_threads)] = trial
+            bundle, task = sent_bundles[_targets(spec, trial)], sent_tasks[trial.task]
+            running[remote.remote(trial, bundle, task, spec, kept[trial].samples, code_version())] = trial
         (done, *_), _ = ray.wait(list(running))
         trial = running.pop(done)
-        yield trial, _outcome(trial, done)
+        yield trial, _result(trial, done)
 
 
-def _outcome(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome:
+def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
+    """What a training gave, or why it failed; an error that nobody foresaw is raised."""
     try:
         return ray.get(done)
     except RayTaskError as error:
-        if isinstance(error.cause, ZfleetError):
-            raise error.cause from error
-        raise
-    except (WorkerCrashedError, OutOfMemoryError) as error:
-        raise JobError(
-            f"the process that trained {trial.task} by {trial.method} (seed {trial.seed}) died {_RETRIES + 1} times",
-            "look for what killed it, such as too little memory; the same command goes on with what is not finished",
-        ) from error
+        if not isinstance(error.cause, ZfleetError):
+            raise
+        return Failure(trial.method, trial.task, trial.seed, error.cause.message, error.cause.remedy)
+    except (WorkerCrashedError, OutOfMemoryError):
+        return Failure(
+            trial.method,
+            trial.task,
+            trial.seed,
+            f"its process died {_RETRIES + 1} times",
+            "look for what killed it, such as too little memory",
+        )
 
 
-def _fitting(spec: CompareSpec | AblateSpec, name: str, bundle: BaseBundle) -> Task:
+def _fitting(spec: CompareSpec | AblateSpec, bundle: BaseBundle) -> dict[str, Task]:
+    """The tasks without prompts that do not fit, and with all reference answers that a method needs."""
+    tokenizer, reader = bundle.tokenizer(), bundle.image_reader()
     longest = min(spec.engine.max_length or bundle.context, bundle.context)
-    return fit_prompts(build_task(spec.tasks[name]), bundle.tokenizer(), longest, bundle.image_reader()).task
-
-
-def _digests(
-    spec: CompareSpec | AblateSpec, bundles: Mapping[str, BaseBundle], tasks: Mapping[str, Task]
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """By method and task: what an outcome depends on besides the trial."""
-    of_tasks = {
-        name: [spec.tasks[name].model_dump(), reward_identity(task.reward), data_digest(task)]
-        for name, task in tasks.items()
-    }
-    return {
-        (name, task): {
-            "factors": bundles[method.targets or spec.base.targets].factors_digest,
-            "dtype": spec.base.dtype,
-            "device": spec.base.device,
-            "task": of_task,
-            "engine": spec.engine.model_dump(),
-            "eval_samples": spec.eval_samples,
-            "threads": spec.resources.torch_threads,
-        }
-        for name, method in spec.methods.items()
-        for task, of_task in of_tasks.items()
-    }
-
-
-def _digest(trial: Trial, depends: Mapping[str, Any]) -> str:
-    own = [trial.method, trial.task, trial.settings.model_dump(), trial.learner.model_dump()]
-    return hashlib.sha256(json.dumps([own, depends], sort_keys=True).encode()).hexdigest()[:24]
-
-
-def _read(file: Path) -> Outcome:
-    try:
-        return Outcome(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise JobError(f"{file} is damaged: {error}", "delete it: its training runs again") from error
+    tasks = {}
+    for name, task in spec.tasks.items():
+        fit = fit_prompts(build_task(task), tokenizer, longest, reader)
+        if fit.left_out:
+            log.warning("%s", fit)
+        if learns_from_references(spec):
+            check_references(fit.task, tokenizer, bundle.context, reader)
+        tasks[name] = fit.task
+    return tasks
 
 
 @contextmanager
-def _progress(total: int, done: int) -> Iterator[Any]:
+def _progress(total: int, done: int) -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True)
     columns = (
         TextColumn("trainings"),
@@ -161,7 +162,8 @@ def _progress(total: int, done: int) -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        # A method's name may be a pattern, whose brackets are no markup.
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=total, completed=done)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
+from torch import Tensor
 
-from zfleet.config.compare import MethodSpec
+from zfleet.config.compare import AblateSpec, CompareSpec, MethodSpec
 from zfleet.config.learner import LearnerSpec
-from zfleet.config.specs import EngineSpec
 from zfleet.engine.sync import SyncEngine
 from zfleet.engine.torch_engine import TorchEngine
+from zfleet.errors import JobError
 from zfleet.models.bundle import BaseBundle
 from zfleet.rl.learner import Learner
 from zfleet.rl.lora import LoraWeights
 from zfleet.rl.member import Member
+from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights, Weights
 from zfleet.tasks.task import Task
+from zfleet_jobs.compare.memory import Memory
+from zfleet_jobs.compare.outcome import Outcome
+from zfleet_jobs.train.samples import write_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,100 +43,93 @@ class Trial:
     settings: MethodSpec
     learner: LearnerSpec
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one training gave.
-
-    Attributes:
-        method, task, seed: Which.
-        before: Accuracy of the base on held-out prompts.
-        accuracy: Afterwards.
-        validation: Mean reward of the best validation, where the learner has any: what settings may be chosen by.
-        n: Held-out prompts.
-        parameters: Numbers trained.
-        samples: Learned from.
-        seconds: Of all steps, opening the base and grading held-out prompts not counted.
-        peak_mib: The most memory at once during the steps, above what the opened base and engine held before.
-    """
-
-    method: str
-    task: str
-    seed: int
-    before: float
-    accuracy: float
-    validation: float | None
-    n: int
-    parameters: int
-    samples: int
-    seconds: float
-    peak_mib: float
+    def __str__(self) -> str:
+        return f"{self.method} on {self.task} (seed {self.seed})"
 
 
 def run_trial(
-    trial: Trial, bundle: BaseBundle, task: Task, engine: EngineSpec, eval_samples: int, threads: int
+    trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
 ) -> Outcome:
     """Train and grade.
 
+    Args:
+        trial: Which.
+        bundle: The base, with factors of the method's targets.
+        task: Its prompts all fit.
+        spec: The experiment.
+        samples: The folder of this training's samples, a path or a URI.
+        code: The version of zfleet that this is.
+
     Raises:
-        ZfleetError: The task, its reward or the learner failed.
+        ZfleetError: The task, its reward or the learner failed, or there is not enough memory.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(spec.resources.torch_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    with enough_memory():
+        return _train(trial, bundle, task, spec, samples, code)
+
+
+def _train(
+    trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
+) -> Outcome:
+    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
+        return write_samples(samples, step, 0, rollouts, advantages)
+
+    memory = Memory(bundle.spec.device)
     weights = _weights(trial.settings, bundle)
-    member = Member(weights, task, trial.learner, f"{trial.task} by {trial.method}")
-    with SyncEngine(TorchEngine(weights.model, engine)) as sync:
-        learner = Learner(weights, sync, [member])
-        held_out = task.test[:eval_samples]
+    skip = spec.tasks[trial.task].reward.on_error == "skip"
+    member = Member(weights, task, trial.learner, str(trial), skip)
+    with SyncEngine(TorchEngine(weights.model, spec.engine)) as engine:
+        learner = Learner(weights, engine, [member], record=record)
+        held_out = task.test[: spec.eval_samples]
+        held = memory.held()
         # Both kinds of weights begin at the base.
         before = learner.measure(member, held_out, member.p.detach())
-        samples, memory, began = 0, _Peak(weights.model.device), time.perf_counter()
+        used, began = 0, time.perf_counter()
         while not member.done:
             (report,) = learner.step()
-            samples += report.used
-        seconds, peak = time.perf_counter() - began, memory.mib()
+            used += report.used
+        seconds, peak = time.perf_counter() - began, memory.peak()
         with torch.no_grad():
             member.p.copy_(member.chosen)
         after = learner.measure(member, held_out, member.p.detach())
         learner.close()
     return Outcome(
-        trial.method,
-        trial.task,
-        trial.seed,
-        before.accuracy,
-        after.accuracy,
-        member.selection.score,
-        after.n,
-        member.p.numel(),
-        samples,
-        seconds,
-        peak,
+        method=trial.method,
+        task=trial.task,
+        seed=trial.seed,
+        before=before.accuracy,
+        accuracy=after.accuracy,
+        reward_before=before.reward,
+        reward=after.reward,
+        rewards=after.rewards,
+        validation=member.selection.score,
+        n=after.n,
+        parameters=member.p.numel(),
+        samples=used,
+        seconds=seconds,
+        held_mib=held,
+        peak_mib=peak,
+        code=code,
     )
 
 
 def _weights(method: MethodSpec, bundle: BaseBundle) -> Weights:
     if method.adapter == "svf":
         return SvfWeights(bundle.open())
-    return LoraWeights(bundle.open_base(), bundle.spec.targets, method.rank, method.alpha)
+    return LoraWeights(bundle.open_base(), bundle.spec.targets, method.lora_rank, method.lora_alpha)
 
 
-class _Peak:
-    """The most memory at once since it was made, above what was there then."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._gpu = device.type == "cuda"
-        if self._gpu:
-            torch.cuda.reset_peak_memory_stats()
-            self._before = float(torch.cuda.memory_allocated())
-        else:
-            # Forgets the highest resident memory so far (proc(5), since Linux 4.0).
-            Path("/proc/self/clear_refs").write_text("5")
-            self._before = float(psutil.Process().memory_info().rss)
-
-    def mib(self) -> float:
-        """In MiB."""
-        if self._gpu:
-            return (torch.cuda.max_memory_allocated() - self._before) / 2**20
-        status = Path("/proc/self/status").read_text()
-        (highest,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-        return max(0.0, highest * 1024 - self._before) / 2**20
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say in words that memory ran out, which PyTorch says in several ways."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On a CPU it is a plain RuntimeError, known by the allocator's name.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise JobError(
+            f"not enough memory: {next(iter(str(error).splitlines()), 'allocation failed')}",
+            "lower learner.pass_tokens, engine.slots or engine.max_length, or give it more memory",
+        ) from error

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
 from zfleet.config.load import load_spec
-from zfleet.files import write_atomic
+from zfleet.errors import JobError
 from zfleet_cli.dry_run import check_on_base
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, print_spec
 
 if TYPE_CHECKING:
     from zfleet_jobs.compare.findings import Finding, Ratio
-    from zfleet_jobs.compare.trial import Outcome
+    from zfleet_jobs.compare.outcome import Results
 
 
 def compare(
@@ -30,14 +29,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Train SVF, LoRA and other baselines on the same prompts and rewards, and say who won."""
-    job = load_spec(spec, CompareSpec, overrides or ())
-    outcomes = _run(job, address, dry_run, as_json)
-    if outcomes is None:
-        return
-    from zfleet_jobs.compare.findings import findings, ratios
-
-    found, compared = findings(outcomes), ratios(outcomes, job.against)
-    _print(job, "compare", outcomes, found, compared, as_json)
+    _experiment(load_spec(spec, CompareSpec, overrides or ()), address, dry_run, as_json)
 
 
 def ablate(
@@ -48,54 +40,75 @@ def ablate(
     as_json: AsJson = False,
 ) -> None:
     """Train the paper's grid, targets x objective x parametrisation, and print its table."""
-    job = load_spec(spec, AblateSpec, overrides or ())
-    outcomes = _run(job, address, dry_run, as_json)
-    if outcomes is None:
-        return
-    from zfleet_jobs.compare.findings import findings
-
-    _print(job, "ablate", outcomes, findings(outcomes), [], as_json)
+    _experiment(load_spec(spec, AblateSpec, overrides or ()), address, dry_run, as_json)
 
 
-def _run(job: CompareSpec | AblateSpec, address: str | None, dry_run: bool, as_json: bool) -> Sequence[Outcome] | None:
+def _experiment(job: CompareSpec | AblateSpec, address: str | None, dry_run: bool, as_json: bool) -> None:
     from zfleet.tasks.build import build_task
 
     tasks = [build_task(task) for task in job.tasks.values()]
     if dry_run:
-        check_on_base(job.base, job.engine, tasks)
+        check_on_base(job.base, job.engine, tasks, learns_from_references(job))
         print_spec(job, as_json)
-        return None
-    from zfleet_jobs.compare.run import run_experiment
-
-    return run_experiment(job, address)
-
-
-def _print(
-    job: CompareSpec | AblateSpec,
-    name: str,
-    outcomes: Sequence[Outcome],
-    found: Sequence[Finding],
-    compared: Sequence[Ratio],
-    as_json: bool,
-) -> None:
-    from zfleet_jobs.compare.plot import plot
-
-    picture = Path(job.storage) / f"{name}.png"
-    write_atomic(picture, plot(found, name))
-    if as_json:
-        printed = {
-            "trainings": [asdict(one) for one in outcomes],
-            "findings": [asdict(one) for one in found],
-            "ratios": [asdict(one) | {"verdict": one.verdict} for one in compared],
-            "picture": str(picture),
-        }
-        typer.echo(json.dumps(printed, indent=2))
         return
-    seeds = f"{len(job.seeds)} seeds, mean [95 %]"
-    print_rows([_line(one) for one in found], f"accuracy on held-out prompts, {seeds}")
+    from zfleet_jobs.compare.findings import findings, ratios
+    from zfleet_jobs.compare.plot import plot
+    from zfleet_jobs.compare.run import run_experiment
+    from zfleet_jobs.train.storage import Storage
+
+    results = run_experiment(job, address)
+    found = findings(results.finished)
+    compared = ratios(results.finished, job.against) if isinstance(job, CompareSpec) else []
+    storage, picture = Storage.at(job.storage), f"{job.kind}.png"
+    # The picture comes last: where it cannot be written, what was found is told already.
+    if as_json:
+        _print_json(results, found, compared, f"{storage.place}/{picture}" if found else None)
+    else:
+        _print(results, found, compared)
+    if found:
+        storage.put(picture, plot(found, job.kind))
+        typer.echo(f"picture: {storage.place}/{picture}", err=as_json)
+    if results.failed:
+        raise JobError(
+            f"{len(results.failed)} of {len(results.failed) + len(results.finished)} trainings failed: "
+            f"{', '.join(map(str, results.failed))}",
+            "see above why; the same command tries only those again",
+        )
+
+
+def _print_json(results: Results, found: Sequence[Finding], compared: Sequence[Ratio], picture: str | None) -> None:
+    """All but the reward of every prompt, which the files of the storage have."""
+    trainings = [{key: value for key, value in asdict(one).items() if key != "rewards"} for one in results.finished]
+    printed = {
+        "trainings": trainings,
+        "failed": [asdict(one) for one in results.failed],
+        "findings": [asdict(one) for one in found],
+        "ratios": [asdict(one) | {"verdict": one.verdict} for one in compared],
+        "picture": picture,
+    }
+    typer.echo(json.dumps(printed, indent=2, allow_nan=False))
+
+
+def _print(results: Results, found: Sequence[Finding], compared: Sequence[Ratio]) -> None:
+    if found:
+        title = f"{_measured(found)}; memory above what the process had before; seconds are of trainings side by side"
+        print_rows([_line(one) for one in found], title)
     if compared:
-        print_rows([_verdict(one) for one in compared], f"over {compared[0].against}, seed by seed, mean [95 %]")
-    typer.echo(f"picture: {picture}")
+        chance = "verdicts are at 95 % each: one in twenty may be chance"
+        print_rows([_verdict(one) for one in compared], f"over {compared[0].against}, {_measured(compared)}; {chance}")
+    if results.failed:
+        print_rows(results.failed, "failed")
+
+
+def _measured(found: Sequence[Finding] | Sequence[Ratio]) -> str:
+    seeds = {one.seeds for one in found}
+    covers = "mean" if seeds == {1} else "mean [95 % over seeds and prompts]"
+    return f"held-out prompts: {_range(one.n for one in found)}, seeds: {_range(seeds)}, {covers}"
+
+
+def _range(counts: Iterable[int]) -> str:
+    different = sorted(set(counts))
+    return str(different[0]) if len(different) == 1 else f"{different[0]} to {different[-1]}"
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,10 @@ class _Line:
     method: str
     base: str
     accuracy: str
+    mean_reward: str
     numbers: int
     seconds: str
+    held_mib: str
     peak_mib: str
 
 
@@ -117,8 +132,10 @@ def _line(one: Finding) -> _Line:
         one.method,
         f"{one.before:.3f}",
         str(one.accuracy),
+        str(one.reward),
         one.parameters,
         f"{one.seconds:.1f}",
+        f"{one.held_mib:.0f}",
         f"{one.peak_mib:.0f}",
     )
 
@@ -136,4 +153,5 @@ class _Verdict:
 
 
 def _verdict(one: Ratio) -> _Verdict:
-    return _Verdict(one.task, one.method, str(one.ratio), str(one.difference), f"{one.parameters:.1%}", one.verdict)
+    ratio = "none right" if one.ratio is None else str(one.ratio)
+    return _Verdict(one.task, one.method, ratio, str(one.difference), f"{one.parameters:.1%}", one.verdict)

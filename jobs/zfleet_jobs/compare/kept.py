@@ -1,0 +1,146 @@
+"""Where an experiment keeps what is finished: under a digest of all that a training depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import pyarrow as pa
+from pyarrow import fs
+
+from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.load import dump_spec
+from zfleet.errors import JobError, SpecError
+from zfleet.models.bundle import BaseBundle
+from zfleet.rewards.identity import reward_identity
+from zfleet.tasks.fit import data_digest
+from zfleet.tasks.task import Task
+from zfleet_jobs.compare.outcome import Outcome
+from zfleet_jobs.compare.trial import Trial
+from zfleet_jobs.samples.layout import Training
+from zfleet_jobs.train.storage import Storage
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 100
+"""Characters of a method in a folder's name: that of an ablation may be a pattern of any length."""
+
+
+@dataclass(frozen=True)
+class KeptTrial:
+    """The place of one training.
+
+    Attributes:
+        storage: The experiment's.
+        file: Its outcome's name in there.
+        samples: The folder of its samples.
+    """
+
+    storage: Storage
+    file: str
+    samples: str
+
+    def keep(self, outcome: Outcome) -> None:
+        """Keep what it gave.
+
+        Raises:
+            JobError: It cannot be written.
+        """
+        self.storage.put(self.file, outcome.to_json())
+
+    def outcome(self) -> Outcome | None:
+        """What it gave; None where it is not finished.
+
+        Raises:
+            JobError: Its file is damaged or cannot be read.
+        """
+        place = f"{self.storage.place}/{self.file}"
+        try:
+            data = self.storage.get(self.file)
+            return None if data is None else Outcome.from_json(data)
+        except OSError as error:
+            raise JobError(f"{place} cannot be read: {error}", "mend its rights, or see that it answers") from error
+        except ValueError as error:
+            raise JobError(f"{place} is damaged: {error}", "delete it: its training runs again") from error
+
+
+def open_storage(spec: CompareSpec | AblateSpec) -> Storage:
+    """Where the experiment's results lie.
+
+    Raises:
+        SpecError: A URI that nothing here can open.
+    """
+    storage = Storage.at(spec.storage)
+    try:
+        fs.FileSystem.from_uri(storage.place)
+    except pa.ArrowInvalid as error:
+        raise SpecError(
+            f"storage is {spec.storage!r}: {error}", "give a folder, or a URI such as s3://bucket/folder"
+        ) from error
+    return storage
+
+
+def keep_spec(storage: Storage, spec: CompareSpec | AblateSpec) -> None:
+    """Keep what was asked for last. A storage that cannot be written is so found before anything is trained.
+
+    Raises:
+        JobError: It cannot be written.
+    """
+    storage.put(f"{spec.kind}.yaml", dump_spec(spec).encode())
+
+
+def kept_trials(
+    storage: Storage,
+    spec: CompareSpec | AblateSpec,
+    trials: Iterable[Trial],
+    bundles: Mapping[str, BaseBundle],
+    tasks: Mapping[str, Task],
+) -> dict[Trial, KeptTrial]:
+    """The place of every training."""
+    of_tasks = {
+        name: [spec.tasks[name].model_dump(), reward_identity(task.reward), data_digest(task)]
+        for name, task in tasks.items()
+    }
+
+    def place(trial: Trial) -> KeptTrial:
+        depends = {
+            "method": [trial.method, trial.settings.model_dump(), trial.learner.model_dump()],
+            "factors": bundles[trial.settings.targets or spec.base.targets].factors_digest,
+            "dtype": spec.base.dtype,
+            "device": spec.base.device,
+            "task": [trial.task, of_tasks[trial.task]],
+            "engine": spec.engine.model_dump(),
+            "eval_samples": spec.eval_samples,
+            "threads": spec.resources.torch_threads,
+            # What a version of zfleet kept that measured less cannot stand beside the others.
+            "measured": [field.name for field in fields(Outcome)],
+        }
+        digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
+        samples = Training(spec.kind, folder_name(trial), digest[:12]).folder_in(storage.place)
+        return KeptTrial(storage, f"{digest}.json", samples)
+
+    return {trial: place(trial) for trial in trials}
+
+
+def folder_name(trial: Trial) -> str:
+    """What the samples' folder calls a training: ``METHOD-TASK-SEED``, of characters that any file system takes."""
+    method = re.sub(r"[^A-Za-z0-9_.]+", "-", trial.method)[:_LONGEST].strip("-.")
+    return f"{method}-{trial.task}-{trial.seed}"
+
+
+def warn_of_other_code(outcomes: Iterable[Outcome], code: str, storage: Storage) -> None:
+    """Say that results were trained by another version of zfleet than this one."""
+    others = [outcome.code for outcome in outcomes if outcome.code != code]
+    if others:
+        log.warning(
+            "%d trainings in %s were finished by zfleet %s, this is %s, and their results are taken as they are; to "
+            "train all again, give another folder: --set storage=FOLDER",
+            len(others),
+            storage.place,
+            ", ".join(sorted(set(others))),
+            code,
+        )
