@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from zfleet.tasks.task import Task
 
 
-def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: bool = False) -> None:
+def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], recited: Sequence[Task] = ()) -> None:
     """See that prompts, templates and images suit a base that is a folder here, and say how many prompts fit.
 
     Of the lab base and of bases on the hub nothing is known before they are built or fetched.
@@ -22,7 +22,7 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
         base: The base.
         engine: What generates.
         tasks: What is learned.
-        supervised: Whether the tasks' reference answers are learned too.
+        recited: Those of them whose reference answers are learned.
 
     Raises:
         BaseModelError: No such folder, or a family that is not supported.
@@ -39,10 +39,8 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
     from zfleet.rl.references import check_answered, check_references
     from zfleet.tasks.fit import fit_prompts
 
-    tasks = list(tasks)
-    if supervised:
-        for task in tasks:
-            check_answered(task)
+    for task in recited:
+        check_answered(task)
     folder = local_folder(base.model)
     if folder is None or base.model == "lab":
         return
@@ -55,5 +53,5 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
     for task in tasks:
         report = fit_prompts(task, tokenizer, min(engine.max_length or context, context), reader)
         typer.echo(str(report), err=True)
-        if supervised:
+        if any(task is one for one in recited):
             check_references(report.task, tokenizer, context, reader)

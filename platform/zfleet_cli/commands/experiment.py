@@ -48,7 +48,7 @@ def _experiment(job: CompareSpec | AblateSpec, address: str | None, dry_run: boo
 
     tasks = [build_task(task) for task in job.tasks.values()]
     if dry_run:
-        check_on_base(job.base, job.engine, tasks, learns_from_references(job))
+        check_on_base(job.base, job.engine, tasks, tasks if learns_from_references(job) else ())
         print_spec(job, as_json)
         return
     from zfleet_jobs.compare.findings import findings, ratios
