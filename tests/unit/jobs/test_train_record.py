@@ -279,6 +279,11 @@ def test_one_command_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path) ->
         assert json.loads((tmp_path / "mine" / "lock").read_text())["pid"] != holder.pid
 
 
+def test_what_the_controller_of_a_run_loads_is_no_model_library() -> None:
+    check = "import sys, zfleet_jobs.train.deaths; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
 def test_whatever_a_z_depends_on_is_said_in_words(place: Place, bundle: BaseBundle) -> None:
     (plan,) = make_plans(place.spec({"one": contains("a")}), bundle, here=True)
     assert plan.depends.keys() == CHANGES.keys()
