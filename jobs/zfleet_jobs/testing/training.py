@@ -21,8 +21,8 @@ STEPS, PROMPTS, GRADED = 6, 8, 6
 CALLS = GRADED + STEPS * PROMPTS + GRADED
 """How often a run asks its reward: held-out prompts before, steps, held-out prompts after."""
 IN_STEP_5 = GRADED + 4 * PROMPTS + 3
-CALLS_FROM_STEP_5 = GRADED + 2 * PROMPTS + GRADED
-"""How often it asks when it goes on after step 4."""
+CALLS_FROM_STEP_5 = 2 * PROMPTS + GRADED
+"""How often it asks when it goes on after step 4: what the base answers is kept."""
 
 GRADERS = "graders_of_training_tests"
 _PRELUDE = '''

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zfleet.errors import CheckpointError
 from zfleet.rl.checkpoint import LearnerState
 from zfleet.svf.zvector import ZVector
 from zfleet_jobs.samples.layout import Training
 from zfleet_jobs.train.board import Row
-from zfleet_jobs.train.plan import Plan
 from zfleet_jobs.train.storage import Storage
+
+if TYPE_CHECKING:
+    from zfleet_jobs.train.plan import Plan
 
 BEFORE_FILE = "before.json"
 Z_FILE = "z.safetensors"

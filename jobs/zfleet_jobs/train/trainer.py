@@ -175,8 +175,8 @@ class Trainer:
         try:
             with writing(first.storage.place):
                 TorchTrainer(
-                    train_loop,
-                    train_loop_config={"job": job},
+                    # Ray Train's controller opens a `train_loop_config` too, and would load the model library for it.
+                    partial(train_loop, job),
                     torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
                     scaling_config=ScalingConfig(
                         num_workers=self._spec.num_workers,

@@ -71,9 +71,8 @@ class WorkerJob:
     pool: EnginePool | None
 
 
-def train_loop(config: dict[str, Any]) -> None:
+def train_loop(job: WorkerJob) -> None:
     """Run by Ray Train on every worker, again after a worker was lost."""
-    job: WorkerJob = config["job"]
     # An error of the job itself comes again however often the workers are restarted.
     if ray.get(job.board.error.remote(job.name)) is not None:
         return

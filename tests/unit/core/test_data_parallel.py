@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from zfleet.config.learner import LearnerSpec
+from zfleet.config.specs import EngineSpec
 from zfleet.engine.fake_engine import FakeEngine
 from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.errors import NotThisTask, RewardError
 from zfleet.models.base import load_base
 from zfleet.models.matrices import target_matrices
 from zfleet.models.sharded import open_sharded
@@ -124,6 +129,45 @@ def test_two_workers_that_hold_half_of_the_base_each_have_that_gradient_too(
         assert float((worker[f"{case}/gradient"] - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
         assert torch.allclose(worker[f"{case}/sums"], alone[f"{case}/sums"], rtol=1e-5)
     assert torch.equal(both[0][f"{case}/p"], both[1][f"{case}/p"])
+
+
+def test_a_share_of_which_nothing_is_graded_is_no_error(tiny_model: SvfModel) -> None:
+    """The reward grades the first half alone, which is the first worker's; neither half is measured otherwise than as
+    a part of the whole."""
+
+    def first_half(completion: str, sample: Sample) -> Grade:
+        if int(sample.id) >= 4:
+            raise NotThisTask("none of its task's")
+        return Grade(len(completion) / 10)
+
+    samples = tuple(Sample(str(place), f"sort b{place}") for place in range(8))
+    task = Task("half", samples, samples, PromptTemplate(), first_half, 4)
+    weights = SvfWeights(tiny_model)
+    with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=8))) as engine:
+        member = Member(weights, task, LearnerSpec(prompts_per_step=8))
+        whole = Learner(weights, engine, [member]).measure(member, samples, None, temperature=1.0)
+        assert (whole.n, whole.rewards[4:]) == (4, (None,) * 4)
+        shares = [_Share(rank, 2) for rank in (0, 1)]
+        rewards = []
+        for share in shares:
+            learner = Learner(weights, engine, [member], share)
+            with suppress(RewardError):  # of the second, who is alone here
+                rewards.append(learner.measure(member, samples, None, temperature=1.0).rewards)
+        assert rewards == [whole.rewards[:4]]
+        assert [share.summed[2] for share in shares] == [4, 0]
+        with pytest.raises(RewardError, match="the reward of half graded none of 4 held-out prompts"):
+            Learner(weights, engine, [member]).measure(member, samples[4:], None)
+
+
+@dataclass(frozen=True)
+class _Share(DataParallel):
+    """A worker whose sums stay its own."""
+
+    summed: list[float] = field(default_factory=list)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        self.summed[:] = tensor.tolist()
+        return tensor
 
 
 def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> None:

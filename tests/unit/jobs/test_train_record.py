@@ -18,7 +18,7 @@ from zfleet.rl.selection import Selection
 from zfleet_jobs.testing.training import Place, contains, training_place
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train.board import Row
-from zfleet_jobs.train.kept import KeptRun, kept_run
+from zfleet_jobs.train.kept import KeptRun, kept_run, kept_states
 from zfleet_jobs.train.lock import only_writer
 from zfleet_jobs.train.plan import make_plans
 from zfleet_jobs.train.record import CHANGES, check_started, record, recorded_spec
@@ -153,12 +153,12 @@ def test_a_checkpoint_of_another_base_is_refused_before_a_cluster_starts(
     assert "resume with the base it was made on" in refused.value.remedy
 
 
-def a_state(factors: str) -> LearnerState:
+def a_state(factors: str, step: int = 3) -> LearnerState:
     import torch
 
     p = torch.zeros(4, requires_grad=True)
     adam = torch.optim.Adam([p])
-    return LearnerState.capture(p, adam, [], Selection(), step=3, mean_reward=0.5, factors=factors)
+    return LearnerState.capture(p, adam, [], Selection(), step=step, mean_reward=0.5, factors=factors)
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
@@ -168,11 +168,66 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
         kept.keep_row(Row("one", step, {"reward": step / 3}, 1))
     kept.keep_state(a_state("f"))
     kept.keep_run("here", "r1")
+    assert kept.before() is None
+    kept.keep_before({"accuracy_before": 1 / 3})
+    assert kept.before() == {"accuracy_before": 1 / 3}
     assert [(row.step, row.metrics) for row in kept.rows("one")] == [(1, {"reward": 1 / 3}), (2, {"reward": 2 / 3})]
     state = kept.state()
     assert state is not None
     assert (state.step, state.mean_reward, state.factors) == (3, 0.5, "f")
     assert (kept.run_in("here"), kept.run_in("there")) == ("r1", None)
+
+
+def _kept(root: Path, *steps: int, name: str = "one") -> KeptRun:
+    """A run that kept states after these steps, and a row of each."""
+    kept = KeptRun(Storage.at(str(root), "run", name), str(root / "samples"))
+    for step in steps:
+        kept.keep_row(Row(name, step, {"samples": 1.0}, 1))
+        kept.keep_state(a_state("f", step))
+    return kept
+
+
+def test_the_last_two_states_stay_and_a_damaged_one_says_what_is_before_it(tmp_path: Path) -> None:
+    kept = _kept(tmp_path, 1, 2, 4)
+    assert kept.steps() == [2, 4]
+    last = tmp_path / "run" / "one" / "states" / "000004.safetensors"
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"states/000004\.safetensors is truncated or damaged") as refused:
+        kept.state()
+    assert refused.value.remedy == "delete it: the run goes on from step 2"
+    last.unlink()
+    state = kept.state()
+    assert state is not None
+    assert state.step == 2
+    # Going on from there, step 4 comes again.
+    kept.keep_state(a_state("f", 4))
+    assert kept.steps() == [2, 4]
+    only = _kept(tmp_path, 1, name="two")
+    (tmp_path / "run" / "two" / "states" / "000001.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError) as refused:
+        only.state()
+    assert refused.value.remedy == "delete it: the run begins again"
+
+
+@pytest.mark.parametrize(
+    ("kept", "goes_on"),
+    [
+        ([(1, 2, 3), (1, 2, 3)], [3, 3]),
+        ([(1, 2, 3), (1, 2)], [2, 2]),  # killed between the two
+        ([(1,), (0,)], [0, 0]),  # the same, in the first step
+        ([(10, 13), (10,)], [10, 10]),
+        ([(4, 5), ()], [5, 0]),  # one that comes along later
+        ([(4, 5), (8, 9)], [5, 9]),  # two that were not in one cohort
+        ([(), ()], [0, 0]),
+    ],
+)
+def test_a_cohort_goes_on_from_one_step(tmp_path: Path, kept: list[tuple[int, ...]], goes_on: list[int]) -> None:
+    cohort = []
+    for number, steps in enumerate(kept):
+        cohort.append(_kept(tmp_path, *(step for step in steps if step), name=str(number)))
+        if 0 in steps:
+            cohort[-1].keep_row(Row(str(number), 1, {"samples": 1.0}, 1))
+    assert [0 if state is None else state.step for state in kept_states(cohort)] == goes_on
 
 
 def test_storage_under_a_uri_is_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,10 +237,11 @@ def test_storage_under_a_uri_is_the_same(tmp_path: Path, caplog: pytest.LogCaptu
     there.put("file", b"2")
     assert (there.get("file"), here.get("file"), there.names(), here.names()) == (b"2", b"2", ["file"], ["file"])
     kept = KeptRun(there, there.folder("samples").place)
-    kept.keep_state(a_state("f"))
+    for step in (1, 2, 3):
+        kept.keep_state(a_state("f", step))
     state = kept.state()
     assert state is not None
-    assert state.step == 3
+    assert (state.step, kept.steps()) == (3, [2, 3])
     with only_writer(there, "run"), only_writer(there, "run"):
         pass
     assert "whether another command writes to run run is not checked" in caplog.text
@@ -221,6 +277,11 @@ def test_one_command_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path) ->
             holder.kill()
     with only_writer(storage, "mine"):
         assert json.loads((tmp_path / "mine" / "lock").read_text())["pid"] != holder.pid
+
+
+def test_what_the_controller_of_a_run_loads_is_no_model_library() -> None:
+    check = "import sys, zfleet_jobs.train.deaths; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_whatever_a_z_depends_on_is_said_in_words(place: Place, bundle: BaseBundle) -> None:
