@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from zfleet.config.compare import CompareSpec
+from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.load import parse_spec
 from zfleet.errors import TaskError
 from zfleet_jobs.code_version import code_version
@@ -19,7 +19,7 @@ from zfleet_jobs.compare import run as compare_run
 from zfleet_jobs.compare.run import run_experiment
 from zfleet_jobs.samples.look import Wanted, look_at
 
-THREE: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "svf": {},
     "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}},
     "attention": {"targets": "attention", "learner": {"objective": "supervised"}},
@@ -76,28 +76,35 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("graders_of_experiments", None)
 
 
-def _spec(root: Path, base: Path, *rewards: str, **values: Any) -> CompareSpec:
+def _given(root: Path, base: Path, rewards: tuple[str, ...]) -> dict[str, Any]:
     """A task for each reward, called after it."""
     task = {"jsonl": str(root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
     graders = {name: {"kind": "python", "value": f"graders_of_experiments:{name}"} for name in rewards}
-    given = {
+    return {
         "base": {"model": str(base)},
         "tasks": {name: task | {"reward": grader} for name, grader in graders.items()},
-        "methods": {"svf": {}, "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}}},
-        "against": "lora",
         "learner": {"steps": 2, "prompts_per_step": 4},
         "seeds": [0],
         "engine": {"slots": 16, "max_length": 32},
         "eval_samples": 4,
         "storage": str(root / "experiments"),
     }
-    return parse_spec(given | values, CompareSpec)
+
+
+def _compare(root: Path, base: Path, *rewards: str, methods: dict[str, Any] = METHODS) -> CompareSpec:
+    return parse_spec(_given(root, base, rewards) | {"methods": methods, "against": "lora"}, CompareSpec)
+
+
+def _ablate(root: Path, base: Path, *rewards: str) -> AblateSpec:
+    """A grid of one method."""
+    grid = {"targets": ["all"], "objectives": ["reinforce"], "parametrisations": ["exp"]}
+    return parse_spec(_given(root, base, rewards) | grid, AblateSpec)
 
 
 def test_an_experiment_survives_a_killed_process_and_trains_only_what_changed(
     root: Path, tiny_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = _spec(root, tiny_folder, "killed", methods=THREE)
+    spec = _compare(root, tiny_folder, "killed")
     results = run_experiment(spec)
     assert int((root / "killed").read_text()) > 0, "nothing was killed"
     assert not results.failed
@@ -113,11 +120,11 @@ def test_an_experiment_survives_a_killed_process_and_trains_only_what_changed(
         assert one.code == code_version()
 
     look = look_at("compare", spec.storage, Wanted())
-    assert [training.expert for training, _ in look.trainings] == [f"{name}-killed-0" for name in sorted(THREE)]
+    assert [training.expert for training, _ in look.trainings] == [f"{name}-killed-0" for name in sorted(METHODS)]
     assert {(spread.samples, spread.steps) for _, spread in look.trainings} == {(8, 2)}
 
-    changed = THREE | {"lora": {"adapter": "lora", "rank": 3}}
-    svf_again, wider, attention_again = run_experiment(_spec(root, tiny_folder, "killed", methods=changed)).finished
+    changed = METHODS | {"lora": {"adapter": "lora", "rank": 3}}
+    svf_again, wider, attention_again = run_experiment(_compare(root, tiny_folder, "killed", methods=changed)).finished
     assert (svf_again, attention_again) == (svf, attention), "they were trained again"
     assert wider.parameters > lora.parameters
 
@@ -133,25 +140,25 @@ def test_a_training_that_fails_leaves_the_others_and_is_tried_again(
 ) -> None:
     """A reward raises, and a process dies too often: what does neither finishes, and is not trained again."""
     monkeypatch.setattr(compare_run, "_RETRIES", 1)
-    spec = _spec(root, tiny_folder, "raising", "dying", "letters")
+    spec = _ablate(root, tiny_folder, "raising", "dying", "letters")
     results = run_experiment(spec)
-    assert [(one.method, one.task) for one in results.finished] == [("svf", "letters"), ("lora", "letters")]
-    why = {str(one): one.reason for one in results.failed}
-    assert list(why) == [f"{method} on {task} (seed 0)" for method in ("svf", "lora") for task in ("raising", "dying")]
-    assert "no grade for this" in why["svf on raising (seed 0)"]
-    assert why["lora on dying (seed 0)"] == "its process died 2 times"
+    assert [one.task for one in results.finished] == ["letters"]
+    raised, died = results.failed
+    assert str(raised) == "all reinforce exp on raising (seed 0)"
+    assert "no grade for this" in raised.reason
+    assert (died.task, died.reason) == ("dying", "its process died 2 times")
 
     (root / "mended").touch()
     again = run_experiment(spec)
     assert not again.failed
-    assert len(again.finished) == 6
-    # Had they been trained again, their seconds would differ.
-    assert set(results.finished) < set(again.finished)
+    assert [one.task for one in again.finished] == ["raising", "dying", "letters"]
+    # Had it been trained again, its seconds would differ.
+    assert again.finished[2] == results.finished[0]
 
 
 def test_an_error_that_nobody_foresaw_shows_itself(root: Path, tiny_folder: Path, ray_cluster: None) -> None:
     with pytest.raises(IndexError, match="list index out of range"):
-        run_experiment(_spec(root, tiny_folder, "spoiling"))
+        run_experiment(_ablate(root, tiny_folder, "spoiling"))
 
 
 def test_prompts_that_do_not_fit_are_told(
@@ -161,7 +168,7 @@ def test_prompts_that_do_not_fit_are_told(
     monkeypatch.setattr(compare_run, "_train", lambda *_: ())
     with (root / "prompts.jsonl").open("a") as file:
         file.write(json.dumps({"prompt": "flip " * 20, "answer": "x"}) + "\n")
-    run_experiment(_spec(root, tiny_folder, "letters"))
+    run_experiment(_compare(root, tiny_folder, "letters"))
     assert "1 of 37 prompts of" in caplog.text
 
 
@@ -172,4 +179,4 @@ def test_answers_that_are_missing_are_found_before_anything_is_trained(
     with (root / "prompts.jsonl").open("a") as file:
         file.writelines(json.dumps({"prompt": f"sort {letter}"}) + "\n" for letter in "abcdefgh")
     with pytest.raises(TaskError, match="have no reference answer"):
-        run_experiment(_spec(root, tiny_folder, "letters", methods=THREE))
+        run_experiment(_compare(root, tiny_folder, "letters"))
