@@ -17,6 +17,7 @@ from zfleet.errors import TaskError
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare import run as compare_run
 from zfleet_jobs.compare.run import run_experiment
+from zfleet_jobs.compare.trial import Trial
 from zfleet_jobs.samples.look import Wanted, look_at
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -159,6 +160,26 @@ def test_a_training_that_fails_leaves_the_others_and_is_tried_again(
 def test_an_error_that_nobody_foresaw_shows_itself(root: Path, tiny_folder: Path, ray_cluster: None) -> None:
     with pytest.raises(IndexError, match="list index out of range"):
         run_experiment(_ablate(root, tiny_folder, "spoiling"))
+
+
+def test_no_method_has_all_its_trainings_side_by_side(
+    root: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[str]] = []
+
+    def train(spec: CompareSpec, todo: list[Trial], *_: object) -> tuple[()]:
+        orders.append([trial.method for trial in todo])
+        return ()
+
+    monkeypatch.setattr(compare_run, "cluster", lambda address: nullcontext())
+    monkeypatch.setattr(compare_run, "_train", train)
+    spec = _compare(root, tiny_folder, "letters", "killed", "raising")
+    for _ in range(2):
+        run_experiment(spec)
+    first, second = orders
+    assert first == second, "the order is the same every time"
+    assert sorted(first) == sorted([*METHODS] * 3)
+    assert all(first[place : place + 3] != [first[place]] * 3 for place in range(len(first) - 2))
 
 
 def test_prompts_that_do_not_fit_are_told(
