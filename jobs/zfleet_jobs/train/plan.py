@@ -12,6 +12,7 @@ from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.models.bundle import BaseBundle
 from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.needs import check_reward
+from zfleet.rl.references import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
 from zfleet_jobs.train.result import TrainedExpert
@@ -68,6 +69,8 @@ def make_plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[Plan]:
         fit = fit_prompts(task, tokenizer, longest, reader)
         if fit.left_out:
             log.warning("%s", fit)
+        if spec.learner_of(expert).objective == "supervised":
+            check_references(fit.task, tokenizer, bundle.context, reader)
         plans.append(_plan(spec, expert, fit, bundle.factors_digest))
     return plans
 

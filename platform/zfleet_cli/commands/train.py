@@ -37,7 +37,9 @@ def train(
 
     tasks = [build_task(expert.task) for expert in job.experts]
     if dry_run:
-        check_on_base(job.base, job.engine, tasks)
+        of_experts = zip(job.experts, tasks, strict=True)
+        recited = [task for expert, task in of_experts if job.learner_of(expert).objective == "supervised"]
+        check_on_base(job.base, job.engine, tasks, recited)
         print_spec(job, as_json)
         return
     from zfleet_jobs.train.run import run_train
