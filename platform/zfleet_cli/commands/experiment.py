@@ -15,7 +15,7 @@ from zfleet.config.load import load_spec
 from zfleet.files import write_atomic
 from zfleet_cli.dry_run import check_on_base
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
-from zfleet_cli.output import print_rows, print_spec
+from zfleet_cli.output import print_rows, print_spec, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.compare.findings import Finding, Ratio
@@ -67,7 +67,8 @@ def _run(job: CompareSpec | AblateSpec, address: str | None, dry_run: bool, as_j
         return None
     from zfleet_jobs.compare.run import run_experiment
 
-    return run_experiment(job, address)
+    with results_alone():
+        return run_experiment(job, address)
 
 
 def _print(

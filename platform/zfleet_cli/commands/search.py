@@ -10,7 +10,7 @@ from zfleet.config.load import load_spec
 from zfleet.config.specs import SearchSpec
 from zfleet_cli.dry_run import check_on_base
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
-from zfleet_cli.output import print_rows, print_spec
+from zfleet_cli.output import print_rows, print_spec, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.search.run import SearchResult
@@ -35,7 +35,8 @@ def search(
         return
     from zfleet_jobs.search.run import run_search
 
-    found = run_search(job, address)
+    with results_alone():
+        found = run_search(job, address)
     print_rows([found if as_json else _line(found)], f"found: {job.name}", as_json)
 
 

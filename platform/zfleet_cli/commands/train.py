@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from zfleet.config.specs import TrainSpec
 from zfleet.errors import SpecError
 from zfleet_cli.dry_run import check_on_base
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, ResumableSpecFile, Resume
-from zfleet_cli.output import print_rows, print_spec
+from zfleet_cli.output import print_rows, print_spec, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.train.result import TrainedExpert
@@ -42,8 +40,7 @@ def train(
         return
     from zfleet_jobs.train.run import run_train
 
-    # Ray prints there when a node dies; a program that reads our JSON must not.
-    with redirect_stdout(sys.stderr):
+    with results_alone():
         trained = run_train(job, address)
     print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)
 
