@@ -217,7 +217,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sequences", type=int, nargs="+", default=[16, 2], help="in a step, over all processes")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="timed in each round")
+    parser.add_argument("--steps", type=int, default=2, help="timed in each round")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     return parser.parse_args(arguments)
 

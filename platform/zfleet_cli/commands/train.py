@@ -12,9 +12,9 @@ from zfleet.config.load import load_spec
 from zfleet.config.names import LONGEST
 from zfleet.config.specs import TrainSpec
 from zfleet.errors import SpecError
-from zfleet_cli.dry_run import check_on_base
+from zfleet_cli.dry_run import goes_on
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, ResumableSpecFile, Resume
-from zfleet_cli.output import print_rows, print_spec, results_alone
+from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.train.result import TrainedExpert
@@ -30,13 +30,7 @@ def train(
 ) -> None:
     """Train the experts of a spec and register them; the same run name goes on where it stopped."""
     job = _job(spec, resume, overrides or ())
-    # Before any cluster is started: a bad prompt file or reward is found in seconds.
-    from zfleet.tasks.build import build_task
-
-    tasks = [build_task(expert.task) for expert in job.experts]
-    if dry_run:
-        check_on_base(job.base, job.engine, tasks)
-        print_spec(job, as_json)
+    if not goes_on(job, [expert.task for expert in job.experts], dry_run, as_json):
         return
     from zfleet_jobs.train.run import run_train
 
