@@ -1,44 +1,46 @@
 """What splitting a base over processes costs: FSDP2, which zfleet uses, beside PyTorch's tensor parallelism.
 
-    python benchmarks/sharding.py                      a table, some five minutes on two cores
+    python benchmarks/sharding.py                      a table, under five minutes on two cores
     python benchmarks/sharding.py --json > result.json
 
 A Llama of 25 million parameters, float32, gloo on the CPU, a thread for each process. A step is the forward and the
 backward pass of all sequences, up to the gradient in z that every process then has: under FSDP each process runs its
 share of the sequences, under tensor parallelism all run all of them, each on its share of every matrix's directions.
-The ways take turns, in processes of their own. Seconds are those of the fastest step, as others may use the machine
-too; memory is what PyTorch's allocator counts in process 0, of which the C library may keep more than is used.
+The ways take turns, in processes of their own. Seconds are the median over all steps of all rounds, timed in process 0
+from one barrier to the summed gradient; ``--json`` has the least and the most too. Memory is that of one step in the
+first round, and what PyTorch's allocator counts in process 0, of which the C library may keep more than is used.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
-from torch.distributed._functional_collectives import AsyncCollectiveTensor
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
 from torch.multiprocessing.spawn import spawn
 
 from exit_code import exit_code
 from hetero.base import base_spec, build_base, find_shape
+from sharding_memory import Memory, measure_memory
 from tensor_parallel import tensor_parallel
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.matrices import target_matrices
-from zfleet.models.recompute import checkpoint_layers, decoder_layers
+from zfleet.models.recompute import checkpoint_layers
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
@@ -51,8 +53,6 @@ from zfleet.svf.linear import SvfLinear
 WAYS = ("whole", "fsdp", "tensor")
 TOKENS = 64
 """Of each sequence; the second half is the completion."""
-
-_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """What one step took.
+    """What the steps of one round took.
 
     Attributes:
-        seconds: For forward, backward and the sum of gradients.
-        weights: MiB of weights and factors that the process holds between steps.
-        kept: MiB that the forward pass kept for the backward pass beside them.
-        peak: MiB that the step allocated at most, beside the weights: what is kept, gathered and passing.
+        seconds: Of each, for forward, backward and the sum of gradients.
         norm: Of the gradient, which all ways must agree on.
+        memory: None in all rounds but the first.
     """
 
-    seconds: float
-    weights: float
-    kept: float
-    peak: float
+    seconds: tuple[float, ...]
     norm: float
+    memory: Memory | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,34 +96,56 @@ def _run(options: argparse.Namespace) -> None:
     folder = build_base(shape)
     pack_base(base_spec(shape, folder, "all"))  # so that no process waits for another's decomposition
     found: dict[Case, list[Found]] = {}
-    for _ in track(range(options.rounds), "rounds", console=Console(stderr=True)):
+    for number in track(range(options.rounds), "rounds", console=Console(stderr=True)):
         for way in WAYS:
-            for case, one in _processes(folder, way, options):
+            for case, one in _processes(folder, way, options, with_memory=number == 0):
                 found.setdefault(case, []).append(one)
-    results = {case: min(several, key=lambda one: one.seconds) for case, several in found.items()}
+    rows = [_row(case, rounds) for case, rounds in found.items()]
     if options.json:
-        rows = [{**asdict(case), **asdict(one)} for case, one in results.items()]
         print(json.dumps({"settings": vars(options), "results": rows}, indent=2))
         return
     title = f"{options.processes} processes, sequences of {TOKENS} tokens; MiB of each process"
-    table = Table("way", "recompute", "sequences", "s a step", "weights", "kept", "peak", "norm", title=title)
-    for case, one in results.items():
-        memory = (f"{value:.0f}" for value in (one.weights, one.kept, one.peak))
-        recomputed = "yes" if case.recompute else "no"
-        table.add_row(case.way, recomputed, str(case.sequences), f"{one.seconds:.2f}", *memory, f"{one.norm:.4f}")
+    table = Table("way", "recompute", "sequences", "median s a step", "weights", "kept", "peak", "norm", title=title)
+    for row in rows:
+        memory = (f"{row[key]:.0f}" for key in ("weights", "kept", "peak"))
+        recomputed = "yes" if row["recompute"] else "no"
+        table.add_row(
+            row["way"], recomputed, str(row["sequences"]), f"{row['seconds']:.2f}", *memory, f"{row['norm']:.4f}"
+        )
     Console().print(table)
 
 
-def _processes(folder: Path, way: str, options: argparse.Namespace) -> list[tuple[Case, Found]]:
+def _row(case: Case, rounds: Sequence[Found]) -> dict[str, Any]:
+    """What is told of a case: its seconds over all steps of all rounds, and its memory."""
+    seconds = [taken for one in rounds for taken in one.seconds]
+    memory = rounds[0].memory
+    assert memory is not None
+    return {
+        **asdict(case),
+        "seconds": statistics.median(seconds),
+        "seconds_least": min(seconds),
+        "seconds_most": max(seconds),
+        "steps": len(seconds),
+        **asdict(memory),
+        "norm": rounds[0].norm,
+    }
+
+
+def _processes(folder: Path, way: str, options: argparse.Namespace, with_memory: bool) -> list[tuple[Case, Found]]:
     """Start the processes of a way, and measure its steps."""
     count = 1 if way == "whole" else options.processes
     with tempfile.TemporaryDirectory(prefix="zfleet-sharding-") as scratch:
-        spawn(_work, (count, folder, way, tuple(options.sequences), options.steps, Path(scratch)), nprocs=count)
+        spawn(_work, (count, folder, way, options, with_memory, Path(scratch)), nprocs=count)
         results = json.loads((Path(scratch) / "found.json").read_text())
-    return [(Case(**case), Found(**one)) for case, one in results]
+    return [
+        (Case(**case), Found(tuple(one["seconds"]), one["norm"], Memory(**one["memory"]) if with_memory else None))
+        for case, one in results
+    ]
 
 
-def _work(rank: int, count: int, folder: Path, way: str, sequences: Sequence[int], steps: int, scratch: Path) -> None:
+def _work(
+    rank: int, count: int, folder: Path, way: str, options: argparse.Namespace, with_memory: bool, scratch: Path
+) -> None:
     torch.set_num_threads(1)
     store = f"file://{scratch / 'store'}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=count)
@@ -138,12 +156,13 @@ def _work(rank: int, count: int, folder: Path, way: str, sequences: Sequence[int
     for recompute in (False, True):
         if recompute:
             checkpoint_layers(model)
-        for number in sequences:
+        for number in options.sequences:
             step = _step(model, number, share)
             norm = float(step().norm())
-            peak = _peak(step, scratch / f"trace-{rank}.json")
-            one = Found(_seconds(step, steps), _held(model), _kept(model, step), peak, norm)
-            found.append((asdict(Case(way, recompute, number)), asdict(one)))
+            memory = measure_memory(model, step, scratch / f"trace-{rank}.json") if with_memory else None
+            found.append(
+                (asdict(Case(way, recompute, number)), asdict(Found(_seconds(step, options.steps), norm, memory)))
+            )
     if rank == 0:
         (scratch / "found.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
@@ -183,71 +202,14 @@ def _step(model: SvfModel, sequences: int, workers: DataParallel) -> Callable[[]
     return step
 
 
-def _seconds(step: Callable[[], Tensor], steps: int) -> float:
+def _seconds(step: Callable[[], Tensor], steps: int) -> tuple[float, ...]:
     taken = []
     for _ in range(steps):
         torch.distributed.barrier()
         began = time.perf_counter()
         step()
         taken.append(time.perf_counter() - began)
-    return min(taken)
-
-
-def _held(model: SvfModel) -> float:
-    """MiB of weights and factors that this process holds."""
-    return sum(storage.nbytes() for storage in _weights(model).values()) / _MIB
-
-
-def _kept(model: SvfModel, step: Callable[[], Tensor]) -> float:
-    """MiB that are kept from forward to backward pass beside the weights, what goes into recomputed layers included."""
-    weights = _weights(model)
-    saved: dict[int, torch.UntypedStorage] = {}
-    kept: list[int] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved[_storage(tensor).data_ptr()] = _storage(tensor)
-        return tensor
-
-    def unpack(tensor: Tensor) -> Tensor:
-        if not kept:
-            # The backward pass begins; what FSDP gathered and let go of has no bytes any more.
-            kept.append(sum(storage.nbytes() for place, storage in saved.items() if place not in weights))
-        return tensor
-
-    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        pack(inputs[0])
-
-    layers = [layer for _, layer in decoder_layers(model.base.model)]
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        step()
-    for hook in hooks:
-        hook.remove()
-    return kept[0] / _MIB
-
-
-def _weights(model: SvfModel) -> dict[int, torch.UntypedStorage]:
-    storages = [_storage(tensor) for tensor in [*model.base.model.parameters(), *model.base.model.buffers()]]
-    return {storage.data_ptr(): storage for storage in storages}
-
-
-def _storage(tensor: Tensor) -> torch.UntypedStorage:
-    if isinstance(tensor, DTensor):
-        tensor = tensor.to_local()
-    if isinstance(tensor, AsyncCollectiveTensor):
-        tensor = tensor.trigger_wait()
-    return tensor.untyped_storage()
-
-
-def _peak(step: Callable[[], Tensor], trace: Path) -> float:
-    """MiB that a step has allocated at most, weights that are gathered for a while included."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    profile.export_chrome_trace(str(trace))
-    events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("name") == "[memory]"]
-    events.sort(key=lambda event: event["ts"])
-    allocated = [event["args"]["Total Allocated"] - event["args"]["Bytes"] for event in events]
-    return float(max(allocated) - allocated[0]) / _MIB
+    return tuple(taken)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -255,7 +217,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sequences", type=int, nargs="+", default=[16, 2], help="in a step, over all processes")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5, help="timed in each round")
+    parser.add_argument("--steps", type=int, default=2, help="timed in each round")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     return parser.parse_args(arguments)
 

@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                       tables, five minutes on one idle core
     python benchmarks/training.py --json > result.json
+    python benchmarks/training.py --pass-tokens 1280    both gradients in passes of so many tokens
     python benchmarks/training.py --quick               few rounds: does it run at all
 
 - ``cohort4_over_solo``: samples a second of four experts in one learner, over those of four learners one after
@@ -33,6 +34,7 @@ from learning.cohort import measure_cohort
 from learning.memory import measure_memory
 from learning.opened import open_base
 from learning.step import SIZES, WAYS, measure_steps
+from zfleet.config.learner import LearnerSpec
 
 KL = 0.1
 ROUNDS = {"cohort": 10, "cohort_kl": 6, 64: 16, 512: 10, 4096: 6}
@@ -62,8 +64,10 @@ def _run(options: argparse.Namespace) -> None:
         found = {
             "cohort4_over_solo": measure_cohort(open_base(options.base), 0.0, rounds["cohort"], tell),
             "cohort4_over_solo_kl": measure_cohort(open_base(options.base), KL, rounds["cohort_kl"], tell),
-            "step_over_reference": measure_steps(options.base, {size: rounds[size] for size in SIZES}, tell),
-            "peak_memory": measure_memory(options.base, options.threads),
+            "step_over_reference": measure_steps(
+                options.base, options.pass_tokens, {size: rounds[size] for size in SIZES}, tell
+            ),
+            "peak_memory": measure_memory(options.base, options.threads, options.pass_tokens),
             "settings": vars(options),
         }
     if options.json:
@@ -107,6 +111,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="eighth", help="eighth (25 million parameters), lab, a folder or a hub id")
     parser.add_argument("--threads", type=int, default=1, help="of torch, as a job's worker has by default")
+    parser.add_argument(
+        "--pass-tokens",
+        type=int,
+        default=LearnerSpec.model_fields["pass_tokens"].default,
+        help="of a gradient, both ways: what goes through the model at once; the product's default",
+    )
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds of each")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     return parser.parse_args(arguments)

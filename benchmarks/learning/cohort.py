@@ -65,6 +65,7 @@ def measure_cohort(opened: Opened, kl: float, rounds: int, tell: Callable[[], No
         pair = take_turns(cohort, solo, rounds, tell)
     seconds = pair.seconds()
     return {
+        "ratio": "samples a second of the cohort / of four learners one after another",
         **pair.ratio(),
         "cohort": {"seconds": seconds["ours"], **_parts(steps["cohort"], batches=1)},
         "solo": {"seconds": seconds["other"], **_parts(steps["solo"], batches=EXPERTS)},

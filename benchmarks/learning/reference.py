@@ -14,6 +14,7 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rl.loss import policy_loss
 from zfleet.rl.parametrisation import PARAMETRISATIONS
+from zfleet.rl.passes import passes
 from zfleet.rl.rollout import Rollout
 from zfleet.svf.factors import Factors, MatrixFactors
 
@@ -21,15 +22,17 @@ from zfleet.svf.factors import Factors, MatrixFactors
 class ReferenceWay:
     """Composes every W' from p, runs the plain model on them, and goes back through dense dW' into p.
 
-    Autograd does all of it, in float32, in one graph over one padded batch: each dW' is freed as soon as its part of
-    dp is known. U, s and Vh are constants. Composing is one product a matrix, and z scales the factor that has fewer
-    numbers, so that its gradient is a sum over those: dz = rowsum((U^T dW') * s Vh) where W is tall, and the like
-    through dW' V where it is wide.
+    Autograd does all of it, in float32, in passes of ``spec.pass_tokens`` as the learner has them. W' is composed once
+    for all passes; their dW' are summed, and the last pass takes the sum through the composition, where each dW' is
+    freed as soon as its part of dp is known. A single pass is one graph, and keeps no sum. U, s and Vh are constants.
+    Composing is one product a matrix, and z scales the factor that has fewer numbers, so that its gradient is a sum
+    over those: dz = rowsum((U^T dW') * s Vh) where W is tall, and the like through dW' V where it is wide.
     """
 
     def __init__(self, opened: Opened, spec: LearnerSpec) -> None:
         base, factors = opened.base, opened.factors
         base.model.requires_grad_(False)
+        self._pass_tokens = spec.pass_tokens
         self._layout = factors.layout
         self._model = SvfModel(base, Factors({}, base.fingerprint, "none"))
         self._z = PARAMETRISATIONS[spec.parametrisation](factors, base.model.device).z
@@ -40,13 +43,24 @@ class ReferenceWay:
         z = self._layout.split(self._z(p))
         for name, linear in self._linears.items():
             linear.compose(z[name])
-        prompts, completions = zip(*((rollout.prompt, rollout.completion) for rollout in rollouts), strict=True)
-        rewards = torch.tensor([rollout.reward for rollout in rollouts])
-        loss = policy_loss(completion_logits(self._model, prompts, completions, None).logprobs(), rewards)
-        (gradient,) = torch.autograd.grad(loss / len(rollouts), p)
+        *before, last = passes([len(one.prompt) + len(one.completion) for one in rollouts], self._pass_tokens)
+        if before:
+            for linear in self._linears.values():
+                linear.cut_off()
+            for chosen in before:
+                self._loss([rollouts[index] for index in chosen], len(rollouts)).backward()
+            for linear in self._linears.values():
+                linear.join()
+        (gradient,) = torch.autograd.grad(self._loss([rollouts[index] for index in last], len(rollouts)), p)
         for linear in self._linears.values():
             linear.restore()
         return gradient
+
+    def _loss(self, rollouts: Sequence[Rollout], of: int) -> Tensor:
+        """The part of one pass in the mean loss over ``of`` samples."""
+        prompts, completions = zip(*((rollout.prompt, rollout.completion) for rollout in rollouts), strict=True)
+        rewards = torch.tensor([rollout.reward for rollout in rollouts])
+        return policy_loss(completion_logits(self._model, prompts, completions, None).logprobs(), rewards) / of
 
 
 class _Composed(nn.Module):
@@ -60,7 +74,7 @@ class _Composed(nn.Module):
         self._bias = linear.bias
         # Not parameters: a composed weight is part of the step's graph.
         self._plain = linear.weight.detach()
-        self._weight = self._plain
+        self._weight = self._composed = self._plain
 
     @classmethod
     def in_place_of(cls, model: nn.Module, name: str, factors: MatrixFactors) -> _Composed:
@@ -74,11 +88,22 @@ class _Composed(nn.Module):
 
     def compose(self, z: Tensor) -> None:
         """W' = U diag(s z) Vh, differentiable in z [r]."""
-        self._weight = self._u @ (z.unsqueeze(1) * self._vh) if self._tall else (self._u * z) @ self._vh
+        self._composed = self._u @ (z.unsqueeze(1) * self._vh) if self._tall else (self._u * z) @ self._vh
+        self._weight = self._composed
+
+    def cut_off(self) -> None:
+        """Until ``join`` a pass goes back no further than to W', where dW' is summed."""
+        self._weight = self._composed.detach().requires_grad_()
+
+    def join(self) -> None:
+        """The next pass goes back into z, and takes what was summed along."""
+        summed, self._weight = self._weight.grad, self._composed
+        assert summed is not None
+        self._composed.register_hook(summed.add_)
 
     def restore(self) -> None:
         """Be the base again, and keep nothing of the step."""
-        self._weight = self._plain
+        self._weight = self._composed = self._plain
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x, self._weight, self._bias)

@@ -32,8 +32,6 @@ TOLERANCE = 1e-4
 Way = Literal["ours", "reference"]
 WAYS: tuple[Way, ...] = ("ours", "reference")
 
-_SPEC = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, pass_tokens=8192)
-
 
 @dataclass(frozen=True)
 class Size:
@@ -68,17 +66,18 @@ def recorded(size: Size) -> list[Rollout]:
 
 
 @contextmanager
-def gradient_of(way: Way, base: str) -> Iterator[Callable[[Sequence[Rollout]], Tensor]]:
+def gradient_of(way: Way, base: str, pass_tokens: int) -> Iterator[Callable[[Sequence[Rollout]], Tensor]]:
     """A way, ready to compute gradients [R] in p, over a copy of the base of its own; p is not that of the base."""
+    spec = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, pass_tokens=pass_tokens)
     opened = open_base(base)
     torch.manual_seed(0)
     spread = 0.3 * torch.randn(opened.factors.layout.size)
     if way == "reference":
-        reference, p = ReferenceWay(opened, _SPEC), spread.requires_grad_()
+        reference, p = ReferenceWay(opened, spec), spread.requires_grad_()
         yield lambda rollouts: reference.gradient(p, rollouts)
         return
     weights = SvfWeights(SvfModel(opened.base, opened.factors))
-    member = Member(weights, Task("none", (), (), PromptTemplate(), lambda text, sample: Grade(0.0), 1), _SPEC)
+    member = Member(weights, Task("none", (), (), PromptTemplate(), lambda text, sample: Grade(0.0), 1), spec)
     with torch.no_grad():
         member.p.copy_(spread)
     with SyncEngine(FakeEngine()) as engine:
@@ -86,14 +85,17 @@ def gradient_of(way: Way, base: str) -> Iterator[Callable[[Sequence[Rollout]], T
         yield lambda rollouts: learner.gradients([member], [rollouts]).each[0]
 
 
-def measure_steps(base: str, rounds: dict[int, int], tell: Callable[[], None]) -> dict[str, Any]:
+def measure_steps(base: str, pass_tokens: int, rounds: dict[int, int], tell: Callable[[], None]) -> dict[str, Any]:
     """How many times as long the reference's way takes, by tokens a step, as of ``Pair.ratio``.
+
+    Args:
+        pass_tokens: Of both ways: what goes through the model at once, padding included.
 
     Raises:
         RuntimeError: The two ways have different gradients.
     """
     found = {}
-    with gradient_of("ours", base) as ours, gradient_of("reference", base) as reference:
+    with gradient_of("ours", base, pass_tokens) as ours, gradient_of("reference", base, pass_tokens) as reference:
         for tokens, size in SIZES.items():
             rollouts = recorded(size)
             apart = _difference(ours(rollouts), reference(rollouts))
@@ -102,6 +104,7 @@ def measure_steps(base: str, rounds: dict[int, int], tell: Callable[[], None]) -
             pair = take_turns(lambda: ours(rollouts), lambda: reference(rollouts), rounds[tokens], tell)  # noqa: B023
             seconds = pair.seconds()
             found[str(tokens)] = {
+                "ratio": "seconds of the reference's way / of ours",
                 **pair.ratio(),
                 "seconds": {"ours": seconds["ours"], "reference": seconds["other"]},
                 "difference": apart,

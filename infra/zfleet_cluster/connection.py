@@ -24,10 +24,14 @@ for _name, _value in _SETTINGS.items():
 import ray  # noqa: E402  (it reads the settings above when it is imported)
 
 from zfleet.errors import ClusterError  # noqa: E402
+from zfleet_cluster.told import on_one_line  # noqa: E402
 
 _PACKAGES = ("zfleet", "zfleet_cluster", "zfleet_registry", "zfleet_jobs", "zfleet_serve")
 _OBJECT_STORE_BYTES = 500_000_000
 _PROBE_SECONDS = 5
+
+_MISMATCH = "Version mismatch"
+"""What Ray says where the cluster runs another version of it, or of Python, than this process."""
 
 
 @contextmanager
@@ -73,11 +77,16 @@ def _connect(address: str | None) -> None:
         else:
             _join(address)
     except Exception as error:  # Ray raises just that where a process of its own does not come up in time.
-        told, *_ = str(error).splitlines() or [type(error).__name__]
+        told = on_one_line(error)
         if address is None:
             raise ClusterError(
                 f"Ray does not start on this machine: {told}",
                 "see that it has a processor, memory and disk to spare, and give the command again",
+            ) from error
+        if _MISMATCH in told:
+            raise ClusterError(
+                f"the Ray cluster at {address} cannot be used from here: {told}",
+                "install the same versions of Ray and of Python on both sides",
             ) from error
         raise ClusterError(
             f"no Ray cluster at {address}: {told}", "check --address and that the cluster runs (`ray status`)"

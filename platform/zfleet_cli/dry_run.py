@@ -7,10 +7,42 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from zfleet.config.specs import BaseSpec, EngineSpec
+from zfleet.config.compare import ExperimentSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, TrainSpec
+from zfleet.config.task_specs import TaskSpec
+from zfleet_cli.output import print_spec
 
 if TYPE_CHECKING:
     from zfleet.tasks.task import Task
+
+
+def goes_on(
+    job: TrainSpec | SearchSpec | ExperimentSpec,
+    tasks: Sequence[TaskSpec],
+    dry_run: bool,
+    as_json: bool,
+    recited: Sequence[TaskSpec] = (),
+) -> bool:
+    """Build a job's tasks before any cluster is started: a bad prompt file or reward is found in seconds.
+
+    Args:
+        tasks: What is learned.
+        recited: Those of them whose reference answers are learned.
+
+    Returns:
+        Whether the job is to run: not after a dry run, which sees that the tasks suit the base and prints the spec.
+
+    Raises:
+        TaskError, SpecError: As ``build_task``; a dry run also as ``check_on_base``.
+    """
+    from zfleet.tasks.build import build_task
+
+    built = [build_task(task) for task in tasks]
+    if dry_run:
+        learned = [one for task, one in zip(tasks, built, strict=True) if any(task is other for other in recited)]
+        check_on_base(job.base, job.engine, built, learned)
+        print_spec(job, as_json)
+    return not dry_run
 
 
 def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], recited: Sequence[Task] = ()) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,7 @@ from zfleet_cli.commands import (
     serve,
     train,
 )
+from zfleet_cli.untrusted import shown_lines
 
 INTERRUPTED = 130
 """The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
@@ -84,15 +87,29 @@ app.command("doctor")(doctor.doctor)
 
 
 def report(error: ZfleetError) -> None:
-    """Print what went wrong and what to do about it to the error stream."""
+    """Print what went wrong and what to do about it to the error stream; nothing in it reaches a terminal as such."""
     _say("error", f": {error.message}")
     if error.remedy:
         _say("remedy", f": {error.remedy}", style="bold green")
 
 
 def _say(word: str, rest: str, style: str = "bold red") -> None:
+    _print(Text.assemble((word, style), shown_lines(rest)))
+
+
+def _print(text: Text) -> None:
     # soft_wrap: a message keeps its lines when it is piped into a file or a search.
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble((word, style), rest))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+class _Warnings(logging.Handler):
+    """Prints the warnings that no other handler takes, escaped: Python's own would print them as they are."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _print(shown_lines(self.format(record)))
 
 
 def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
@@ -109,4 +126,9 @@ def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
 def main() -> None:
     """The entry point of the ``zfleet`` command."""
     sys.unraisablehook = _deliver_again
-    app()
+    logging.lastResort = _Warnings()
+    try:
+        app()
+    except Exception as error:  # A bug, or --debug: its traceback may quote a completion too.
+        _print(shown_lines("".join(traceback.format_exception(error)).rstrip("\n"), indent="", most=100_000))
+        sys.exit(1)

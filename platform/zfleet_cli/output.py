@@ -1,9 +1,11 @@
-"""What commands print to the standard output: specs, and tables of results."""
+"""What commands print to the standard output: specs, and tables of results, and nothing else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +16,25 @@ from rich.text import Text
 
 from zfleet.config.load import dump_spec
 from zfleet.config.spec import Spec
+from zfleet_cli.untrusted import shown_lines
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Around a job: what is printed in it goes to the error stream, so that results stand alone on the standard output.
+
+    Ray prints there when a node dies, and a program that reads our JSON must not read that.
+    """
+    with redirect_stdout(sys.stderr):
+        yield
+
+
 def print_spec(spec: Spec, as_json: bool = False) -> None:
     """The resolved spec, as YAML or JSON; both can be read again as a spec file."""
-    typer.echo(spec.model_dump_json(indent=2) if as_json else dump_spec(spec), nl=as_json)
+    typer.echo(json.dumps(spec.model_dump(mode="json"), indent=2) if as_json else dump_spec(spec), nl=as_json)
 
 
 def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = False) -> None:
@@ -37,7 +50,7 @@ def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = Fa
         # What a row is about stays whole, to be copied.
         table.add_column(field.name.replace("_", " "), overflow="fold", no_wrap=place < 2)
     for row in rows:
-        table.add_row(*(Text(_cell(getattr(row, field.name))) for field in fields(row)))
+        table.add_row(*(_cell(getattr(row, field.name)) for field in fields(row)))
     Console().print(table)
 
 
@@ -48,17 +61,21 @@ def print_fields(values: Mapping[str, Any], title: str) -> None:
     table.add_column(overflow="fold")
     for key, value in values.items():
         if value not in ("", None, (), {}):
-            table.add_row(key.replace("_", " "), Text(_cell(value)))
+            table.add_row(key.replace("_", " "), _cell(value))
     Console().print(table)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
+    return shown_lines(_plain(value), indent="")
+
+
+def _plain(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_cell(part)}" for key, part in value.items())
+        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
+        return ", ".join(map(_plain, value))
     return str(value)

@@ -10,16 +10,19 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from zfleet.errors import JobError, ZfleetError
 from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
 from zfleet.svf.matrix_file import matrix_file
 from zfleet.svf.stored import StoredMatrix
+from zfleet_cluster import on_one_line
 from zfleet_jobs.decompose.memory import task_bytes
 
 _RETRIES = 3
-"""How often a matrix is begun again after its worker died."""
+"""How often a matrix is begun again after its worker died. Of those that Ray's memory monitor kills, it counts none."""
+
+_DIED = (WorkerCrashedError, NodeDiedError)
 
 _GIB = 2**30
 
@@ -39,7 +42,8 @@ def decompose_on_ray(
         memory: What all tasks together may take, in bytes; none: what the cluster has.
 
     Raises:
-        JobError: A matrix needs more memory than there is, its worker died too often, or the machines share no folder.
+        JobError: A matrix needs more memory than there is, no machine has a CPU, workers died too often, Ray failed, or
+            the machines share no folder.
         BaseModelError, FactorsError: As ``decompose_matrix``.
     """
     waiting = deque(sorted(matrices, key=task_bytes, reverse=True))
@@ -48,7 +52,7 @@ def decompose_on_ray(
     try:
         while waiting or running:
             # Asked each time: clusters grow.
-            cpus = max(1, int(sum(machine.get("CPU", 0) for machine in _machines())))
+            cpus = max(1, sum(int(machine.get("CPU", 0)) for machine in _machines()))
             while waiting and len(running) < cpus:
                 taken = sum(map(task_bytes, running.values()))
                 if memory is not None and taken + task_bytes(waiting[0]) > memory:
@@ -83,10 +87,13 @@ def _check_room(largest: StoredMatrix, memory: int | None) -> None:
     what = f"decomposing {largest.name} {list(largest.shape)} takes up to {need / _GIB:.1f} GiB"
     if memory is not None and need > memory:
         raise JobError(f"{what}, --memory is {memory / _GIB:.1f}", "raise it")
-    most = max((machine.get("memory", 0) for machine in _machines()), default=0)
-    if need > most:
+    # A head that runs no tasks has memory, and no CPU.
+    rooms = [machine.get("memory", 0) for machine in _machines() if machine.get("CPU", 0) >= 1]
+    if not rooms:
+        raise JobError("no machine of the cluster has a CPU for tasks", "add one that has: `ray start --num-cpus N`")
+    if need > max(rooms):
         raise JobError(
-            f"{what}, no machine of the cluster has more than {most / _GIB:.1f} GiB for tasks",
+            f"{what}, no machine of the cluster with a CPU has more than {max(rooms) / _GIB:.1f} GiB for tasks",
             "add a machine with more memory, or choose other matrices with base.targets",
         )
 
@@ -99,11 +106,7 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
             raise error.cause from error
         raise
     except RayError as error:
-        raise JobError(
-            f"{matrix.name} could not be decomposed, its worker died {_RETRIES + 1} times: "
-            f"{str(error).strip().splitlines()[0]}",
-            "where memory ran out, lower --memory; the same command goes on where it stopped",
-        ) from error
+        raise _failure(matrix.name, error) from error
     # Listed, not asked for by name: a network file system remembers that a file was not there.
     if matrix_file(folder, matrix.name).name not in os.listdir(folder):  # noqa: PTH208
         raise JobError(
@@ -111,3 +114,16 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
             "set ZFLEET_CACHE to a folder that all machines share",
         )
     return done
+
+
+def _failure(matrix: str, error: RayError) -> JobError:
+    """What Ray could not do with a task, and how often it tried where that is known."""
+    what, remedy = f"{matrix} could not be decomposed", "the same command goes on where it stopped"
+    told = on_one_line(error)
+    if isinstance(error, OutOfMemoryError):
+        return JobError(f"{what}, its machine has too little memory: {told}", f"lower --memory; {remedy}")
+    if isinstance(error, _DIED):
+        return JobError(
+            f"{what}, its worker died {_RETRIES + 1} times: {told}", f"where memory ran out, lower --memory; {remedy}"
+        )
+    return JobError(f"{what}: {type(error).__name__}: {told}", remedy)

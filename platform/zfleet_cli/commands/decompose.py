@@ -11,7 +11,7 @@ import typer
 from zfleet.config.load import load_job, load_spec
 from zfleet.config.specs import ServeSpec
 from zfleet_cli.options import Address, AsJson, OptionalSpecFile, Overrides
-from zfleet_cli.output import print_rows
+from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
     from zfleet.svf.decompose import DecomposedMatrix
@@ -48,7 +48,8 @@ def decompose(
         return
     from zfleet_jobs.decompose.run import run_decompose
 
-    done = run_decompose(base, address, memory)
+    with results_alone():
+        done = run_decompose(base, address, memory)
     if as_json:
         typer.echo(json.dumps(asdict(done), indent=2))
         return

@@ -12,9 +12,9 @@ import typer
 from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
 from zfleet.config.load import load_spec
 from zfleet.errors import JobError
-from zfleet_cli.dry_run import check_on_base
+from zfleet_cli.dry_run import goes_on
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
-from zfleet_cli.output import print_rows, print_spec
+from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.compare.findings import Finding, Ratio
@@ -44,19 +44,16 @@ def ablate(
 
 
 def _experiment(job: CompareSpec | AblateSpec, address: str | None, dry_run: bool, as_json: bool) -> None:
-    from zfleet.tasks.build import build_task
-
-    tasks = [build_task(task) for task in job.tasks.values()]
-    if dry_run:
-        check_on_base(job.base, job.engine, tasks, tasks if learns_from_references(job) else ())
-        print_spec(job, as_json)
+    tasks = list(job.tasks.values())
+    if not goes_on(job, tasks, dry_run, as_json, tasks if learns_from_references(job) else ()):
         return
     from zfleet_jobs.compare.findings import findings, ratios
     from zfleet_jobs.compare.plot import plot
     from zfleet_jobs.compare.run import run_experiment
     from zfleet_jobs.train.storage import Storage
 
-    results = run_experiment(job, address)
+    with results_alone():
+        results = run_experiment(job, address)
     found = findings(results.finished)
     compared = ratios(results.finished, job.against) if isinstance(job, CompareSpec) else []
     storage, picture = Storage.at(job.storage), f"{job.kind}.png"

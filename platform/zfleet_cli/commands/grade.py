@@ -12,6 +12,7 @@ from zfleet.config.datasets import DatasetName
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import SpecError
 from zfleet_cli.options import AsJson
+from zfleet_cli.untrusted import shown
 
 _MOST_SHOWN = 20
 
@@ -40,7 +41,8 @@ def grade(
     grader = OfflineGrader(build_reward(spec), problems_of(task, problems) if problems else {})
     found = summary(grader.grade(read_rows(file)))
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        # All but ASCII is escaped: a completion may hold what a terminal obeys.
+        typer.echo(json.dumps(found, indent=2))
         return
     _show(found, task)
 
@@ -60,7 +62,7 @@ def _show(found: dict[str, object], task: str) -> None:
     rows = found["disagreements"]
     console.print(f"agreement {100 * found['agreement']:.2f} %, {found['contested']} contested rows left out")
     for policy, own in found["policies"].items():
-        console.print(f"  {policy}: {100 * own['agreement']:.2f} % of {own['n']}", markup=False)
+        console.print(Text("  ") + shown(policy) + f": {100 * own['agreement']:.2f} % of {own['n']}")
     if not rows:
         return
     table = Table(title="disagreements", title_justify="left")
@@ -68,11 +70,7 @@ def _show(found: dict[str, object], task: str) -> None:
         table.add_column(name, overflow="fold")
     for row in rows[:_MOST_SHOWN]:
         cells = (row["id"], row["expected"], row["verdict"], row["extracted"], row["reason"])
-        table.add_row(*(Text(_cut(str(cell))) for cell in cells))
+        table.add_row(*(shown(str(cell)) for cell in cells))
     console.print(table)
     if len(rows) > _MOST_SHOWN:
         console.print(f"{len(rows) - _MOST_SHOWN} more: --json lists them all")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:197]}..."

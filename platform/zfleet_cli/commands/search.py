@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import SearchSpec
-from zfleet_cli.dry_run import check_on_base
+from zfleet_cli.dry_run import goes_on
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
-from zfleet_cli.output import print_rows, print_spec
+from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.search.run import SearchResult
@@ -25,17 +25,12 @@ def search(
 ) -> None:
     """Search mixtures of experts for a task and register the best as the champion of a name of its own."""
     job = load_spec(spec, SearchSpec, overrides or ())
-    # Before any cluster is started: a bad prompt file or reward is found in seconds.
-    from zfleet.tasks.build import build_task
-
-    task = build_task(job.task)
-    if dry_run:
-        check_on_base(job.base, job.engine, [task])
-        print_spec(job, as_json)
+    if not goes_on(job, [job.task], dry_run, as_json):
         return
     from zfleet_jobs.search.run import run_search
 
-    found = run_search(job, address)
+    with results_alone():
+        found = run_search(job, address)
     print_rows([found if as_json else _line(found)], f"found: {job.name}", as_json)
 
 

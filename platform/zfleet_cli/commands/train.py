@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +12,9 @@ from zfleet.config.load import load_spec
 from zfleet.config.names import LONGEST
 from zfleet.config.specs import TrainSpec
 from zfleet.errors import SpecError
-from zfleet_cli.dry_run import check_on_base
+from zfleet_cli.dry_run import goes_on
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, ResumableSpecFile, Resume
-from zfleet_cli.output import print_rows, print_spec
+from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
     from zfleet_jobs.train.result import TrainedExpert
@@ -32,20 +30,12 @@ def train(
 ) -> None:
     """Train the experts of a spec and register them; the same run name goes on where it stopped."""
     job = _job(spec, resume, overrides or ())
-    # Before any cluster is started: a bad prompt file or reward is found in seconds.
-    from zfleet.tasks.build import build_task
-
-    tasks = [build_task(expert.task) for expert in job.experts]
-    if dry_run:
-        of_experts = zip(job.experts, tasks, strict=True)
-        recited = [task for expert, task in of_experts if job.learner_of(expert).objective == "supervised"]
-        check_on_base(job.base, job.engine, tasks, recited)
-        print_spec(job, as_json)
+    of_references = [expert.task for expert in job.experts if job.learner_of(expert).objective == "supervised"]
+    if not goes_on(job, [expert.task for expert in job.experts], dry_run, as_json, of_references):
         return
     from zfleet_jobs.train.run import run_train
 
-    # Ray prints there when a node dies; a program that reads our JSON must not.
-    with redirect_stdout(sys.stderr):
+    with results_alone():
         trained = run_train(job, address)
     print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)
 

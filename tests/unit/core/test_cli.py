@@ -123,6 +123,28 @@ def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(debugged.exception, JobError)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "job"),
+    [
+        (["train", LAB], "train"),
+        (["search", str(SPECS / "lab-mix.yaml")], "search"),
+        (["decompose"], "decompose"),
+        (["compare", str(SPECS / "lab-compare.yaml")], "experiment"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_ray_prints_is_no_result(arguments: list[str], job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        print("a node died")
+        raise JobError("the end")
+
+    module = f"zfleet_jobs.{'compare' if job == 'experiment' else job}.run"
+    stand_in(monkeypatch, module, **{f"run_{job}": run})
+    done = zfleet(*arguments, "--json")
+    assert done.stdout == ""
+    assert done.stderr == "a node died\nerror: the end\n"
+
+
 def test_a_run_is_called_as_its_spec_unless_it_says(tmp_path: Path) -> None:
     task = "experts: [{name: a, task: {lab: reverse}}]\n"
     for name, text in (("my job.yaml", task), ("other.yaml", task + "run: mine\n")):

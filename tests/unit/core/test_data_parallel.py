@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from zfleet.svf.cache import FactorCache
 from zfleet.svf.linear import SvfLinear
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
+from zfleet.testing.two_ranks import as_two_ranks, of_both, run_two_ranks
 
 CASES: dict[str, tuple[dict[str, str], ...]] = {
     **{estimator: ({"estimator": estimator},) for estimator in ("reinforce", "batch", "rloo", "grpo")},
@@ -85,20 +85,8 @@ def gradients(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     """What one worker gives for the whole batch, and each of two for its share."""
     root = tmp_path_factory.mktemp("workers")
     alone = _measure(tiny_folder, root, DataParallel())
-    script = [sys.executable, __file__, str(tiny_folder), str(root)]
-    workers = [subprocess.Popen([*script, str(rank)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)]
-    try:
-        errors = [worker.communicate(timeout=240)[1] for worker in workers]
-        assert [worker.returncode for worker in workers] == [0, 0], errors
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    return [
-        alone,
-        *(safetensors.torch.load_file(root / f"{rank}.safetensors") for rank in (0, 1)),
-        *(safetensors.torch.load_file(root / f"split-{rank}.safetensors") for rank in (0, 1)),
-    ]
+    run_two_ranks(__file__, str(tiny_folder), str(root))
+    return [alone, *of_both(root), *of_both(root, "split-{}.safetensors")]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -249,4 +237,4 @@ def _work(folder: Path, root: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    _work(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    as_two_ranks(lambda rank: _work(Path(sys.argv[1]), Path(sys.argv[2]), rank))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import random
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,6 +36,7 @@ from zfleet.svf.factors import Factors
 from zfleet.svf.linear import SvfLinear
 from zfleet.testing.seeing import Seeing
 from zfleet.testing.tiny_bases import save_tiny
+from zfleet.testing.two_ranks import as_two_ranks, of_both, run_two_ranks
 
 BASES = ("gemma", "phi", "odd")
 """Gemma's embeddings are its head, Phi has biases everywhere, and most widths of the odd Llama are not even."""
@@ -55,18 +55,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
         model = SvfModel(base, FactorCache(root / "factors").get(target_matrices(folder, base.fingerprint)))
         alone |= {f"{name}/{key}": value for key, value in _measure(model).items()}
         alone[f"{name}/bytes"] = torch.tensor(_factored_bytes(model))
-    workers = [
-        subprocess.Popen([sys.executable, __file__, str(root), str(rank)], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [worker.communicate(timeout=200)[1] for worker in workers]
-        assert [worker.returncode for worker in workers] == [0, 0], errors
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    return [alone, *(safetensors.torch.load_file(root / f"{rank}.safetensors") for rank in (0, 1))]
+    run_two_ranks(__file__, str(root))
+    return [alone, *of_both(root)]
 
 
 @pytest.fixture
@@ -304,4 +294,4 @@ def _work(root: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    _work(Path(sys.argv[1]), int(sys.argv[2]))
+    as_two_ranks(lambda rank: _work(Path(sys.argv[1]), rank))

@@ -1,0 +1,90 @@
+"""What a model wrote reaches no terminal as such: neither in results nor in errors, warnings and tracebacks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from zfleet.errors import RewardError
+from zfleet_cli.main import app, report
+from zfleet_cli.untrusted import shown_lines
+
+HOSTILE = "[red]\x1b]0;title\x07\x9b2J\u202eright\r"
+ESCAPED = r"[red]\x1b]0;title\x07\x9b2J\u202eright\r"
+
+
+def harmless(text: str) -> bool:
+    return all(character.isprintable() or character == "\n" for character in text)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A row that is graded otherwise than it expects, its texts all hostile."""
+    row = {"kind": "extract_boxed", "text": f"\\boxed{{{HOSTILE}}}", "expected": HOSTILE * 100, "id": HOSTILE}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row | {"policy": HOSTILE}))
+    return file
+
+
+def test_graded_texts_are_escaped_in_cells(rows: Path) -> None:
+    done = CliRunner().invoke(app, ["grade", "--task", "math", "--file", str(rows)], env={"COLUMNS": "1200"})
+    assert done.exit_code == 0, done.output
+    assert harmless(done.stdout)
+    assert done.stdout.count(ESCAPED) > 4
+    assert "more … " in done.stdout
+
+
+def test_graded_texts_are_escaped_in_json_and_come_back_as_they_were(rows: Path) -> None:
+    done = CliRunner().invoke(app, ["grade", "--task", "math", "--file", str(rows), "--json"])
+    assert harmless(done.stdout)
+    (found,) = json.loads(done.stdout)["disagreements"]
+    assert (found["id"], found["extracted"], found["expected"]) == (HOSTILE, HOSTILE.strip(), HOSTILE * 100)
+
+
+def test_an_error_that_quotes_a_completion_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    report(RewardError(f"cannot parse {HOSTILE}\nremedy: give me a shell", f"ask for less than {HOSTILE}"))
+    told = capsys.readouterr().err
+    assert harmless(told)
+    # A line that is quoted is indented: only ours begin with "remedy".
+    assert told.splitlines() == [
+        f"error: cannot parse {ESCAPED}",
+        "  remedy: give me a shell",
+        f"remedy: ask for less than {ESCAPED}",
+    ]
+
+
+def test_warnings_and_tracebacks_are_escaped() -> None:
+    program = f"""
+from zfleet.rewards.grade import grade_all
+from zfleet.errors import RewardError
+from zfleet_cli import main as cli
+
+def reward(completion, sample):
+    raise RewardError("cannot parse " + completion)
+
+@cli.app.command("once")
+def once():
+    grade_all(reward, [(None, {HOSTILE!r})], skip_failed=True)
+    raise ValueError("cannot parse " + {HOSTILE!r})
+
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, "once"], capture_output=True, check=False)
+    told = done.stderr.decode()
+    assert done.returncode == 1
+    assert harmless(told)
+    lines = told.splitlines()
+    assert lines[0] == f"sample left out: cannot parse {ESCAPED}"
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == f"ValueError: cannot parse {ESCAPED}"
+
+
+def test_only_newlines_stay_and_a_long_text_keeps_its_ends() -> None:
+    assert shown_lines("a\nb\tc").plain == "a\n  b\\tc"
+    assert shown_lines("a\nb", indent="").plain == "a\nb"
+    assert shown_lines("a" * 500 + "\n" + "z" * 60, most=200).plain == "a" * 140 + " … 361 more … " + "z" * 60
