@@ -147,7 +147,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, max_size=30), seed=st.integers(0, 1000))
 def test_the_split_is_stable_and_leaks_nothing(tmp_path: Path, rows: list[dict[str, str]], seed: int) -> None:
     # Rows that make sure of both sides, and rows twice: identical ones must not be torn apart.
