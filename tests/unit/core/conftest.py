@@ -1,4 +1,4 @@
-"""What tests of vision-language bases share."""
+"""What tests of the science share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from zfleet.config.specs import EngineSpec
+from zfleet.engine.sync import SyncEngine
+from zfleet.engine.torch_engine import TorchEngine
+from zfleet.models.svf_model import SvfModel
 from zfleet.testing.seeing import Seeing, open_seeing
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: SvfModel) -> Iterator[SyncEngine]:
+    """The embedded engine on the tiny base."""
+    with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=64))) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module", params=["llava", "llava_next"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,6 @@ def _task(name: str = "letters", value: str = "a") -> Task:
     words = ("flip bca", "reverse hello", "sort ab", "add 3 4", "turn xyz", "order qwe", "flip aa", "sort zyx")
     samples = tuple(Sample(f"{name}-{place}", word, word[-2:]) for place, word in enumerate(words))
     return Task(name, samples, samples, PromptTemplate(), Contains(value), max_tokens=4)
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_model: SvfModel) -> Iterator[SyncEngine]:
-    with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=64))) as engine:
-        yield engine
 
 
 def _recorded(member: int, step: int) -> list[Rollout]:
