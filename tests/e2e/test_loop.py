@@ -29,7 +29,7 @@ VLLM = EngineSpec(kind="vllm", slots=16, vllm=VllmSpec(cache_gib=0.25))
 
 @pytest.mark.parametrize(
     "engine",
-    [EngineSpec(slots=16), pytest.param(VLLM, marks=[pytest.mark.vllm, pytest.mark.drill, pytest.mark.timeout(900)])],
+    [EngineSpec(slots=16), pytest.param(VLLM, marks=[pytest.mark.vllm, pytest.mark.drill])],
     ids=["torch", "vllm"],
 )
 def test_from_training_to_an_answer(

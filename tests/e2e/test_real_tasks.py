@@ -28,7 +28,6 @@ def _run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data in {SHARED}")
 def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
     """It tells toy stories: accuracy near zero is the honest result."""
@@ -62,7 +61,6 @@ def test_public_tasks_train_on_a_pretrained_checkpoint(tmp_path: Path) -> None:
         assert set(table["reward"].to_pylist()) <= {-1.0, 1.0}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public data in {SHARED}")
 def test_a_vision_language_task_trains(tmp_path: Path) -> None:
     """Authors' questions, each asked of one of a few photographs: a random model's answers are the honest result."""
@@ -95,7 +93,6 @@ def test_a_vision_language_task_trains(tmp_path: Path) -> None:
     assert all(Path(image).parent == data for images in table["images"].to_pylist() for image in images)
 
 
-@pytest.mark.timeout(600)
 def test_the_guide_to_a_task_of_ones_own_works_as_written(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "tasks.md").read_text()
     files = dict(re.findall(r"^```\w+ file=(\S+)\n(.*?)^```", guide, re.DOTALL | re.MULTILINE))

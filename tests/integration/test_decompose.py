@@ -63,7 +63,7 @@ def _files(cache: Path) -> dict[str, tuple[int, int]]:
 
 
 def _wait(for_: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 600
     while not for_():
         assert time.monotonic() < deadline, f"not within 100 s: {what}"
         time.sleep(0.01)

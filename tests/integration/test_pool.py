@@ -245,7 +245,7 @@ async def test_a_member_killed_under_load_is_replaced(
         assert await pool.members[0].open.options(max_task_retries=-1).remote(pool.shipped) == pool.max_length
         assert await _pid(pool.members[0]) != pid
         assert [one.known_z for one in await _stats(pool)] == [0, 1]
-        async with asyncio.timeout(60):  # until the client has heard that the member is back
+        async with asyncio.timeout(300):  # until the client has heard that the member is back
             while [one.known_z for one in await _stats(pool)] != [1, 1]:
                 assert await run_all(engine, unsent * 2) == answers * 2
         assert all(one.generated_tokens for one in await _stats(pool))
@@ -276,7 +276,7 @@ async def test_a_pool_of_one_answers_when_its_member_is_back(
             assert await run_all(unaware, requests) == await waiting
             assert (await engine.stats()).known_z == 1
         pid = await _pid(pool.members[0])
-    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=20)
+    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=120)
     assert not alive, "the member outlived its pool"
 
 

@@ -28,6 +28,9 @@ from zfleet_registry import ExpertRegistry, Parent, Provenance
 
 MESSAGES: Any = [{"role": "user", "content": "flip abc"}]
 
+TIMEOUT = 120
+"""Seconds; an end to what hangs, on a machine that has other work."""
+
 
 @dataclass(frozen=True)
 class Live:
@@ -104,7 +107,7 @@ def test_a_service_takes_along_only_what_it_started(
     url = f"http://127.0.0.1:{spec.port}"
 
     def serves_until_now() -> None:
-        assert httpx.get(f"{url}/v1/models").status_code == 200
+        assert httpx.get(f"{url}/v1/models", timeout=TIMEOUT).status_code == 200
         raise KeyboardInterrupt
 
     serve.start(http_options={"host": "127.0.0.1", "port": spec.port})
@@ -115,8 +118,8 @@ def test_a_service_takes_along_only_what_it_started(
         monkeypatch.setattr(run, "wait_for_interrupt", serves_until_now)
         with pytest.raises(KeyboardInterrupt):
             run.run_serve(spec, address="auto")
-        assert httpx.get(f"{url}/v1/models").status_code == 404
-        assert httpx.get(f"{url}/other").text == "still here"
+        assert httpx.get(f"{url}/v1/models", timeout=TIMEOUT).status_code == 404
+        assert httpx.get(f"{url}/other", timeout=TIMEOUT).text == "still here"
         assert store in _actors()
 
         remove_base(store)
@@ -125,7 +128,7 @@ def test_a_service_takes_along_only_what_it_started(
         with pytest.raises(ServeError, match="does not answer"):
             run.start_service(spec.model_copy(update={"port": free_port()}))
         assert serve.status().applications.keys() == {"other"}
-        assert httpx.get(f"{url}/other").text == "still here"
+        assert httpx.get(f"{url}/other", timeout=TIMEOUT).text == "still here"
         _wait_until(lambda: store not in _actors(), "the store that the service made stays")
     finally:
         delete_application("other")
@@ -195,13 +198,13 @@ def test_a_stream_that_is_left_frees_its_slot(live: Live) -> None:
     body = {"model": "tiny:math", "prompt": "flip abc", "max_tokens": 200, "n": 64, "seed": 3}
 
     def engine() -> dict[str, int]:
-        stats: dict[str, int] = httpx.get(f"{live.url}/healthz").json()["engine"]
+        stats: dict[str, int] = httpx.get(f"{live.url}/healthz", timeout=TIMEOUT).json()["engine"]
         return stats
 
     def is_idle() -> bool:
         return not engine()["running"] and not engine()["waiting"]
 
-    answer = httpx.post(f"{live.url}/v1/completions", json=body, timeout=120).json()
+    answer = httpx.post(f"{live.url}/v1/completions", json=body, timeout=TIMEOUT).json()
     whole: int = answer["usage"]["completion_tokens"]
     before = engine()["generated_tokens"]
     with httpx.stream("POST", f"{live.url}/v1/completions", json=body | {"stream": True}) as response:
@@ -224,7 +227,7 @@ def test_mistakes_have_openais_form(live: Live) -> None:
 def test_a_replica_that_restarts_is_given_the_z_again(live: Live) -> None:
     before = ask(live, "tiny:math").choices[0].message.content
     _kill_engine()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             assert ask(live, "tiny:math").choices[0].message.content == before
@@ -259,15 +262,15 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process_behind(spec: ServeSpec, tmp_
         try:
             assert process.stdout is not None
             assert f"127.0.0.1:{port}" in process.stdout.readline()
-            assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+            assert httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=TIMEOUT).status_code == 200
             started = psutil.Process(process.pid).children(recursive=True)
             assert started
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 130, errors
             assert errors.startswith("interrupted")
             assert errors.count("\n") == 1
-            _, alive = psutil.wait_procs(started, timeout=20)
+            _, alive = psutil.wait_procs(started, timeout=120)
             assert not alive
         finally:
             process.kill()
@@ -287,7 +290,7 @@ def _kill_engine() -> None:
     ray.kill(ray.get_actor(**replica))
 
 
-def _wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = 20) -> None:
+def _wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, otherwise

@@ -130,7 +130,7 @@ class Server:
         )
         # Negative, the whole group: the server has processes of its own.
         self.place.process("server", -self.process.pid)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while True:
             assert self.process.poll() is None, "the server ended by itself"
             try:

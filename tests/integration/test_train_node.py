@@ -41,7 +41,6 @@ def nodes() -> Iterator[Any]:
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(600)
 def test_a_killed_node_loses_no_step(tiny_folder: Path, tmp_path: Path, nodes: Any, ray_cluster: None) -> None:
     with training_place(tmp_path, tiny_folder, GRADERS) as place:
         doomed = nodes.add_node(num_cpus=1, object_store_memory=100_000_000)

@@ -142,7 +142,6 @@ async def test_a_new_z_that_changes_the_directions_leaves_no_old_prefix_behind(
         await core.end()
 
 
-@pytest.mark.timeout(600)
 async def test_a_killed_process_loses_only_what_was_being_read(
     core: KeptCore, bundle: BaseBundle, factors: Factors
 ) -> None:
@@ -151,7 +150,6 @@ async def test_a_killed_process_loses_only_what_was_being_read(
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(900)
 async def test_a_killed_rank_loses_only_what_was_being_read(bundle: BaseBundle, factors: Factors) -> None:
     before = _spawned(Process())
     two = SPEC.vllm.model_copy(update={"tensor_parallel": 2})
