@@ -49,12 +49,12 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
         JobError: The storage cannot be read or written, or the cluster is too small.
         ZfleetError: The experiment's own fault: a task, a reward, a base.
     """
-    bundles = pack_with_targets(spec.base, {_targets(spec, trial) for trial in trials_of(spec)})
+    trials = trials_of(spec)
+    bundles = pack_with_targets(spec.base, {_targets(spec, trial) for trial in trials})
     tasks = _fitting(spec, next(iter(bundles.values())))
     if address is None:
         for task in tasks.values():
             check_reward(task.reward)
-    trials = trials_of(spec)
     storage = open_storage(spec)
     kept = kept_trials(storage, spec, trials, bundles, tasks)
     finished = {trial: outcome for trial in trials if (outcome := kept[trial].outcome()) is not None}
