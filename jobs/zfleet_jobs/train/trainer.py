@@ -118,7 +118,6 @@ class Trainer:
         began = time.perf_counter()
         trained: dict[str, TrainedExpert] = {}
         failed: dict[str, ZfleetError] = {}
-        label = _label([plan.expert.name for plan in cohort])
         try:
             runs = [(plan, kept_run(self._storage, plan)) for plan in cohort]
             for plan, kept in runs:
@@ -127,11 +126,15 @@ class Trainer:
             if unfinished and (failure := self._fit(unfinished)) is not None:
                 failed[_label([plan.expert.name for plan, _ in unfinished])] = failure
         except ZfleetError as error:
-            return {}, {label: error}
+            return {}, {_label([plan.expert.name for plan in cohort]): error}
         for plan, kept in runs:
             try:
                 if (finished := kept.finished()) is not None:
                     trained[plan.expert.name] = self._keep(plan, kept, *finished, began)
+            except RegistryUnreachable as error:
+                failed[plan.expert.name] = error
+                # It was waited for: each of the others would wait as long again.
+                break
             except ZfleetError as error:
                 failed[plan.expert.name] = error
         return trained, failed
