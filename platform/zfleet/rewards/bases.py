@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_WORDS = {
-    word: number
-    for number, word in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(), start=2
-    )
-}
-_BASE = rf"[0-9]{{1,2}}|{'|'.join(_WORDS)}"
+_NAMES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+_WORDS = dict(zip(_NAMES.split(), range(2, 17), strict=True))
+_BASE = rf"[0-9]{{1,2}}|{_NAMES.replace(' ', '|')}"
 _TEXT = r"\\(?:text|math)[a-z]{0,6}\ ?\{"
 _GROUPS = r"(?:\{,\}|\\[,;:! ]|,\\!)"
 _IN_BASE = re.compile(
@@ -53,6 +49,6 @@ def _spelled(found: re.Match[str], valued: bool) -> str:
     if not 2 <= base <= 16 or max(digits) >= base or (whole.isalpha() and len(whole) == 1 and not part):
         return found[0]
     if not valued:
-        return f"{whole}{found['part'] and '.' or ''}{part}_{{{base}}}"
+        return f"{whole}{(found['part'] and '.') or ''}{part}_{{{base}}}"
     value = Fraction(int(whole + part, base), base ** len(part))
     return f"{value}" if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from zfleet.config.task_specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError, TaskError
@@ -35,7 +35,7 @@ def build_reward(spec: RewardSpec) -> Reward:
     """The reward a spec names, checked here so that no worker finds out first.
 
     Raises:
-        SpecError: A pattern that does not compile, a function that cannot be imported, or a `value` that no answer meets.
+        SpecError: A pattern that does not compile, a function that cannot be imported, a `value` that no answer meets.
     """
     if spec.kind == "sum":
         return Weighted(tuple(Part(name, part.weight, _grader(part)) for name, part in spec.parts.items()))

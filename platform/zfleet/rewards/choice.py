@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zfleet.rewards.comparing import Comparing
-from zfleet.rewards.extract import IS, STATED, own_answer
+from zfleet.rewards.extract import BOX, IS, STATED, own_answer
 from zfleet.tasks.task import Grade, Sample, verdict
 
-_OPENING = r"(?:[\s$*_`(\[{\"'“‘]|\\(?:text|math)[a-z]{0,6}(?=\{)|\\f?boxed(?=\{)|\\[(\[]){0,16}+"
+_OPENING = r"(?:[\s$*_`(\[{\"'“‘]|\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:boxed|fbox)(?=\{)|\\[(\[]){0,16}+"
 _NAMED = rf"{_OPENING}(?:(?i:option|choice|letter)\b{_OPENING})?+"
 # A bracket, punctuation ("3.5", "E.coli" and "A-level" are none), the end of a line, or a word that goes on from an
 # answer: "A because it floats" names A, "A student" and "I think" name nothing.
@@ -29,7 +29,7 @@ _MARKS = (
     re.compile(rf"(?i:{STATED}){_NAMED}{_LABEL}"),
     re.compile(rf"(?i:(?<!wrong )(?<!incorrect )\b(?:option|choice|letter)\b{IS}){_NAMED}{_LABEL}"),
     re.compile(rf"(?:(?i:\banswer\b)|{_CHOSEN}){_NAMED}{_CLOSED}"),
-    re.compile(rf"\\f?boxed\s*\{{{_NAMED}{_CLOSED}"),
+    re.compile(rf"{BOX}\s*\{{{_NAMED}{_CLOSED}"),
     re.compile(
         rf"(?<!\bor )(?<!nor )(?<!and ){_FREE}(?P<label>[A-Z])[)*_`]*[ \t]+(?i:is (?:the )?(?:correct|right|best)\b)"
     ),
@@ -37,9 +37,10 @@ _MARKS = (
 _LEADING = re.compile(rf"\A{_NAMED}{_CLOSED}")
 _LAST_LINE = re.compile(rf"\n{_NAMED}{_CLOSED}[^\w\n]*\Z")
 _BRACKETED = re.compile(r"(?<!\w)\((?P<label>[A-Za-z]|[0-9]{1,2})\)")
+_AFTER = r"[)\]}$*_`\"]{0,8}\s{0,4}"
+_OR = r",?\s?\b(?:and/or|or|and|nor)\b|[/&]"
 _OTHER = re.compile(
-    rf"[)\]}}$*_`\"]{{0,8}}\s{{0,4}}(?:,?\s?\b(?:and/or|or|and|nor)\b|[/&,])\s?{_NAMED}{_CLOSED.replace('<label>', '<other>')}"
-    rf"|[)\]}}$*_`\"]{{0,8}}\s{{0,4}}(?:,?\s?\b(?:and/or|or|and|nor)\b|[/&])\s?{_NAMED}{_LABEL.replace('<label>', '<another>')}"
+    rf"{_AFTER}(?:{_OR}|,)\s?{_NAMED}{_CLOSED}|{_AFTER}(?:{_OR})\s?{_NAMED}{_LABEL}".replace("?P<label>", "?:")
 )
 _LISTED = re.compile(r"^[ \t(*]*(?P<label>[A-Za-z]|[0-9]{1,2})[.):]", re.MULTILINE)
 
@@ -68,7 +69,7 @@ def chosen_label(completion: str) -> str | None:
 
     The first rule that finds one decides: the last that is stated ("The answer is B", "My choice: B", "I think B.",
     "B is correct", a LaTeX box); a label that the completion starts with ("B", "(b)", "B. a dog"), unless it lists
-    all choices; one that is alone on the last line; the last one in round brackets. Two labels, as in "A or B", are none.
+    all choices; one that is alone on the last line; the last one in round brackets. "A or B" names none.
     """
     first = min((mark.end() for rule in _MARKS if (mark := rule.search(completion))), default=None)
     if first is None:

@@ -14,16 +14,17 @@ from zfleet.rewards.numerals import Numeral, numeral_at, numerals
 
 IS = r"[\s*_`]{0,4}(?:(?:is|was|(?:would|should|must|will)\s+be|=|:|[-=]>|→|[-–—](?=[\s*_]))[\s*_`:]{0,8})++"
 """What stands between a word and what it is said to be: "is", a colon, a dash or an arrow, also in bold."""
+BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
 STATED = rf"(?<!wrong )(?<!incorrect )\banswer\b{IS}"
 """Words that state an answer, as in "The answer is" and "**Final Answer** -"; to be read without case."""
 
 _STATED = re.compile(rf"(?i:{STATED})[\s$*_`({{\[]{{0,8}}(?:\\(?:text|math)[a-z]{{0,6}}\{{|\\[(\[])?[\s*]{{0,4}}")
 _BARE = r"[-+−]?[0-9](?:[0-9.,]*[0-9])?|\\[A-Za-z]+(?:\s?(?:\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|[0-9]))*+|[A-Za-z]\b"
 _BRACE = re.compile(
-    rf"(?P<box>\\f?boxed\s*\{{)|\\f?boxed(?![A-Za-z])\s*(?P<bare>{_BARE})|\\[{{}}\\]|(?P<open>\{{)|(?P<close>\}})"
+    rf"(?P<box>{BOX}\s*\{{)|{BOX}\s*(?P<bare>{_BARE})|\\[{{}}\\]|(?P<open>\{{)|(?P<close>\}})"
 )
 _HASHES = re.compile(r"####[ \t]*:?[ \t]*(.*)")
-_MARK = re.compile(rf"####|\\f?boxed(?![A-Za-z])|(?i:{STATED})")
+_MARK = re.compile(rf"####|{BOX}|(?i:{STATED})")
 _NEXT_QUESTION = re.compile(r"^[ \t#*]{0,8}(?i:question|problem|q)\b[ \t]*[0-9]{0,4}[ \t*]{0,4}:", re.MULTILINE)
 _ITEM = re.compile(r"[.)][ \t]")
 _WORKING = re.compile(r"<<[^<>\n]*>>")
@@ -91,8 +92,8 @@ def last_integer(text: str) -> int | None:
 def final_number(text: str) -> Fraction | None:
     r"""The number that a completion ends with; None also where that has no value, as 1/0.
 
-    It is the number after the last ``####`` with one, else in the last box, else after the last "The answer is", else the
-    last of the text. After a mark the first number counts, of an equation the last side that is one number.
+    It is the number after the last ``####`` with one, else in the last box, else after the last "The answer is", else
+    the last of the text. After a mark the first number counts, of an equation the last side that is one number.
     """
     text = own_answer(_WORKING.sub("", text))
     if not _MARK.search(text):

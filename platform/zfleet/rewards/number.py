@@ -12,9 +12,9 @@ from zfleet.tasks.task import Grade, Sample, verdict
 
 @dataclass(frozen=True)
 class Number(Comparing):
-    r"""Right if the completion ends with exactly the reference's number, however both are spelled: see ``final_number``.
+    r"""Right if the completion ends with exactly the reference's number: see ``final_number``.
 
-    18, 18.0, $18 and ``\frac{36}{2}`` are the same.
+    Spelling does not count: 18, 18.0, $18 and ``\frac{36}{2}`` are the same.
     """
 
     def check(self, reference: str) -> None:

@@ -16,23 +16,25 @@ _WHOLE = rf"(?:[0-9]{{1,3}}(?:{_SEPARATOR}[0-9]{{3}}(?![0-9]))++|[0-9]++)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.[0-9]++)?+|\.[0-9]++)"
 _SIGN = "[-−–+]"
 _ARGUMENT = rf"(?:\{{ ?{_SIGN}?{_DECIMAL} ?\}}|[0-9])"
+_FRACTION = rf"(?:\\[dtc]?frac ?{_ARGUMENT} ?{_ARGUMENT}|[¼½¾⅐-⅞])".replace(" ", r"\ ")
+_POWER = rf"(?: ?(?:\^|\*\*) ?(?:\{{ ?{_SIGN}?[0-9]++ ?\}}|{_SIGN}?[0-9]++)|[⁻⁺]?[⁰¹²³⁴-⁹]++)".replace(" ", r"\ ")
 _NUMBER = re.compile(
     rf"""
     (?: (?<![A-Za-z0-9.)\]}}])(?P<sign>{_SIGN}) )?+
     (?: \\?[$€£¥₹]\ ?(?P<inner>{_SIGN})?+ )?+
     (?:
-      (?<![A-Za-z0-9.^])(?<![A-Za-z0-9)\]}}]_)(?<![\^_]\{{)(?<!\^[-−])(?<!\^\{{[-−])(?<!sqrt\{{)
+      (?<![A-Za-z0-9.^√])(?<![A-Za-z0-9)\]}}]_)(?<![\^_]\{{)(?<!\^[-−])(?<!\^\{{[-−])(?<!sqrt\{{)
       (?P<plain>{_DECIMAL})
       (?:
-        (?P<mixed>(?:\\[,;:\ ]|\ )?(?:\\[dtc]?frac\ ?{_ARGUMENT}\ ?{_ARGUMENT}|[¼½¾⅐-⅞])|\ [0-9]++/[0-9]++(?!/?[0-9]))
+        (?P<mixed>(?:\\[,;:\ ]|\ )?{_FRACTION}|\ [0-9]++/[0-9]++(?!/?[0-9]))
         | \ ?(?:/|\\over\b)\ ?(?P<under>{_DECIMAL})(?!/)
         | [eE](?P<exponent>{_SIGN}?[0-9]++)(?![A-Za-z])
-        | \ ?(?:\\times|\\cdot|[×·*xX])\ ?10\ ?(?:\^|\*\*)\ ?(?P<ten>\{{\ ?{_SIGN}?[0-9]++\ ?\}}|{_SIGN}?[0-9]++)
-        | \ ?(?:\^|\*\*)\ ?(?P<power>\{{\ ?{_SIGN}?[0-9]++\ ?\}}|{_SIGN}?[0-9]++)
+        | \ ?(?:\\times|\\cdot|[×·*xX])\ ?10(?P<ten>{_POWER})
+        | (?P<power>{_POWER})
       )?+
-      | (?P<fraction>\\[dtc]?frac\ ?{_ARGUMENT}\ ?{_ARGUMENT}|[¼½¾⅐-⅞])
+      | (?P<fraction>{_FRACTION})
     )
-    (?P<formula>\ ?(?:\\(?:cdot|times)\ ?)?(?:\\(?:sqrt|pi|frac)\b|[√π]|\.?\\overline\b))?+
+    (?P<formula>\ ?(?:\\(?:cdot|times)\ ?)?(?:\\(?:sqrt|pi|frac)\b|[√π]|\.?\\overline\{{[0-9]++\}}))?+
     """,
     re.VERBOSE,
 )
@@ -91,7 +93,7 @@ def numeral_at(text: str, start: int) -> Numeral | None:
 
 
 def join_thousands(text: str) -> str:
-    r"""A text without the spaces, also those of LaTeX, between thousands: ``9\,500`` becomes ``9500``; ``1,\,200`` stays."""
+    r"""A text without spaces, also LaTeX's, between thousands: ``9\,500`` becomes ``9500``; ``1,\,200`` stays."""
     return _SPACED.sub(lambda found: _SPACE.sub("", found[0]), text)
 
 
@@ -157,7 +159,7 @@ def _over(upper: Fraction | None, lower: Fraction | None) -> Fraction | None:
 
 
 def _to_the(base: Fraction, spelling: str) -> Fraction | None:
-    digits = spelling.strip("{ }").replace("−", "-").replace("–", "-")
+    digits = unicodedata.normalize("NFKC", spelling).strip("^*{ }").replace("−", "-").replace("–", "-")
     if len(digits) > len(str(_LONGEST)) + 1:
         return None
     exponent = int(digits)

@@ -27,8 +27,8 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
     """Read a task's file. The same rows give the same task, whatever their order in the file.
 
     Which side of the split a row falls on depends on its prompt alone: rows with the same prompt stay together,
-    and rows that are added later move no other. A field that is no string becomes its JSON text, numbers as they are spelled; null is left out.
-    Of a large file the rows stay where they are.
+    and rows that are added later move no other. A field that is no string becomes its JSON text, numbers as they are
+    spelled; null is left out. Of a large file the rows stay where they are.
 
     Raises:
         TaskError: The file cannot be read; a line (named) is no JSON object or lacks a field that the prompt,
