@@ -31,7 +31,7 @@ def with_plain_bases(text: str) -> str:
 
 
 def with_values(text: str) -> str:
-    r"""A text in which every number in a base is written in base ten: ``2516_{7}`` as ``949``."""
+    r"""A text in which every number in a base is written in base ten: ``2516_{7}`` as ``944``."""
     return _IN_BASE.sub(lambda found: _spelled(found, valued=True), text)
 
 

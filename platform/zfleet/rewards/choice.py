@@ -71,11 +71,9 @@ def chosen_label(completion: str) -> str | None:
     "B is correct", a LaTeX box); a label that the completion starts with ("B", "(b)", "B. a dog"), unless it lists
     all choices; one that is alone on the last line; the last one in round brackets. "A or B" names none.
     """
-    first = min((mark.end() for rule in _MARKS if (mark := rule.search(completion))), default=None)
-    if first is None:
-        weak = _LEADING.search(completion) or _BRACKETED.search(completion)
-        first = weak.end() if weak else 0
-    text = own_answer(completion, first)
+    found = [mark.end() for rule in (*_MARKS, _LEADING) if (mark := rule.search(completion))]
+    bracketed = _BRACKETED.search(completion)
+    text = own_answer(completion, min(found) if found else bracketed.end() if bracketed else 0)
     marks = [mark for rule in _MARKS for mark in rule.finditer(text)]
     if marks:
         return _settled(text, marks)

@@ -20,9 +20,7 @@ STATED = rf"(?<!wrong )(?<!incorrect )\banswer\b{IS}"
 
 _STATED = re.compile(rf"(?i:{STATED})[\s$*_`({{\[]{{0,8}}(?:\\(?:text|math)[a-z]{{0,6}}\{{|\\[(\[])?[\s*]{{0,4}}")
 _BARE = r"[-+−]?[0-9](?:[0-9.,]*[0-9])?|\\[A-Za-z]+(?:\s?(?:\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|[0-9]))*+|[A-Za-z]\b"
-_BRACE = re.compile(
-    rf"(?P<box>{BOX}\s*\{{)|{BOX}\s*(?P<bare>{_BARE})|\\[{{}}\\]|(?P<open>\{{)|(?P<close>\}})"
-)
+_BRACE = re.compile(rf"(?P<box>{BOX}\s*\{{)|{BOX}\s*(?P<bare>{_BARE})|\\[{{}}\\]|(?P<open>\{{)|(?P<close>\}})")
 _HASHES = re.compile(r"####[ \t]*:?[ \t]*(.*)")
 _MARK = re.compile(rf"####|{BOX}|(?i:{STATED})")
 _NEXT_QUESTION = re.compile(r"^[ \t#*]{0,8}(?i:question|problem|q)\b[ \t]*[0-9]{0,4}[ \t*]{0,4}:", re.MULTILINE)
