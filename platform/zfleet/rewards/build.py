@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from zfleet.config.task_specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError, TaskError
 from zfleet.rewards.choice import Choice
+from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.length import Length
 from zfleet.rewards.math_answer import MathAnswer
 from zfleet.rewards.number import Number
 from zfleet.rewards.program import Program, read_exam
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.sandbox.exam import Limits
-from zfleet.rewards.soft import Soft, soft_scores
+from zfleet.rewards.soft import Soft
 from zfleet.rewards.text import Boxed, Contains, Exact, Regex
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.tasks.task import Reward
 
-_COMPARING: Mapping[str, Callable[[str], Reward]] = {
+_COMPARING: Mapping[str, type[Comparing]] = {
     "exact": Exact,
     "contains": Contains,
     "choice": Choice,
@@ -34,7 +35,7 @@ def build_reward(spec: RewardSpec) -> Reward:
     """The reward a spec names, checked here so that no worker finds out first.
 
     Raises:
-        SpecError: A pattern that does not compile, or a function that cannot be imported.
+        SpecError: A pattern that does not compile, a function that cannot be imported, a `value` that no answer meets.
     """
     if spec.kind == "sum":
         return Weighted(tuple(Part(name, part.weight, _grader(part)) for name, part in spec.parts.items()))
@@ -59,8 +60,8 @@ def check_row(spec: RewardSpec, answer: str, fields: Mapping[str, str], where: s
     """
     for one in (spec, *spec.parts.values()):
         try:
-            if one.kind == "soft" and not one.value:
-                soft_scores(answer)
+            if one.kind in _COMPARING and not one.value:
+                _COMPARING[one.kind]().check(answer)
             if one.kind == "program":
                 read_exam(fields)
         except ValueError as error:
@@ -74,9 +75,6 @@ def _grader(spec: GraderSpec) -> Reward:
     match spec.kind:
         case "math":
             return MathAnswer(spec.value, spec.seconds)
-        case "soft":
-            if spec.value:
-                _check_scores(spec.value)
         case "regex":
             _check_pattern(spec.value)
             return Regex(spec.value)
@@ -87,14 +85,17 @@ def _grader(spec: GraderSpec) -> Reward:
         case "python":
             resolve(spec.value)
             return PythonReward(spec.value)
-    return _COMPARING[spec.kind](spec.value)
+    grader = _COMPARING[spec.kind](spec.value)
+    if spec.value:
+        _check_value(grader)
+    return grader
 
 
-def _check_scores(value: str) -> None:
+def _check_value(grader: Comparing) -> None:
     try:
-        soft_scores(value)
+        grader.check(grader.value)
     except ValueError as error:
-        raise SpecError(f"reward.value: {error}", 'write it as {"answer": 1, "another": 0.5}') from error
+        raise SpecError(f"reward.value: {error}", "docs/tasks.md says what each reward compares with") from error
 
 
 def _check_pattern(pattern: str) -> None:

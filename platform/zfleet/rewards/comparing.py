@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from zfleet.tasks.task import Sample
+from zfleet.tasks.task import Grade, Sample
 
 
 @dataclass(frozen=True)
-class Comparing:
+class Comparing(ABC):
     """Compares a completion with a reference.
 
     Attributes:
@@ -20,3 +21,13 @@ class Comparing:
     def reference(self, sample: Sample) -> str:
         """What a completion is compared with."""
         return self.value or sample.answer
+
+    @abstractmethod
+    def __call__(self, completion: str, sample: Sample) -> Grade: ...
+
+    def check(self, reference: str) -> None:  # noqa: B027
+        """Refuse a reference that no completion could meet; most graders take any.
+
+        Raises:
+            ValueError: Says what is wrong with it.
+        """

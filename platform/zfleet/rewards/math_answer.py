@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zfleet.rewards.comparing import Comparing
-from zfleet.rewards.extract import last_boxed
+from zfleet.rewards.extract import last_boxed, own_answer
 from zfleet.rewards.math_process import math_process
 from zfleet.tasks.task import Grade, Sample, verdict
 
@@ -23,7 +23,7 @@ class MathAnswer(Comparing):
     def __call__(self, completion: str, sample: Sample) -> Grade:
         reference = self.reference(sample)
         boxed = last_boxed(completion)
-        answer = completion if boxed is None else f"\\boxed{{{boxed}}}"
+        answer = own_answer(completion) if boxed is None else f"\\boxed{{{boxed}}}"
         found = math_process().compare(f"\\boxed{{{reference}}}", answer, self.seconds)
         extracted = boxed if boxed is not None else found.answer
         if found.reason:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-from typing import Any
 
 from zfleet.rewards.sandbox.inside.messages import READY, receive, send
 
@@ -17,17 +16,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     replies = os.dup(1)
     os.dup2(2, 1)
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from zfleet.rewards.math_equal import equal, read_both
 
-    configs = {"latex": LatexExtractionConfig(boxed_match_priority=0), "expr": ExprExtractionConfig()}
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     send(replies, READY)
-
-    def read(text: str, kinds: list[str]) -> Any:
-        wanted = [configs[kind] for kind in kinds]
-        # Limits of its own would need signals, which only a main thread gets; whoever asks has a clock.
-        found = parse(text, wanted, parsing_timeout=None)
-        return found or parse(f"${text}$", wanted, parsing_timeout=None)
 
     while True:
         try:
@@ -36,15 +28,9 @@ def main() -> None:
             return
         _limit_time(request["seconds"])
         try:
-            gold, answer = (read(request[part], request["match"]) for part in ("gold", "answer"))
-            right = verify(
-                gold,
-                answer,
-                float_rounding=request["precision"],
-                allow_set_relation_comp=request["sets"],
-                timeout_seconds=None,
-            )
-            reply = {"right": bool(right), "answer": str(answer[-1]) if answer else None}
+            formulas = read_both(request["gold"], request["answer"], request["match"])
+            right = equal(formulas, request["precision"], request["sets"])
+            reply = {"right": right, "answer": str(formulas.answer[-1]) if formulas.answer else None}
         except (RecursionError, MemoryError) as error:
             reply = {"right": False, "answer": None, "error": type(error).__name__}
         send(replies, reply)

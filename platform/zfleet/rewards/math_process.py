@@ -9,9 +9,13 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from zfleet.errors import RewardError
 from zfleet.rewards.sandbox.inside.messages import READY, readable, receive, send
+
+Kind = Literal["latex", "expr", "string"]
+"""What math-verify looks for."""
 
 _START_SECONDS = 120.0
 _LONGEST = 20_000
@@ -45,7 +49,7 @@ class MathProcess:
         gold: str,
         answer: str,
         seconds: float = 5.0,
-        match: Sequence[str] = ("latex", "expr"),
+        match: Sequence[Kind] = ("latex", "expr"),
         precision: int = 6,
         sets: bool = False,
     ) -> Comparison:
@@ -55,8 +59,8 @@ class MathProcess:
             gold: The reference.
             answer: A text that holds a formula: in ``\boxed{}``, in dollars, or a plain number or fraction.
             seconds: The longest that it may take; later it counts as wrong.
-            match: What to look for: ``latex``, ``expr``.
-            precision: Decimals to which floats are compared.
+            match: What to look for: ``latex``, ``expr`` (plain numbers and sums), ``string`` (a letter from A to D).
+            precision: Decimals to which floats are compared; of small ones that many significant digits.
             sets: Whether ``1 < x < 2`` equals ``(1, 2)``.
 
         Raises:

@@ -6,17 +6,26 @@ from dataclasses import dataclass
 
 from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.extract import final_number
+from zfleet.rewards.numerals import spelled
 from zfleet.tasks.task import Grade, Sample, verdict
 
 
 @dataclass(frozen=True)
 class Number(Comparing):
-    """Right if the completion ends with the reference's number: see ``final_number``. 18, 18.0 and $18 are the same."""
+    r"""Right if the completion ends with exactly the reference's number: see ``final_number``.
+
+    Spelling does not count: 18, 18.0, $18 and ``\frac{36}{2}`` are the same.
+    """
+
+    def check(self, reference: str) -> None:
+        if final_number(reference) is None:
+            raise ValueError(f"{reference[:80]!r} holds no number")
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
         reference = final_number(self.reference(sample))
         number = final_number(completion)
         if number is None:
-            return verdict(False, None, "no number in it")
+            return verdict(False, None, "it ends with no number")
         right = number == reference
-        return verdict(right, f"{number}", f"{number} {'is' if right else 'is not'} {reference}")
+        said = spelled(number)
+        return verdict(right, said, f"{said} {'is' if right else 'is not'} {self.reference(sample)}")

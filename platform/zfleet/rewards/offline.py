@@ -7,9 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
+from zfleet.config.explain import explain
 from zfleet.errors import TaskError
+from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.extract import after_hashes, last_boxed, last_integer
-from zfleet.rewards.math_process import math_process
+from zfleet.rewards.math_process import Kind, math_process
 from zfleet.rewards.sandbox.sandbox import AT_ONCE
 from zfleet.tasks.rows import Row
 from zfleet.tasks.task import Grade, Reward, Sample, verdict
@@ -60,7 +64,7 @@ class OfflineGrader:
         """Every row, in their order; a few at once, as sandboxes and servers let wait.
 
         Raises:
-            TaskError: A row lacks what its kind needs; names file and line.
+            TaskError: A row lacks what its kind needs, or holds something else; names file and line.
             SandboxError: Programs cannot be run here.
         """
         with ThreadPoolExecutor(AT_ONCE, "zfleet-grade") as threads:
@@ -80,6 +84,10 @@ class OfflineGrader:
                 f"{row.where} lacks {error}, which rows of {f'kind {kind!r}' if kind else 'no kind'} need",
                 "add it; programs need `--problems FILE` with their tests",
             ) from error
+        except ValueError as error:
+            raise TaskError(
+                f"{row.where} cannot be graded: {error}", "docs/tasks.md says what the rows of each kind hold"
+            ) from error
         return _graded(row, grade, grade.right)
 
     def _grade(self, row: Row, kind: str) -> Grade:
@@ -91,6 +99,8 @@ class OfflineGrader:
         completion, reference = (
             (data["completion"], data["answer"]) if "completion" in data else (data["answer"], data["gold"])
         )
+        if isinstance(self._reward, Comparing):
+            self._reward.check(str(reference))
         return self._reward(str(completion), Sample(_identity(row), "", str(reference)))
 
     def _problem(self, row: Row) -> Sample:
@@ -140,16 +150,27 @@ _EXTRACTORS: Mapping[str, Callable[[str], str | int | None]] = {
 }
 
 
+class _Params(BaseModel):
+    """How a row of kind ``math_equiv`` wants its formulas compared: see ``MathProcess.compare``."""
+
+    match_types: tuple[Kind, ...] = ("latex", "expr")
+    precision: int = Field(6, ge=0, le=15)
+    allow_set_relation_comp: bool = False
+
+
 def _equivalence(data: Mapping[str, Any]) -> Grade:
     if data["answer"] is None:
         return verdict(False, None, "there is no answer")
-    params = data.get("params", {})
+    try:
+        params = _Params.model_validate(data.get("params", {}))
+    except ValidationError as error:
+        raise ValueError("; ".join(explain(error, _Params, ("params",)))) from error
     found = math_process().compare(
         str(data["gold"]),
         str(data["answer"]),
-        match=params.get("match_types", ("latex", "expr")),
-        precision=int(params.get("precision", 6)),
-        sets=bool(params.get("allow_set_relation_comp", False)),
+        match=params.match_types,
+        precision=params.precision,
+        sets=params.allow_set_relation_comp,
     )
     reason = found.reason or (
         "no formula in it" if found.answer is None else f"math-verify reads {found.answer} beside {data['gold']}"

@@ -22,6 +22,9 @@ class Soft(Comparing):
     Above 0, which is right, are answers with a score above one half. The reference is ``{answer: score}`` as JSON.
     """
 
+    def check(self, reference: str) -> None:
+        soft_scores(reference)
+
     def __call__(self, completion: str, sample: Sample) -> Grade:
         scores: dict[str, float] = {}
         for answer, score in soft_scores(self.reference(sample)).items():

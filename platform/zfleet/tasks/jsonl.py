@@ -14,7 +14,7 @@ from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.rewards.build import build_reward, check_row, needs_answer
 from zfleet.tasks.indexed import IndexBuilder
-from zfleet.tasks.rows import read_lines
+from zfleet.tasks.rows import SpelledFloat, read_lines
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
@@ -27,8 +27,8 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
     """Read a task's file. The same rows give the same task, whatever their order in the file.
 
     Which side of the split a row falls on depends on its prompt alone: rows with the same prompt stay together,
-    and rows that are added later move no other. A field that is no string becomes its JSON text, null is left out.
-    Of a large file the rows stay where they are.
+    and rows that are added later move no other. A field that is no string becomes its JSON text, numbers as they are
+    spelled; null is left out. Of a large file the rows stay where they are.
 
     Raises:
         TaskError: The file cannot be read; a line (named) is no JSON object or lacks a field that the prompt,
@@ -75,7 +75,7 @@ class _Parse:
 
     def __call__(self, data: Mapping[str, Any], where: str) -> Sample:
         fields = {
-            key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            key: str(value) if isinstance(value, str | SpelledFloat) else json.dumps(value, ensure_ascii=False)
             for key, value in data.items()
             if value is not None
         }

@@ -8,9 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from zfleet.errors import TaskError
+
+
+class SpelledFloat(float):
+    """A number with a point or an exponent that keeps its spelling: as text, 0.00001 is not 1e-05."""
+
+    def __new__(cls, spelling: str) -> Self:
+        """Read JSON's spelling."""
+        number = super().__new__(cls, spelling)
+        number.spelling = spelling
+        return number
+
+    def __str__(self) -> str:
+        return self.spelling
+
+    spelling: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _loads(data: bytes) -> Any:
-    found = json.loads(data)
+    found = json.loads(data, parse_float=SpelledFloat)
     # JSON can hold half of a surrogate pair, which no tokenizer takes.
     json.dumps(found, ensure_ascii=False).encode()
     return found

@@ -132,6 +132,17 @@ def test_math_takes_the_last_box_of_the_solution(tmp_path: Path) -> None:
     assert not task.reward("It is $\\boxed{0.4}$", task.test[0]).right
 
 
+@pytest.mark.parametrize(
+    ("solution", "answer"), [("$\\boxed 2$", "2"), ("$\\boxed\\frac{1}{2}$", "\\frac{1}{2}"), ("\\fbox{2}", "2")]
+)
+def test_math_takes_boxes_without_braces(tmp_path: Path, solution: str, answer: str) -> None:
+    file = _write(tmp_path / "train.jsonl", _many({**MATH, "solution": f"So {solution}"}, "problem"))
+    task = _task("math", file)
+    assert {one.answer for one in task.train} == {answer}
+    assert task.reward(f"It is {solution}.", task.train[0]).right
+    assert not task.reward("It is $\\boxed 3$.", task.train[0]).right
+
+
 def test_classify_is_made_of_the_training_tasks_in_equal_parts(tmp_path: Path) -> None:
     for side in ("train", "test"):
         _write(tmp_path / "gsm8k" / f"{side}.jsonl", _many(GSM8K, "question", 3))
@@ -155,6 +166,7 @@ def test_prompt_and_reward_can_be_replaced(tmp_path: Path) -> None:
     ("dataset", "name", "row", "reason"),
     [
         ("gsm8k", "train.jsonl", {"question": "How many?", "answer": "four"}, "no number after ####"),
+        ("gsm8k", "train.jsonl", {"question": "How many?", "answer": "#### NaN"}, "no number after ####"),
         ("gsm8k", "train.jsonl", {"question": "How many?"}, "lacks 'answer'"),
         ("gsm8k", "train.jsonl", {"question": 3, "answer": "#### 3"}, "question is 3, which is no text"),
         ("arc_easy", "ARC-Easy-Train.jsonl", {**ARC, "answerKey": "C"}, "answerKey is 'C', its choices are 1, 2"),

@@ -210,6 +210,38 @@ def test_the_data_digest_sees_every_part_of_the_data() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "answer", "told"),
+    [
+        ("number", "NaN", "'NaN' holds no number"),
+        ("number", "Infinity", "'Infinity' holds no number"),
+        ("number", '"eighteen"', "'eighteen' holds no number"),
+        ("number", "1e999999", "holds no number"),
+        ("choice", '"wood"', "'wood' is no label"),
+        ("choice", '"A or B"', "'A or B' is no label"),
+    ],
+)
+def test_a_reference_that_nobody_can_meet_is_named(tmp_path: Path, kind: str, answer: str, told: str) -> None:
+    good = {"prompt": "a", "answer": "5"}
+    path = write(tmp_path / "t.jsonl", good, f'{{"prompt": "b", "answer": {answer}}}')
+    for reward in ({"kind": kind}, {"kind": "sum", "parts": {"one": {"kind": kind}}}):
+        with pytest.raises(TaskError, match=f"line 2 cannot be graded by reward `{kind}`: .*{told}"):
+            load_jsonl_task(spec(path, reward=reward))
+
+
+def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
+    answers = ["0.00001", "1e22", "1.50", "12345678901234567.25", "-7"]
+    lines = [f'{{"prompt": "{answer} {n}", "answer": {answer}}}' for answer in answers for n in range(9)]
+    task = load_jsonl_task(spec(write(tmp_path / "t.jsonl", *lines), reward={"kind": "number"}))
+    samples = {sample.answer: sample for sample in (*task.train, *task.test)}
+    assert sorted(samples) == sorted(answers)
+    assert task.reward("0.00001", samples["0.00001"]).right
+    assert not task.reward("5", samples["0.00001"]).right
+    assert task.reward("10000000000000000000000", samples["1e22"]).right
+    assert not task.reward("22", samples["1e22"]).right
+    assert not task.reward("12345678901234567", samples["12345678901234567.25"]).right
+
+
+@pytest.mark.parametrize(
     ("exam", "told"),
     [
         ({}, "no field 'exam'"),

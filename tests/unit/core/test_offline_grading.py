@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,8 @@ def test_programs_are_graded_against_their_problems(tmp_path: Path) -> None:
         ({"kind": "extract_boxed"}, "lacks 'text'"),
         ({"task_id": "a", "completion": ""}, "no problem is called 'a'"),
         ({"gold": "1"}, "lacks 'answer'"),
+        ({"kind": "math_equiv", "gold": "1", "answer": "1", "params": {"precision": "x"}}, "params.precision is 'x'"),
+        ({"kind": "math_equiv", "gold": "1", "answer": "1", "params": {"match_types": ["words"]}}, "'words'"),
     ],
 )
 def test_a_row_without_what_its_kind_needs_is_named(tmp_path: Path, row: dict[str, str], reason: str) -> None:
@@ -80,6 +85,88 @@ def test_a_row_without_what_its_kind_needs_is_named(tmp_path: Path, row: dict[st
     assert result.exit_code == 1
     assert reason in result.output
     assert "line 1" in result.output
+
+
+@pytest.mark.parametrize(
+    ("task", "answer"), [("gsm8k", "NaN"), ("gsm8k", "eighteen"), ("gsm8k", "9" * 5000), ("arc_easy", "wood")]
+)
+def test_a_reference_that_nobody_can_meet_is_named(tmp_path: Path, task: str, answer: str) -> None:
+    file = _rows(tmp_path / "rows.jsonl", {"completion": "B", "answer": "1"}, {"completion": "B", "answer": answer})
+    result = CliRunner().invoke(app, ["grade", "--task", task, "--file", str(file)])
+    assert result.exit_code == 1
+    assert "line 2 cannot be graded" in " ".join(result.output.split())
+
+
+def test_a_number_of_thousands_of_digits_gets_a_verdict(tmp_path: Path) -> None:
+    row = {"text": "9" * 5000, "expected": 1}
+    completion = {"completion": f"#### {'9' * 5000}", "answer": "18", "expected": False}
+    kinds = ("extract_final_int", "extract_boxed", "extract_gsm8k_final_answer")
+    file = _rows(tmp_path / "rows.jsonl", *({"kind": kind, **row} for kind in kinds), completion)
+    found = _grade("gsm8k", file)
+    assert [one["id"].rsplit(" ", 1)[1] for one in found["disagreements"]] == ["1", "2", "3"]
+    assert found["agreement"] == 0.25
+
+
+_SEPARATORS = (",", "{,}", r"\,", r",\!", "\u2009", "\u202f")
+
+
+def _spellings(value: Fraction, rng: random.Random) -> str:
+    """A number in some way that people write it."""
+    sign = rng.choice(["-", "−"]) if value < 0 else rng.choice(["", "", "+"])
+    size = abs(value)
+    upper, lower = size.numerator, size.denominator
+    factor = rng.randint(1, 9)
+    if lower != 1 and 10**8 % lower:
+        command = rng.choice(["frac", "dfrac", "tfrac", "cfrac"])
+        written = rng.choice([rf"\{command}{{{upper * factor}}}{{{lower * factor}}}", f"{upper}/{lower}"])
+        if upper > lower and rng.random() < 0.3:
+            written = rf"{upper // lower}\frac{{{upper % lower}}}{{{lower}}}"
+        return sign + written
+    decimal = f"{Decimal(upper) / Decimal(lower):f}"
+    whole, _, part = decimal.partition(".")
+    match rng.randint(0, 4):
+        case 0:
+            written = f"{int(whole):,}".replace(",", rng.choice(_SEPARATORS)) + (f".{part}" if part else "")
+        case 1:
+            written = "0" * rng.randint(0, 3) + decimal
+        case 2:
+            shift = rng.randint(-30, 30)
+            power = rng.choice([f"e{-shift}", rf" \times 10^{{{-shift}}}", f" * 10**{-shift}", f"x10^{-shift}"])
+            written = f"{Decimal(decimal).scaleb(shift):f}{power}"
+        case 3:
+            written = rf"\frac{{{upper * factor}}}{{{lower * factor}}}"
+        case _:
+            written = rng.choice(["$", r"\$", "€", ""]) + decimal
+    return sign + written
+
+
+_ANSWERS = (
+    "Of 3 and 4.\n#### {}",
+    "#### {} in 2 months",
+    "#### **{}**",
+    r"so $\boxed{{{}}}$, not 7",
+    r"\boxed{{{}\text{{ units}}}}",
+    r"\boxed{{\text{{{} units in 2 days}}}}",
+    r"\fbox{{{}}}.",
+    "The answer is {}. I am 99 % sure.",
+    "**Answer:** {} of 100",
+    "It was 5. In the end it is {}.",
+    "#### {}\n\nQuestion: Tom has 3.\n#### 3",
+)
+
+
+def test_numbers_in_any_spelling_agree_with_exact_arithmetic(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    rows = []
+    for number in range(2000):
+        digits = rng.choice([1, 3, 6, 12])
+        value = Fraction(rng.randint(-(10**digits), 10**digits), rng.choice([1, 1, 2, 3, 7, 10, 1000, 10**8]))
+        wrong = value + rng.choice([1, -1, Fraction(1, 10**6), value]) if number % 2 else value
+        reference = _spellings(value, rng)
+        said = rng.choice(_ANSWERS).format(_spellings(wrong, rng))
+        rows.append({"id": number, "completion": said, "answer": reference, "expected": wrong == value})
+    found = _grade("gsm8k", _rows(tmp_path / "rows.jsonl", *rows))
+    assert (found["n"], found["disagreements"]) == (2000, [])
 
 
 def test_an_unknown_task_is_refused(tmp_path: Path) -> None:

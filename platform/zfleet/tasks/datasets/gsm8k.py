@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zfleet.rewards.extract import after_hashes, last_number
+from zfleet.rewards.extract import after_hashes, final_number
 from zfleet.tasks.datasets.dataset import Dataset, Fields, text
 
 
 def _fields(row: Mapping[str, Any]) -> Fields:
     solution = text(row, "answer")
     answer = after_hashes(solution)
-    if answer is None or last_number(answer) is None:
+    if answer is None or final_number(answer) is None:
         raise ValueError("its answer has no number after ####")
     return {"question": text(row, "question"), "solution": solution, "answer": answer}
 

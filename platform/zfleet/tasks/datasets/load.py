@@ -95,7 +95,7 @@ def _looked_for(name: DatasetName) -> str:
 def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
     if spec.dataset == "classify":
         for fields in requests(spec.data, side):
-            yield _sample(spec, fields)
+            yield _sample(spec, fields, "a row of classify")
         return
     assert spec.dataset is not None
     dataset = DATASETS[spec.dataset]
@@ -103,7 +103,7 @@ def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
     images = _images(dataset, spec.data)
     for row in rows:
         fields = dataset.read(row)
-        yield _sample(spec, fields, (images.find(fields[dataset.image], row),) if images else ())
+        yield _sample(spec, fields, row.where, (images.find(fields[dataset.image], row),) if images else ())
 
 
 def _images(dataset: Dataset, data: str | None) -> ImageFolder | None:
@@ -113,13 +113,13 @@ def _images(dataset: Dataset, data: str | None) -> ImageFolder | None:
     return ImageFolder(place if place.is_dir() else place.parent)
 
 
-def _sample(spec: TaskSpec, fields: Fields, images: tuple[str, ...] = ()) -> Sample:
+def _sample(spec: TaskSpec, fields: Fields, where: str, images: tuple[str, ...] = ()) -> Sample:
     prompt = fill(spec.prompt, fields, "prompt")
     if needs_answer(spec.reward) and not fields.get("answer"):
         raise TaskError(
             f"dataset {spec.dataset} has no answers that reward `{spec.reward.kind}` could compare with",
             "leave `reward` out: the dataset brings its own",
         )
-    check_row(spec.reward, fields.get("answer", ""), fields, f"a row of {spec.dataset}")
+    check_row(spec.reward, fields.get("answer", ""), fields, where)
     assert spec.dataset is not None
     return Sample(identity(spec.dataset, fields), prompt, fields.get("answer", ""), fields, images)
