@@ -12,24 +12,24 @@ from functools import cached_property
 
 from zfleet.rewards.fences import Block, fenced
 from zfleet.rewards.mending import mended
-from zfleet.rewards.python_source import Source, beginning, read
+from zfleet.rewards.python_source import DEFINITIONS, Source, beginning, read
 
 _PYTHON = ("", "python", "python3", "py", "py3")
 _HOLDS_MARKDOWN = ("", "markdown", "md")
 _MOST_BLOCKS = 100
 """The last ones of a completion are looked at."""
 
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_BUILT_IN = frozenset(dir(builtins))
 
 
 def program_of(completion: str, names: Sequence[str], prefix: str = "") -> str:
-    """The program that a completion makes; docs/tasks.md says how it is found.
+    """Find the program that a completion makes, as docs/tasks.md says.
 
     Takes time linear in the completion, whatever that holds, and raises nothing: of a completion that makes no program
     it gives the last block, or all of it, for Python to say what is wrong.
 
     Args:
-        names: What the program is to define, at least one of them.
+        names: What the program is to define: all of them, or else some.
         prefix: The beginning of a program that the completion goes on with, or writes again.
     """
     text = re.sub(r"\r\n?", "\n", completion)
@@ -42,7 +42,8 @@ def program_of(completion: str, names: Sequence[str], prefix: str = "") -> str:
         return found
     loose = _Reading.of(text, True)
     for find, reading in ((_written, loose), (_mended, strict), (_mended, loose)):
-        if (found := find(goal, reading)) is not None:
+        # One that begins with the same fences says nothing new.
+        if (reading is strict or loose.blocks != strict.blocks) and (found := find(goal, reading)) is not None:
             return found
     return goal.as_it_is((strict.codes or [text])[-1])
 
@@ -52,7 +53,7 @@ class Goal:
     """What is looked for.
 
     Attributes:
-        names: What the program is to define, at least one of them.
+        names: What the program is to define: all of them, or else some.
         prefix: The beginning of a program that the completion goes on with, or writes again.
     """
 
@@ -77,7 +78,7 @@ class Goal:
             return source
         flat = read(textwrap.dedent(code)) if code.lstrip("\n")[:1].isspace() else None
         # A function's body may define a function of the same name; but one that does nothing else is no body.
-        idle = flat and all(isinstance(node, (*_DEFINITIONS, ast.Import, ast.ImportFrom)) for node in flat.tree.body)
+        idle = flat and all(isinstance(node, (*DEFINITIONS, ast.Import, ast.ImportFrom)) for node in flat.tree.body)
         return flat if idle or self._begun is None else None
 
     def placed(self, source: Source) -> Source:
@@ -86,19 +87,19 @@ class Goal:
 
     def with_needed(self, program: Source, others: Sequence[Source]) -> str:
         """A program behind those of the other blocks that define what it uses, and what these use."""
-        given = program.defined | program.imported | set(dir(builtins))
+        # A use of the program may call a value `input` or `max`; code that counts on its own is a function.
+        offers = [(other.defined | other.imported) - _BUILT_IN | other.functions for other in others]
+        given = program.defined | program.imported
         wanted = (program.missing | self.names) - given
         taken: set[int] = set()
         while more := [
             place
             for place, other in enumerate(others)
-            if place not in taken and wanted and (other.imports_all or wanted & (other.defined | other.imported))
+            if place not in taken and (wanted & offers[place] or (other.imports_all and wanted - _BUILT_IN))
         ]:
             taken.update(more)
-            for other in (others[place] for place in more):
-                given |= other.defined | other.imported
-                wanted |= other.missing
-            wanted -= given
+            given = given.union(*(offers[place] for place in more))
+            wanted = wanted.union(*(others[place].missing for place in more)) - given
         helpers = "\n".join(others[place].code for place in sorted(taken))
         return (_in_front(helpers, program) or program).code
 
@@ -117,7 +118,7 @@ class Goal:
         return source if source and any(map(self._goes_on, source.tree.body)) else None
 
     def _goes_on(self, node: ast.stmt) -> bool:
-        if not isinstance(node, _DEFINITIONS) or node.name not in self.names:
+        if not isinstance(node, DEFINITIONS) or node.name not in self.names:
             return False
         lines = self.prefix.split("\n")
         end = len(lines), len(lines[-1].encode())
@@ -190,7 +191,12 @@ def _written(goal: Goal, reading: _Reading) -> str | None:
                 return goal.with_needed(goal.placed(sources[place]), others)
     for code in (*reversed(reading.codes), *_reopened(reading), reading.head):
         if program := goal.program(code):
-            return goal.with_needed(program, [one for one in sources if one.code != code])
+            others = [one for one in sources if one.code != code]
+            known = _BUILT_IN.union(*(one.defined | one.imported for one in others))
+            # The end of a body that begins in the blocks before it.
+            if program.missing - known and (longer := goal.program("".join(reading.codes))):
+                program = longer
+            return goal.with_needed(program, others)
     return None
 
 

@@ -14,6 +14,9 @@ from functools import cached_property
 LONGEST = 2**16
 """Characters of the longest program that ``read`` reads."""
 
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+"""Statements that define what can be called."""
+
 _FILE = "zfleet_completion"
 _READING = threading.Lock()
 """Filters of warnings are the process's, and graders run in threads."""
@@ -42,6 +45,11 @@ class Source:
     def imported(self) -> frozenset[str]:
         """The names that its module imports."""
         return frozenset(one.get_name() for one in self.symbols.get_symbols() if one.is_imported())
+
+    @cached_property
+    def functions(self) -> frozenset[str]:
+        """The names of its module's own functions and classes."""
+        return frozenset(node.name for node in self.tree.body if isinstance(node, DEFINITIONS))
 
     @cached_property
     def missing(self) -> frozenset[str]:
