@@ -133,6 +133,7 @@ def answers_graded(
 def nothing_graded(task: Task, count: int) -> RewardError:
     """What to say where a reward graded none of the held-out prompts."""
     return RewardError(
-        f"the reward of {task.name} graded none of {count} held-out prompts: it failed, gave None or could not tell, on all of them",
+        f"the reward of {task.name} graded none of {count} held-out prompts: "
+        "it failed, gave None or could not tell, on all of them",
         "mend the function: None says that a sample is none of its task's; the warnings say why it could not tell",
     )

@@ -65,7 +65,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Ungraded:
-    """In the place of a grade: the reward failed, cannot judge the answer, or said that the sample is none of its task's.
+    """In the place of a grade: the reward failed, could not tell, or said that the sample is none of its task's.
 
     Attributes:
         reason: Why, for people.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from zfleet.config.datasets import DatasetName
@@ -18,7 +18,7 @@ from zfleet.tasks.datasets.images import ImageFolder
 from zfleet.tasks.datasets.math import MATH
 from zfleet.tasks.datasets.okvqa import OKVQA
 from zfleet.tasks.datasets.programs import HUMANEVAL, MBPP, MBPP_SANITIZED
-from zfleet.tasks.rows import Row, read_rows
+from zfleet.tasks.rows import read_rows
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate, fill
@@ -72,18 +72,26 @@ def load_dataset_task(spec: TaskSpec) -> Task:
 
 
 def problems_of(name: str, path: Path) -> dict[str, Sample]:
-    """The problems of a file, whatever side they belong to, by their task id.
+    """The problems of a file, whatever side they belong to, by their task id. One that is there twice is one.
 
     Raises:
-        TaskError: A row that is none, two different problems of one task id, or a dataset whose rows have no task id.
+        TaskError: A row that is none, two problems that differ and have one task id (file and lines named), or a
+            dataset whose rows have no task id.
     """
     dataset = DATASETS.get(name)
     if dataset is None or dataset not in (MBPP, MBPP_SANITIZED, HUMANEVAL):
         raise TaskError(f"rows of {name} have no tests", "leave --problems out, or grade programs: mbpp, humaneval")
-    return {
-        fields["task_id"]: Sample(identity(name, fields), fields["problem"], fields=fields)
-        for _, fields in _fields(dataset, read_rows(path))
-    }
+    found: dict[str, tuple[Sample, str]] = {}
+    for row in read_rows(path):
+        fields = dataset.read(row)
+        sample = Sample(identity(name, fields), fields["problem"], fields=fields)
+        before, where = found.setdefault(fields["task_id"], (sample, row.where))
+        if sample != before:
+            raise TaskError(
+                f"{row.where} has task_id {fields['task_id']!r}, which another problem has: {where}",
+                "give each problem an id of its own, or delete the one that is wrong",
+            )
+    return {task_id: sample for task_id, (sample, _) in found.items()}
 
 
 def _looked_for(name: DatasetName) -> str:
@@ -98,28 +106,11 @@ def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
         return
     assert spec.dataset is not None
     dataset = DATASETS[spec.dataset]
+    rows = rows_of(dataset, side, spec.data)
     images = _images(dataset, spec.data)
-    for row, fields in _fields(dataset, rows_of(dataset, side, spec.data)):
-        yield _sample(spec, fields, (images.find(fields[dataset.image], row),) if images else ())
-
-
-def _fields(dataset: Dataset, rows: Iterable[Row]) -> Iterator[tuple[Row, Fields]]:
-    """Rows and their fields.
-
-    Raises:
-        TaskError: Two rows of one task id differ: a completion of one would be tested as the other.
-    """
-    known: dict[str, tuple[Fields, str]] = {}
     for row in rows:
         fields = dataset.read(row)
-        if "task_id" in fields:
-            before, where = known.setdefault(fields["task_id"], (fields, row.where))
-            if before != fields:
-                raise TaskError(
-                    f"{row.where} has task_id {fields['task_id']!r}, as {where} has: they are different problems",
-                    "give each problem an id of its own, or delete the one that is wrong",
-                )
-        yield row, fields
+        yield _sample(spec, fields, (images.find(fields[dataset.image], row),) if images else ())
 
 
 def _images(dataset: Dataset, data: str | None) -> ImageFolder | None:
