@@ -79,6 +79,10 @@ class NotThisTask(RewardError):
     """A reward function that says a sample is none of its task's: it is left out, without a warning."""
 
 
+class CannotTell(RewardError):
+    """A grader that cannot judge an answer faithfully: the answer is left out, and is neither right nor wrong."""
+
+
 class SandboxError(ZfleetError):
     """Code that a model wrote cannot be run here: no verdict is given on it."""
 

@@ -12,7 +12,7 @@ from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.engine.sync import SyncEngine
 from zfleet.errors import RewardError
 from zfleet.rewards.grade import grade_all
-from zfleet.tasks.task import Grade, Sample, Task
+from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 
 _Z95 = 1.959963984540054
 
@@ -23,11 +23,16 @@ class Evaluation:
 
     Attributes:
         texts: The answers.
-        graded: Their rewards; None of one that was not graded.
+        grades: Of each; or why it has none.
     """
 
     texts: tuple[str, ...]
-    graded: tuple[float | None, ...]
+    grades: tuple[Grade | Ungraded, ...]
+
+    @property
+    def graded(self) -> tuple[float | None, ...]:
+        """Their rewards; None of one that was not graded."""
+        return tuple(grade.value if isinstance(grade, Grade) else None for grade in self.grades)
 
     @property
     def rewards(self) -> tuple[float, ...]:
@@ -122,12 +127,13 @@ def answers_graded(
     ]
     texts = tuple(answer.text for (answer,) in engine.generate(requests))
     grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
-    return Evaluation(texts, tuple(grade.value if isinstance(grade, Grade) else None for grade in grades))
+    return Evaluation(texts, tuple(grades))
 
 
 def nothing_graded(task: Task, count: int) -> RewardError:
     """What to say where a reward graded none of the held-out prompts."""
     return RewardError(
-        f"the reward of {task.name} graded none of {count} held-out prompts: it failed, or gave None, on all of them",
-        "mend the function: None says that a sample is none of its task's",
+        f"the reward of {task.name} graded none of {count} held-out prompts: "
+        "it failed, gave None or could not tell, on all of them",
+        "mend the function: None says that a sample is none of its task's; the warnings say why it could not tell",
     )

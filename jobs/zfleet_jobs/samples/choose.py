@@ -25,7 +25,7 @@ class Spread:
         first: The first step there is.
         last: The last one.
         samples: How many were graded.
-        ungraded: How many were not: their reward failed, or said that they are not its task's.
+        ungraded: How many were not: their reward failed, could not tell, or said that they are not its task's.
         least: The lowest reward.
         mean: Their mean.
         most: The highest.

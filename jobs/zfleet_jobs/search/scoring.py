@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.contract import ScoreRequest
 from zfleet.engine.sync import SyncEngine
 from zfleet.errors import RewardError
-from zfleet.evaluate import evaluate
+from zfleet.evaluate import answers_graded
 from zfleet.search.coefficients import alphas_of
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
-from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 
 
 def score_candidates(
@@ -36,7 +36,8 @@ def score_candidates(
     Returns:
         For each candidate the fraction of shots answered right (greedily), and the log-likelihood of a
         correct answer and its end of sequence, summed over tokens and averaged over the shots that have an
-        answer; 0 where none has.
+        answer; 0 where none has. An answer of which the reward cannot tell is not known to be right, and counts
+        as no right one: a candidate must not win by answers that nobody can judge.
 
     Raises:
         RequestTooLong: A shot does not fit.
@@ -47,24 +48,27 @@ def score_candidates(
     digests = [engine.put_z(z) for z in mixtures]
     try:
         rows = [(digest, shot) for digest in digests for shot in shots]
-        graded = evaluate(engine, tokenizer, task, [shot for _, shot in rows], [digest for digest, _ in rows])
+        asked = [shot for _, shot in rows]
+        found = answers_graded(engine, tokenizer, task, asked, [digest for digest, _ in rows], 0.0, False)
         likelihoods = _likelihoods(engine, tokenizer, task, digests)
     finally:
         # Clipping makes equal candidates: one digest, put twice, is dropped once.
         for digest in dict.fromkeys(digests):
             engine.drop_z(digest)
-    right = [_right(task, shot, reward) for (_, shot), reward in zip(rows, graded.graded, strict=True)]
+    right = [_right(task, shot, grade) for shot, grade in zip(asked, found.grades, strict=True)]
     size = len(shots)
     return [(sum(right[k * size : (k + 1) * size]) / size, likelihood) for k, likelihood in enumerate(likelihoods)]
 
 
-def _right(task: Task, shot: Sample, reward: float | None) -> bool:
-    if reward is None:
-        raise RewardError(
-            f"the reward of {task.name} gives None on shot {shot.id}: a search compares candidates on the same shots",
-            "grade every row, or leave those of other tasks out of the task's file",
-        )
-    return reward > 0
+def _right(task: Task, shot: Sample, grade: Grade | Ungraded) -> bool:
+    if isinstance(grade, Grade):
+        return grade.right
+    if grade.undecided:
+        return False
+    raise RewardError(
+        f"the reward of {task.name} gives None on shot {shot.id}: a search compares candidates on the same shots",
+        "grade every row, or leave those of other tasks out of the task's file",
+    )
 
 
 def _likelihoods(

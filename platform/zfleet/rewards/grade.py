@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from zfleet.errors import NotThisTask, RewardError
+from zfleet.errors import CannotTell, NotThisTask, RewardError
 from zfleet.rewards.needs import graded_at_once
 from zfleet.tasks.task import Grade, Reward, Sample, Ungraded
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def grade_all(
     reward: Reward, answers: Sequence[tuple[Sample, str]], skip_failed: bool = False
 ) -> list[Grade | Ungraded]:
-    """The grade of each answer, in their order; one of another task has none.
+    """The grade of each answer, in their order; one of another task has none, nor one that nobody can judge.
 
     Args:
         skip_failed: Leave an answer out, with a warning, when its reward function fails.
@@ -31,6 +31,9 @@ def grade_all(
             return reward(text, sample)
         except NotThisTask as error:
             return Ungraded(error.message)
+        except CannotTell as error:
+            log.warning("answer left out: %s", error)
+            return Ungraded(error.message, undecided=True)
         except RewardError as error:
             if not skip_failed:
                 raise

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from zfleet.config.explain import explain
-from zfleet.errors import TaskError
+from zfleet.errors import CannotTell, RewardError, TaskError
 from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.extract import after_hashes, last_boxed, last_integer
 from zfleet.rewards.math_process import Kind, math_process
 from zfleet.rewards.sandbox.sandbox import AT_ONCE
 from zfleet.tasks.rows import Row
-from zfleet.tasks.task import Grade, Reward, Sample, verdict
+from zfleet.tasks.task import Grade, Reward, Sample, Ungraded, verdict
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Graded:
 
     Attributes:
         id: Of the row.
-        verdict: Right or wrong; where the row expects an extracted answer, that answer.
+        verdict: Right or wrong; where the row expects an extracted answer, that answer. None where it has no grade.
         expected: What the row expects; None where it expects nothing.
         expects: Whether it expects anything: an answer that is None counts.
-        grade: The grader's own words.
+        grade: The grader's own words, or why it gave no verdict.
         policy: Whose convention the row follows.
         contested: Conventions differ on it.
     """
@@ -37,14 +37,14 @@ class Graded:
     verdict: bool | str | int | None
     expected: bool | str | int | None
     expects: bool
-    grade: Grade
+    grade: Grade | Ungraded
     policy: str
     contested: bool
 
     @property
     def agrees(self) -> bool:
         """The verdict is the expected one."""
-        return self.verdict == self.expected
+        return isinstance(self.grade, Grade) and self.verdict == self.expected
 
 
 class OfflineGrader:
@@ -63,9 +63,10 @@ class OfflineGrader:
     def grade(self, rows: Iterable[Row]) -> list[Graded]:
         """Every row, in their order; a few at once, as sandboxes and servers let wait.
 
+        A row whose grader fails, or cannot tell, has no grade; the others do.
+
         Raises:
             TaskError: A row lacks what its kind needs, or holds something else; names file and line.
-            SandboxError: Programs cannot be run here.
         """
         with ThreadPoolExecutor(AT_ONCE, "zfleet-grade") as threads:
             return list(threads.map(self._row, rows))
@@ -79,6 +80,8 @@ class OfflineGrader:
                 grade = verdict(found == data.get("expected"), said, f"{kind} finds {found!r}")
                 return _graded(row, grade, found)
             grade = self._grade(row, kind)
+        except RewardError as error:
+            return _graded(row, Ungraded(error.message, isinstance(error, CannotTell)), None)
         except KeyError as error:
             raise TaskError(
                 f"{row.where} lacks {error}, which rows of {f'kind {kind!r}' if kind else 'no kind'} need",
@@ -113,13 +116,16 @@ class OfflineGrader:
 
 
 def summary(graded: Sequence[Graded]) -> dict[str, Any]:
-    """Counts, agreement where rows expect something, and every disagreement with its reason."""
-    expecting = [one for one in graded if one.expects]
+    """Counts, agreement where rows expect something, every disagreement with its reason, and rows without a grade."""
+    ungraded = [(one.id, one.grade) for one in graded if isinstance(one.grade, Ungraded)]
+    expecting = [one for one in graded if one.expects and isinstance(one.grade, Grade)]
     counted = [one for one in expecting if not one.contested]
     policies = sorted({one.policy for one in counted if one.policy})
     return {
         "n": len(graded),
-        "right": sum(one.grade.right for one in graded),
+        "right": sum(isinstance(one.grade, Grade) and one.grade.right for one in graded),
+        "cannot_tell": sum(grade.undecided for _, grade in ungraded),
+        "failed": sum(not grade.undecided for _, grade in ungraded),
         "agreement": _agreement(counted),
         "contested": len(expecting) - len(counted),
         "policies": {
@@ -132,13 +138,19 @@ def summary(graded: Sequence[Graded]) -> dict[str, Any]:
                 "id": one.id,
                 "expected": one.expected,
                 "verdict": one.verdict,
-                "extracted": one.grade.extracted,
-                "reason": one.grade.reason,
+                "extracted": grade.extracted,
+                "reason": grade.reason,
                 "policy": one.policy,
                 "contested": one.contested,
             }
             for one in expecting
             if not one.agrees
+            for grade in [one.grade]
+            if isinstance(grade, Grade)
+        ],
+        "ungraded": [
+            {"id": name, "verdict": "cannot tell" if grade.undecided else "failed", "reason": grade.reason}
+            for name, grade in ungraded
         ],
     }
 
@@ -178,7 +190,7 @@ def _equivalence(data: Mapping[str, Any]) -> Grade:
     return verdict(found.right, found.answer, reason)
 
 
-def _graded(row: Row, grade: Grade, said: bool | str | int | None) -> Graded:
+def _graded(row: Row, grade: Grade | Ungraded, said: bool | str | int | None) -> Graded:
     data = row.data
     return Graded(
         _identity(row),

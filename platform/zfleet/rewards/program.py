@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zfleet.errors import RewardError
+from zfleet.errors import CannotTell, RewardError, SandboxError
+from zfleet.rewards.program_text import program_of
 from zfleet.rewards.sandbox.exam import Exam, Limits
 from zfleet.rewards.sandbox.sandbox import Isolation, shared_sandbox
 from zfleet.tasks.task import Grade, Sample, verdict
@@ -16,10 +16,8 @@ from zfleet.tasks.task import Grade, Sample, verdict
 EXAM = "exam"
 """The field of a sample that holds its tests: JSON with ``names``, ``tests``, where needed ``setup`` and ``prefix``."""
 
-_BLOCK = re.compile(
-    r"^[ \t]*(```+|~~~+)[ \t]*(?P<kind>\w*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE
-)
-_PYTHON = ("", "python", "python3", "py")
+_LONGEST = 2**20
+"""Characters of a completion; a box takes no more in one message."""
 
 
 @dataclass(frozen=True)
@@ -29,35 +27,29 @@ class Program:
     Attributes:
         limits: Of one verdict.
         isolation: ``bubblewrap``, or ``unsafe`` for none.
+
+    Raises:
+        RewardError: The sandbox gave no verdict, or the sample has no tests.
+        CannotTell: The sandbox cannot judge this program by these tests.
     """
 
     limits: Limits = field(default_factory=Limits)
     isolation: Isolation = "bubblewrap"
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
+        if len(completion) > _LONGEST:
+            return verdict(False, None, f"it has {len(completion):,} characters: a program may have {_LONGEST:,}")
         exam = _exam(completion, sample)
-        found = shared_sandbox(self.limits, self.isolation).examine(exam)
+        try:
+            found = shared_sandbox(self.limits, self.isolation).examine(exam)
+        except SandboxError as error:
+            raise RewardError(
+                f"sample {sample.id}: {error.message}",
+                f"{error.remedy}; in training, reward.on_error: skip leaves such samples out",
+            ) from error
+        if found.passed is None:
+            raise CannotTell(f"sample {sample.id}: cannot tell: {found.reason}")
         return verdict(found.passed, exam.code, found.reason)
-
-
-def program_of(completion: str, names: tuple[str, ...] = ()) -> str:
-    """The completion's code: its last block of Python that defines one of the names, else its last, else all of it."""
-    blocks = [found["code"] for found in _BLOCK.finditer(completion) if found["kind"].lower() in _PYTHON]
-    defining = [block for block in blocks if any(_beginning(name).search(block) for name in names)]
-    return str((defining or blocks or [completion])[-1])
-
-
-def _joined(prefix: str, code: str, names: tuple[str, ...]) -> str:
-    """A program whose beginning was the prompt; one that the completion begins anew keeps what comes before."""
-    for name in names:
-        if _beginning(name).search(code):
-            found = _beginning(name).search(prefix)
-            return (prefix[: found.start()] if found else "") + "\n" + code
-    return prefix + code
-
-
-def _beginning(name: str) -> re.Pattern[str]:
-    return re.compile(rf"^[ \t]*(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", re.MULTILINE)
 
 
 def _exam(completion: str, sample: Sample) -> Exam:
@@ -66,7 +58,7 @@ def _exam(completion: str, sample: Sample) -> Exam:
     except ValueError as error:
         raise RewardError(f"sample {sample.id}: {error}", f"give it a field {EXAM!r}; see docs/tasks.md") from error
     names = tuple(stored["names"])
-    whole = _joined(stored.get("prefix", ""), program_of(completion, names), names)
+    whole = program_of(completion, names, stored.get("prefix", ""))
     return Exam(whole, names, tuple(stored["tests"]), stored.get("setup", ""))
 
 

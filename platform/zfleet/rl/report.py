@@ -25,7 +25,8 @@ class StepReport:
         kl: Mean divergence from the base per sample; 0 where the spec does not use it.
         grad_norm: Before clipping.
         samples: How many were graded.
-        skipped: How many were left out because their reward failed, or said that they are not its task's.
+        skipped: How many were left out because their reward failed, could not tell, or said that they are not its
+            task's.
         truncated: How many were cut at ``max_tokens``.
         used: How many were learned from.
         tokens: How many were sampled, those that were not graded included.

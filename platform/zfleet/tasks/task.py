@@ -65,13 +65,15 @@ class Grade:
 
 @dataclass(frozen=True)
 class Ungraded:
-    """In the place of a grade: the reward failed, or said that the sample is none of its task's.
+    """In the place of a grade: the reward failed, could not tell, or said that the sample is none of its task's.
 
     Attributes:
         reason: Why, for people.
+        undecided: The reward cannot tell whether this answer is right; another answer to the same sample it may grade.
     """
 
     reason: str
+    undecided: bool = False
 
 
 def verdict(right: bool, extracted: str | None, reason: str) -> Grade:

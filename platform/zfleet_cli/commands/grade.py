@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -13,6 +14,9 @@ from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import SpecError
 from zfleet_cli.options import AsJson
 from zfleet_cli.untrusted import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _MOST_SHOWN = 20
 
@@ -26,9 +30,13 @@ def grade(
     unsafe: Annotated[bool, typer.Option("--unsafe", help="Run programs as you, in no sandbox.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Grade completions, and say where verdicts differ from those that the file expects."""
+    """Grade completions, and say where verdicts differ from those that the file expects.
+
+    Ends with 1 where grading a row failed; one of which the grader cannot tell is counted, and is no failure.
+    """
     # Graders bring libraries along that `zfleet --help` does not need.
     from zfleet.rewards.build import build_reward
+    from zfleet.rewards.needs import check_reward
     from zfleet.rewards.offline import OfflineGrader, summary
     from zfleet.tasks.datasets.load import problems_of
     from zfleet.tasks.rows import read_rows
@@ -38,39 +46,51 @@ def grade(
     spec = TaskSpec.model_validate({"dataset": task}).reward
     if unsafe and spec.kind == "program":
         spec = spec.model_copy(update={"sandbox": "unsafe"})
-    grader = OfflineGrader(build_reward(spec), problems_of(task, problems) if problems else {})
-    found = summary(grader.grade(read_rows(file)))
+    reward = build_reward(spec)
+    known = problems_of(task, problems) if problems else {}
+    if known:
+        check_reward(reward)
+    found = summary(OfflineGrader(reward, known).grade(read_rows(file)))
     if as_json:
         # All but ASCII is escaped: a completion may hold what a terminal obeys.
         typer.echo(json.dumps(found, indent=2))
-        return
-    _show(found, task)
+    else:
+        _show(found, task)
+    if found["failed"]:
+        raise typer.Exit(1)
 
 
 def _show(found: dict[str, object], task: str) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
     console.print(f"{task}: {found['n']} rows, {found['right']} right")
+    assert isinstance(found["ungraded"], list)
+    if found["ungraded"]:
+        console.print(f"without a grade: {found['cannot_tell']} that nobody can judge, {found['failed']} that failed")
+        _print_rows(console, "without a grade", ("id", "verdict", "reason"), found["ungraded"])
     if found["agreement"] is None:
         return
     assert isinstance(found["agreement"], float)
     assert isinstance(found["policies"], dict)
     assert isinstance(found["disagreements"], list)
-    rows = found["disagreements"]
     console.print(f"agreement {100 * found['agreement']:.2f} %, {found['contested']} contested rows left out")
     for policy, own in found["policies"].items():
         console.print(Text("  ") + shown(policy) + f": {100 * own['agreement']:.2f} % of {own['n']}")
-    if not rows:
-        return
-    table = Table(title="disagreements", title_justify="left")
-    for name in ("id", "expected", "verdict", "extracted", "reason"):
+    if found["disagreements"]:
+        columns = ("id", "expected", "verdict", "extracted", "reason")
+        _print_rows(console, "disagreements", columns, found["disagreements"])
+
+
+def _print_rows(console: Console, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows[:_MOST_SHOWN]:
-        cells = (row["id"], row["expected"], row["verdict"], row["extracted"], row["reason"])
-        table.add_row(*(shown(str(cell)) for cell in cells))
+        table.add_row(*(shown(str(row[name])) for name in columns))
     console.print(table)
     if len(rows) > _MOST_SHOWN:
         console.print(f"{len(rows) - _MOST_SHOWN} more: --json lists them all")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from zfleet.errors import SandboxError
-from zfleet.rewards.program import Program, program_of
+from zfleet.rewards.program import Program
 from zfleet.rewards.sandbox.exam import Exam, Limits
 from zfleet.rewards.sandbox.sandbox import Sandbox
 from zfleet.tasks.task import Sample
@@ -149,15 +149,6 @@ def test_hashes_are_the_same_in_every_run(sandbox: Sandbox) -> None:
     shown = Exam(code, ("same",), ("raise ValueError(same())",))
     assert not sandbox.examine(exam).passed
     assert sandbox.examine(shown) == sandbox.examine(shown)
-
-
-def test_the_code_is_the_last_fenced_block_that_defines_what_is_tested() -> None:
-    assert program_of("I think.\n```python\ndef a(): pass\n```\nUse it:\n```\na()\n```", ("a",)) == "def a(): pass\n"
-    assert program_of("```python\ndef a(): pass\n```\n```python3\ndef test_a(): pass\n```", ("a",)) == "def a(): pass\n"
-    assert program_of("```text\nDone.\n```\n~~~py\nx = 1\n~~~\n```bash\nls\n```") == "x = 1\n"
-    assert program_of('```\ndef a():\n    "a ``` in it"\n```', ("a",)) == 'def a():\n    "a ``` in it"\n'
-    assert program_of("    return 1") == "    return 1"
-    assert program_of("```python\ndef a(): pass") == "def a(): pass"
 
 
 def test_a_prompt_that_begins_the_program_is_put_before_its_rest() -> None:

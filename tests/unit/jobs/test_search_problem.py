@@ -12,9 +12,9 @@ from zfleet.config.load import parse_spec
 from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec
 from zfleet.engine.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet.engine.sync import SyncEngine
-from zfleet.errors import JobError, SpecError, WrongBase
+from zfleet.errors import CannotTell, JobError, NotThisTask, RewardError, SpecError, WrongBase
 from zfleet.svf.mixture import mix
-from zfleet.tasks.task import Grade, Sample, Task, verdict
+from zfleet.tasks.task import Grade, Reward, Sample, Task, verdict
 from zfleet.tasks.template import PromptTemplate
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest, shots_of
 from zfleet_jobs.search.scoring import score_candidates
@@ -40,9 +40,27 @@ class Tokenizer:
         return {"input_ids": list(fake_tokens(text))}
 
 
-def _task(size: int = 4, answer: str | None = None) -> Task:
+@dataclass(frozen=True)
+class OfYes:
+    """Right when the completion is the answer, and of any other it cannot tell."""
+
+    def __call__(self, completion: str, sample: Sample) -> Grade:
+        if completion != sample.answer:
+            raise CannotTell(f"sample {sample.id}: cannot tell")
+        return verdict(True, completion, "")
+
+
+@dataclass(frozen=True)
+class NotThis:
+    """Grades no sample."""
+
+    def __call__(self, completion: str, sample: Sample) -> Grade:
+        raise NotThisTask("none of its task's")
+
+
+def _task(size: int = 4, answer: str | None = None, reward: Reward = Same()) -> Task:
     samples = tuple(Sample(f"s{i}", f"ask {i}", f"yes{i}" if answer is None else answer) for i in range(size))
-    return Task("task", samples, samples, PromptTemplate("{prompt}"), Same(), 8)
+    return Task("task", samples, samples, PromptTemplate("{prompt}"), reward, 8)
 
 
 @pytest.fixture
@@ -70,6 +88,15 @@ def test_a_task_without_answers_has_no_likelihood(engine: SyncEngine) -> None:
     tokenizer: Any = Tokenizer()
     scores = score_candidates(engine, tokenizer, [ONE], _task(answer=""), [[0.0], [1.0]], None)
     assert scores == [(0.0, 0.0), (0.0, 0.0)]
+
+
+def test_an_answer_that_nobody_can_judge_is_not_known_to_be_right(engine: SyncEngine) -> None:
+    tokenizer: Any = Tokenizer()
+    scores = score_candidates(engine, tokenizer, [ONE, TWO], _task(reward=OfYes()), [[1.0, 0.5], [0.0, 0.0]], None)
+    assert [accuracy for accuracy, _ in scores] == [0.75, 0.0]
+    # A shot that is none of the task's is another matter: no candidate can be compared on it.
+    with pytest.raises(RewardError, match=r"gives None on shot s0: .* the same shots"):
+        score_candidates(engine, tokenizer, [ONE, TWO], _task(reward=NotThis()), [[1.0, 0.5]], None)
 
 
 def test_per_layer_points_give_each_layer_its_alpha(engine: SyncEngine) -> None:

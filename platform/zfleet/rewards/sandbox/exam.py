@@ -27,11 +27,11 @@ class Verdict:
     """Whether all tests held.
 
     Attributes:
-        passed: They did.
-        reason: Which did not and why, for people.
+        passed: They did; None where the sandbox cannot tell.
+        reason: Which did not and why, or why it cannot tell, for people.
     """
 
-    passed: bool
+    passed: bool | None
     reason: str
 
 

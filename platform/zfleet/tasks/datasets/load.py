@@ -72,19 +72,26 @@ def load_dataset_task(spec: TaskSpec) -> Task:
 
 
 def problems_of(name: str, path: Path) -> dict[str, Sample]:
-    """The problems of a file, whatever side they belong to, by their task id.
+    """The problems of a file, whatever side they belong to, by their task id. One that is there twice is one.
 
     Raises:
-        TaskError: A row that is none, or a dataset whose rows have no task id.
+        TaskError: A row that is none, two problems that differ and have one task id (file and lines named), or a
+            dataset whose rows have no task id.
     """
     dataset = DATASETS.get(name)
     if dataset is None or dataset not in (MBPP, MBPP_SANITIZED, HUMANEVAL):
         raise TaskError(f"rows of {name} have no tests", "leave --problems out, or grade programs: mbpp, humaneval")
-    found = {}
+    found: dict[str, tuple[Sample, str]] = {}
     for row in read_rows(path):
         fields = dataset.read(row)
-        found[fields["task_id"]] = Sample(identity(name, fields), fields["problem"], fields=fields)
-    return found
+        sample = Sample(identity(name, fields), fields["problem"], fields=fields)
+        before, where = found.setdefault(fields["task_id"], (sample, row.where))
+        if sample != before:
+            raise TaskError(
+                f"{row.where} has task_id {fields['task_id']!r}, which another problem has: {where}",
+                "give each problem an id of its own, or delete the one that is wrong",
+            )
+    return {task_id: sample for task_id, (sample, _) in found.items()}
 
 
 def _looked_for(name: DatasetName) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
-import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from zfleet.rewards.python_source import beginning, compiled
 from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, text
 
 _MBPP_TRAIN = range(601, 975)
@@ -41,11 +40,11 @@ def humaneval_fields(row: Mapping[str, Any]) -> Fields:
     prompt, name = text(row, "prompt"), text(row, "entry_point")
     test = f"{text(row, 'test')}\ncheck({name})"
     _parsed(test, "test")
-    begun = re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", prompt, re.MULTILINE)
+    begun = beginning(prompt, [name])
     if begun is None:
         raise ValueError(f"its prompt does not begin {name}")
     # Tests may use what the prompt defines before: from there, and never from the completion.
-    setup = prompt[: begun.start()]
+    setup = prompt[:begun]
     _parsed(setup, "prompt")
     return {
         "task_id": str(row["task_id"]),
@@ -64,11 +63,8 @@ def _texts(row: Mapping[str, Any], key: str) -> list[str]:
 
 def _parsed(source: str, key: str) -> ast.Module:
     try:
-        with warnings.catch_warnings():
-            # Of escapes in patterns, "\\w": Python 3.11 still takes them.
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, RecursionError, MemoryError) as error:
+        return compiled(source).tree
+    except SyntaxError as error:
         raise ValueError(f"{key} is no Python: {error}") from error
 
 
