@@ -49,8 +49,9 @@ def grade(
 
 def _show(found: dict[str, object], task: str) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+    from zfleet_cli.tables import print_table
 
     console = Console()
     console.print(f"{task}: {found['n']} rows, {found['right']} right")
@@ -65,12 +66,8 @@ def _show(found: dict[str, object], task: str) -> None:
         console.print(Text("  ") + shown(policy) + f": {100 * own['agreement']:.2f} % of {own['n']}")
     if not rows:
         return
-    table = Table(title="disagreements", title_justify="left")
-    for name in ("id", "expected", "verdict", "extracted", "reason"):
-        table.add_column(name, overflow="fold")
-    for row in rows[:_MOST_SHOWN]:
-        cells = (row["id"], row["expected"], row["verdict"], row["extracted"], row["reason"])
-        table.add_row(*(shown(str(cell)) for cell in cells))
-    console.print(table)
+    names = ("id", "expected", "verdict", "extracted", "reason")
+    cells = [[shown(str(row[name])) for name in names] for row in rows[:_MOST_SHOWN]]
+    print_table(console, "disagreements", names, cells)
     if len(rows) > _MOST_SHOWN:
         console.print(f"{len(rows) - _MOST_SHOWN} more: --json lists them all")
