@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ for _name, _value in _SETTINGS.items():
 import ray  # noqa: E402  (it reads the settings above when it is imported)
 
 from zfleet.errors import ClusterError  # noqa: E402
+from zfleet_cluster.temporary import check_temporary_folder, why_not_there  # noqa: E402
 from zfleet_cluster.told import on_one_line  # noqa: E402
 
 _PACKAGES = ("zfleet", "zfleet_cluster", "zfleet_registry", "zfleet_jobs", "zfleet_serve")
@@ -32,6 +34,9 @@ _PROBE_SECONDS = 5
 
 _MISMATCH = "Version mismatch"
 """What Ray says where the cluster runs another version of it, or of Python, than this process."""
+
+_TOKENS_ARE_ON = logging.getLogger("ray._private.authentication.authentication_token_setup")
+"""Says at every start that Ray asks its clients for a token, as it does unless ``RAY_AUTH_MODE`` says otherwise."""
 
 
 @contextmanager
@@ -71,15 +76,18 @@ def undisturbed() -> Iterator[None]:
 
 
 def _connect(address: str | None) -> None:
+    if address is None:
+        check_temporary_folder()
     try:
-        if address is None:
-            _start()
-        else:
-            _join(address)
+        with _quiet(_TOKENS_ARE_ON):
+            if address is None:
+                _start()
+            else:
+                _join(address)
     except Exception as error:  # Ray raises just that where a process of its own does not come up in time.
         told = on_one_line(error)
         if address is None:
-            raise ClusterError(
+            raise why_not_there(error) or ClusterError(
                 f"Ray does not start on this machine: {told}",
                 "see that it has a processor, memory and disk to spare, and give the command again",
             ) from error
@@ -89,7 +97,8 @@ def _connect(address: str | None) -> None:
                 "install the same versions of Ray and of Python on both sides",
             ) from error
         raise ClusterError(
-            f"no Ray cluster at {address}: {told}", "check --address and that the cluster runs (`ray status`)"
+            f"no Ray cluster at {address}: {told}",
+            "check --address and that the cluster runs (`ray status`); if it asks for a token, set RAY_AUTH_MODE=token",
         ) from error
 
 
@@ -105,7 +114,20 @@ def _start() -> None:
 
 def _join(address: str) -> None:
     _probe(address)
-    ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": _package_folders()})
+    modules = _package_folders()
+    # Without its logging Ray does not tell what it connects to and sends, on lines before ours.
+    ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"py_modules": modules})
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """No warnings of a logger inside the block."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _probe(address: str) -> None:

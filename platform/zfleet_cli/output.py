@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from zfleet.config.load import dump_spec
 from zfleet.config.spec import Spec
+from zfleet_cli.tables import print_block, print_table
 from zfleet_cli.untrusted import shown_lines
 
 if TYPE_CHECKING:
@@ -38,31 +38,26 @@ def print_spec(spec: Spec, as_json: bool = False) -> None:
 
 
 def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = False) -> None:
-    """A table with a row for each result and a column for each of its fields; as JSON a list of objects."""
+    """A row for each result with each of its fields; as JSON a list of objects."""
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2, default=str))
         return
     if not rows:
         typer.echo(f"{title}: none")
         return
-    table = Table(title=title, title_justify="left")
-    for place, field in enumerate(fields(rows[0])):
-        # What a row is about stays whole, to be copied.
-        table.add_column(field.name.replace("_", " "), overflow="fold", no_wrap=place < 2)
-    for row in rows:
-        table.add_row(*(_cell(getattr(row, field.name)) for field in fields(row)))
-    Console().print(table)
+    names = [field.name for field in fields(rows[0])]
+    cells = [[_cell(getattr(row, name)) for name in names] for row in rows]
+    print_table(Console(), title, list(map(_in_words, names)), cells)
 
 
 def print_fields(values: Mapping[str, Any], title: str) -> None:
-    """A table with a row for each value; empty ones are left out."""
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in values.items():
-        if value not in ("", None, (), {}):
-            table.add_row(key.replace("_", " "), _cell(value))
-    Console().print(table)
+    """A line for each value; empty ones are left out."""
+    shown = {_in_words(key): _cell(value) for key, value in values.items() if value not in ("", None, (), {})}
+    print_block(Console(), title, shown.keys(), shown.values())
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _cell(value: Any) -> Text:

@@ -46,7 +46,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     bundle = pack_base(spec.base)
     plans = make_plans(spec, bundle, here=address is None)
     storage = Storage.at(spec.storage, spec.run)
-    with only_writer(storage, spec.run):
+    with only_writer(storage, spec.run) as turn:
         record(storage, spec, plans)
         done = {plan.expert.name: registered(registry, plan, bundle.slug) for plan in plans}
         trained = {name: result for name, result in done.items() if result is not None}
@@ -60,5 +60,5 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
             with cluster(address):
                 shipped = ship(bundle)
                 with shared_pool(shipped, spec.engine, spec.resources) as pool:
-                    trained |= Trainer(spec, shipped, pool, registry, storage).train(todo)
+                    trained |= Trainer(spec, shipped, pool, registry, turn).train(todo)
     return [trained[expert.name] for expert in spec.experts]

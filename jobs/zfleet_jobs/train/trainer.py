@@ -27,10 +27,11 @@ from zfleet_jobs.train.curves import Curves
 from zfleet_jobs.train.deaths import Deaths
 from zfleet_jobs.train.display import TrainDisplay, train_display
 from zfleet_jobs.train.kept import Z_FILE, KeptRun, kept_run
+from zfleet_jobs.train.lock import Turn
 from zfleet_jobs.train.patience import WAIT_SECONDS, Patience
 from zfleet_jobs.train.plan import Plan, find_version, result_of
 from zfleet_jobs.train.result import TrainedExpert
-from zfleet_jobs.train.storage import Storage, writing
+from zfleet_jobs.train.storage import writing
 from zfleet_jobs.train.worker import MemberJob, WorkerJob, train_loop
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
 from zfleet_registry.registry import CHAMPION
@@ -47,17 +48,18 @@ class Trainer:
         shipped: Its base.
         pool: What generates; None where every worker has an engine of its own.
         registry: Where experts and curves go.
-        storage: The run's folder.
+        turn: The right to write to the run's folder.
     """
 
     def __init__(
-        self, spec: TrainSpec, shipped: ShippedBase, pool: EnginePool | None, registry: ExpertRegistry, storage: Storage
+        self, spec: TrainSpec, shipped: ShippedBase, pool: EnginePool | None, registry: ExpertRegistry, turn: Turn
     ) -> None:
         self._spec = spec
         self._shipped = shipped
         self._pool = pool
         self._registry = registry
-        self._storage = storage
+        self._turn = turn
+        self._storage = turn.storage
         self._patience = Patience(registry.address)
         self._curves = Curves(registry, self._patience)
         self._board: Any = start_board()
@@ -170,7 +172,7 @@ class Trainer:
         """One Ray Train run, as often restarted as the spec allows; what ended it too early."""
         name = _label([plan.expert.name for plan, _ in cohort])
         members = tuple(MemberJob(plan.expert, ray.put(by_value(plan.fit.task)), kept) for plan, kept in cohort)
-        job = WorkerJob(name, self._shipped, self._spec, members, self._board, self._pool)
+        job = WorkerJob(name, self._shipped, self._spec, members, self._board, self._pool, self._turn)
         first = cohort[0][1]
         resources = self._spec.resources
         on_gpu = resources.gpus > 0

@@ -32,6 +32,7 @@ from zfleet_jobs.pool.pool import EnginePool
 from zfleet_jobs.shipping import ShippedBase, open_model
 from zfleet_jobs.train.board import Row
 from zfleet_jobs.train.kept import KeptRun, kept_states
+from zfleet_jobs.train.lock import Turn
 from zfleet_jobs.train.samples import write_samples
 
 
@@ -61,6 +62,7 @@ class WorkerJob:
         members: The experts to train, side by side.
         board: Where progress and errors go.
         pool: What generates, where the workers of all experts share it; else each worker has an engine of its own.
+        turn: The right to write to the run.
     """
 
     name: str
@@ -69,6 +71,7 @@ class WorkerJob:
     members: tuple[MemberJob, ...]
     board: Any
     pool: EnginePool | None
+    turn: Turn
 
 
 def train_loop(job: WorkerJob) -> None:
@@ -77,7 +80,8 @@ def train_loop(job: WorkerJob) -> None:
     if ray.get(job.board.error.remote(job.name)) is not None:
         return
     try:
-        _train(job)
+        with job.turn.working():
+            _train(job)
     except ZfleetError as error:
         ray.get(job.board.fail.remote(job.name, error))
         # Raised where other workers wait for this one. Alone, Ray Train need not start a worker again to end the run.

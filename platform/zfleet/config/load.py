@@ -13,6 +13,7 @@ from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.explain import explain
 from zfleet.config.spec import Spec
 from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
 
 S = TypeVar("S", bound=Spec)
@@ -78,11 +79,12 @@ def _read(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
     data: Any = {}
     if path is not None:
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = read_yaml(path.read_text(encoding="utf-8"), f"spec {path}")
         except OSError as error:
             raise SpecError(f"spec {path} cannot be read: {error.strerror}", "check the path") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SpecError(f"spec {path} is no YAML: {error}", "mend the line it names") from error
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise SpecError(f"spec {path} is no UTF-8: {error.reason} in line {line}", "save it as UTF-8") from error
     if not isinstance(data, dict):
         raise SpecError(f"spec {path} holds no mapping", "a spec is a YAML mapping of keys and values")
     apply_overrides(data, overrides)
@@ -104,10 +106,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     path = path.strip()
     if not separator or not path:
         raise SpecError(f"--set {override!r} is no assignment", "write it as a.b=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"--set {override!r}: the value is no YAML: {error}", "quote the value") from error
+    value = read_yaml(text, f"--set {override!r}: the value")
     *parents, leaf = path.split(".")
     node: Any = data
     for place, key in enumerate(parents):

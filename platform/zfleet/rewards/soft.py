@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from zfleet.rewards.comparing import Comparing
 from zfleet.tasks.task import Grade, Sample
+from zfleet.unique_keys import unique_keys
 
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _DIGITS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
@@ -41,10 +42,10 @@ def soft_scores(reference: str) -> Mapping[str, float]:
     """Answers and their scores from JSON.
 
     Raises:
-        ValueError: No object of answers, or a score outside 0 to 1.
+        ValueError: No object of answers, one that gives an answer twice, or a score outside 0 to 1.
     """
     try:
-        scores = json.loads(reference)
+        scores = json.loads(reference, object_pairs_hook=unique_keys)
     except RecursionError:
         scores = None
     if not isinstance(scores, dict) or not any(map(plain_answer, scores)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from zfleet.errors import TaskError
+from zfleet.unique_keys import RepeatedKey, unique_keys
 
 
 class SpelledFloat(float):
@@ -73,10 +74,12 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
     """One line as an object.
 
     Raises:
-        TaskError: It is none.
+        TaskError: It is none, or gives a key twice.
     """
     try:
         data = _loads(line)
+    except RepeatedKey as error:
+        raise TaskError(f"{where}: {error}", "keep one of the two") from error
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{where} is no JSON: {error}", "write one JSON object per line, in UTF-8") from error
     if not isinstance(data, dict):
@@ -85,7 +88,7 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _loads(data: bytes) -> Any:
-    found = json.loads(data, parse_float=SpelledFloat)
+    found = json.loads(data, parse_float=SpelledFloat, object_pairs_hook=unique_keys)
     # JSON can hold half of a surrogate pair, which no tokenizer takes.
     json.dumps(found, ensure_ascii=False).encode()
     return found
@@ -104,6 +107,8 @@ def _list(path: Path) -> Iterator[Row]:
     try:
         with _readable(path):
             rows = _loads(path.read_bytes())
+    except RepeatedKey as error:
+        raise TaskError(f"{path}: {error}", "keep one of the two") from error
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{path} is no JSON: {error}", "mend the file, or write one object a line as .jsonl") from error
     if isinstance(rows, dict):

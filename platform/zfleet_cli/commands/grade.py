@@ -84,13 +84,8 @@ def _show(found: dict[str, object], task: str) -> None:
 
 
 def _print_rows(console: Console, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    from rich.table import Table
+    from zfleet_cli.tables import print_table
 
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows[:_MOST_SHOWN]:
-        table.add_row(*(shown(str(row[name])) for name in columns))
-    console.print(table)
+    print_table(console, title, columns, [[shown(str(row[name])) for name in columns] for row in rows[:_MOST_SHOWN]])
     if len(rows) > _MOST_SHOWN:
         console.print(f"{len(rows) - _MOST_SHOWN} more: --json lists them all")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from zfleet_cli.options import AsJson
+from zfleet_cli.tables import print_table
 from zfleet_cli.untrusted import shown
 
 if TYPE_CHECKING:
@@ -86,31 +86,31 @@ def _show(look: Look, wanted: Wanted) -> None:
     for title, rows in (("best", look.best), ("worst", look.worst)):
         if not rows:
             continue
-        table = _table(title, ("step", "expert", "prompt", "completion", "reward", "reason"))
-        for row in rows:
-            cells = (label(row["expert"], row["digest"]), row["prompt"], row["completion"])
-            table.add_row(str(row["step"]), *map(shown, cells), f"{row['reward']:+.3g}", shown(row["reason"]))
-        console.print(table)
+        cells = [
+            [
+                Text(str(row["step"])),
+                *map(shown, (label(row["expert"], row["digest"]), row["prompt"], row["completion"])),
+                Text(f"{row['reward']:+.3g}"),
+                shown(row["reason"]),
+            ]
+            for row in rows
+        ]
+        print_table(console, title, ("step", "expert", "prompt", "completion", "reward", "reason"), cells, lines=True)
     if not wanted.changed:
         return
     if not look.changed:
         console.print("most changed: no prompt has another mean reward at later steps than at earlier ones")
         return
-    table = _table("most changed", ("expert", "prompt", "mean reward", "early completion", "late completion"))
-    for change, early, late in look.changed:
-        table.add_row(
+    cells = [
+        [
             *map(shown, (label(early["expert"], early["digest"]), early["prompt"])),
-            f"{change.early:+.3g} → {change.late:+.3g}",
+            Text(f"{change.early:+.3g} → {change.late:+.3g}"),
             *(Text(f"step {row['step']}, {row['reward']:+.3g}: ") + shown(row["completion"]) for row in (early, late)),
-        )
-    console.print(table)
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", show_lines=True)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
+        ]
+        for change, early, late in look.changed
+    ]
+    names = ("expert", "prompt", "mean reward", "early completion", "late completion")
+    print_table(console, "most changed", names, cells, lines=True)
 
 
 def _labels(trainings: Sequence[Training]) -> Callable[[str, str], str]:

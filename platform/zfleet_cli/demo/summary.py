@@ -6,28 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from zfleet_cli.demo.findings import findings
+from zfleet_cli.tables import print_table
 
 
 def print_summary(console: Console, report: dict[str, Any], out: Path) -> None:
     """The skills as a table, then what worked and what did not."""
-    table = Table(title=f"held-out accuracy, engine {report['engine']}", title_justify="left")
-    for column in ("skill", "base", "clear verb", "expert", "95 %", "numbers"):
-        table.add_column(column)
     controls = {f"control: {name}": row | {"expert": row["accuracy"]} for name, row in report["controls"].items()}
-    for name, row in (report["skills"] | controls).items():
-        low, high = row["ci95"]
-        table.add_row(
+    rows = [
+        [
             name,
             f"{row['base']:.3f}",
             f"{row['clear_verb']:.3f}",
             f"{row['expert']:.3f}",
-            f"{low:.3f}-{high:.3f}",
+            "{:.3f}-{:.3f}".format(*row["ci95"]),
             f"{row['trained_parameters']:,}",
-        )
-    console.print(table)
+        ]
+        for name, row in (report["skills"] | controls).items()
+    ]
+    names = ("skill", "base", "clear verb", "expert", "95 %", "numbers")
+    title = f"held-out accuracy, engine {report['engine']}"
+    print_table(console, title, names, [list(map(Text, row)) for row in rows])
     worked, failed = findings(report)
     for heading, sentences in (("What worked", worked), ("What did not, and what was not meant to", failed)):
         console.print(f"\n[bold]{heading}[/]")
