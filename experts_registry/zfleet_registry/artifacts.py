@@ -67,10 +67,12 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector:
 def _download(connection: Connection, version: ExpertVersion, where: str) -> bytes:
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            file = connection.client.download_artifacts(version.run_id, version.artifact, temporary)
-            return Path(file).read_bytes()
-        except (OSError, MlflowException, requests.RequestException) as error:
-            connection.probe()
-            raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None
+    try:
+        file = connection.local_file(version.run_id, version.artifact)
+        if file is not None and file.exists():
+            return file.read_bytes()
+        with tempfile.TemporaryDirectory() as temporary:
+            return Path(connection.client.download_artifacts(version.run_id, version.artifact, temporary)).read_bytes()
+    except (OSError, MlflowException, requests.RequestException) as error:
+        connection.probe()
+        raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None

@@ -26,7 +26,8 @@ class ExpertRegistry(RunLog):
 
     Args:
         uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database URI, where its artifacts go.
+        root: Where a local registry lives; with a database server's URI, where its artifacts go.
+        reading: Only ask: a local registry is not made where there is none, and hardly waited for where it is locked.
 
     Raises:
         RegistryUnreachable: No answer within a few seconds.
