@@ -248,7 +248,7 @@ def _reason(error: Exception, uri: str) -> str:
 
 
 def _system_reason(error: Exception) -> str:
-    """The system's own words in a library's message, which name neither address nor path; empty where there are none."""
+    """The system's own words in a library's message, without address and path; empty where there are none."""
     if system := re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error)):
         return system.group(1).strip(" :")
     return "timed out" if "timed out" in str(error) else ""
