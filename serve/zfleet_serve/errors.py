@@ -31,7 +31,7 @@ _FOR_THE_LOG: dict[type[ZfleetError], str] = {
     WrongBase: f"this expert was trained on another base, or on other factors ({_REMEDY})",
     ZVectorError: f"this expert's z cannot be used ({_REMEDY})",
     RegistryError: f"the registry of experts cannot say what this model is ({_REMEDY})",
-    EngineError: "the engine did not finish this request (send it again)",
+    EngineError: "the engine failed at this request (send it again)",
     ZfleetError: f"the service cannot answer this request ({_REMEDY})",
 }
 """What clients are told of errors whose own text may name files and addresses of the server."""
