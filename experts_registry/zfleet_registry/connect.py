@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+# Those of a service, whose few threads a server that vanished must not hold for a minute.
+_READING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
 _POOL = "MLFLOW_SQLALCHEMYSTORE_POOL"
 """What MLflow's settings of its connections begin with."""
 # The database module logs every error that it raises as well, with the statement and its values.
@@ -129,7 +131,7 @@ def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
         RegistryUnreachable: No answer within a few seconds; the address is named, without its secrets.
         RegistryError: A URI that cannot be used, a missing driver, or a schema of another MLflow.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (_ENVIRONMENT | (_READING if reading else {})).items():
         os.environ.setdefault(name, value)
     root = root.expanduser().absolute()
     uri = sqlite_uri(root / "mlflow.db") if uri is None else uri

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, TypeVar
 
 from zfleet.errors import RegistryUnreachable
@@ -41,7 +43,9 @@ class RegistryLine:
         self._open_registry = open_registry
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()
-        self._threads = asyncio.Semaphore(THREADS)
+        self._free = asyncio.Semaphore(THREADS)
+        # Of its own: those of the event loop serve others too.
+        self._threads = ThreadPoolExecutor(THREADS, "zfleet-registry")
         self._away_since: float | None = None
 
     @property
@@ -59,15 +63,15 @@ class RegistryLine:
         try:
             try:
                 async with asyncio.timeout(NEW_SECONDS):
-                    await self._threads.acquire()
+                    await self._free.acquire()
             except TimeoutError:
                 raise RegistryUnreachable(
                     f"{THREADS} questions to the registry hang", "try again", "no answer in time"
                 ) from None
             try:
-                answer = await asyncio.to_thread(question, await self.open())
+                answer = await self._in_thread(partial(question, await self.open()))
             finally:
-                self._threads.release()
+                self._free.release()
         except RegistryUnreachable as error:
             if self._away_since is None:
                 self._away_since = time.monotonic()
@@ -86,5 +90,8 @@ class RegistryLine:
         """
         async with self._opening:
             if self._registry is None:
-                self._registry = await asyncio.to_thread(self._open_registry)
+                self._registry = await self._in_thread(self._open_registry)
             return self._registry
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
