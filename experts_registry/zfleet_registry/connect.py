@@ -54,13 +54,13 @@ class Connection:
         address: What messages call it: its URI without user, password and query.
         client: MLflow's client, bound to this registry; several threads may use it.
         artifacts: Where the artifacts of new experiments go; None where the server decides.
-        wait: How long a question waits for a lock of a sqlite file.
+        reading: Whether it only asks, and hardly waits for locks.
     """
 
     address: str
     client: MlflowClient
     artifacts: str | None
-    wait: float
+    reading: bool
     _uri: str = field(repr=False)
 
     def probe(self) -> None:
@@ -69,7 +69,7 @@ class Connection:
         Raises:
             RegistryUnreachable: It does not, within a few seconds.
         """
-        _probe(self._uri, self.wait)
+        _probe(self._uri, self.reading)
 
     def local_file(self, run_id: str, path: str) -> Path | None:
         """Where a run's artifact lies if this registry is a sqlite file: beside it, whatever its records say."""
@@ -136,30 +136,29 @@ def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
     root = root.expanduser().absolute()
     uri = sqlite_uri(root / "mlflow.db") if uri is None else uri
     check_uri(uri)
-    wait = sqlite.READER_SECONDS if reading else sqlite.WAIT_SECONDS
     if kind_of(uri) == SQLITE:
         file = sqlite_file(uri).expanduser().absolute()
-        return _open_sqlite(file, sqlite_uri(file), wait, reading)
-    _probe(uri, wait)
+        return _open_sqlite(file, sqlite_uri(file), reading)
+    _probe(uri, reading)
     artifacts = None if kind_of(uri) in SERVERS else str(root / moved.FOLDER)
-    return Connection(address_of(uri), _client(uri, uri), artifacts, wait, uri)
+    return Connection(address_of(uri), _client(uri, uri), artifacts, reading, uri)
 
 
-def _open_sqlite(file: Path, uri: str, wait: float, reading: bool) -> Connection:
+def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
     # A connection that outlives its question would go on with a file that was deleted or replaced.
     if not any(name.startswith(_POOL) for name in os.environ):
         os.environ[f"{_POOL}CLASS"] = "NullPool"
     artifacts = str(file.parent / moved.FOLDER)
     if reading:
-        sqlite.check(file, wait)
-        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, wait, uri)
+        _probe(uri, reading)
+        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
     with sqlite.opened_alone(file):
         if not file.exists():
             _quiet()
             sqlite.create(file)
-        sqlite.check(file, wait)
+        _probe(uri, reading)
         moved.follow(file)
-        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, wait, uri)
+        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
 
 
 def _client(target: str, uri: str) -> MlflowClient:
@@ -177,9 +176,9 @@ def _client(target: str, uri: str) -> MlflowClient:
         ) from None
 
 
-def _probe(uri: str, wait: float) -> None:
+def _probe(uri: str, reading: bool) -> None:
     if kind_of(uri) == SQLITE:
-        sqlite.check(sqlite_file(uri), wait)
+        sqlite.check(sqlite_file(uri), sqlite.READER_SECONDS if reading else sqlite.WAIT_SECONDS)
     elif kind_of(uri) in SERVERS:
         _probe_server(uri)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,11 +62,9 @@ class Experts:
         self._loading: dict[str, asyncio.Task[ZVector]] = {}
 
     async def open(self) -> None:
-        """Reach the registry before requests come, which would not wait for it; later, where it is away."""
-        try:
-            await self._line.open()
-        except RegistryError as error:
-            _LOG.warning("the registry is away; it is asked again with the next request for an expert: %s", error)
+        """Ask a first question before requests come, which would not wait while MLflow is imported."""
+        with suppress(RegistryError):
+            await self._listed.refreshed()
 
     async def resolve(self, reference: str) -> ExpertVersion:
         """The version that a reference means now: as ``LastKnown.get``.

@@ -66,21 +66,26 @@ class LastKnown(Generic[T]):
             RegistryError: Nothing is known, and the registry cannot say.
         """
         now = time.monotonic()
-        if self._asking is None:
-            if self._known and now - self._looked < FRESH_SECONDS:
-                return self._known[0]
-            self._looked = now
-            self._asking = begin(self._refresh())
+        if self._asking is None and self._known and now - self._looked < FRESH_SECONDS:
+            return self._known[0]
+        asking = self.refreshed()
         # Waiting begins with the question where something is known: only those who come first wait at all.
         patience = self._looked + KNOWN_SECONDS - now if self._known else NEW_SECONDS
         try:
-            return await within(self._asking, patience)
+            return await within(asking, patience)
         except ExpertNotFound:
             raise
         except RegistryError:
             if not self._known:
                 raise
             return self._known[0]
+
+    def refreshed(self) -> asyncio.Task[T]:
+        """The answer to the question that is asked now, however long that takes."""
+        if self._asking is None:
+            self._looked = time.monotonic()
+            self._asking = begin(self._refresh())
+        return self._asking
 
     async def _refresh(self) -> T:
         try:

@@ -113,7 +113,7 @@ async def survive(url: str, loaded: list[str], new: list[str], file: Path) -> di
         for model in loaded:
             assert (await _ask(client, model))[0] == 200
         async with _streams(client, loaded) as spoken:
-            await asyncio.sleep(AWAY_SECONDS)
+            await _goes_on(spoken, 0.0)
             found["untroubled"] = _summed(spoken, 0.0, 0.0, 0.0)
             for trouble, model in zip(TROUBLES, new, strict=True):
                 began = time.monotonic()
@@ -122,6 +122,7 @@ async def survive(url: str, loaded: list[str], new: list[str], file: Path) -> di
                     assert [status for status, _, _ in refusals] == [503] * ASKED
                     assert not [text for _, _, text in refusals if str(file.parent) in text or "sqlite:" in text]
                     await asyncio.sleep(max(0.0, began + AWAY_SECONDS - time.monotonic()))
+                    await _goes_on(spoken, began)
                 restored = time.monotonic()
                 while (await _ask(client, model))[0] == 503:
                     await asyncio.sleep(0.05)
@@ -129,6 +130,12 @@ async def survive(url: str, loaded: list[str], new: list[str], file: Path) -> di
                 found[trouble.__name__] = _summed(spoken, began, max(seconds for _, seconds, _ in refusals), noticed)
     assert {(one.status, one.whole) for one in spoken} == {(200, True)}
     return found
+
+
+async def _goes_on(spoken: list[Spoken], since: float) -> None:
+    """Wait until as many streams as there are at once came to their end."""
+    while sum(one.ended > since for one in spoken) < STREAMS:
+        await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
