@@ -270,7 +270,8 @@ async def test_one_question_at_a_time_and_its_answer_counts_although_nobody_wait
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(last_known, "NEW_SECONDS", 0.01)
-    free, asked = asyncio.Event(), []
+    free = asyncio.Event()
+    asked: list[int] = []
 
     async def answer() -> int:
         asked.append(len(asked))
