@@ -10,7 +10,8 @@ from pathlib import Path
 
 import requests
 
-from zfleet.errors import CorruptArtifact, InvalidZ
+from zfleet.errors import CorruptArtifact, InvalidZ, RegistryError
+from zfleet.files import write_atomic
 from zfleet.svf.zvector import ZVector
 from zfleet_registry.connect import Connection
 from zfleet_registry.provenance import Provenance
@@ -25,13 +26,26 @@ def store(connection: Connection, run_id: str, model: str, z: ZVector, provenanc
 
     Returns:
         Path of the file inside the run's artifacts, and sha256 of the file.
+
+    Raises:
+        RegistryError: The disk of a local registry is full, for example.
     """
     data = z.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
     folder = f"experts/{model}-{z.digest[:12]}-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / FILE
-        file.write_bytes(data)
-        connection.client.log_artifact(run_id, str(file), folder)
+    local = connection.local_file(run_id, f"{folder}/{FILE}")
+    if local is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / FILE
+            file.write_bytes(data)
+            connection.client.log_artifact(run_id, str(file), folder)
+    else:
+        # Not by MLflow, which remembers where a run's artifacts were when it was asked first.
+        try:
+            write_atomic(local, data)
+        except OSError as error:
+            raise RegistryError(
+                f"{local} cannot be written: {error.strerror or error}", "make room there, or mend its rights"
+            ) from error
     return f"{folder}/{FILE}", hashlib.sha256(data).hexdigest()
 
 
@@ -67,10 +81,12 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector:
 def _download(connection: Connection, version: ExpertVersion, where: str) -> bytes:
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            file = connection.client.download_artifacts(version.run_id, version.artifact, temporary)
-            return Path(file).read_bytes()
-        except (OSError, MlflowException, requests.RequestException) as error:
-            connection.probe()
-            raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None
+    try:
+        file = connection.local_file(version.run_id, version.artifact)
+        if file is not None and file.exists():
+            return file.read_bytes()
+        with tempfile.TemporaryDirectory() as temporary:
+            return Path(connection.client.download_artifacts(version.run_id, version.artifact, temporary)).read_bytes()
+    except (OSError, MlflowException, requests.RequestException) as error:
+        connection.probe()
+        raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None

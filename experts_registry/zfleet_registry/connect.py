@@ -6,24 +6,21 @@ import logging
 import os
 import re
 import socket
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
 from zfleet.errors import RegistryError, RegistryUnreachable
+from zfleet_registry import moved, sqlite
 from zfleet_registry.address import SERVERS, SQLITE, address_of, check_uri, kind_of, redact, sqlite_file, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PROBE_SECONDS = 3
-_LOCK_SECONDS = 120
 _PORTS = {"postgresql": 5432, "mysql": 3306}
 _DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "pymysql"}
 
@@ -37,6 +34,10 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+# Those of a service, whose few threads a server that vanished must not hold for a minute.
+_READING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
+_POOL = "MLFLOW_SQLALCHEMYSTORE_POOL"
+"""What MLflow's settings of its connections begin with."""
 # The database module logs every error that it raises as well, with the statement and its values.
 _LOGGERS = {
     "alembic": logging.WARNING,
@@ -53,11 +54,13 @@ class Connection:
         address: What messages call it: its URI without user, password and query.
         client: MLflow's client, bound to this registry; several threads may use it.
         artifacts: Where the artifacts of new experiments go; None where the server decides.
+        reading: Whether it only asks, and hardly waits for locks.
     """
 
     address: str
     client: MlflowClient
     artifacts: str | None
+    reading: bool
     _uri: str = field(repr=False)
 
     def probe(self) -> None:
@@ -66,7 +69,13 @@ class Connection:
         Raises:
             RegistryUnreachable: It does not, within a few seconds.
         """
-        _probe(self._uri)
+        _probe(self._uri, self.reading)
+
+    def local_file(self, run_id: str, path: str) -> Path | None:
+        """Where a run's artifact lies if this registry is a sqlite file: beside it, whatever its records say."""
+        if kind_of(self._uri) != SQLITE or self.artifacts is None:
+            return None
+        return Path(self.artifacts) / run_id / "artifacts" / path
 
     def reason(self, error: Exception) -> str:
         """What a library's error says, on one line and without secrets."""
@@ -84,6 +93,8 @@ class Connection:
         import sqlalchemy.exc
         from mlflow.exceptions import MlflowException
 
+        if kind_of(self._uri) == SQLITE:
+            self.probe()
         try:
             yield
         except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
@@ -100,46 +111,64 @@ class Connection:
             or str(error).startswith("API request")
         )
         if silent:
-            return RegistryUnreachable(f"{doing}: the registry {self.address} does not answer: {text}", "try again")
+            message = f"{doing}: the registry {self.address} does not answer: {text}"
+            return RegistryUnreachable(message, "try again", _system_reason(error) or "it does not answer")
         return RegistryError(
             f"{doing}: the registry {self.address} refused: {text}", "check the request and the rights"
         )
 
 
-def connect(uri: str | None, root: Path) -> Connection:
+def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
     """Reach a registry, and prepare a local one that is new.
 
     Args:
         uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database URI, where its artifacts go.
+        root: Where a local registry lives; with a database server's URI, where its artifacts go. Those of a sqlite
+            file go beside it.
+        reading: Only ask: a sqlite file is not made where it is missing, and hardly waited for where it is locked.
 
     Raises:
         RegistryUnreachable: No answer within a few seconds; the address is named, without its secrets.
         RegistryError: A URI that cannot be used, a missing driver, or a schema of another MLflow.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (_ENVIRONMENT | (_READING if reading else {})).items():
         os.environ.setdefault(name, value)
     root = root.expanduser().absolute()
     uri = sqlite_uri(root / "mlflow.db") if uri is None else uri
     check_uri(uri)
-    artifacts = None if kind_of(uri) in SERVERS else str(root / "artifacts")
     if kind_of(uri) == SQLITE:
-        file = sqlite_file(uri)
-        uri = sqlite_uri(file)
-        with _locked(file):
-            _initialise(file.absolute())
-            return Connection(address_of(uri), _client(uri), artifacts, uri)
-    _probe(uri)
-    return Connection(address_of(uri), _client(uri), artifacts, uri)
+        file = sqlite_file(uri).expanduser().absolute()
+        return _open_sqlite(file, sqlite_uri(file), reading)
+    _probe(uri, reading)
+    artifacts = None if kind_of(uri) in SERVERS else str(root / moved.FOLDER)
+    return Connection(address_of(uri), _client(uri, uri), artifacts, reading, uri)
 
 
-def _client(uri: str) -> MlflowClient:
+def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
+    # A connection that outlives its question would go on with a file that was deleted or replaced.
+    if not any(name.startswith(_POOL) for name in os.environ):
+        os.environ[f"{_POOL}CLASS"] = "NullPool"
+    artifacts = str(file.parent / moved.FOLDER)
+    if reading:
+        _probe(uri, reading)
+        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
+    with sqlite.opened_alone(file):
+        if not file.exists():
+            _quiet()
+            sqlite.create(file)
+        _probe(uri, reading)
+        moved.follow(file)
+        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
+
+
+def _client(target: str, uri: str) -> MlflowClient:
+    """MLflow's client of ``target``; ``uri`` is what messages call it."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     _quiet()
     try:
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return MlflowClient(tracking_uri=target, registry_uri=target)
     except MlflowException as error:
         raise RegistryError(
             f"registry {address_of(uri)} cannot be opened: {_reason(error, uri)}",
@@ -147,60 +176,12 @@ def _client(uri: str) -> MlflowClient:
         ) from None
 
 
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """One process at a time: several that initialise a fresh database at once would leave it broken."""
-    try:
-        file.absolute().parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file.absolute()}.lock", timeout=_LOCK_SECONDS)
-        lock.acquire()
-    except Timeout:
-        raise RegistryUnreachable(
-            f"registry {file} is locked by another process", f"wait for it, or end what holds {file}.lock"
-        ) from None
-    except OSError as error:
-        raise RegistryUnreachable(
-            f"registry {file} cannot be opened: {error}", "check the path and its rights"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _initialise(file: Path) -> None:
-    """Create the tables beside ``file`` and rename, so that a kill never leaves half a registry."""
-    if file.exists():
-        _check_sqlite(file)
-        return
-    from mlflow.store.db import utils
-
-    _quiet()
-    fresh = file.with_name(f".{file.name}.fresh")
-    fresh.unlink(missing_ok=True)
-    engine = utils.create_sqlalchemy_engine(sqlite_uri(fresh))  # type: ignore[no-untyped-call]
-    try:
-        utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
-    finally:
-        engine.dispose()
-    fresh.replace(file)
-
-
-def _check_sqlite(file: Path) -> None:
-    # MLflow would retry a file that is no database for more than a minute.
-    try:
-        with closing(sqlite3.connect(file)) as database:
-            database.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:
-        raise RegistryError(
-            f"registry {file} is no sqlite database that can be read: {error}", "restore it from a backup, or move it"
-        ) from error
-
-
-def _probe(uri: str) -> None:
-    if kind_of(uri) in SERVERS:
+def _probe(uri: str, reading: bool) -> None:
+    if kind_of(uri) == SQLITE:
+        sqlite.check(sqlite_file(uri), sqlite.READER_SECONDS if reading else sqlite.WAIT_SECONDS)
+    elif kind_of(uri) in SERVERS:
         _probe_server(uri)
-    elif kind_of(uri) != SQLITE:
+    else:
         _probe_database(uri)
 
 
@@ -221,7 +202,7 @@ def _probe_server(uri: str) -> None:
             raise_on_status=False,
         )
     except MlflowException as error:
-        raise _unreachable(uri, _reason(error, uri)) from None
+        raise _unreachable(uri, _reason(error, uri), _system_reason(error)) from None
     if answer.status_code != 200:
         raise _unreachable(uri, f"GET /health gave status {answer.status_code}, MLflow gives 200")
 
@@ -244,7 +225,7 @@ def _probe_database(uri: str) -> None:
             f"registry {address_of(uri)} needs the driver {error.name}", f"pip install {_DRIVERS[kind]}"
         ) from None
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise _unreachable(uri, _reason(error, uri)) from None
+        raise _unreachable(uri, _reason(error, uri), _system_reason(error)) from None
 
 
 def _quiet() -> None:
@@ -253,19 +234,22 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def _unreachable(uri: str, reason: str) -> RegistryUnreachable:
+def _unreachable(uri: str, reason: str, public: str = "") -> RegistryUnreachable:
     return RegistryUnreachable(
         f"registry {address_of(uri)} does not answer: {reason}",
         "start it, check the URI and the network, or leave the URI out to use a local registry",
+        public or "it does not answer",
     )
 
 
 def _reason(error: Exception, uri: str) -> str:
     """The part of a library's message that people can use."""
     text = redact(str(error), uri).strip() or type(error).__name__
-    system = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
-    if system:
-        return system.group(1).strip()
-    if "timed out" in text:
-        return "timed out"
-    return text.splitlines()[0][:300]
+    return _system_reason(error) or text.splitlines()[0][:300]
+
+
+def _system_reason(error: Exception) -> str:
+    """The system's own words in a library's message, without address and path; empty where there are none."""
+    if system := re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error)):
+        return system.group(1).strip(" :")
+    return "timed out" if "timed out" in str(error) else ""

@@ -10,14 +10,16 @@ import re
 from dataclasses import dataclass
 
 from zfleet.config.names import NAME, expert_name
-from zfleet.errors import RegistryError
+from zfleet.errors import ExpertNotFound, RegistryError
 
 _ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _SLUG = r"[A-Za-z0-9][A-Za-z0-9_.-]*-[0-9a-f]{8}"
-_REFERENCE = re.compile(rf"({NAME})(?:/([1-9][0-9]{{0,8}})|@({_ALIAS}))?")
+_REFERENCE = re.compile(rf"({NAME})(?:/([1-9][0-9]*)|@({_ALIAS}))?")
 _QUALIFIED = re.compile(rf"({_SLUG})\.({NAME})")
 _RESERVED_ALIAS = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
 _LONGEST = 200
+_DIGITS = 9
+"""Of a version: more are no integer of a database."""
 _FORMS = "write math, math/3 or math@champion, if need be qualified by a base: lab-1a2b3c4d.math/3"
 
 
@@ -43,11 +45,15 @@ def parse(reference: str) -> Reference:
 
     Raises:
         RegistryError: It is none; paths and URLs never are.
+        ExpertNotFound: Its name is longer, or its version higher, than any that a registry can hold.
     """
     match = _REFERENCE.fullmatch(reference)
-    if match is None or len(reference) > 2 * _LONGEST:
-        raise RegistryError(f"{reference[: 2 * _LONGEST]!r} is no reference to an expert", _FORMS)
+    shown = reference[: 2 * _LONGEST]
+    if match is None:
+        raise RegistryError(f"{shown!r} is no reference to an expert", _FORMS)
     full, version, alias = match.groups()
+    if shown != reference or len(version or "") > _DIGITS:
+        raise ExpertNotFound(f"{shown!r} is no reference to an expert that can exist", _FORMS)
     qualified = _QUALIFIED.fullmatch(full)
     slug, name = qualified.groups() if qualified else (None, full)
     return Reference(slug, name, int(version) if version else None, alias)

@@ -26,7 +26,8 @@ class ExpertRegistry(RunLog):
 
     Args:
         uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database URI, where its artifacts go.
+        root: Where a local registry lives; with a database server's URI, where its artifacts go.
+        reading: Only ask: a local registry is not made where there is none, and hardly waited for where it is locked.
 
     Raises:
         RegistryUnreachable: No answer within a few seconds.
@@ -178,21 +179,27 @@ class ExpertRegistry(RunLog):
         return sorted(wanted, key=lambda version: (version.base_slug, version.name, version.version))
 
     def _no_expert(self, name: str, slug: str) -> ExpertNotFound:
-        names = sorted({version.name for version in self.list(slug)})
+        missing = f"base {slug} has no expert {name!r} in {self.address}"
+        if self._connection.reading:
+            # A service tells its clients nothing of what else there is.
+            return ExpertNotFound(missing)
+        there = self.list()
+        names = sorted({version.name for version in there if version.base_slug == slug})
         near = difflib.get_close_matches(name, names, n=3)
-        others = sorted({v.base_slug for v in self.list() if v.name == name})
+        others = sorted({version.base_slug for version in there if version.name == name})
         remedy = f"did you mean {' or '.join(near)}?" if near else f"experts of {slug}: {_some(names)}"
         if others:
             remedy += f"; {name} exists for the base {_some(others)}"
-        return ExpertNotFound(f"base {slug} has no expert {name!r} in {self.address}", remedy)
+        return ExpertNotFound(missing, remedy)
 
     def _no_version(self, what: str, name: str, slug: str) -> ExpertNotFound:
+        missing = f"expert {name!r} of {slug} has no {what}"
+        if self._connection.reading:
+            return ExpertNotFound(missing)
         versions = [version for version in self.list(slug) if version.name == name]
         aliases = [f"{alias} (version {version.version})" for version in versions for alias in version.aliases]
         numbers = [str(version.version) for version in reversed(versions)]
-        return ExpertNotFound(
-            f"expert {name!r} of {slug} has no {what}", f"versions: {_some(numbers)}; aliases: {_some(aliases)}"
-        )
+        return ExpertNotFound(missing, f"versions: {_some(numbers)}; aliases: {_some(aliases)}")
 
 
 def _some(items: Sequence[str]) -> str:

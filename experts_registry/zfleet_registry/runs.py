@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from zfleet.errors import RegistryError
 from zfleet_registry.connect import connect
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Experiment, Metric
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -27,21 +28,34 @@ class RunLog:
 
     Args:
         uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database URI, where its artifacts go.
+        root: Where a local registry lives; with a database server's URI, where its artifacts go.
+        reading: Only ask: a local registry is not made where there is none, and hardly waited for where it is locked.
 
     Raises:
         RegistryUnreachable: No answer within a few seconds.
         RegistryError: A URI that cannot be used.
     """
 
-    def __init__(self, uri: str | None = None, root: Path = Path("runs/registry")) -> None:
-        self._connection = connect(uri, root)
+    def __init__(self, uri: str | None = None, root: Path = Path("runs/registry"), *, reading: bool = False) -> None:
+        self._connection = connect(uri, root, reading)
         self._client = self._connection.client
 
     @property
     def address(self) -> str:
         """Which registry this is, without user and password: fit for messages and logs."""
         return self._connection.address
+
+    def check_experiments(self, *names: str) -> None:
+        """Refuse experiments that no run can be started in. For jobs that will write to them, before their work.
+
+        Raises:
+            RegistryError: One was deleted in MLflow; says how to restore it.
+        """
+        with self._connection.answering("look at experiments"):
+            for name in names:
+                found = self._client.get_experiment_by_name(name)
+                if found is not None:
+                    self._refuse_deleted(found)
 
     def start_run(
         self,
@@ -131,9 +145,18 @@ class RunLog:
                     raise
                 # Another process was faster.
                 found = self._client.get_experiment_by_name(name)
-        if found is None or found.lifecycle_stage == "deleted":
-            raise RegistryError(f"experiment {name!r} was deleted in MLflow", "restore it there, or use another name")
+        if found is None:
+            raise RegistryError(f"experiment {name!r} was removed while it was opened", "run the same command again")
+        self._refuse_deleted(found)
         return str(found.experiment_id)
+
+    def _refuse_deleted(self, experiment: Experiment) -> None:
+        if experiment.lifecycle_stage == "deleted":
+            command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            raise RegistryError(
+                f"experiment {experiment.name!r} of the registry {self.address} was deleted in MLflow",
+                f"restore it: MLFLOW_TRACKING_URI={shlex.quote(self.address)} {command}",
+            )
 
 
 def _check_lengths(what: str, values: Mapping[str, str], longest: int) -> None:

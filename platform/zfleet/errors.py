@@ -100,7 +100,16 @@ class RegistryError(ZfleetError):
 
 
 class RegistryUnreachable(RegistryError):
-    """The tracking server or its database does not answer."""
+    """The tracking server or its database does not answer.
+
+    Attributes:
+        reason: Why, without any address or path: fit for the clients of a service.
+    """
+
+    def __init__(self, message: str, remedy: str = "", reason: str = "it does not answer") -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, reason)
+        self.reason = reason
 
 
 class ExpertNotFound(RegistryError):

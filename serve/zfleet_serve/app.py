@@ -72,7 +72,8 @@ class Gateway:
     async def __serve_build_asgi_app__(self) -> FastAPI:
         spec = self._spec
         engine = LastingEngine(self._replica)
-        experts = Experts(partial(ExpertRegistry, spec.registry), engine, self._slug, spec.alias)
+        experts = Experts(partial(ExpertRegistry, spec.registry, reading=True), engine, self._slug, spec.alias)
+        await experts.open()
         text = TokenizerText(open_tokenizer(await fetch_text(self._store)))
         length = await self._replica.max_length()
         served = Served(self._name, length, spec.classifier, spec.labels, spec.dispatch_prompt)

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from zfleet.errors import ExpertNotFound, InvalidRequest, RequestTooLong, TaskError, ZfleetError
+from zfleet.errors import (
+    CorruptArtifact,
+    EngineError,
+    ExpertNotFound,
+    InvalidRequest,
+    RegistryError,
+    RegistryUnreachable,
+    RequestTooLong,
+    TaskError,
+    WrongBase,
+    ZfleetError,
+    ZVectorError,
+)
 
 Body = dict[str, Any]
+_LOG = logging.getLogger(__name__)
+
+_REMEDY = "the log of the service says more; another model may answer"
+_FOR_THE_LOG: dict[type[ZfleetError], str] = {
+    ExpertNotFound: "there is no such model (GET /v1/models lists those that there are)",
+    CorruptArtifact: f"this expert's file is missing or damaged ({_REMEDY})",
+    WrongBase: f"this expert was trained on another base, or on other factors ({_REMEDY})",
+    ZVectorError: f"this expert's z cannot be used ({_REMEDY})",
+    RegistryError: f"the registry of experts cannot say what this model is ({_REMEDY})",
+    EngineError: "the engine failed at this request (send it again)",
+    ZfleetError: f"the service cannot answer this request ({_REMEDY})",
+}
+"""What clients are told of errors whose own text may name files and addresses of the server."""
+_PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2}\S+|(?<![\w/.])/[^\s/'\":,;)]+/[^\s'\":,;)]*")
+"""URIs, and absolute paths of at least two parts."""
+
+
+class ModelNotFound(ExpertNotFound):
+    """What a request's ``model`` names is not served; its text is for the client."""
 
 
 def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> Body:
@@ -16,14 +49,35 @@ def error_body(message: str, *, kind: str, code: str | None = None, param: str |
 
 
 def describe(error: ZfleetError) -> tuple[int, Body]:
-    """Status and body of an error: the caller's mistakes are 4xx, everything else is 500."""
-    if isinstance(error, ExpertNotFound):
-        return 404, error_body(str(error), kind="invalid_request_error", code="model_not_found", param="model")
+    """Status and body of an error: the caller's mistakes are 4xx, a registry that is away 503, everything else 500.
+
+    Only the text of the caller's own mistakes goes out. What else there is may name files and addresses of the
+    server: it is logged in full, and the client is told what it means for the request.
+    """
     if isinstance(error, RequestTooLong):
-        return 400, error_body(str(error), kind="invalid_request_error", code="context_length_exceeded")
+        return 400, _refusal(error, "context_length_exceeded")
     if isinstance(error, InvalidRequest | TaskError):
-        return 400, error_body(str(error), kind="invalid_request_error")
-    return 500, error_body(str(error), kind="server_error", code=type(error).__name__)
+        return 400, _refusal(error)
+    if isinstance(error, ModelNotFound):
+        return 404, _refusal(error, "model_not_found", "model")
+    _LOG.error("%s: %s", type(error).__name__, error)
+    if isinstance(error, RegistryUnreachable):
+        message = f"this model is not loaded, and the registry of experts is away: {public(error.reason)} (try again)"
+        return 503, error_body(message, kind="server_error", code="registry_unavailable", param="model")
+    said = next(_FOR_THE_LOG[kind] for kind in type(error).__mro__ if kind in _FOR_THE_LOG)
+    if isinstance(error, ExpertNotFound):
+        return 404, error_body(said, kind="invalid_request_error", code="model_not_found", param="model")
+    param = "model" if isinstance(error, RegistryError | ZVectorError) else None
+    return 500, error_body(said, kind="server_error", code=type(error).__name__, param=param)
+
+
+def public(text: str) -> str:
+    """A text without the URIs and paths in it."""
+    return _PLACE.sub("...", text)
+
+
+def _refusal(error: ZfleetError, code: str | None = None, param: str | None = None) -> Body:
+    return error_body(public(str(error)), kind="invalid_request_error", code=code, param=param)
 
 
 def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
 
-from zfleet.errors import ExpertNotFound
+from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.svf.mixture import Alpha
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import ExpertVersion, Parent
+from zfleet_registry import ExpertVersion, Parent, references
+from zfleet_serve.errors import ModelNotFound
+from zfleet_serve.last_known import NEW_SECONDS, LastKnown, begin, within
 from zfleet_serve.lasting_engine import LastingEngine
+from zfleet_serve.registry_line import Registry, RegistryLine
 
 CHAMPION = "champion"
-FRESH_SECONDS = 1.0
-"""How old an answer of the registry may be: a promoted alias takes effect within this time."""
+LOAD_SECONDS = 30.0
+"""How long a request waits for the file of an expert that is not loaded, while the registry answers."""
 
-T = TypeVar("T")
-
-
-class Registry(Protocol):
-    """What serving needs of an ``ExpertRegistry``; its calls block."""
-
-    def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion: ...
-
-    def load(self, version: ExpertVersion) -> ZVector: ...
-
-    def list(self, base_slug: str | None = None) -> list[ExpertVersion]: ...
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,11 +41,11 @@ class Part:
 
 
 class Experts:
-    """The experts of one base.
+    """The experts of one base. What was asked for before is answered while the registry is away: see ``LastKnown``.
 
     Args:
-        open_registry: Reaches the registry, in a thread and on first use: importing MLflow takes seconds.
-        engine: Gets the z-vectors.
+        open_registry: Reaches the registry, in a thread: importing MLflow takes seconds.
+        engine: Gets the z-vectors, and holds them.
         base_slug: The base's part of experts' registered names.
         alias: Which version a bare name means.
     """
@@ -59,34 +53,37 @@ class Experts:
     def __init__(
         self, open_registry: Callable[[], Registry], engine: LastingEngine, base_slug: str, alias: str = CHAMPION
     ) -> None:
-        self._open_registry = open_registry
+        self._line = RegistryLine(open_registry)
         self._engine = engine
         self._slug = base_slug
         self._alias = alias
-        self._registry: Registry | None = None
-        self._versions: dict[str, tuple[float, ExpertVersion]] = {}
-        self._listed: tuple[float, list[ExpertVersion]] | None = None
-        self._opening = asyncio.Lock()
-        self._loading = asyncio.Lock()
+        self._versions: dict[str, LastKnown[ExpertVersion]] = {}
+        self._listed = LastKnown(partial(self._line.ask, lambda registry: registry.list(self._slug)))
+        self._loading: dict[str, asyncio.Task[ZVector]] = {}
+
+    async def open(self) -> None:
+        """Ask a first question before requests come, which would not wait while MLflow is imported."""
+        with suppress(RegistryError):
+            await self._listed.refreshed()
 
     async def resolve(self, reference: str) -> ExpertVersion:
-        """The version that a reference means now, ``FRESH_SECONDS`` at most ago.
+        """The version that a reference means now: as ``LastKnown.get``.
 
         Raises:
-            ExpertNotFound: No such expert, version or alias of this base.
-            RegistryError: The registry cannot say.
+            ModelNotFound: No such expert, version or alias of this base.
+            RegistryError: The registry cannot say, and has not said before.
         """
-        known = self._versions.get(reference)
-        if known is not None and _is_fresh(known[0]):
-            return known[1]
-        bare = "@" not in reference and "/" not in reference
-        # The registry knows what a bare name means while nobody chose an alias: the champion, else the newest.
-        full = f"{reference}@{self._alias}" if bare and self._alias != CHAMPION else reference
-        version = await self._ask(lambda registry: registry.resolve(full, self._slug))
-        if version.base_slug != self._slug:
-            raise ExpertNotFound(f"{reference!r} is an expert of base {version.base_slug}, not of {self._slug}")
-        self._versions[reference] = (time.monotonic(), version)
-        return version
+        try:
+            wanted = references.parse(reference)
+            if wanted.base_slug not in (None, self._slug):
+                raise ExpertNotFound(f"{reference!r} is an expert of another base than {self._slug}")
+            bare = wanted.version is None and wanted.alias is None
+            # The registry knows what a bare name means while nobody chose an alias: the champion, else the newest.
+            full = f"{reference}@{self._alias}" if bare and self._alias != CHAMPION else reference
+            return await self._version(full).get()
+        except ExpertNotFound as error:
+            _LOG.info("%s", error)
+            raise ModelNotFound(f"there is no expert {reference!r}") from None
 
     async def ready(self, version: ExpertVersion) -> str:
         """The digest of a version's z, which the engine knows from now on.
@@ -95,29 +92,34 @@ class Experts:
             CorruptArtifact, WrongBase, RegistryError: It cannot be loaded; it is never replaced by the base.
         """
         if not self._engine.holds(version.z_digest):
-            # One at a time: a crowd that asks for a new expert loads it once.
-            async with self._loading:
-                if not self._engine.holds(version.z_digest):
-                    await self._engine.put_z(await self._ask(lambda registry: registry.load(version)))
+            patience = NEW_SECONDS if self._line.away else LOAD_SECONDS
+            await self._engine.put_z(await within(self._load(version), patience))
         return version.z_digest
 
     async def names(self) -> list[str]:
-        """Experts that a bare name reaches, sorted."""
-        if self._listed is None or not _is_fresh(self._listed[0]):
-            versions = await self._ask(lambda registry: registry.list(self._slug))
-            self._listed = (time.monotonic(), versions)
-        reachable = {
-            version.name for version in self._listed[1] if self._alias == CHAMPION or self._alias in version.aliases
-        }
-        return sorted(reachable)
+        """Experts that a bare name reaches, sorted.
 
-    async def _ask(self, question: Callable[[Registry], T]) -> T:
-        if self._registry is None:
-            async with self._opening:
-                if self._registry is None:
-                    self._registry = await asyncio.to_thread(self._open_registry)
-        registry = self._registry
-        return await asyncio.to_thread(question, registry)
+        Raises:
+            RegistryError: The registry cannot say, and has not said before.
+        """
+        versions = await self._listed.get()
+        return sorted({one.name for one in versions if self._alias == CHAMPION or self._alias in one.aliases})
+
+    def _version(self, reference: str) -> LastKnown[ExpertVersion]:
+        if reference not in self._versions:
+            # What turned out not to exist goes, so that strangers' guesses do not add up.
+            self._versions = {name: known for name, known in self._versions.items() if not known.empty}
+            question = partial(self._line.ask, lambda registry: registry.resolve(reference, self._slug))
+            self._versions[reference] = LastKnown(question)
+        return self._versions[reference]
+
+    def _load(self, version: ExpertVersion) -> asyncio.Task[ZVector]:
+        """Load a version's z: once, for a crowd that asks for a new expert."""
+        if version.z_digest not in self._loading:
+            loading = begin(self._line.ask(lambda registry: registry.load(version)))
+            loading.add_done_callback(lambda _: self._loading.pop(version.z_digest))
+            self._loading[version.z_digest] = loading
+        return self._loading[version.z_digest]
 
 
 def parts_of(version: ExpertVersion) -> tuple[Part, ...]:
@@ -131,7 +133,3 @@ def parts_of(version: ExpertVersion) -> tuple[Part, ...]:
 def _part(parent: Parent) -> Part:
     name, _, version = parent.reference.rpartition("/")
     return Part(name, int(version), parent.alpha)
-
-
-def _is_fresh(since: float) -> bool:
-    return time.monotonic() - since < FRESH_SECONDS

@@ -87,7 +87,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ZfleetError)
     async def ours(_: Request, error: ZfleetError) -> JSONResponse:
         status, body = describe(error)
-        return JSONResponse(body, status)
+        return JSONResponse(body, status, {"Retry-After": "1"} if status == 503 else None)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from zfleet.config.names import AUTO, NAME
-from zfleet.errors import ExpertNotFound
+from zfleet_serve.errors import ModelNotFound
 
 _REFERENCE = re.compile(NAME + r"(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
 
@@ -32,15 +32,15 @@ def parse_model(model: str, base: str) -> ModelName:
         base: The name of the base that is served.
 
     Raises:
-        ExpertNotFound: Another base, or no reference to an expert.
+        ModelNotFound: Another base, or no reference to an expert.
     """
     name, colon, rest = model.partition(":")
     if name != base:
-        raise ExpertNotFound(f"model {model!r} does not exist: the base served here is {base!r}")
+        raise ModelNotFound(f"model {model!r} does not exist: the base served here is {base!r}")
     if not colon:
         return ModelName()
     if rest == AUTO:
         return ModelName(auto=True)
     if not _REFERENCE.fullmatch(rest):
-        raise ExpertNotFound(f"model {model!r} does not exist: {rest!r} names no expert")
+        raise ModelNotFound(f"model {model!r} does not exist: {rest!r} names no expert")
     return ModelName(expert=rest)

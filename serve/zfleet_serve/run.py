@@ -126,7 +126,7 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
     elif kind_of(uri) == SQLITE:
         # The gateway runs in another folder than the one that the path counts from.
         uri = sqlite_uri(sqlite_file(uri))
-    ExpertRegistry(uri)
+    ExpertRegistry(uri, reading=True)
     return spec.model_copy(update={"registry": uri}), pack_base(spec.base)
 
 

@@ -13,8 +13,9 @@ from zfleet.adapt.two_pass import first_pass, milliseconds_since
 from zfleet.config.names import AUTO
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
 from zfleet.engine.streams import closing
-from zfleet.errors import ExpertNotFound, InvalidRequest
+from zfleet.errors import InvalidRequest, RegistryError
 from zfleet_registry import ExpertVersion
+from zfleet_serve.errors import ModelNotFound
 from zfleet_serve.experts import Experts, Part, parts_of
 from zfleet_serve.names import parse_model
 
@@ -119,7 +120,7 @@ class Service:
             request: The second pass; its z is chosen here.
 
         Raises:
-            ExpertNotFound: No such model; says which there are.
+            ModelNotFound: No such model; says which there are.
             ZfleetError: Whatever the registry and the engine raise before the first chunk.
         """
         route = await self._route(model, user_text, request)
@@ -136,9 +137,8 @@ class Service:
             if name.expert is None:
                 return Route(self.served.base, (), None, replace(request, z=BASE_Z), None)
             version = await self.experts.resolve(name.expert)
-        except ExpertNotFound as error:
-            known = ", ".join(await self.models())
-            raise ExpertNotFound(f"model {model!r}: {error}", f"this service has: {known}") from error
+        except ModelNotFound as error:
+            raise ModelNotFound(f"model {model!r}: {error.message}", await self._known()) from error
         z = await self.experts.ready(version)
         return Route(self._full(version), parts_of(version), None, replace(request, z=z), None)
 
@@ -158,6 +158,12 @@ class Service:
         first = await first_pass(self.engine, dispatcher, user_text, request, z_of)
         model, parts = (self._full(chosen[0]), parts_of(chosen[0])) if chosen else (self.served.base, ())
         return Route(model, parts, first.decision, first.request, first.first_pass_ms)
+
+    async def _known(self) -> str:
+        try:
+            return f"this service has: {', '.join(await self.models())}"
+        except RegistryError:
+            return f"this service has the base {self.served.base}, and cannot list its experts now"
 
     def _full(self, version: ExpertVersion) -> str:
         return f"{self.served.base}:{version.reference}"

@@ -54,6 +54,7 @@ def spec(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     root = tmp_path_factory.mktemp("serve")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZFLEET_CACHE", str(root / "cache"))
+        ExpertRegistry(root=root / "registry")
         yield ServeSpec(
             base=BaseSpec(model=str(tiny_folder)),
             registry=f"sqlite:///{root}/registry/mlflow.db",
@@ -69,9 +70,7 @@ def live(spec: ServeSpec, ray_cluster: None) -> Iterator[Live]:
 
     bundle = pack_base(spec.base)
     model = bundle.open()
-    assert spec.registry is not None
-    path = Path(spec.registry.removeprefix("sqlite:///"))
-    registry = ExpertRegistry(spec.registry, root=path.parent)
+    registry = ExpertRegistry(spec.registry)
     zs = {}
     for seed, name in enumerate(("kind", "math", "sort")):
         generator = torch.Generator().manual_seed(seed)

@@ -26,6 +26,9 @@ from zfleet_registry.provenance import Parent, Provenance
 from zfleet_registry.registry import CHAMPION, ExpertRegistry
 from zfleet_registry.version import ExpertVersion
 
+EXPERIMENT = "search"
+"""The registry's experiment that holds all searches."""
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -71,6 +74,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
 
     Raises:
         ExpertNotFound, RegistryUnreachable: An expert cannot be had.
+        RegistryError: The experiment of searches was deleted in MLflow.
         SpecError, TaskError, BaseModelError, EngineError: The spec names something that cannot be used.
         JobError: No resources, or a failed trial; running it again resumes.
         KeyboardInterrupt: Ctrl-C; running it again resumes.
@@ -78,6 +82,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     settings = settings_of(spec)
     task = build_task(spec.task)
     registry = ExpertRegistry(spec.registry)
+    registry.check_experiments(EXPERIMENT)
     bundle = pack_base(spec.base)
     versions = _resolve(registry, spec.experts, bundle.slug)
     experts = {reference: registry.load(found) for reference, found in versions.items()}
@@ -171,7 +176,7 @@ def register_mixture(
         kind="mixture",
     )
     run = registry.start_run(
-        found.name, experiment="search", params={"task": shots.name, "shots": str(len(shots.train))}
+        found.name, experiment=EXPERIMENT, params={"task": shots.name, "shots": str(len(shots.train))}
     )
     try:
         registry.log_curve(

@@ -172,15 +172,15 @@ class KeptRun:
             return None
         return ZVector.from_bytes(z, f"{self.storage.place}/{Z_FILE}"), json.loads(measured)
 
-    def keep_run(self, address: str, run_id: str) -> None:
-        """Keep which run of which registry has the curves, for whoever goes on.
+    def keep_run(self, run_id: str) -> None:
+        """Keep which run of the registry has the curves, for whoever goes on.
 
         Raises:
             JobError: It cannot be written.
         """
-        self.storage.put(RUN_FILE, json.dumps({"registry": address, "run": run_id}).encode())
+        self.storage.put(RUN_FILE, json.dumps({"run": run_id}).encode())
 
-    def run_in(self, address: str) -> str | None:
-        """The registry's run, if it was this registry's."""
-        kept = json.loads(self.storage.get(RUN_FILE) or b"{}")
-        return str(kept["run"]) if kept.get("registry") == address else None
+    def run_id(self) -> str | None:
+        """What ``keep_run`` kept; another registry has no run of that id."""
+        kept = self.storage.get(RUN_FILE)
+        return None if kept is None else str(json.loads(kept)["run"])

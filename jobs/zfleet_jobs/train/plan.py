@@ -100,6 +100,11 @@ def find_version(registry: ExpertRegistry, plan: Plan, slug: str) -> ExpertVersi
     return max(versions, key=lambda found: found.version, default=None)
 
 
+def experiment_of(slug: str) -> str:
+    """The registry's experiment that holds the trainings of a base."""
+    return f"zfleet/{slug}"
+
+
 def registered(registry: ExpertRegistry, plan: Plan, slug: str) -> TrainedExpert | None:
     """The expert of this plan that the registry holds, if it holds one.
 

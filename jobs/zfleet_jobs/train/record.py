@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def record(storage: Storage, spec: TrainSpec, plans: Sequence[Plan]) -> None:
     what = {
         "spec": new,
         "experts": experts,
-        "folder": str(Path.cwd()),
+        "folder": _from(storage),
         "registry_is_whole": new["registry"] == spec.registry,
     }
     storage.put(FILE, json.dumps(what, indent=1).encode())
@@ -121,15 +122,17 @@ def recorded_spec(run: str, overrides: Sequence[str] = ()) -> TrainSpec:
     apply_overrides(said, [one for one in overrides if one.startswith(("storage=", "registry="))])
     place = str(said.get("storage", TrainSpec.model_fields["storage"].default))
     check_started(place, run)
-    found = _read(Storage.at(place, run))
+    storage = Storage.at(place, run)
+    found = _read(storage)
     assert found is not None
     if not found["registry_is_whole"] and "registry" not in said:
         raise SpecError(
             f"run {run!r} has its registry at {found['spec']['registry']}: user and password were not written down",
             "give the whole URI again: --set registry=URI",
         )
-    if found["folder"] != str(Path.cwd()):
-        log.warning("run %s was started in %s: relative paths of its spec mean other files here", run, found["folder"])
+    folder = _started_in(storage, found["folder"])
+    if folder != Path.cwd():
+        log.warning("run %s was started in %s: relative paths of its spec mean other files here", run, folder)
     data: dict[str, Any] = found["spec"] | {"run": run, "storage": place}
     apply_overrides(data, overrides)
     return parse_spec(data, TrainSpec, f"run {run!r}")
@@ -162,6 +165,16 @@ def _read(storage: Storage) -> dict[str, Any] | None:
             f"{storage.place}/{FILE} is damaged, or of another version of zfleet: {str(error).splitlines()[0]}",
             "give this job a run of its own (--set run=NAME), or move that folder away",
         ) from error
+
+
+def _from(storage: Storage) -> str:
+    """The current folder, from the run's: the two may be moved together."""
+    return str(Path.cwd()) if storage.local is None else os.path.relpath(Path.cwd(), storage.local)
+
+
+def _started_in(storage: Storage, folder: str) -> Path:
+    """The folder that ``_from`` wrote down, where it would be now."""
+    return Path(os.path.normpath((storage.local or Path()) / folder))
 
 
 def _refuse_changes(run: str, storage: Storage, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from zfleet_jobs.pool.pool import shared_pool
 from zfleet_jobs.shipping import ship
 from zfleet_jobs.train.kept import kept_run
 from zfleet_jobs.train.lock import only_writer
-from zfleet_jobs.train.plan import make_plans, registered
+from zfleet_jobs.train.plan import experiment_of, make_plans, registered
 from zfleet_jobs.train.record import record
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.storage import Storage
@@ -57,6 +57,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
         for plan in (plan for cohort in todo for plan in cohort):
             kept_run(storage, plan).check(bundle.factors_digest)
         if todo:
+            registry.check_experiments(experiment_of(bundle.slug))
             with cluster(address):
                 shipped = ship(bundle)
                 with shared_pool(shipped, spec.engine, spec.resources) as pool:

@@ -29,7 +29,7 @@ from zfleet_jobs.train.display import TrainDisplay, train_display
 from zfleet_jobs.train.kept import Z_FILE, KeptRun, kept_run
 from zfleet_jobs.train.lock import Turn
 from zfleet_jobs.train.patience import WAIT_SECONDS, Patience
-from zfleet_jobs.train.plan import Plan, find_version, result_of
+from zfleet_jobs.train.plan import Plan, experiment_of, find_version, result_of
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.storage import writing
 from zfleet_jobs.train.worker import MemberJob, WorkerJob, train_loop
@@ -156,16 +156,16 @@ class Trainer:
 
     def _start_run(self, plan: Plan, kept: KeptRun) -> str:
         """The registry's run of an expert: the one it had before it was interrupted, or a new one."""
-        before = kept.run_in(self._registry.address)
+        before = kept.run_id()
         if before is not None and self._registry.reopen_run(before):
             return before
         run = self._registry.start_run(
             plan.expert.name,
-            experiment=f"zfleet/{self._shipped.slug}",
+            experiment=experiment_of(self._shipped.slug),
             params={f"learner.{k}": str(v) for k, v in self._spec.learner_of(plan.expert).model_dump().items()},
             tags={"zfleet.spec_digest": plan.digest, "zfleet.task": plan.fit.task.name},
         )
-        kept.keep_run(self._registry.address, run)
+        kept.keep_run(run)
         return run
 
     def _fit(self, cohort: Sequence[tuple[Plan, KeptRun]]) -> ZfleetError | None:

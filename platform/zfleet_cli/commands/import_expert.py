@@ -37,8 +37,11 @@ def import_expert(
     from zfleet.svf.reference import TARGETS, read_reference
     from zfleet_registry import ExpertRegistry, Provenance
     from zfleet_registry.references import check_name
+    from zfleet_registry.registry import REGISTRATIONS
 
     check_name(name)
+    if not dry_run:
+        ExpertRegistry(registry).check_experiments(REGISTRATIONS)
     found = read_reference(file)
     base, folder = locate_base(BaseSpec(model=model))
     digest = fingerprint(folder)

@@ -163,11 +163,11 @@ def a_state(factors: str, step: int = 3) -> LearnerState:
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     kept = KeptRun(Storage.at(str(tmp_path), "run", "one"), str(tmp_path / "samples"))
-    assert (kept.state(), kept.rows("one"), kept.finished(), kept.run_in("here")) == (None, [], None, None)
+    assert (kept.state(), kept.rows("one"), kept.finished(), kept.run_id()) == (None, [], None, None)
     for step in (2, 1):
         kept.keep_row(Row("one", step, {"reward": step / 3}, 1))
     kept.keep_state(a_state("f"))
-    kept.keep_run("here", "r1")
+    kept.keep_run("r1")
     assert kept.before() is None
     kept.keep_before({"accuracy_before": 1 / 3})
     assert kept.before() == {"accuracy_before": 1 / 3}
@@ -175,7 +175,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     state = kept.state()
     assert state is not None
     assert (state.step, state.mean_reward, state.factors) == (3, 0.5, "f")
-    assert (kept.run_in("here"), kept.run_in("there")) == ("r1", None)
+    assert kept.run_id() == "r1"
 
 
 def _kept(root: Path, *steps: int, name: str = "one") -> KeptRun:

@@ -8,7 +8,7 @@ import pytest
 
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, catalog
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, artifacts, catalog
 
 SLUG = "lab-1a2b3c4d"
 MakeZ = Callable[..., ZVector]
@@ -76,11 +76,11 @@ def test_models_of_other_people_are_left_alone(registry: ExpertRegistry, put: Pu
 
 def test_a_failed_upload_leaves_no_version(registry: ExpertRegistry, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(registry._client), "log_artifact", fail)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(artifacts, "write_atomic", fail)
+        with pytest.raises(RegistryError, match=r"z\.safetensors cannot be written: No space left on device"):
             put()
     assert registry.list() == []
     assert put().version == 1

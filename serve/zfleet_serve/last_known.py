@@ -1,0 +1,99 @@
+"""Answers of a registry that may be away: asked for again each second, while the last known one goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Generic, TypeVar
+
+from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
+
+FRESH_SECONDS = 1.0
+"""How old an answer may be: a promoted alias takes effect within this time."""
+KNOWN_SECONDS = 0.25
+"""How long a request waits for a newer answer than the last known one."""
+NEW_SECONDS = 0.8
+"""How long a request waits for an answer that nothing is known of."""
+
+T = TypeVar("T")
+
+
+async def within(work: asyncio.Task[T], seconds: float) -> T:
+    """The result of a task that goes on, for whoever asks next, when the time is over or its reader leaves.
+
+    Raises:
+        RegistryUnreachable: The time is over.
+    """
+    done, _ = await asyncio.wait([work], timeout=max(0.0, seconds))
+    if not done:
+        raise RegistryUnreachable(
+            f"the registry gave no answer within {seconds:.1f} s", "try again", "no answer in time"
+        )
+    return work.result()
+
+
+def begin(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+    """Start work whose error may find nobody who waits for it."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
+
+
+class LastKnown(Generic[T]):
+    """One question to the registry, asked once at a time whoever waits for it.
+
+    Args:
+        ask: Asks it; raises ``ExpertNotFound`` where the answer is no longer true.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+        self._ask = ask
+        self._known: list[T] = []
+        self._looked = 0.0
+        self._asking: asyncio.Task[T] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known, and nobody asks."""
+        return not self._known and self._asking is None
+
+    async def get(self) -> T:
+        """The answer, ``FRESH_SECONDS`` old at most; while the registry does not give one, the last known.
+
+        Raises:
+            ExpertNotFound: The registry says so.
+            RegistryError: Nothing is known, and the registry cannot say.
+        """
+        now = time.monotonic()
+        if self._asking is None and self._known and now - self._looked < FRESH_SECONDS:
+            return self._known[0]
+        asking = self.refreshed()
+        # Waiting begins with the question where something is known: only those who come first wait at all.
+        patience = self._looked + KNOWN_SECONDS - now if self._known else NEW_SECONDS
+        try:
+            return await within(asking, patience)
+        except ExpertNotFound:
+            raise
+        except RegistryError:
+            if not self._known:
+                raise
+            return self._known[0]
+
+    def refreshed(self) -> asyncio.Task[T]:
+        """The answer to the question that is asked now, however long that takes."""
+        if self._asking is None:
+            self._looked = time.monotonic()
+            self._asking = begin(self._refresh())
+        return self._asking
+
+    async def _refresh(self) -> T:
+        try:
+            self._known = [await self._ask()]
+        except ExpertNotFound:
+            self._known = []
+            raise
+        finally:
+            self._looked = time.monotonic()
+            self._asking = None
+        return self._known[0]

@@ -1,0 +1,131 @@
+"""A local registry whose file is missing, empty, damaged or locked says so, and no question makes a new one."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, sqlite
+
+MakeZ = Callable[..., ZVector]
+Put = Callable[..., ExpertVersion]
+SLUG = "lab-1a2b3c4d"
+
+
+def refused(registry: ExpertRegistry, version: ExpertVersion, make_z: MakeZ, reason: str) -> None:
+    """Whatever is asked for, reading or writing, is refused for this reason."""
+    questions: list[Callable[[], object]] = [
+        lambda: registry.resolve("math", SLUG),
+        registry.list,
+        lambda: registry.load(version),
+        lambda: registry.set_alias(version, "champion"),
+        lambda: registry.register("math", make_z(), Provenance.of(make_z()), base_name="lab"),
+        lambda: registry.start_run("train", experiment="lab"),
+        lambda: registry.log_metrics(version.run_id, {"loss": 1.0}),
+    ]
+    for question in questions:
+        with pytest.raises(RegistryUnreachable) as caught:
+            question()
+        assert caught.value.reason == reason
+        assert reason in caught.value.message
+        assert caught.value.remedy
+
+
+def test_a_missing_file_is_never_made_by_a_question(
+    registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path
+) -> None:
+    version = put(seed=1)
+    shutil.copy(root / "mlflow.db", root / "backup.db")
+    (root / "mlflow.db").unlink()
+    before = set(root.rglob("*"))
+    refused(registry, version, make_z, "its file is missing")
+    with pytest.raises(RegistryUnreachable, match="its file is missing"):
+        ExpertRegistry(root=root, reading=True)
+    assert set(root.rglob("*")) == before
+    # What comes back is asked, not what was open before.
+    backup = ExpertRegistry(f"sqlite:///{root}/backup.db")
+    backup.set_alias(backup.resolve("math/1", SLUG), "champion")
+    (root / "backup.db").rename(root / "mlflow.db")
+    assert registry.resolve("math@champion", SLUG).z_digest == version.z_digest
+    assert registry.load(version).digest == version.z_digest
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "its file holds no registry"), (b"no " * 999, "its file is no sqlite database that can be read")],
+)
+def test_a_file_that_is_no_registry_stays_as_it_is(
+    data: bytes, reason: str, registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path
+) -> None:
+    version, file = put(seed=1), root / "mlflow.db"
+    whole = file.read_bytes()
+    file.write_bytes(data)
+    refused(registry, version, make_z, reason)
+    for reading in (True, False):
+        with pytest.raises(RegistryUnreachable, match=reason):
+            ExpertRegistry(root=root, reading=reading)
+    assert file.read_bytes() == data
+    file.write_bytes(whole)
+    assert registry.load(registry.resolve("math", SLUG)).digest == version.z_digest
+
+
+def test_a_locked_file_is_waited_for(
+    registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = put(seed=1)
+    reader = ExpertRegistry(root=root, reading=True)
+    with closing(sqlite3.connect(root / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RegistryUnreachable) as caught:
+            reader.resolve("math", SLUG)
+        assert caught.value.reason == "its file is locked by another process"
+        monkeypatch.setattr(sqlite, "READER_SECONDS", 0.01)
+        with pytest.raises(RegistryUnreachable, match="locked by another process"):
+            ExpertRegistry(root=root, reading=True)
+    assert reader.resolve("math", SLUG) == registry.resolve("math", SLUG) == version
+
+
+def test_a_reader_makes_no_registry(tmp_path: Path) -> None:
+    with pytest.raises(RegistryUnreachable, match="its file is missing"):
+        ExpertRegistry(root=tmp_path / "fresh", reading=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reason_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(RegistryUnreachable("message", "remedy", "reason")))  # noqa: S301
+    assert (error.message, error.remedy, error.reason) == ("message", "remedy", "reason")
+    assert RegistryUnreachable("message").reason == "it does not answer"
+
+
+@pytest.mark.parametrize("reference", ["math/1234567890", "math/" + "9" * 5000, "m" * 401, "m" * 400, "math/999999999"])
+def test_what_no_database_can_hold_is_not_found(registry: ExpertRegistry, put: Put, reference: str) -> None:
+    put()
+    with pytest.raises(ExpertNotFound):
+        registry.resolve(reference, SLUG)
+
+
+def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(registry: ExpertRegistry) -> None:
+    registry.check_experiments("search", "lab")
+    registry.start_run("exam", experiment="search")
+    registry.check_experiments("search", "lab")
+    found = registry._client.get_experiment_by_name("search")
+    assert found is not None
+    registry._client.delete_experiment(found.experiment_id)
+    for refuse in (
+        lambda: registry.check_experiments("lab", "search"),
+        lambda: registry.start_run("exam", experiment="search"),
+    ):
+        with pytest.raises(RegistryError, match=r"experiment 'search' of the registry sqlite:.* was deleted") as caught:
+            refuse()
+        command = f"MLFLOW_TRACKING_URI={registry.address} mlflow experiments restore"
+        assert f"{command} --experiment-id {found.experiment_id}" in caught.value.remedy
+    registry._client.restore_experiment(found.experiment_id)
+    registry.check_experiments("search")
