@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zfleet.errors import ExpertNotFound, InvalidRequest, RequestTooLong, TaskError, ZfleetError
+from pydantic import BaseModel
+
+from zfleet.errors import BodyTooLarge, ExpertNotFound, InvalidRequest, RequestTooLong, TaskError, ZfleetError
 
 Body = dict[str, Any]
+
+_MOST_PROBLEMS = 5
+_LONGEST_KEY = 80
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and which option of the request it is about."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every response that is not 200."""
+
+    error: ErrorDetail
 
 
 def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> Body:
     """``{"error": {...}}`` as OpenAI writes it."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()
 
 
 def describe(error: ZfleetError) -> tuple[int, Body]:
@@ -21,16 +41,20 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
         return 404, error_body(str(error), kind="invalid_request_error", code="model_not_found", param="model")
     if isinstance(error, RequestTooLong):
         return 400, error_body(str(error), kind="invalid_request_error", code="context_length_exceeded")
+    if isinstance(error, BodyTooLarge):
+        return 413, error_body(str(error), kind="invalid_request_error", code="request_too_large")
     if isinstance(error, InvalidRequest | TaskError):
         return 400, error_body(str(error), kind="invalid_request_error")
     return 500, error_body(str(error), kind="server_error", code=type(error).__name__)
 
 
 def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:
-    """Status and body of a request that does not fit its schema: every problem, options by name."""
-    parts = [_explain(problem) for problem in problems]
+    """Status and body of a request that does not fit its schema: the first problems, options by name."""
+    parts = list(dict.fromkeys(_explain(problem) for problem in problems))
+    if len(parts) > _MOST_PROBLEMS:
+        parts[_MOST_PROBLEMS:] = [f"and {len(parts) - _MOST_PROBLEMS} more"]
     param = _place(problems[0]) or None
-    return 400, error_body("; ".join(dict.fromkeys(parts)), kind="invalid_request_error", param=param)
+    return 400, error_body("; ".join(parts), kind="invalid_request_error", param=param)
 
 
 def describe_unexpected(error: Exception) -> Body:
@@ -44,11 +68,15 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"option {where!r} is not supported"
     if problem["type"] == "missing":
         return f"{where or 'body'} is missing"
+    message = str(problem["msg"])
     if problem["type"] == "json_invalid":
-        return "the body is no JSON"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"the body is no JSON: {message.removeprefix('Invalid JSON: ')}"
+    if problem["type"] == "model_type":
+        return f"{where or 'the body'} must be an object"
+    message = message.removeprefix("Value error, ").replace("Input should be", "it must be")
     return f"{where}: {message}" if where else message
 
 
 def _place(problem: dict[str, Any]) -> str:
-    return ".".join(str(part) for part in problem["loc"] if part != "body") if problem["type"] != "json_invalid" else ""
+    place = ".".join(str(part) for part in problem["loc"])
+    return place if len(place) <= _LONGEST_KEY else f"{place[:_LONGEST_KEY]}..."

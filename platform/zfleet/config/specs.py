@@ -194,4 +194,7 @@ class ServeSpec(PlacedSpec):
         {}, description="label of the first pass: expert of the second; else the same name"
     )
     dispatch_prompt: str = Field("kind? {prompt}", description="what the first pass is asked")
+    max_body_mib: float | None = Field(
+        None, gt=0, description="the largest body of a request; none: what the base's context can use"
+    )
     engine: EngineSpec = EngineSpec(slots=32)

@@ -111,7 +111,7 @@ def _wants_parts(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
     """
     word = "zfleet"
 
-    def says(content: str | list[dict[str, str]]) -> bool:
+    def says(content: Any) -> bool:
         try:
             said = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
         except _RAISED:

@@ -72,19 +72,19 @@ def test_a_text_comes_back(text: str) -> None:
 
 def test_a_byte_is_itself_and_a_word_keeps_its_space() -> None:
     fallback, level = byte_fallback(), byte_level()
-    byte = fallback.convert_tokens_to_ids("<0xE2>")
-    assert TokenBytes(fallback).of(byte) == b"\xe2"
-    assert TokenBytes(fallback).of(fallback.convert_tokens_to_ids("▁the")) == b" the"
-    assert TokenBytes(fallback).of(fallback.convert_tokens_to_ids("▁the"), first=True) == b"the"
-    assert TokenBytes(fallback).of(fallback.eos_token_id) == b""
-    assert TokenBytes(level).of(level.convert_tokens_to_ids("âĤ")) == b"\xe2\x82"
-    assert TokenBytes(level).of(level.convert_tokens_to_ids("Ġthe")) == b" the"
-    assert TokenBytes(level).of(level.convert_tokens_to_ids("  日")) == "  日".encode()
+    words, symbols = fallback.get_vocab(), level.get_vocab()
+    assert TokenBytes(fallback).of(words["<0xE2>"]) == b"\xe2"
+    assert TokenBytes(fallback).of(words["▁the"]) == b" the"
+    assert TokenBytes(fallback).of(words["▁the"], first=True) == b"the"
+    assert TokenBytes(fallback).of(words["</s>"]) == b""
+    assert TokenBytes(level).of(symbols["âĤ"]) == b"\xe2\x82"
+    assert TokenBytes(level).of(symbols["Ġthe"]) == b" the"
+    assert TokenBytes(level).of(symbols["  日"]) == "  日".encode()
 
 
 def test_an_answer_that_is_cut_in_a_character_after_a_newline() -> None:
     tokenizer = byte_fallback()
-    tokens = [tokenizer.convert_tokens_to_ids(word) for word in ("a", "<0x0A>", "<0xE2>", "<0x82>")]
+    tokens = [tokenizer.get_vocab()[word] for word in ("a", "<0x0A>", "<0xE2>", "<0x82>")]
     assert streamed(tokenizer, [1], tokens, 1) == streamed(tokenizer, [1], tokens, 100) == "a\n\ufffd"
 
 
