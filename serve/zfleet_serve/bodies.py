@@ -19,6 +19,8 @@ B = TypeVar("B", bound=BaseModel)
 _LEAST_BYTES = 256 * 1024
 _BYTES_A_TOKEN = 64
 """More than a token takes in JSON, as text with escapes or as an id."""
+_SHORT = 16 * 1024
+"""What is read within milliseconds, in bytes or characters."""
 
 
 def body_limit(mib: float | None, max_length: int) -> int:
@@ -32,7 +34,7 @@ def body_limit(mib: float | None, max_length: int) -> int:
 
 
 class Reader:
-    """Reads bodies, and prompts in them, in one thread of its own: the event loop goes on with the answers of others.
+    """Reads bodies, and prompts in them, in threads of its own: the event loop goes on with the answers of others.
 
     Args:
         most: The largest body that is read, in bytes.
@@ -40,11 +42,18 @@ class Reader:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._thread = ThreadPoolExecutor(1, "reader")
+        self._short = ThreadPoolExecutor(1, "reads short")
+        self._long = ThreadPoolExecutor(1, "reads long")
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """Do work on what a client sent."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def read(self, work: Callable[[], T], size: int) -> T:
+        """Do work on what a client sent. What is short does not wait behind what is long.
+
+        Args:
+            work: What to do.
+            size: Bytes or characters of what it reads.
+        """
+        thread = self._short if size <= _SHORT else self._long
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def body_of(self, kind: type[B]) -> Callable[[Request], Awaitable[B]]:
         """A dependency that gives the body of a request, checked.
@@ -60,7 +69,7 @@ class Reader:
                 raise InvalidRequest(f"the body's content-type is {sent!r}", "send JSON, as application/json")
             data = await self._bytes(request)
             try:
-                return await self.read(lambda: kind.model_validate_json(data))
+                return await self.read(lambda: kind.model_validate_json(data), len(data))
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
 

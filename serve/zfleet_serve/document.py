@@ -47,7 +47,9 @@ def document(app: FastAPI, *bodies: type[BaseModel]) -> None:
 
     def openapi() -> dict[str, Any]:
         written = made()
-        _, definitions = models_json_schema([(body, "validation") for body in bodies], ref_template=_SCHEMAS + "{model}")
+        _, definitions = models_json_schema(
+            [(body, "validation") for body in bodies], ref_template=_SCHEMAS + "{model}"
+        )
         schemas = written["components"]["schemas"]
         schemas.update(definitions["$defs"])
         # What FastAPI says of errors that it gives itself: here they are 400, and have another form.

@@ -52,15 +52,17 @@ def create_app(service: Service) -> FastAPI:
 
     @app.post("/v1/chat/completions", **answers(ChatRequest))
     async def chat(body: ChatRequest = chat_body) -> Response | dict[str, Any]:
-        prompt = await reader.read(lambda: service.text.chat(body.turns))
+        prompt = await reader.read(lambda: service.text.chat(body.turns), body.characters)
         # Without a limit the answer may be as long as fits; a prompt that does not fit is refused by the engine.
         limit = body.limit or max(1, service.served.max_length - len(prompt))
-        return await _respond(service, body, [prompt], limit, ChatDialect(service.text, [prompt], body.n, body.logprobs))
+        return await _respond(
+            service, body, [prompt], limit, ChatDialect(service.text, [prompt], body.n, body.logprobs)
+        )
 
     @app.post("/v1/completions", **answers(CompletionRequest))
     async def completions(body: CompletionRequest = completion_body) -> Response | dict[str, Any]:
         prompts = [
-            await reader.read(partial(service.text.tokens, prompt)) if isinstance(prompt, str) else prompt
+            await reader.read(partial(service.text.tokens, prompt), len(prompt)) if isinstance(prompt, str) else prompt
             for prompt in body.prompt
         ]
         dialect = CompletionDialect(service.text, prompts, body.n, body.logprobs is not None)

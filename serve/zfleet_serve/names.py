@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from zfleet.config.names import AUTO, NAME
+from zfleet.config.names import AUTO, LONGEST, NAME
 from zfleet.errors import ExpertNotFound
 
-_REFERENCE = re.compile(NAME + r"(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
+_REFERENCE = re.compile(rf"({NAME})(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,18 @@ def parse_model(model: str, base: str) -> ModelName:
     """
     name, colon, rest = model.partition(":")
     if name != base:
-        raise ExpertNotFound(f"model {model!r} does not exist: the base served here is {base!r}")
+        raise ExpertNotFound(f"model {shown(model)} does not exist: the base served here is {base!r}")
     if not colon:
         return ModelName()
     if rest == AUTO:
         return ModelName(auto=True)
-    if not _REFERENCE.fullmatch(rest):
-        raise ExpertNotFound(f"model {model!r} does not exist: {rest!r} names no expert")
+    reference = _REFERENCE.fullmatch(rest)
+    # No expert, version or alias can be that long; the registry need not be asked.
+    if reference is None or any(len(part or "") > LONGEST for part in reference.groups()):
+        raise ExpertNotFound(f"model {shown(model)} does not exist: {shown(rest)} names no expert")
     return ModelName(expert=rest)
+
+
+def shown(name: str) -> str:
+    """A name as an error quotes it: all of it, unless it is longer than any name is."""
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")

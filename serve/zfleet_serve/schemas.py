@@ -71,7 +71,7 @@ class _Request(Wire):
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MAX_N)
     seed: int | None = None
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = []
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -129,6 +129,11 @@ class ChatRequest(_Request):
     def turns(self) -> list[dict[str, str]]:
         """The conversation for the chat template."""
         return [message.model_dump() for message in self.messages]
+
+    @property
+    def characters(self) -> int:
+        """How long the conversation is."""
+        return sum(len(message.content) for message in self.messages)
 
     @property
     def user_text(self) -> str | None:

@@ -17,7 +17,7 @@ from zfleet.engine.streams import closing
 from zfleet.errors import ExpertNotFound, InvalidRequest
 from zfleet_registry import ExpertVersion
 from zfleet_serve.experts import Experts, Part, parts_of
-from zfleet_serve.names import parse_model
+from zfleet_serve.names import parse_model, shown
 
 Tokens = tuple[int, ...]
 
@@ -187,7 +187,7 @@ class Service:
 
     async def _unknown(self, model: str, error: ExpertNotFound) -> ExpertNotFound:
         known = ", ".join(await self.models())
-        return ExpertNotFound(f"model {model!r}: {error}", f"this service has: {known}")
+        return ExpertNotFound(f"model {shown(model)}: {error}", f"this service has: {known}")
 
     async def _auto(self, user_text: str | None, request: GenerationRequest) -> Route:
         if user_text is None:

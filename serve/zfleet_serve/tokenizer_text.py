@@ -12,7 +12,7 @@ from zfleet.tasks.template import chat_tokens
 
 
 class TokenizerText:
-    """``Text`` over a tokenizer.
+    """``Text`` over a tokenizer; several threads may use it.
 
     Args:
         tokenizer: The base's.
@@ -21,6 +21,8 @@ class TokenizerText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer = tokenizer
+        # The first call ends what truncation its file sets; two threads must not do that at once.
+        tokenizer("")
         self._max_length = max_length
         # A token covers at most as many characters as it is written in.
         self._most = max_length * max(map(len, tokenizer.get_vocab()))
