@@ -15,7 +15,7 @@ _VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """The ids of a text, special tokens that the tokenizer adds included; of a text that begins with BOS, no second one."""
+    """The ids of a text, with the special tokens that the tokenizer adds; one that begins with BOS gets no second."""
     ids = tokenizer(text)["input_ids"]
     bos, word = tokenizer.bos_token_id, tokenizer.bos_token
     doubled = bos is not None and text.startswith(word) and ids[:2] == [bos, bos]

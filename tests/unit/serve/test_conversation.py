@@ -30,9 +30,8 @@ async def test_ten_turns(stage: Stage, back: Callable[[ChatCompletionMessage], A
 
 async def test_what_a_stream_gave_is_taken_back(stage: Stage) -> None:
     question: Any = {"role": "user", "content": "one"}
-    body = {"model": "fake", "messages": [question], "stream": True}
     message: dict[str, Any] = {}
-    async for chunk in await stage.client.chat.completions.create(**body, temperature=0):
+    async for chunk in await stage.client.chat.completions.create(model="fake", messages=[question], stream=True):
         for key, value in chunk.choices[0].delta.model_dump().items():
             old = message.get(key)
             message[key] = old + value if isinstance(old, str) and isinstance(value, str) else value or old
