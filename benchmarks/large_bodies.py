@@ -47,12 +47,12 @@ _SEEN_BY = {"proxy": "ProxyActor", "gateway": "gateway"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0, or 1 where it cannot run."""
-    options = _options(arguments)
+    options = read_options(arguments)
     return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder, _service(options.base, Path(folder)) as (url, service):
+    with tempfile.TemporaryDirectory() as folder, serving(options.base, Path(folder)) as (url, service):
         found = measure(url, service, options)
     if options.json:
         print(json.dumps({"settings": vars(options), **found}, indent=2))
@@ -148,8 +148,6 @@ def _send(url: str, sizes: Sequence[int], begun: Any, stop: Any, results: Any) -
         for size, body in bodies.items():
             answer = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=120)
             results.put((size, answer.status_code))
-            if stop.is_set():
-                break
 
 
 def _body(size: int) -> bytes:
@@ -185,7 +183,7 @@ def _name(process: psutil.Process) -> str:
 
 
 @contextmanager
-def _service(base: str, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+def serving(base: str, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
     """`zfleet serve` on this machine, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -203,7 +201,7 @@ def _service(base: str, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
             process.wait()
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="lab", help="lab, a folder or a hub id")
     parser.add_argument("--clients", type=int, default=32)
