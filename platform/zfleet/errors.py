@@ -63,6 +63,10 @@ class RequestTooLong(EngineError):
     """Prompt and answer together exceed the engine's cache or the base's context."""
 
 
+class BodyTooLarge(EngineError):
+    """A request's body is larger than the service reads."""
+
+
 class RequestAborted(EngineError):
     """The request was aborted before it finished."""
 

@@ -10,43 +10,24 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
-from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.load import parse_spec
 from zfleet.config.specs import ServeSpec
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle, open_tokenizer, pack_base
-from zfleet.tasks.template import chat_tokens
 from zfleet_cluster.engine_host import engine_resources
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.base_store import fetch_text, publish_base
+from zfleet_serve.bodies import body_limit
 from zfleet_serve.engine_replica import EngineReplica
 from zfleet_serve.experts import Experts
 from zfleet_serve.gateway import create_app
 from zfleet_serve.handle_engine import HandleEngine
 from zfleet_serve.lasting_engine import LastingEngine
 from zfleet_serve.service import Served, Service
+from zfleet_serve.tokenizer_text import TokenizerText
 
 _ONGOING = 4096
-
-
-class TokenizerText:
-    """``Text`` over the base's own tokenizer.
-
-    Args:
-        tokenizer: The base's.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-
-    def chat(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
-        """As ``Text.chat``."""
-        return chat_tokens(self._tokenizer, turns)
-
-    def token(self, token: int) -> str:
-        """As ``Text.token``."""
-        return str(self._tokenizer.decode([token]))
 
 
 @serve.deployment(name="gateway", max_ongoing_requests=_ONGOING, ray_actor_options={"num_cpus": 0})
@@ -74,9 +55,10 @@ class Gateway:
         engine = LastingEngine(self._replica)
         experts = Experts(partial(ExpertRegistry, spec.registry, reading=True), engine, self._slug, spec.alias)
         await experts.open()
-        text = TokenizerText(open_tokenizer(await fetch_text(self._store)))
         length = await self._replica.max_length()
-        served = Served(self._name, length, spec.classifier, spec.labels, spec.dispatch_prompt)
+        text = TokenizerText(open_tokenizer(await fetch_text(self._store)), length)
+        most = body_limit(spec.max_body_mib, length)
+        served = Served(self._name, length, spec.classifier, spec.labels, spec.dispatch_prompt, most)
         return create_app(Service(engine, experts, text, served))
 
 

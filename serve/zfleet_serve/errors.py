@@ -7,7 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from zfleet.errors import (
+    BodyTooLarge,
     CorruptArtifact,
     EngineError,
     ExpertNotFound,
@@ -42,10 +45,28 @@ _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2}\S+|(?<![\w/.])/[^\s/'\":
 class ModelNotFound(ExpertNotFound):
     """What a request's ``model`` names is not served; its text is for the client."""
 
+_MOST_PROBLEMS = 5
+_LONGEST_KEY = 80
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and which option of the request it is about."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every response that is not 200."""
+
+    error: ErrorDetail
+
 
 def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> Body:
     """``{"error": {...}}`` as OpenAI writes it."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()
 
 
 def describe(error: ZfleetError) -> tuple[int, Body]:
@@ -56,6 +77,8 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
     """
     if isinstance(error, RequestTooLong):
         return 400, _refusal(error, "context_length_exceeded")
+    if isinstance(error, BodyTooLarge):
+        return 413, _refusal(error, "request_too_large")
     if isinstance(error, InvalidRequest | TaskError):
         return 400, _refusal(error)
     if isinstance(error, ModelNotFound):
@@ -81,10 +104,12 @@ def _refusal(error: ZfleetError, code: str | None = None, param: str | None = No
 
 
 def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:
-    """Status and body of a request that does not fit its schema: every problem, options by name."""
-    parts = [_explain(problem) for problem in problems]
+    """Status and body of a request that does not fit its schema: the first problems, options by name."""
+    parts = list(dict.fromkeys(_explain(problem) for problem in problems))
+    if len(parts) > _MOST_PROBLEMS:
+        parts[_MOST_PROBLEMS:] = [f"and {len(parts) - _MOST_PROBLEMS} more"]
     param = _place(problems[0]) or None
-    return 400, error_body("; ".join(dict.fromkeys(parts)), kind="invalid_request_error", param=param)
+    return 400, error_body("; ".join(parts), kind="invalid_request_error", param=param)
 
 
 def describe_unexpected(error: Exception) -> Body:
@@ -98,11 +123,15 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"option {where!r} is not supported"
     if problem["type"] == "missing":
         return f"{where or 'body'} is missing"
+    message = str(problem["msg"])
     if problem["type"] == "json_invalid":
-        return "the body is no JSON"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"the body is no JSON: {message.removeprefix('Invalid JSON: ')}"
+    if problem["type"] == "model_type":
+        return f"{where or 'the body'} must be an object"
+    message = message.removeprefix("Value error, ").replace("Input should be", "it must be")
     return f"{where}: {message}" if where else message
 
 
 def _place(problem: dict[str, Any]) -> str:
-    return ".".join(str(part) for part in problem["loc"] if part != "body") if problem["type"] != "json_invalid" else ""
+    place = ".".join(str(part) for part in problem["loc"])
+    return place if len(place) <= _LONGEST_KEY else f"{place[:_LONGEST_KEY]}..."

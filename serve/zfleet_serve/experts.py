@@ -16,6 +16,7 @@ from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.errors import ModelNotFound
 from zfleet_serve.last_known import NEW_SECONDS, LastKnown, begin, within
 from zfleet_serve.lasting_engine import LastingEngine
+from zfleet_serve.names import shown
 from zfleet_serve.registry_line import Registry, RegistryLine
 
 CHAMPION = "champion"
@@ -83,7 +84,7 @@ class Experts:
             return await self._version(full).get()
         except ExpertNotFound as error:
             _LOG.info("%s", error)
-            raise ModelNotFound(f"there is no expert {reference!r}") from None
+            raise ModelNotFound(f"there is no expert {shown(reference)}") from None
 
     async def ready(self, version: ExpertVersion) -> str:
         """The digest of a version's z, which the engine knows from now on.

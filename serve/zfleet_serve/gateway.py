@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from zfleet.engine.contract import GenerationRequest
 from zfleet.errors import ZfleetError
+from zfleet_serve.bodies import Reader
+from zfleet_serve.document import answers, document, refuses
 from zfleet_serve.errors import describe, describe_invalid, describe_unexpected, error_body
 from zfleet_serve.respond import events, whole_body
 from zfleet_serve.schemas import ChatRequest, CompletionRequest
-from zfleet_serve.service import Answer, Service
+from zfleet_serve.service import Answer, Service, Tokens
 from zfleet_serve.wire import ChatDialect, CompletionDialect, Dialect
 
 
@@ -26,46 +29,60 @@ def create_app(service: Service) -> FastAPI:
     """The application; ``service`` does the work."""
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
     _answer_errors(app)
+    reader = Reader(service.served.max_body)
+    chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
     started = int(time.time())
 
-    @app.get("/healthz")
+    def described(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": started, "owned_by": "zfleet"}
+
+    @app.get("/healthz", responses=refuses())
     async def healthz() -> dict[str, Any]:
         return {"status": "ok", "base": service.served.base, "engine": asdict(await service.engine.stats())}
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=refuses())
     async def models() -> dict[str, Any]:
-        names = await service.models()
-        entries = [{"id": name, "object": "model", "created": started, "owned_by": "zfleet"} for name in names]
-        return {"object": "list", "data": entries}
+        return {"object": "list", "data": [described(name) for name in await service.models()]}
 
-    @app.post("/v1/chat/completions", response_model=None)
-    async def chat(body: ChatRequest) -> Response | dict[str, Any]:
-        prompt = service.text.chat(body.turns)
+    # A path: versions have a slash in their names.
+    @app.get("/v1/models/{model:path}", responses=refuses(404))
+    async def model(model: str) -> dict[str, Any]:
+        await service.find(model)
+        return described(model)
+
+    @app.post("/v1/chat/completions", **answers(ChatRequest))
+    async def chat(body: ChatRequest = chat_body) -> Response | dict[str, Any]:
+        prompt = await reader.read(lambda: service.text.chat(body.turns), body.characters)
         # Without a limit the answer may be as long as fits; a prompt that does not fit is refused by the engine.
         limit = body.limit or max(1, service.served.max_length - len(prompt))
-        request = GenerationRequest(prompt, body.sampling(limit, body.logprobs), stream=body.stream)
-        dialect = ChatDialect(service.text, body.logprobs)
-        return await _respond(service, body, body.last_user_text, request, dialect)
+        return await _respond(
+            service, body, [prompt], limit, ChatDialect(service.text, [prompt], body.n, body.logprobs)
+        )
 
-    @app.post("/v1/completions", response_model=None)
-    async def completions(body: CompletionRequest) -> Response | dict[str, Any]:
-        logprobs = body.logprobs is not None
-        request = GenerationRequest(body.prompt, body.sampling(body.max_tokens, logprobs), stream=body.stream)
-        text = body.prompt if isinstance(body.prompt, str) else None
-        return await _respond(service, body, text, request, CompletionDialect(service.text, logprobs))
+    @app.post("/v1/completions", **answers(CompletionRequest))
+    async def completions(body: CompletionRequest = completion_body) -> Response | dict[str, Any]:
+        prompts = [
+            await reader.read(partial(service.text.tokens, prompt), len(prompt)) if isinstance(prompt, str) else prompt
+            for prompt in body.prompt
+        ]
+        dialect = CompletionDialect(service.text, prompts, body.n, body.logprobs is not None)
+        return await _respond(service, body, prompts, body.max_tokens, dialect)
 
+    document(app, ChatRequest, CompletionRequest)
     return app
 
 
 async def _respond(
     service: Service,
     body: ChatRequest | CompletionRequest,
-    user_text: str | None,
-    request: GenerationRequest,
+    prompts: Sequence[Tokens],
+    limit: int,
     dialect: Dialect,
 ) -> Response | dict[str, Any]:
+    sampling = body.sampling(limit, dialect.logprobs)
+    requests = [GenerationRequest(prompt, sampling, stream=body.stream) for prompt in prompts]
     async with AsyncExitStack() as stack:
-        answer = await stack.enter_async_context(service.answer(body.model, user_text, request))
+        answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests))
         if not body.stream:
             return await whole_body(answer, dialect, body.model)
         # The stream outlives this function; it ends the answer when it is read to its end or left.

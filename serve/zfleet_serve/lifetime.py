@@ -66,14 +66,19 @@ def wait_for_interrupt() -> None:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the service as Ctrl-C does."""
+def signals_interrupt() -> Iterator[None]:
+    """SIGINT and SIGTERM end the service as Ctrl-C does.
+
+    Python leaves SIGINT ignored where it was ignored at the start, as a shell's script does for what it puts into the
+    background.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -9,6 +9,7 @@ from zfleet.config.names import AUTO, NAME
 from zfleet_serve.errors import ModelNotFound
 
 _REFERENCE = re.compile(NAME + r"(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,16 @@ def parse_model(model: str, base: str) -> ModelName:
     """
     name, colon, rest = model.partition(":")
     if name != base:
-        raise ModelNotFound(f"model {model!r} does not exist: the base served here is {base!r}")
+        raise ModelNotFound(f"model {shown(model)} does not exist: the base served here is {base!r}")
     if not colon:
         return ModelName()
     if rest == AUTO:
         return ModelName(auto=True)
     if not _REFERENCE.fullmatch(rest):
-        raise ModelNotFound(f"model {model!r} does not exist: {rest!r} names no expert")
+        raise ModelNotFound(f"model {shown(model)} does not exist: {shown(rest)} names no expert")
     return ModelName(expert=rest)
+
+
+def shown(name: str) -> str:
+    """A name as an error quotes it: all of it, unless it is longer than any name is."""
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")

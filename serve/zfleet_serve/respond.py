@@ -19,11 +19,11 @@ _LOG = logging.getLogger(__name__)
 async def whole_body(answer: Answer, dialect: Dialect, model: str) -> Json:
     """The body of a response that is not streamed."""
     chunks = [chunk async for chunk in answer.chunks]
-    completions = [_completion(chunks, index) for index in range(answer.route.request.sampling.n)]
+    completions = [_completion(chunks, index) for index in range(dialect.choices)]
     return {
         **dialect.head(model, chunk=False),
         "choices": [dialect.whole(index, completion) for index, completion in enumerate(completions)],
-        "usage": usage(chunks[0].prompt_tokens, sum(len(completion.token_ids) for completion in completions)),
+        "usage": usage(dialect.prompt_tokens, sum(len(completion.token_ids) for completion in completions)),
         "zfleet": answered(answer),
     }
 
@@ -44,15 +44,13 @@ async def events(answer: Answer, dialect: Dialect, model: str, include_usage: bo
 
 
 async def _chunks(answer: Answer, dialect: Dialect, model: str, include_usage: bool) -> AsyncIterator[Json]:
-    count = answer.route.request.sampling.n
     head = dialect.head(model, chunk=True) | ({"usage": None} if include_usage else {})
-    for index in range(count):
+    for index in range(dialect.choices):
         if (opening := dialect.opening(index)) is not None:
             yield head | {"choices": [opening]}
-    left, prompt_tokens, completion_tokens = count, 0, 0
+    left, completion_tokens = dialect.choices, 0
     async for chunk in answer.chunks:
         left -= chunk.finish_reason is not None
-        prompt_tokens = chunk.prompt_tokens
         completion_tokens += len(chunk.token_ids)
         last = {"zfleet": answered(answer)} if not left and not include_usage else {}
         # Text is held back while it may become a stop string: a chunk that says nothing yet is not sent.
@@ -61,7 +59,7 @@ async def _chunks(answer: Answer, dialect: Dialect, model: str, include_usage: b
     if include_usage:
         yield head | {
             "choices": [],
-            "usage": usage(prompt_tokens, completion_tokens),
+            "usage": usage(dialect.prompt_tokens, completion_tokens),
             "zfleet": answered(answer),
         }
 
@@ -79,4 +77,5 @@ def _completion(chunks: list[Chunk], index: int) -> Completion:
 
 
 def _event(data: Json) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    # ASCII alone: clients that split lines as Python does would end an event at U+2028 and its like.
+    return f"data: {json.dumps(data, ensure_ascii=True)}\n\n"

@@ -26,7 +26,7 @@ from zfleet_serve.lifetime import (
     delete_application,
     serve_runs,
     shut_down_serve,
-    sigterm_interrupts,
+    signals_interrupt,
     wait_for_interrupt,
 )
 
@@ -75,7 +75,7 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
         check_engine(spec.engine)
     prepared = _prepare(spec)
     # Twice, since connecting to Ray installs handlers of its own.
-    with sigterm_interrupts(), cluster(address), sigterm_interrupts():
+    with signals_interrupt(), cluster(address), signals_interrupt():
         service = _deploy(*prepared)
         try:
             print(f"serving {service.base} at {service.url}/v1 (Ctrl-C stops)", flush=True)

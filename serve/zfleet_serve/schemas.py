@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from zfleet.engine.contract import MAX_N, SamplingParams
+from zfleet_serve.messages import Message, Wire, without_nothing
+
+Prompt = str | tuple[int, ...]
 
 # Values that ask for nothing: clients send them although they mean "no".
 _NOTHING: dict[str, tuple[object, ...]] = {
@@ -29,33 +32,38 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _joined(content: object) -> object:
-    """Text parts become one text.
+def _prompts(value: object) -> tuple[Prompt, ...]:
+    """One prompt or several, each a text or token ids.
 
     Raises:
-        ValueError: A part is of another type.
+        ValueError: Something else.
     """
-    if not isinstance(content, list):
-        return content
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, dict) else part
-            raise ValueError(f"a part of type {kind!r} cannot be answered here: parts must be of type 'text'")
-    return "".join(str(part.get("text", "")) for part in content)
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not value:
+        raise ValueError("it must be a text, token ids, or a list of texts or of token ids, and not empty")
+    # Not isinstance: true and false are integers to Python.
+    if all(type(token) is int for token in value):
+        value = [value]
+    return tuple(_prompt(item) for item in value)
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
+def _prompt(item: object) -> Prompt:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, list) and item and all(type(token) is int and token >= 0 for token in item):
+        return tuple(item)
+    raise ValueError("each prompt must be a text, or a list of token ids: integers from 0, at least one")
 
 
-class StreamOptions(_Wire):
+class StreamOptions(Wire):
     """Options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class _Request(_Wire):
+class _Request(Wire):
     """What both endpoints take."""
 
     model: str
@@ -63,7 +71,7 @@ class _Request(_Wire):
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MAX_N)
     seed: int | None = None
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more)] = ()
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -72,13 +80,7 @@ class _Request(_Wire):
     @classmethod
     def _drop_nothing(cls, data: Any) -> Any:
         """Null means that an option was not given; some others mean it too."""
-        if not isinstance(data, dict):
-            return data
-        return {
-            key: value
-            for key, value in data.items()
-            if value is not None and not any(value == nothing for nothing in _NOTHING.get(key, ()))
-        }
+        return without_nothing(data, _NOTHING)
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> _Request:
@@ -97,18 +99,11 @@ class _Request(_Wire):
             temperature=self.temperature,
             top_p=self.top_p,
             max_tokens=max_tokens,
-            stop=self.stop,
+            stop=tuple(self.stop),
             seed=self.seed,
             logprobs=logprobs,
             n=self.n,
         )
-
-
-class Message(_Wire):
-    """One turn of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_joined)]
 
 
 class ChatRequest(_Request):
@@ -136,20 +131,47 @@ class ChatRequest(_Request):
         return [message.model_dump() for message in self.messages]
 
     @property
-    def last_user_text(self) -> str | None:
+    def characters(self) -> int:
+        """How long the conversation is."""
+        return sum(len(message.content) for message in self.messages)
+
+    @property
+    def user_text(self) -> str | None:
         """What the dispatchers look at."""
         return next((message.content for message in reversed(self.messages) if message.role == "user"), None)
 
 
-class CompletionRequest(_Request):
-    """``POST /v1/completions``; one prompt, as text or as token ids."""
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_TEXTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 
-    prompt: str | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+class CompletionRequest(_Request):
+    """``POST /v1/completions``; one prompt or several."""
+
+    prompt: Annotated[
+        tuple[Prompt, ...],
+        PlainValidator(_prompts),
+        WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, _TEXTS, {"type": "array", "items": _IDS, "minItems": 1}]}),
+    ]
     max_tokens: int = Field(16, ge=1)
     logprobs: Literal[0] | None = Field(None, description="0: the sampled tokens' own; no alternatives")
 
+    @model_validator(mode="after")
+    def _so_many_answers(self) -> CompletionRequest:
+        if len(self.prompt) * self.n > MAX_N:
+            raise ValueError(
+                f"{len(self.prompt)} prompts with n {self.n} ask for {len(self.prompt) * self.n} answers: "
+                f"a request may ask for {MAX_N} at most"
+            )
+        return self
 
-class MixturePart(_Wire):
+    @property
+    def user_text(self) -> str | None:
+        """What the dispatchers look at; None where the prompt is no single text."""
+        return self.prompt[0] if len(self.prompt) == 1 and isinstance(self.prompt[0], str) else None
+
+
+class MixturePart(Wire):
     """One expert of what answered."""
 
     expert: str
@@ -157,7 +179,7 @@ class MixturePart(_Wire):
     alpha: float | tuple[float, ...]
 
 
-class Dispatched(_Wire):
+class Dispatched(Wire):
     """What the first pass decided."""
 
     method: str
@@ -165,7 +187,7 @@ class Dispatched(_Wire):
     reason: str
 
 
-class Answered(_Wire):
+class Answered(Wire):
     """The ``zfleet`` object of a response: what answered, and how long it took."""
 
     model: str
@@ -176,7 +198,7 @@ class Answered(_Wire):
     second_pass_ms: float
 
 
-class Usage(_Wire):
+class Usage(Wire):
     """Tokens of a request and its answers."""
 
     prompt_tokens: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -32,8 +32,11 @@ class FakeText:
     def chat(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
         return fake_tokens(turns[-1]["content"])
 
-    def token(self, token: int) -> str:
-        return fake_text((token,))
+    def tokens(self, text: str) -> tuple[int, ...]:
+        return fake_tokens(text)
+
+    def bytes_after(self, prompt: tuple[int, ...]) -> Callable[[int], bytes]:
+        return lambda token: fake_text((token,)).encode()
 
 
 @dataclass

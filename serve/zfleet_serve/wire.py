@@ -11,7 +11,8 @@ from typing import Any
 from zfleet.engine.contract import Chunk, FinishReason
 from zfleet.engine.sync import Completion
 from zfleet_serve.schemas import Answered, Dispatched, MixturePart, Usage
-from zfleet_serve.service import Answer, Text
+from zfleet_serve.service import Answer, Text, Tokens
+from zfleet_serve.spoken import Speech, Spoken
 
 Json = dict[str, Any]
 
@@ -21,6 +22,8 @@ class Dialect(ABC):
 
     Args:
         text: The base's tokenizer.
+        prompts: What is answered.
+        n: How many choices each prompt has; those of the first come first.
         logprobs: Whether log-probabilities were asked for.
     """
 
@@ -28,9 +31,11 @@ class Dialect(ABC):
     chunk_object: str
     prefix: str
 
-    def __init__(self, text: Text, logprobs: bool) -> None:
-        self.text = text
+    def __init__(self, text: Text, prompts: Sequence[Tokens], n: int, logprobs: bool) -> None:
         self.logprobs = logprobs
+        self.choices = len(prompts) * n
+        self.prompt_tokens = sum(map(len, prompts))
+        self._speeches = [Speech(text.bytes_after(prompt)) for prompt in prompts for _ in range(n)]
 
     def head(self, model: str, *, chunk: bool) -> Json:
         """What every body and every chunk of one response begins with."""
@@ -47,14 +52,16 @@ class Dialect(ABC):
 
     def whole(self, index: int, completion: Completion) -> Json:
         """A complete choice."""
-        return self._choice(index, completion.text, completion.finish_reason) | self._logprobs_of(completion)
+        return self._choice(index, completion.text, completion.finish_reason) | self._logprobs_of(index, completion)
 
     def piece(self, chunk: Chunk) -> Json:
         """A choice of a stream."""
-        return self._delta(chunk.index, chunk.text, chunk.finish_reason) | self._logprobs_of(chunk)
+        return self._delta(chunk.index, chunk.text, chunk.finish_reason) | self._logprobs_of(chunk.index, chunk)
 
-    def _logprobs_of(self, said: Completion | Chunk) -> Json:
-        return {"logprobs": self._logprobs(said.token_ids, said.logprobs) if self.logprobs else None}
+    def _logprobs_of(self, index: int, said: Completion | Chunk) -> Json:
+        if not self.logprobs:
+            return {"logprobs": None}
+        return {"logprobs": self._logprobs(self._speeches[index].say(said.token_ids), said.logprobs)}
 
     @abstractmethod
     def _choice(self, index: int, text: str, reason: FinishReason) -> Json: ...
@@ -63,7 +70,7 @@ class Dialect(ABC):
     def _delta(self, index: int, text: str, reason: FinishReason | None) -> Json: ...
 
     @abstractmethod
-    def _logprobs(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Json: ...
+    def _logprobs(self, tokens: Sequence[Spoken], logprobs: Sequence[float]) -> Json: ...
 
 
 class ChatDialect(Dialect):
@@ -83,11 +90,11 @@ class ChatDialect(Dialect):
     def _delta(self, index: int, text: str, reason: FinishReason | None) -> Json:
         return {"index": index, "delta": {"content": text} if text else {}, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Json:
-        content = []
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            text = self.text.token(token)
-            content.append({"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []})
+    def _logprobs(self, tokens: Sequence[Spoken], logprobs: Sequence[float]) -> Json:
+        content = [
+            {"token": token.text, "logprob": logprob, "bytes": list(token.content), "top_logprobs": []}
+            for token, logprob in zip(tokens, logprobs, strict=True)
+        ]
         return {"content": content, "refusal": None}
 
 
@@ -104,12 +111,13 @@ class CompletionDialect(Dialect):
     def _delta(self, index: int, text: str, reason: FinishReason | None) -> Json:
         return {"index": index, "text": text, "finish_reason": reason}
 
-    def _logprobs(self, tokens: Sequence[int], logprobs: Sequence[float]) -> Json:
+    def _logprobs(self, tokens: Sequence[Spoken], logprobs: Sequence[float]) -> Json:
         return {
-            "tokens": [self.text.token(token) for token in tokens],
+            "tokens": [token.text for token in tokens],
             "token_logprobs": list(logprobs),
             "top_logprobs": None,
-            "text_offset": None,
+            # Counted from the beginning of the choice's own text.
+            "text_offset": [token.offset for token in tokens],
         }
 
 
@@ -127,8 +135,10 @@ def answered(answer: Answer) -> Json:
             )
             for part in route.parts
         ],
-        dispatch=decision and Dispatched(method=decision.method, label=decision.label, reason=decision.reason),
-        z=route.request.z,
+        dispatch=None
+        if decision is None
+        else Dispatched(method=decision.method, label=decision.label, reason=decision.reason),
+        z=route.z,
         first_pass_ms=route.first_pass_ms,
         second_pass_ms=answer.second_pass_ms,
     ).model_dump()

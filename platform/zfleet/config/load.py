@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ from zfleet.config.spec import Spec
 from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
 from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
+
+_ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
@@ -114,9 +116,19 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if isinstance(node, list):
         node[_index(node, leaf, path)] = value
     elif isinstance(node, dict):
-        node[leaf] = value
+        node[leaf] = _of_kind(node[leaf], value) if _names_kind(leaf, value, node) else value
     else:
         raise _plain(path, ".".join(parents), node)
+
+
+def _names_kind(key: str, value: object, node: Mapping[str, Any]) -> bool:
+    """Whether an assignment names the kind of an engine whose settings are there."""
+    return key == _ENGINE and isinstance(value, str) and isinstance(node.get(key), dict)
+
+
+def _of_kind(engine: dict[str, Any], kind: str) -> dict[str, Any]:
+    """An engine's settings under another kind: all but those that only vLLM has."""
+    return {key: value for key, value in engine.items() if key != "vllm" or kind == "vllm"} | {"kind": kind}
 
 
 def _child(node: Any, key: str, path: str, where: str) -> Any:
@@ -126,6 +138,9 @@ def _child(node: Any, key: str, path: str, where: str) -> Any:
         # `key:` without a value is YAML's null, and stands for an empty mapping here.
         if node.get(key) is None:
             node[key] = {}
+        # An engine may be its kind alone.
+        elif key == _ENGINE and isinstance(node[key], str):
+            node[key] = {"kind": node[key]}
         return node[key]
     raise _plain(path, where, node)
 

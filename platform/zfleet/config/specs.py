@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
@@ -51,13 +51,27 @@ class EngineSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _kind_alone(cls, given: object) -> object:
-        return {"kind": given} if isinstance(given, str) else given
+        return _described(given)
 
     @model_validator(mode="after")
     def _vllm_for_vllm(self) -> EngineSpec:
         if self.kind != "vllm" and self.vllm != VllmSpec():
             raise ValueError(f"engine.vllm is set, engine.kind is {self.kind!r}: write `kind: vllm`, or leave it out")
         return self
+
+
+def _described(engine: object) -> object:
+    return {"kind": engine} if isinstance(engine, str) else engine
+
+
+def _slots(slots: int) -> BeforeValidator:
+    """A job's own default, also where its engine is described without slots."""
+
+    def fill(engine: object) -> object:
+        described = _described(engine)
+        return {"slots": slots} | described if isinstance(described, dict) else described
+
+    return BeforeValidator(fill)
 
 
 class ResourceSpec(Spec):
@@ -167,7 +181,7 @@ class SearchSpec(PlacedSpec):
     elites: float = Field(0.2, gt=0, le=1)
     per_layer: bool = False
     trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
-    engine: EngineSpec = EngineSpec(slots=192)
+    engine: Annotated[EngineSpec, _slots(192)] = EngineSpec(slots=192)
     storage: str = "runs/search"
     registry: str | None = None
 
@@ -194,4 +208,7 @@ class ServeSpec(PlacedSpec):
         {}, description="label of the first pass: expert of the second; else the same name"
     )
     dispatch_prompt: str = Field("kind? {prompt}", description="what the first pass is asked")
-    engine: EngineSpec = EngineSpec(slots=32)
+    max_body_mib: float | None = Field(
+        None, gt=0, description="the largest body of a request; none: what the base's context can use"
+    )
+    engine: Annotated[EngineSpec, _slots(32)] = EngineSpec(slots=32)

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.contract import GenerationRequest, ScoreRequest, refuse_images
 from zfleet.errors import InvalidRequest, RequestTooLong
 from zfleet.models.images import ImageReader
+from zfleet.models.tokens import text_tokens
 
 Tokens = tuple[int, ...]
 
@@ -55,7 +56,7 @@ class Prompts:
 
     def _prompt(self, request: GenerationRequest | ScoreRequest) -> Tokens:
         prompt, images = request.prompt, request.images
-        tokens = tuple(self.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else prompt
+        tokens = text_tokens(self.tokenizer, prompt) if isinstance(prompt, str) else prompt
         if not tokens:
             raise InvalidRequest("the prompt is empty", "give at least one token")
         self._check_vocabulary(tokens, "the prompt")

@@ -2,55 +2,38 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-_CONTEXT_TOKENS = 5
-_INCOMPLETE = "\ufffd"
+from zfleet.models.tokens import token_bytes
 
 
 class TextStream:
     """Decodes one answer token by token.
 
-    The end of the prompt is decoded along, because tokenizers write a token differently at the start of a
-    text; only what follows it is the answer.
+    The text is that of the tokens' bytes, one after the other: it is the same however the tokens are cut into pushes.
+    Bytes that are no UTF-8 become U+FFFD, an unfinished character at the end too.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], stop: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
-        self._tokens = list(prompt[-_CONTEXT_TOKENS:])
-        self._start = 0
-        self._shown = len(self._tokens)
+        self._bytes = token_bytes(tokenizer).of_answer(prompt)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
 
     def push(self, tokens: Sequence[int]) -> str:
         """Add tokens; the text that is final now. Sets ``stopped`` when a stop string came up."""
-        self._tokens.extend(tokens)
-        before = self._decode(self._start, self._shown)
-        after = self._decode(self._start, len(self._tokens))
-        if after.endswith(_INCOMPLETE) or len(after) <= len(before):
-            return ""
-        self._start, self._shown = self._shown, len(self._tokens)
-        return self._filter(after[len(before) :])
+        return self._filter(self._decoder.decode(b"".join(map(self._bytes, tokens))))
 
     def flush(self) -> str:
         """What was held back, at the end of an answer that met no stop string."""
         if self.stopped:
             return ""
-        before = self._decode(self._start, self._shown)
-        rest = self._decode(self._start, len(self._tokens))[len(before) :]
-        text = self._filter(rest)
+        text = self._filter(self._decoder.decode(b"", final=True))
         return text if self.stopped else text + self._held
-
-    def _decode(self, start: int, end: int) -> str:
-        return str(
-            self._tokenizer.decode(
-                self._tokens[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
 
     def _filter(self, new: str) -> str:
         if not self._stop:

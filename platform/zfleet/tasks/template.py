@@ -11,6 +11,10 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.errors import TaskError
+from zfleet.models.tokens import text_tokens
+
+_RAISED = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
+"""By chat templates: on purpose, and where they meet what their writer did not think of."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class PromptTemplate:
 
         Raises:
             TaskError: The format string names a field that the sample lacks, or the
-                tokenizer has no chat template.
+                tokenizer has no chat template, or one that refuses the prompt.
         """
         if self.text is None:
             return chat_tokens(tokenizer, [{"role": "user", "content": prompt}], images)
         text = fill(self.text, {"prompt": "", **(fields or {})} | {"prompt": prompt}, "template")
         if _image_token(tokenizer) not in self.text:
             text = _places(tokenizer, images) + text
-        return tuple(tokenizer(text)["input_ids"])
+        return text_tokens(tokenizer, text)
 
 
 def fill(text: str, fields: Mapping[str, str], key: str) -> str:
@@ -68,7 +72,7 @@ def chat_tokens(
         images: How many the last message begins with.
 
     Raises:
-        TaskError: The tokenizer has no chat template.
+        TaskError: The tokenizer has no chat template, or one that refuses the conversation: its words are the error's.
     """
     if tokenizer.chat_template is None:
         raise TaskError(
@@ -84,8 +88,18 @@ def chat_tokens(
     else:
         turns = [dict(turn) for turn in earlier]
         turns.append({**last, "content": _places(tokenizer, images) + last["content"]})
-    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-    return tuple(cast(list[int], ids))
+    text = _render(tokenizer, turns, [turn["role"] for turn in messages])
+    return tuple(cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], roles: list[str]) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    except _RAISED as error:
+        raise TaskError(
+            f"this base's chat template refuses turns of {', '.join(roles)}: {error}",
+            "give it turns that it takes, or write the whole prompt: `template` in a task, /v1/completions over HTTP",
+        ) from error
 
 
 @lru_cache(8)
@@ -96,11 +110,15 @@ def _wants_parts(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
         template: The tokenizer's, whose answer is kept: every prompt asks.
     """
     word = "zfleet"
-    try:
-        said = tokenizer.apply_chat_template([{"role": "user", "content": word}], tokenize=False)
-    except jinja2.TemplateError:
-        return True
-    return word not in str(said)
+
+    def says(content: Any) -> bool:
+        try:
+            said = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        except _RAISED:
+            return False
+        return word in str(said)
+
+    return not says(word) and says([_text_part({"content": word})])
 
 
 def _text_part(turn: Mapping[str, str]) -> dict[str, str]:

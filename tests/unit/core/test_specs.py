@@ -13,7 +13,7 @@ import yaml
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.specs import EngineSpec, SearchSpec, ServeSpec, TrainSpec, VllmSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.text import Contains
 from zfleet.tasks.build import build_task
@@ -157,6 +157,45 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
     path = tmp_path / "serve.yaml"
     path.write_text("engine:\n")
     assert load_spec(path, ServeSpec, ["engine.slots=3"]).engine.slots == 3
+
+
+@pytest.mark.parametrize(("kind", "slots"), [(ServeSpec, 32), (SearchSpec, 192), (TrainSpec, 128)])
+@pytest.mark.parametrize(
+    ("written", "changes", "more"),
+    [
+        ({}, ["engine=vllm"], {"kind": "vllm"}),
+        ({}, ["engine.kind=vllm"], {"kind": "vllm"}),
+        ({"engine": "vllm"}, [], {"kind": "vllm"}),
+        ({"engine": {"kind": "vllm"}}, [], {"kind": "vllm"}),
+        ({}, ["engine.z_rows=9"], {"z_rows": 9}),
+        ({}, ["engine=torch", "engine.slots=7"], {"slots": 7}),
+        ({}, ["engine.slots=7", "engine=vllm"], {"slots": 7, "kind": "vllm"}),
+        ({"engine": "vllm"}, ["engine.slots=7"], {"slots": 7, "kind": "vllm"}),
+        ({"engine": {"slots": 7}}, ["engine=vllm"], {"slots": 7, "kind": "vllm"}),
+        ({"engine": {"slots": 7, "kind": "vllm", "vllm": {"rank": 3}}}, ["engine=torch"], {"slots": 7}),
+        (
+            {"engine": {"kind": "torch"}},
+            ["engine=vllm", "engine.vllm.rank=3"],
+            {"kind": "vllm", "vllm": VllmSpec(rank=3)},
+        ),
+    ],
+)
+def test_an_engine_keeps_the_settings_that_nobody_changed(
+    tmp_path: Path,
+    kind: type[TrainSpec | SearchSpec | ServeSpec],
+    slots: int,
+    written: dict[str, Any],
+    changes: list[str],
+    more: dict[str, Any],
+) -> None:
+    least: dict[type[Any], dict[str, Any]] = {
+        ServeSpec: {},
+        TrainSpec: minimal(),
+        SearchSpec: {"experts": ["math"], "task": {"lab": "math"}, "name": "mixed"},
+    }
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(least[kind] | written))
+    assert load_spec(path, kind, changes).engine == EngineSpec(slots=slots).model_copy(update=more)
 
 
 @pytest.mark.parametrize(

@@ -50,3 +50,56 @@ def test_a_chat_template_of_parts_is_given_parts(tiny_base: Base) -> None:
 def test_a_template_that_cannot_be_filled_says_what_there_is(tiny_base: Base, text: str) -> None:
     with pytest.raises(TaskError, match=r"cannot be filled.*fields: prompt, owner"):
         PromptTemplate(text).render(tiny_base.tokenizer, "flip", {"owner": "Mia"})
+
+
+REFUSES_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }} {% endfor %}"
+)
+ALTERNATES = (
+    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
+    "{{ message['content'] }} {% endfor %}"
+)
+NEEDS_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('Give a system turn') }}{% endif %}"
+    "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+)
+CALCULATES = "{{ 1 + messages[0]['content'] }}"
+LOOKS_UP = "{{ messages[0]['name']['first'] }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "roles", "words"),
+    [
+        (REFUSES_SYSTEM, ["system", "user"], "System role not supported"),
+        (ALTERNATES, ["user", "user"], "Conversation roles must alternate user/assistant"),
+        (ALTERNATES, ["assistant", "user"], "Conversation roles must alternate user/assistant"),
+        (NEEDS_SYSTEM, ["user"], "Give a system turn"),
+        (CALCULATES, ["user"], "unsupported operand"),
+        (LOOKS_UP, ["user"], "has no attribute 'name'"),
+    ],
+)
+def test_a_chat_template_that_raises_is_told_in_its_words(
+    tiny_base: Base, template: str, roles: list[str], words: str
+) -> None:
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(TaskError, match=f"refuses turns of {', '.join(roles)}: .*{words}"):
+        chat_tokens(tokenizer, [{"role": role, "content": "flip"} for role in roles])
+
+
+def test_a_chat_template_that_refuses_one_turn_is_given_texts(tiny_base: Base) -> None:
+    """It is no template of parts, whatever it says to a single turn."""
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.chat_template = NEEDS_SYSTEM
+    turns = [{"role": "system", "content": "flip"}, {"role": "user", "content": "sort"}]
+    assert chat_tokens(tokenizer, turns) == tuple(tokenizer("flip sort ", add_special_tokens=False)["input_ids"])
+
+
+@pytest.mark.parametrize("text", ["{prompt}", "<bos>{prompt}", "<bos>{prompt}<bos>{prompt}", "x<bos>{prompt}"])
+def test_a_prompt_begins_with_one_bos(tiny_base: Base, text: str) -> None:
+    tokenizer = tiny_base.tokenizer
+    written = text.format(prompt="flip").removeprefix("<bos>")
+    expected = [tokenizer.bos_token_id, *tokenizer(written, add_special_tokens=False)["input_ids"]]
+    assert PromptTemplate(text).render(tokenizer, "flip") == tuple(expected)

@@ -95,12 +95,6 @@ async def test_what_is_no_json_is_400(stage: Stage) -> None:
         assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_several_prompts_are_refused(stage: Stage) -> None:
-    response = await stage.http.post("/v1/completions", json={"model": "fake", "prompt": ["a", "b"]})
-    assert response.status_code == 400
-    assert "prompt" in response.json()["error"]["message"]
-
-
 async def test_an_unknown_path_is_404(stage: Stage) -> None:
     response = await stage.http.post("/v1/embeddings", json={})
     assert response.status_code == 404

@@ -1,0 +1,90 @@
+"""The OpenAPI document says what the endpoints take and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openai.types.chat import ChatCompletionMessage
+
+import zfleet.errors
+from zfleet.errors import ZfleetError
+from zfleet_serve.errors import describe
+from zfleet_serve.testing import Stage
+
+ENDPOINTS = {
+    ("get", "/healthz"): {200, 500, 503},
+    ("get", "/v1/models"): {200, 500, 503},
+    ("get", "/v1/models/{model}"): {200, 404, 500, 503},
+    ("post", "/v1/chat/completions"): {200, 400, 404, 413, 429, 500, 503},
+    ("post", "/v1/completions"): {200, 400, 404, 413, 429, 500, 503},
+}
+
+
+@pytest.fixture
+async def document(stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = (await stage.http.get("/openapi.json")).json()
+    return found
+
+
+def test_every_endpoint_and_status(document: dict[str, Any]) -> None:
+    found = {
+        (method, path): {int(status) for status in operation["responses"]}
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert found == ENDPOINTS
+
+
+def kinds(of: type[ZfleetError] = ZfleetError) -> Iterator[type[ZfleetError]]:
+    yield of
+    for kind in of.__subclasses__():
+        yield from kinds(kind)
+
+
+@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
+def test_every_error_has_a_status_that_is_documented(kind: type[ZfleetError]) -> None:
+    assert kind.__module__ == zfleet.errors.__name__
+    status, _ = describe(kind("it failed", "do something"))
+    assert status in ENDPOINTS["post", "/v1/chat/completions"]
+
+
+def schema(document: dict[str, Any], name: str) -> Draft202012Validator:
+    return Draft202012Validator(document | {"$ref": f"#/components/schemas/{name}"})
+
+
+def test_references_lead_somewhere(document: dict[str, Any]) -> None:
+    def references(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from ([node["$ref"]] if "$ref" in node else [])
+            node = list(node.values())
+        if isinstance(node, list):
+            for child in node:
+                yield from references(child)
+
+    found = set(references(document))
+    assert found
+    for reference in found:
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize("prompt", ["a", ["a", "b"], [1, 2], [[1], [2]]])
+def test_bodies_that_are_answered_fit_the_document(document: dict[str, Any], prompt: object) -> None:
+    schema(document, "CompletionRequest").validate({"model": "fake", "prompt": prompt})
+    schema(document, "ChatRequest").validate({"model": "fake", "messages": [{"role": "user", "content": "a"}]})
+    given = ChatCompletionMessage(role="assistant", content="a").model_dump(exclude_none=True)
+    schema(document, "ChatRequest").validate({"model": "fake", "messages": [given]})
+
+
+async def test_errors_fit_the_document(stage: Stage, document: dict[str, Any]) -> None:
+    answers = [
+        await stage.http.get("/v1/models/nobody"),
+        await stage.http.post("/v1/completions", json={"model": "fake"}),
+        await stage.http.post("/v1/completions", json={"model": "fake:nobody", "prompt": "a"}),
+        await stage.http.get("/nowhere"),
+    ]
+    assert [answer.status_code for answer in answers] == [404, 400, 404, 404]
+    for answer in answers:
+        schema(document, "ErrorBody").validate(answer.json())
