@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zfleet.config.load import load_job, load_spec
@@ -88,6 +88,7 @@ def test_a_key_that_merges_from_an_anchor_may_be_given_again(tmp_path: Path) -> 
     assert read_yaml("1: a\n'1': b", "") == {1: "a", "1": "b"}
 
 
+@settings(deadline=None)
 @given(PLAIN)
 def test_what_gives_each_key_once_is_read_as_it_is(data: object) -> None:
     text = yaml.safe_dump(data, allow_unicode=True)
@@ -95,6 +96,7 @@ def test_what_gives_each_key_once_is_read_as_it_is(data: object) -> None:
     assert json.loads(json.dumps(data), object_pairs_hook=unique_keys) == data
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, st.integers(), min_size=1), st.data())
 def test_a_repeated_key_is_found_wherever_it_stands(data: dict[str, int], draw: st.DataObject) -> None:
     pairs = list(data.items())
