@@ -55,7 +55,7 @@ class RewardSpec(GraderSpec):
 
     parts: dict[Name, PartSpec] = Field({}, description="`sum`: name: grader, each with a weight")
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="when the function raises: stop, or leave the sample out"
+        "stop", description="when the function raises or the sandbox fails: stop, or leave the sample out"
     )
 
     @model_validator(mode="after")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 from zfleet.engine.sync import SyncEngine
@@ -19,6 +20,8 @@ from zfleet.rewards.length import Length
 from zfleet.rewards.program import Program
 from zfleet.rewards.sandbox.exam import Exam, Verdict
 from zfleet.rewards.weighted import Part, Weighted
+from zfleet.rl.member import Member
+from zfleet.rl.rollout import Rollout
 from zfleet.tasks.task import Grade, Sample, Ungraded
 from zfleet.testing.solo import SPEC, solo, vowels_task
 from zfleet_cli.main import app
@@ -79,8 +82,13 @@ def test_what_nobody_can_judge_is_counted_recorded_and_not_learned_from(
 
     task = vowels_task(reward)
     learner = solo(tiny_model, engine, task, SPEC)
-    kept: list[Any] = []
-    learner.learner._record = lambda member, step, rollouts, advantages: str(kept.extend(rollouts))
+    kept: list[Rollout] = []
+
+    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
+        kept.extend(rollouts)
+        return ""
+
+    learner.learner._record = record
     report = learner.step()
     assert (report.samples, report.skipped, report.used, report.reward) == (7 * 4, 4, 7 * 4, 1.0)
     assert {one.sample.id for one in kept if one.grade == Ungraded("sample s0: cannot tell: an object", True)} == {"s0"}
@@ -94,7 +102,10 @@ def grade(tmp_path: Path) -> Callable[..., Any]:
     problem = {"prompt": "def one():\n", "entry_point": "one", "test": "def check(c):\n    assert c() == 1"}
 
     def run(rows: list[Mapping[str, Any]], *more: str, problems: tuple[Mapping[str, Any], ...] = ({},)) -> Any:
-        files = {"rows": rows, "problems": [{"task_id": "t/0", **problem, **one} for one in problems]}
+        files: dict[str, list[Mapping[str, Any]]] = {
+            "rows": rows,
+            "problems": [{"task_id": "t/0", **problem, **one} for one in problems],
+        }
         for name, lines in files.items():
             (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
         names = ["--file", str(tmp_path / "rows.jsonl"), "--problems", str(tmp_path / "problems.jsonl")]

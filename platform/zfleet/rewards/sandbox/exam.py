@@ -27,8 +27,9 @@ class Verdict:
     """Whether all tests held.
 
     Attributes:
-        passed: They did; None where the sandbox cannot tell.
-        reason: Which did not and why, or why it cannot tell, for people.
+        passed: They did; None where nobody can tell, because something that a test needs cannot cross faithfully
+            between its process and the tested code's.
+        reason: Which did not and why, or what could not cross, for people.
     """
 
     passed: bool | None
