@@ -111,4 +111,6 @@ def test_unequal_exact_numbers_are_never_the_same() -> None:
             other = _neighbour(value, rng)
         if _right(one, other):
             same.append((one, other))
+        if number % 20 == 0:
+            assert _right(one, rf"\frac{{{value.numerator}}}{{{value.denominator}}}")
     assert not same

@@ -44,7 +44,7 @@ from zfleet.rewards.numerals import join_thousands, numerals, spelled
         ("答案是18元", ["18"]),
         ("_18_ and **18**", ["18", "18"]),
         (r"x2, x^2, x^{-2}, m_2, a_{12}, F1.5, cm²", []),
-        (r"5\sqrt{2}, 3\pi, 1/0, 0.\overline{3}, 3\frac{5}{2}", [None] * 5),
+        (r"5\sqrt{2}, 3\pi, 1/0, 0.\overline{3}, 3\frac{5}{2}, 11_2, 11_{2}", [None] * 7),
         (r"\sqrt{16}, √16", []),
         ("1e999999999, 10^{10000}, 2^{-99999999999}", [None] * 3),
         ("9" * 5000, [None]),
