@@ -34,7 +34,9 @@ _NUMBER = re.compile(
       )?+
       | (?P<fraction>{_FRACTION})
     )
-    (?P<formula>\ ?(?:\\(?:cdot|times)\ ?)?(?:\\(?:sqrt|pi|frac)\b|[√π]|\.?\\overline\{{[0-9]++\}}|_(?:[0-9]|\{{)[0-9]*+))?+
+    (?P<formula>
+      \ ?(?:\\(?:cdot|times)\ ?)?(?:\\(?:sqrt|pi|frac)\b|[√π]) | \.?\\overline\{{[0-9]++\}} | _(?:[0-9]|\{{)[0-9]*+
+    )?+
     """,
     re.VERBOSE,
 )
