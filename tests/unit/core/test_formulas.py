@@ -98,7 +98,8 @@ def _exact(rng: random.Random) -> tuple[str, Fraction]:
 
 
 def _neighbour(value: Fraction, rng: random.Random) -> str:
-    other = value * rng.choice([Fraction(1 + 10**9, 10**9), Fraction(1, 10), 1 + value]) + rng.choice([Fraction(0), value])
+    factor = rng.choice([Fraction(1 + 10**9, 10**9), Fraction(1, 10), 1 + value])
+    other = value * factor + rng.choice([Fraction(0), value])
     return rf"\frac{{{other.numerator}}}{{{other.denominator}}}"
 
 
