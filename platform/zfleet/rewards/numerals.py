@@ -34,7 +34,9 @@ _NUMBER = re.compile(
       )?+
       | (?P<fraction>{_FRACTION})
     )
-    (?P<formula>\ ?(?:\\(?:cdot|times)\ ?)?(?:\\(?:sqrt|pi|frac)\b|[√π]|\.?\\overline\{{[0-9]++\}}))?+
+    (?P<formula>
+      \ ?(?:\\(?:cdot|times)\ ?)?(?:\\(?:sqrt|pi|frac)\b|[√π]) | \.?\\overline\{{[0-9]++\}} | _(?:[0-9]|\{{)[0-9]*+
+    )?+
     """,
     re.VERBOSE,
 )
@@ -69,7 +71,7 @@ class Numeral:
 
     @property
     def value(self) -> Fraction | None:
-        """The exact value; None for a formula (``5\\sqrt{2}``), a division by zero, or too many digits."""
+        """The exact value; None for a formula (``5\\sqrt{2}``, ``11_2``), a division by zero, or too many digits."""
         whole = self.end == self.found.end()
         if whole and self.found["formula"]:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zfleet.config.task_specs import RewardSpec
@@ -125,6 +125,7 @@ def test_a_choice_is_graded_by_its_label(answer: str) -> None:
     assert Choice("C")("(C)", sample).value == 1.0
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -137,6 +138,7 @@ def test_words_without_a_mark_choose_nothing(words: list[str]) -> None:
     assert chosen_label(" ".join(["We", *words, "here"])) is None
 
 
+@settings(deadline=None)
 @given(st.sampled_from("ABCDEFGH"), st.sampled_from("ABCDEFGH"), st.sampled_from([" or ", " and ", ", ", "/", " & "]))
 def test_two_labels_are_no_choice(one: str, other: str, between: str) -> None:
     for pattern in ("The answer is {}.", "Answer: ({})", "{}", "\\boxed{{{}}}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zfleet.rewards.extract import after_hashes, final_number, last_boxed, last_integer
@@ -145,6 +145,7 @@ def test_the_last_whole_number(text: str, number: int | None) -> None:
     assert last_integer(text) == number
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**12), 10**12), st.text("abc .,\n", max_size=20))
 def test_a_number_in_its_own_words_is_found(number: int, before: str) -> None:
     assert final_number(f"{before} is {number:,}") == number

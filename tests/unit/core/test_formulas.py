@@ -98,7 +98,8 @@ def _exact(rng: random.Random) -> tuple[str, Fraction]:
 
 
 def _neighbour(value: Fraction, rng: random.Random) -> str:
-    other = value * rng.choice([Fraction(1 + 10**9, 10**9), Fraction(1, 10), 1 + value]) + rng.choice([0, value])
+    factor = rng.choice([Fraction(1 + 10**9, 10**9), Fraction(1, 10), 1 + value])
+    other = value * factor + rng.choice([Fraction(0), value])
     return rf"\frac{{{other.numerator}}}{{{other.denominator}}}"
 
 
@@ -111,4 +112,6 @@ def test_unequal_exact_numbers_are_never_the_same() -> None:
             other = _neighbour(value, rng)
         if _right(one, other):
             same.append((one, other))
+        if number % 20 == 0:
+            assert _right(one, rf"\frac{{{value.numerator}}}{{{value.denominator}}}")
     assert not same
