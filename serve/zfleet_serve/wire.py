@@ -35,7 +35,8 @@ class Dialect(ABC):
         self.logprobs = logprobs
         self.choices = len(prompts) * n
         self.prompt_tokens = sum(map(len, prompts))
-        self._speeches = [Speech(text.bytes_after(prompt)) for prompt in prompts for _ in range(n)]
+        asked = prompts if logprobs else ()
+        self._speeches = [Speech(text.bytes_after(prompt)) for prompt in asked for _ in range(n)]
 
     def head(self, model: str, *, chunk: bool) -> Json:
         """What every body and every chunk of one response begins with."""

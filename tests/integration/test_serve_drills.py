@@ -1,4 +1,4 @@
-"""Drills of `zfleet serve`: a conversation by OpenAI's client for Node, and bodies of up to 100 MB beside other clients."""
+"""Drills of `zfleet serve`: ten turns by OpenAI's client for Node, and large bodies beside other clients."""
 
 from __future__ import annotations
 

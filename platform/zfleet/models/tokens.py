@@ -34,7 +34,8 @@ class TokenBytes:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+        self._texts = set(tokenizer.get_vocab().values()) - special
         kinds = set(_decoders(tokenizer))
         self._alphabet = byte_alphabet() if "ByteLevel" in kinds else None
         self._has_bytes = "ByteFallback" in kinds
@@ -42,7 +43,7 @@ class TokenBytes:
 
     def is_text(self, token: int) -> bool:
         """Whether a token is part of texts: it is there, and is not a special one."""
-        return token not in self._special and isinstance(self._tokenizer.convert_ids_to_tokens(token), str)
+        return token in self._texts
 
     def of(self, token: int, *, first: bool = False) -> bytes:
         """The bytes of a token.

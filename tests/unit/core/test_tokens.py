@@ -82,6 +82,11 @@ def test_a_byte_is_itself_and_a_word_keeps_its_space() -> None:
     assert TokenBytes(level).of(symbols["  日"]) == "  日".encode()
 
 
+@pytest.mark.parametrize("token", [-1, 10**6, 2**32, 2**70])
+def test_what_is_no_token_has_no_bytes(token: int) -> None:
+    assert TokenBytes(byte_level()).of(token) == b""
+
+
 def test_an_answer_that_is_cut_in_a_character_after_a_newline() -> None:
     tokenizer = byte_fallback()
     tokens = [tokenizer.get_vocab()[word] for word in ("a", "<0x0A>", "<0xE2>", "<0x82>")]
