@@ -153,7 +153,8 @@ def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
         _probe(uri, reading)
         return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
     with sqlite.opened_alone(file):
-        if not file.exists():
+        # Artifacts without their database: it was moved away or lost, and a new one would hide that.
+        if not file.exists() and not Path(artifacts).exists():
             _quiet()
             sqlite.create(file)
         _probe(uri, reading)

@@ -98,10 +98,11 @@ def _reason(file: Path, error: sqlite3.Error) -> tuple[str, str]:
     """Why a database cannot be read, without its path, and what to do."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if not file.exists():
-        return (
-            "its file is missing",
-            "put it back, or restore it from a backup; a training makes a new one",
-        )
+        if (file.parent / "artifacts").exists():
+            begin = "move the artifacts beside it away to begin an empty registry"
+        else:
+            begin = "where there was none, a training makes it"
+        return "its file is missing", f"put it back, or restore it from a backup; {begin}"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "its file is locked by another process", "end what holds it, or try again when it has ended"
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):

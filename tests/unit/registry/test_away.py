@@ -45,10 +45,13 @@ def test_a_missing_file_is_never_made_by_a_question(
     version = put(seed=1)
     shutil.copy(root / "mlflow.db", root / "backup.db")
     (root / "mlflow.db").unlink()
+    (root / "mlflow.db.lock").touch()
     before = set(root.rglob("*"))
     refused(registry, version, make_z, "its file is missing")
-    with pytest.raises(RegistryUnreachable, match="its file is missing"):
-        ExpertRegistry(root=root, reading=True)
+    for reading in (True, False):
+        with pytest.raises(RegistryUnreachable, match="its file is missing") as caught:
+            ExpertRegistry(root=root, reading=reading)
+        assert "move the artifacts beside it away" in caught.value.remedy
     assert set(root.rglob("*")) == before
     # What comes back is asked, not what was open before.
     backup = ExpertRegistry(f"sqlite:///{root}/backup.db")
