@@ -45,6 +45,7 @@ _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2}\S+|(?<![\w/.])/[^\s/'\":
 class ModelNotFound(ExpertNotFound):
     """What a request's ``model`` names is not served; its text is for the client."""
 
+
 _MOST_PROBLEMS = 5
 _LONGEST_KEY = 80
 
