@@ -108,5 +108,5 @@ def _reason(file: Path, error: sqlite3.Error) -> tuple[str, str]:
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return "its file is no sqlite database that can be read", "restore it from a backup, or move it"
     if "no such table" in str(error):
-        return "its file holds no registry", "restore it from a backup; delete the file to begin an empty registry"
+        return "its file holds no registry", "restore it from a backup, or move it and the artifacts beside it away"
     return f"its file cannot be opened: {error}", "check its rights, and those of its folder"
