@@ -27,11 +27,12 @@ class Verdict:
     """Whether all tests held.
 
     Attributes:
-        passed: They did.
-        reason: Which did not and why, for people.
+        passed: They did; None where nobody can tell, because something that a test needs cannot cross faithfully
+            between its process and the tested code's.
+        reason: Which did not and why, or what could not cross, for people.
     """
 
-    passed: bool
+    passed: bool | None
     reason: str
 
 
