@@ -6,6 +6,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -42,13 +43,11 @@ def serve(channel: int, job: dict[str, Any]) -> None:
     """
     completion = _Completion(job["names"])
     link = Link(channel, _Wire(lambda *asked, **named: link.ask(*asked, **named)), completion.perform)
-    link.reply({"ask": "run", "items": [job["code"]], "names": []})
-    while True:
-        try:
+    message = {"ask": "run", "items": [job["code"]], "names": []}
+    with suppress(Settled):
+        while True:
+            link.reply(message)
             message = link.receive()
-        except Settled:
-            return
-        link.reply(message)
 
 
 class _Completion:

@@ -15,15 +15,6 @@ _FACTORY: Any = vars(defaultdict)["default_factory"]
 _MOST: Any = vars(deque)["maxlen"]
 
 
-def _dict_parts(value: dict[Any, Any]) -> Parts:
-    return (*dict.keys(value), *dict.values(value))
-
-
-def _ordered_parts(value: OrderedDict[Any, Any]) -> Parts:
-    # Its order is its own: that of the dictionary below it is another.
-    return (*OrderedDict.keys(value), *OrderedDict.values(value))
-
-
 def _fill_list(value: list[Any], parts: Parts) -> None:
     list.__setitem__(value, slice(None), parts)
 
@@ -57,21 +48,34 @@ def _fill_default(value: defaultdict[Any, Any], parts: Parts) -> None:
     _fill_dict(value, parts[1:])
 
 
-def _fill_bytes(value: bytearray, parts: Parts) -> None:
-    bytearray.__setitem__(value, slice(None), bytes.fromhex(parts[0]))
+def _fill_bytearray(value: bytearray, parts: Parts) -> None:
+    bytearray.__setitem__(value, slice(None), bytes(parts))
 
 
-CONTAINERS: dict[type, tuple[Callable[[Any], Parts], Callable[[Any, Parts], None]]] = {
-    list: (lambda value: tuple(list.__iter__(value)), _fill_list),
-    dict: (_dict_parts, _fill_dict),
-    set: (lambda value: tuple(set.__iter__(value)), _fill_set),
-    bytearray: (lambda value: (bytearray.hex(value),), _fill_bytes),
-    deque: (lambda value: tuple(deque.__iter__(value)), _fill_deque),
-    OrderedDict: (_ordered_parts, _fill_ordered),
-    defaultdict: (lambda value: (_FACTORY.__get__(value), *_dict_parts(value)), _fill_default),
-    Counter: (_dict_parts, _fill_dict),
+READERS: dict[type, tuple[Callable[[Any], Iterable[Any]], ...]] = {
+    list: (list.__iter__,),
+    dict: (dict.__iter__, dict.values),
+    set: (set.__iter__,),
+    bytearray: (bytearray.__iter__,),
+    deque: (deque.__iter__,),
+    # Its order is its own: that of the dictionary below it is another.
+    OrderedDict: (OrderedDict.__iter__, OrderedDict.values),
+    defaultdict: (lambda value: (_FACTORY.__get__(value),), dict.__iter__, dict.values),
+    Counter: (dict.__iter__, dict.values),
 }
-"""Of each class of values that can change: its parts, and how it takes others."""
+"""Of each class of values that can change, what gives its parts, one after the other."""
+
+FILLERS: dict[type, Callable[[Any, Parts], None]] = {
+    list: _fill_list,
+    dict: _fill_dict,
+    set: _fill_set,
+    bytearray: _fill_bytearray,
+    deque: _fill_deque,
+    OrderedDict: _fill_ordered,
+    defaultdict: _fill_default,
+    Counter: _fill_dict,
+}
+"""How they take other parts."""
 
 _NEWS: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
     "builtins.tuple": lambda base, value: base.__iter__(value),
@@ -104,6 +108,18 @@ _VIEWS = {
     type(getattr(kind(), name)()): (kind, name) for kind in (dict, OrderedDict) for name in ("keys", "values", "items")
 }
 _BASES: dict[type, type] = {}
+_JSON = {str, bool, type(None)}
+
+HUGE = 2**64
+"""In decimal digits, Python limits how long a number may be."""
+
+
+def as_they_are(parts: Parts) -> bool:
+    """Whether all of them are, without a look at each, what JSON takes."""
+    kinds = set(map(type, parts))
+    if kinds == {int}:
+        return -HUGE < min(parts) and max(parts) < HUGE
+    return kinds <= _JSON
 
 
 def base_of(kind: type) -> type:
@@ -116,6 +132,8 @@ def base_of(kind: type) -> type:
 
 def made_of(base: type, value: object) -> Iterable[Any]:
     """The arguments for ``made``, of a value that cannot change."""
+    if base is tuple:
+        return tuple.__iter__(value)  # type: ignore[arg-type]
     name = name_of(base) or ""
     return (_NEWS.get(name) or _EXACT[name])(base, value)
 
@@ -131,7 +149,7 @@ def made(kind: type, base: type, parts: Parts) -> Any:
         return new(kind, parts)
     if base is bytes:
         return new(kind, bytes.fromhex(*parts))
-    if base in CONTAINERS:
+    if base in READERS:
         raise TypeError(f"a {base.__name__} has contents that change")
     return kind(*parts) if name_of(kind) else new(kind, *parts)
 
@@ -147,7 +165,7 @@ def empty(kind: type, base: type, most: int | None) -> Any:
     Raises:
         TypeError: Instances of this class are no containers.
     """
-    if base not in CONTAINERS:
+    if base not in READERS:
         raise TypeError(f"a {kind.__name__} is no container")
     new: Any = base.__new__
     value = new(kind)
@@ -174,7 +192,7 @@ def view(which: str, value: object) -> Any:
 
 
 def _has_parts(base: type, kind: type) -> bool:
-    if base in CONTAINERS or base is BaseException:
+    if base in READERS or base is BaseException:
         return True
     name = name_of(base)
     return name in _NEWS or (name in _EXACT and base is kind)

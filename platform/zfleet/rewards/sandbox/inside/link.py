@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 from collections.abc import Callable
 from typing import Any
 
 from .messages import receive, send
 from .wire import Wire
+
+_DEPTH = 50_000
+"""Calls in each other, while values are packed: tuples may lie in tuples."""
 
 Perform = Callable[..., object]
 """Does what the other process asks: an operation's name, then what it is done with."""
@@ -78,20 +82,13 @@ class Link:
     def reply(self, message: dict[str, Any]) -> None:
         """Do what a message asks, and say what came of it."""
         try:
-            try:
-                answer, key = self._done(message), "value"
-            finally:
-                self.wire.forget(message.get("forgotten", []))
+            answer, key = self._done(message), "value"
         except Settled:
             raise
         except BaseException as error:
             answer, key = error.with_traceback(None), "raised"
         with self._lock:
-            try:
-                self._send(lambda: {key: self.wire.item(answer)})
-            except (RecursionError, MemoryError) as error:
-                text = str(error)
-                self._send(lambda: {"raised": self.wire.item(RecursionError(text))})
+            self._send(lambda: {key: self.wire.item(answer)})
 
     def _question(self, operation: str, arguments: tuple[object, ...], named: dict[str, object]) -> dict[str, Any]:
         items = [self.wire.item(value) for value in (*arguments, *named.values())]
@@ -99,17 +96,21 @@ class Link:
 
     def _done(self, message: dict[str, Any]) -> object:
         values = [self.wire.value(item) for item in message["items"]]
+        self.wire.forget(message.get("forgotten", []))
         first = len(values) - len(message["names"])
         named = dict(zip(message["names"], values[first:], strict=True))
         return self._perform(message["ask"], *values[:first], **named)
 
     def _send(self, packed: Callable[[], dict[str, Any]]) -> None:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(limit, _DEPTH))
         try:
             message = packed()
             message |= self.wire.message()
-        except BaseException:
-            self.wire.undo()
-            raise
+        except (RecursionError, MemoryError) as error:
+            raise Settled(None, f"a value is too deep or too large to cross: {error}") from error
+        finally:
+            sys.setrecursionlimit(limit)
         send(self._channel, message)
 
 

@@ -8,15 +8,14 @@ waits for the other: each message brings the new contents of all known container
 from __future__ import annotations
 
 from collections.abc import Iterable
-from operator import is_
 from sys import getrefcount
 from typing import Any
 
-from .contents import CONTAINERS, Parts, base_of, empty, made, made_of, most_of, view, view_of
+from .contents import FILLERS, HUGE, Parts, as_they_are, base_of, empty, made, made_of, most_of, view, view_of
 from .known import name_of, named
+from .shared import Shared
 
-_HUGE = 2**64
-"""In decimal digits, Python limits how long a number may be."""
+_PLAIN = {int, float, str, bool, type(None)}
 
 _SWEEP = 64
 """Entries that a table may gain before those that nobody else holds are looked for."""
@@ -51,10 +50,10 @@ class Wire:
         self._held: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
         self._kept: set[int] = set()
-        self._shared: dict[int, tuple[type, Parts]] = {}
+        self._shared: dict[int, Shared] = {}
+        self._groups = {base: Shared(base) for base in FILLERS}
         self._news: dict[str, list[Record]] = {}
         self._unread: list[tuple[int, Any, int | None]] = []
-        self._added: list[int] = []
         self._most = _SWEEP
 
     def class_item(self, kind: type) -> Any:
@@ -91,7 +90,7 @@ class Wire:
         if value is None or kind is str or kind is bool or (kind is float and value == value):  # noqa: PLR0124  # NaN
             return value
         if isinstance(value, int) and kind is int:
-            return value if -_HUGE < value < _HUGE else ["int", hex(value)]
+            return value if -HUGE < value < HUGE else ["int", hex(value)]
         number = self._numbers.get(id(value))
         if number is not None:
             return [number]
@@ -108,7 +107,6 @@ class Wire:
         number = self._next
         self._next += 2
         self._hold(number, value)
-        self._added.append(number)
         if kept:
             self._kept.add(number)
         return number
@@ -123,27 +121,18 @@ class Wire:
 
     def message(self) -> dict[str, list[Any]]:
         """What the other process must read before the items that were packed since the last message."""
-        forgotten = self._changes()
-        seen: dict[int, tuple[type, Parts]] = {}
+        groups = [group for group in self._groups.values() if group]
+        self._unread += [(number, None, None) for group in groups for number in group.changed()]
+        forgotten = [number for group in groups for number in group.left() if number not in self._kept]
         while self._unread:
             number, kind, extra = self._unread.pop()
-            base = base_of(type(self._held[number]))
-            parts = CONTAINERS[base][0](self._held[number])
-            seen[number] = (base, parts)
-            self.tell("contents", [number, kind, extra, [self.item(part) for part in parts]])
-        self._shared |= seen
+            self.tell("contents", [number, kind, extra, self._items(self._see(number))])
         if len(self._held) > self._most:
             forgotten += self._left(self._held.keys() - self._shared.keys() - self._kept)
             self._most = 2 * len(self._held) + _SWEEP
         self.forget(forgotten)
-        news = self._news
-        self._news, self._added = {}, []
+        news, self._news = self._news, {}
         return news | ({"forgotten": forgotten} if forgotten else {})
-
-    def undo(self) -> None:
-        """Take back all that was packed since the last message."""
-        self.forget(self._added)
-        self._news, self._added, self._unread = {}, [], []
 
     def value(self, item: Any) -> Any:
         """Unpack an item.
@@ -178,7 +167,8 @@ class Wire:
         """Leave out of the table what one of the processes no longer has."""
         for number in numbers:
             self._numbers.pop(id(self._held.pop(number)), None)
-            self._shared.pop(number, None)
+            if group := self._shared.pop(number, None):
+                group.forget(number)
             self.extras.pop(number, None)
             self._kept.discard(number)
 
@@ -196,23 +186,22 @@ class Wire:
             which, stays = self.class_of(value)
         number = self.number(value, stays)
         extra = self.extra(value) if stays else most_of(base, value)
-        if base in CONTAINERS:
+        if base in FILLERS:
             self._unread.append((number, which, extra))
         else:
-            self.tell("values", [number, which, extra, [self.item(part) for part in made_of(base, value)]])
+            self.tell("values", [number, which, extra, self._items(tuple(made_of(base, value)))])
         return number
 
-    def _changes(self) -> list[int]:
-        """Note which containers changed; gives those that nobody here holds any more."""
-        forgotten = []
-        for number, (base, before) in self._shared.items():
-            value = self._held[number]
-            now = CONTAINERS[base][0](value)
-            if len(now) != len(before) or not (all(map(is_, now, before)) or (base is bytearray and now == before)):
-                self._unread.append((number, None, None))
-            if number not in self._kept and getrefcount(value) == _ALONE:
-                forgotten.append(number)
-        return forgotten
+    def _items(self, parts: Parts) -> list[Any]:
+        return [*parts] if as_they_are(parts) else [self.item(part) for part in parts]
+
+    def _values(self, items: list[Any]) -> list[Any]:
+        return items if _PLAIN.issuperset(map(type, items)) else [self.value(item) for item in items]
+
+    def _see(self, number: int) -> Parts:
+        value = self._held[number]
+        group = self._shared[number] = self._groups[base_of(type(value))]
+        return group.see(number, value)
 
     def _left(self, numbers: Iterable[int]) -> list[int]:
         """Those that nobody here but the table holds."""
@@ -240,14 +229,13 @@ class Wire:
         for number, which, extra, _ in contents:
             if number not in self._shared:
                 kind = self.value(which)
-                base = base_of(kind)
-                self._take(number, empty(kind, base, extra), extra)
-                self._shared[number] = (base, ())
+                self._take(number, empty(kind, base_of(kind), extra), extra)
+                self._see(number)
         for number, which, extra, items in values:
-            kind, parts = self.value(which), [self.value(item) for item in items]
+            kind, parts = self.value(which), self._values(items)
             base = base_of(kind) if isinstance(kind, type) else object
             self._take(number, self.make(kind, parts) if base is object else made(kind, base, parts), extra)
         for number, _, _, items in contents:
-            read, fill = CONTAINERS[self._shared[number][0]]
-            fill(self._held[number], [self.value(item) for item in items])
-            self._shared[number] = (self._shared[number][0], read(self._held[number]))
+            value = self._held[number]
+            FILLERS[base_of(type(value))](value, self._values(items))
+            self._see(number)
