@@ -100,7 +100,10 @@ _EXACT: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
     "builtins.slice": lambda base, value: (value.start, value.stop, value.step),
     "collections.ChainMap": lambda base, value: value.maps,
     "uuid.UUID": lambda base, value: (str(value),),
-    **{f"pathlib.{name}": lambda base, value: (str(value),) for name in ("PosixPath", "PurePosixPath", "PureWindowsPath")},
+    **{
+        f"pathlib.{name}": lambda base, value: (str(value),)
+        for name in ("PosixPath", "PurePosixPath", "PureWindowsPath")
+    },
 }
 """As ``_NEWS``, of classes whose subclasses have no plain contents."""
 

@@ -89,9 +89,7 @@ class _Tests(Link):
     def _update(self) -> None:
         """Bind globals that the completion bound anew."""
         for name in self._names:
-            if name in self._globals and (
-                name not in self._before or self._before[name] is not self._globals[name]
-            ):
+            if name in self._globals and (name not in self._before or self._before[name] is not self._globals[name]):
                 self.space[name] = self._before[name] = self._globals[name]
 
 

@@ -66,7 +66,9 @@ class ExaminersWire(Wire):
         if _may_be_called(value):
             name = getattr(value, "__name__", type(value).__name__)
             return "function", [name, None, "*a, **k", "*a, **k", None, None]
-        if hasattr(value, "__next__") and (isinstance(value, GeneratorType) or type(value).__module__ in ("builtins", *_PURE)):
+        if hasattr(value, "__next__") and (
+            isinstance(value, GeneratorType) or type(value).__module__ in ("builtins", *_PURE)
+        ):
             return "iterator", []
         raise _own(value)
 

@@ -23,7 +23,9 @@ def function(ask: Ask, name: str, doc: str | None, header: str, call: str, defau
         named_defaults: As of its ``__kwdefaults__``.
     """
     # Weak: a function that holds itself would never be forgotten.
-    found: Any = eval(f"lambda {header}: __call({call})", {"__call": lambda *a, **k: ask("__call__", itself(), *a, **k)})  # noqa: S307  # of the test's text
+    found: Any = eval(
+        f"lambda {header}: __call({call})", {"__call": lambda *a, **k: ask("__call__", itself(), *a, **k)}
+    )  # noqa: S307  # of the test's text
     itself = ref(found)
     found.__name__ = found.__qualname__ = name
     found.__doc__ = doc

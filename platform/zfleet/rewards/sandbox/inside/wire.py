@@ -227,10 +227,9 @@ class Wire:
         for number, *rest in classes:
             self._take(number, self.make_class(rest))
         for number, which, extra, _ in contents:
-            if number not in self._shared:
+            if number not in self._held:
                 kind = self.value(which)
                 self._take(number, empty(kind, base_of(kind), extra), extra)
-                self._see(number)
         for number, which, extra, items in values:
             kind, parts = self.value(which), self._values(items)
             base = base_of(kind) if isinstance(kind, type) else object
