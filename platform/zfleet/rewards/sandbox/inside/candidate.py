@@ -10,7 +10,6 @@ from contextlib import suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
-from .contents import most_of
 from .known import name_of
 from .link import Link, Settled
 from .lockdown import lock_down

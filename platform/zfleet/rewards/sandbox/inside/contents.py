@@ -121,12 +121,12 @@ def as_they_are(parts: Parts) -> bool:
     """Whether all of them are, without a look at each, what JSON takes."""
     kinds = set(map(type, parts))
     if kinds == {int}:
-        return -HUGE < min(parts) and max(parts) < HUGE
+        return min(parts) > -HUGE and max(parts) < HUGE
     return kinds <= _JSON
 
 
 def base_of(kind: type) -> type:
-    """The class among its bases by whose rules its instances are taken apart; ``object`` if they have no plain contents."""
+    """The class among its bases by whose rules its instances are taken apart; ``object`` if they have no contents."""
     found = _BASES.get(kind)
     if found is None:
         found = _BASES[kind] = next(base for base in kind.__mro__ if base is object or _has_parts(base, kind))

@@ -8,10 +8,25 @@ from functools import cache
 from importlib import import_module
 from types import BuiltinFunctionType
 
-_FUNCTIONS = frozenset(
-    "abs all any ascii bin callable chr divmod format hash hex isinstance issubclass iter len max min next oct ord"
-    " pow print repr round sorted sum".split()
-)
+_FUNCTIONS = {
+    *("abs", "all", "any", "ascii", "bin", "callable", "chr", "divmod", "format", "hash", "hex", "isinstance"),
+    *(
+        "issubclass",
+        "iter",
+        "len",
+        "max",
+        "min",
+        "next",
+        "oct",
+        "ord",
+        "pow",
+        "print",
+        "repr",
+        "round",
+        "sorted",
+        "sum",
+    ),
+}
 _CLASSES: dict[str, tuple[str, ...]] = {
     "collections": ("ChainMap", "Counter", "OrderedDict", "defaultdict", "deque"),
     "datetime": ("date", "datetime", "time", "timedelta", "timezone"),

@@ -1,4 +1,4 @@
-"""What tests pass to the tested code besides plain values: functions and iterators, which it asks for; and named tuples."""
+"""What tests pass to the tested code besides plain values: functions and iterators, which it asks, and named tuples."""
 
 from __future__ import annotations
 

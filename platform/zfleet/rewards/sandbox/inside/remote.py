@@ -1,8 +1,8 @@
 """The candidate's classes and objects as the tests see them.
 
-A class of the candidate's has a class here: with the same plain bases, so that its objects hold the same plain contents and
-are compared by them, and with the same names, which are asked for over there. What such an object says of itself when it is
-compared is no proof: a plain value equals it only by its contents, and of two of them nobody can tell.
+A class of the candidate's has a class here: with the same plain bases, so that its objects hold the same plain
+contents and are compared by them, and with the same names, which are asked for over there. What such an object says of
+itself when it is compared is no proof: a plain value equals it only by its contents, and of two, nobody can tell.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _full_name(kind: type) -> str:
 
 
 class Ended(Exception):
-    """A StopIteration or GeneratorExit of the candidate's. As such it would end a test's own loop, and with it the test."""
+    """A StopIteration of the candidate's, or its like. As such it would end a test's own loop, and with it the test."""
 
 
 _COMPARED = {
@@ -235,11 +235,15 @@ _COMPARED = {
     "__gt__": operator.gt,
     "__ge__": operator.ge,
 }
-_BINARY = "add sub mul truediv floordiv mod divmod pow matmul lshift rshift and or xor".split()
+_BINARY = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "matmul"),
+    *("lshift", "rshift", "and", "or", "xor"),
+)
 _OTHERS = (
-    "call getitem setitem delitem missing iter reversed len length_hint bool str repr format bytes fspath"
-    " int float complex index round trunc floor ceil neg pos abs invert enter"
-).split()
+    *("call", "getitem", "setitem", "delitem", "missing", "iter", "reversed", "len", "length_hint", "bool", "enter"),
+    *("str", "repr", "format", "bytes", "fspath", "int", "float", "complex", "index"),
+    *("round", "trunc", "floor", "ceil", "neg", "pos", "abs", "invert"),
+)
 _SPECIAL: dict[str, Any] = {
     **{name: _forwarded(name) for name in (f"__{one}__" for one in _OTHERS)},
     **{name: _forwarded(name) for name in (f"__{kind}{one}__" for kind in ("", "r", "i") for one in _BINARY)},

@@ -1,7 +1,7 @@
 """Containers that both processes know, and which of them changed.
 
-Each message looks at all of them: that must stay cheap where there are many, so that none is looked at alone unless one of
-its kind changed.
+Each message looks at all of them: that must stay cheap where there are many, so that none is looked at alone unless one
+of its kind changed.
 """
 
 from __future__ import annotations

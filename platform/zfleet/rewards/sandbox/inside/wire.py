@@ -1,8 +1,8 @@
 """What passes between examiner and candidate: plain values, never code.
 
-Each process has a table of what both know, by number: containers, values with parts, classes, and objects that stay where
-they are. What is known crosses as its number, so that aliases, cycles and identity are kept. One of the processes always
-waits for the other: each message brings the new contents of all known containers that changed, and both see the same.
+Each process has a table of what both know, by number: containers, values with parts, classes, and objects that stay
+where they are. What is known crosses as its number, so that aliases, cycles and identity are kept. One of the processes
+always waits for the other: each message brings the new contents of all containers that changed, and both see the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Wire:
     """
 
     def __init__(self, first: int) -> None:
-        """Start a table; ``first``: 0 on one side and 1 on the other, which number what they send first even and odd."""
+        """Start a table; ``first``: 0 on one side, 1 on the other: they give numbers that are even, and odd."""
         self.reading = False
         self.extras: dict[int, int] = {}
         self._next = first
@@ -87,7 +87,7 @@ class Wire:
             RecursionError: Tuples in it are nested too deeply.
         """
         kind = type(value)
-        if value is None or kind is str or kind is bool or (kind is float and value == value):  # noqa: PLR0124  # NaN
+        if value is None or kind is str or kind is bool or (kind is float and value == value):  # NaN
             return value
         if isinstance(value, int) and kind is int:
             return value if -HUGE < value < HUGE else ["int", hex(value)]
