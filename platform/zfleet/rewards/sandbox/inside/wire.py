@@ -129,7 +129,7 @@ class Wire:
             self.tell("contents", [number, kind, extra, self._items(self._see(number))])
         if len(self._held) > self._most:
             forgotten += self._left(self._held.keys() - self._shared.keys() - self._kept)
-            self._most = 2 * len(self._held) + _SWEEP
+            self._most = 2 * (len(self._held) - len(forgotten)) + _SWEEP
         self.forget(forgotten)
         news, self._news = self._news, {}
         return news | ({"forgotten": forgotten} if forgotten else {})
