@@ -175,6 +175,15 @@ def test_a_reason_says_what_failed(sandbox: Sandbox, code: str, test: str, reaso
             "async def same():\n    return 1",
             "import asyncio\nassert asyncio.run(same()) == 1",
             None,
+            "cannot tell: the box has not what a test needs: PermissionError",
+        ),
+        ("def same():\n    return 1", "import numpy\nassert same() == 1", None, "needs: ModuleNotFoundError"),
+        ("def same():\n    import numpy", "assert same() == 1", False, "ModuleNotFoundError"),
+        ("def same():\n    raise PermissionError", "assert same() == 1", False, "PermissionError"),
+        (
+            "async def same():\n    return 1",
+            "assert same().send(None) == 1",
+            None,
             "cannot tell: a test awaits something of the tested code's",
         ),
         (

@@ -45,6 +45,8 @@ def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
     error = _error(job, _Tests(channel, job["names"]))
     # A test may have caught what settled the verdict, and gone on.
     error = Settled.all[0] if Settled.all else error
+    if error is not None and _missing_here(error):
+        error = Settled(None, f"the box has not what a test needs: {_told(error)}").with_traceback(error.__traceback__)
     if error is None:
         return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
     line = _shortened(_line(error, job))
@@ -110,6 +112,15 @@ def _error(job: dict[str, Any], tests: _Tests) -> BaseException | None:
     except BaseException as error:
         return error
     return None
+
+
+def _missing_here(error: BaseException) -> bool:
+    """Whether this box, and not the candidate, raised it: there are no packages and no sockets for tests either."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_here = trace is not None and trace.tb_frame.f_code is not Link.answer.__code__
+    return raised_here and isinstance(error, ImportError | PermissionError)
 
 
 class _Wrong(Exception):

@@ -23,9 +23,10 @@ def function(ask: Ask, name: str, doc: str | None, header: str, call: str, defau
         named_defaults: As of its ``__kwdefaults__``.
     """
     # Weak: a function that holds itself would never be forgotten.
-    space = {"__call": lambda *a, **k: ask("__call__", itself(), *a, **k)}
+    itself: list[Any] = []
+    space = {"__call": lambda *a, **k: ask("__call__", itself[0](), *a, **k)}
     found: Any = eval(f"lambda {header}: __call({call})", space)  # noqa: S307  # parameters of the test's
-    itself = ref(found)
+    itself.append(ref(found))
     found.__name__ = found.__qualname__ = name
     found.__doc__ = doc
     found.__defaults__ = defaults
@@ -45,4 +46,4 @@ class iterator(Iterator[Any]):  # noqa: N801  # a function to whoever reads a tr
 
 def named_tuple(module: str, name: str, fields: list[str]) -> type:
     """The class of one of the tests' named tuples."""
-    return namedtuple(name, fields, module=module)  # type: ignore[return-value]
+    return namedtuple(name, fields, module=module)
