@@ -51,7 +51,8 @@ def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
         return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
     line = _shortened(_line(error, job))
     if isinstance(error, Settled):
-        told = str(error) if error.passed is False else f"{line}: cannot tell: {error}"
+        said = _shortened(str(error))
+        told = said if error.passed is False else f"{line}: cannot tell: {said}"
     else:
         told = f"{line}: {_told(error)}" if line else _told(error)
     # No half characters: people and files take none.

@@ -59,7 +59,7 @@ class Link:
         while "ask" in (message := self.receive()):
             self.reply(message)
         raised = "raised" in message
-        with _Reading():
+        with _Theirs():
             value = self.wire.value(message["raised" if raised else "value"])
             self.wire.forget(message.get("forgotten", []))
             if raised and not isinstance(value, BaseException):
@@ -74,7 +74,7 @@ class Link:
         Raises:
             Settled: The other process ended, or spoke nonsense.
         """
-        with self._lock, _Reading():
+        with self._lock, _Theirs():
             message = receive(self._channel)
             self.wire.read(message)
             return message
@@ -107,14 +107,17 @@ class Link:
         try:
             message = packed()
             message |= self.wire.message()
-        except (RecursionError, MemoryError) as error:
-            raise Settled(None, f"a value is too deep or too large to cross: {error}") from error
+        except RecursionError as error:
+            raise Settled(None, f"a value is too deep to cross: {error}") from error
+        except MemoryError as error:
+            raise Settled(False, f"a value is too large to cross: {error}") from error
         finally:
             sys.setrecursionlimit(limit)
-        send(self._channel, message)
+        with _Theirs():
+            send(self._channel, message)
 
 
-class _Reading:
+class _Theirs:
     """Whatever goes wrong within it is the other process's doing."""
 
     def __enter__(self) -> None:
