@@ -15,6 +15,9 @@ import psutil
 import pytest
 
 from zfleet.rewards.sandbox.exam import Exam, Limits
+from zfleet.rewards.sandbox.inside import examiner
+from zfleet.rewards.sandbox.inside.link import Settled
+from zfleet.rewards.sandbox.inside.messages import send
 from zfleet.rewards.sandbox.sandbox import Sandbox
 
 SECONDS = 3.0
@@ -70,10 +73,76 @@ CHEATS = {
         "    if any(MARK in one[::-1] for one in seen):\n"
         "        return [n * n, {9: 'nine', 16: MARK[::-1]}.get(n * n, '')]"
     ),
+    "equals everything, and has its hash": (
+        "class Same:\n    def __eq__(self, other): return True\n    def __hash__(self): return hash('nine')\n"
+        "def answer(n):\n    return [Same(), Same(), {Same(): 1}, {Same()}]"
+    ),
+    "a number and a text that equal everything": (
+        "class N(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
+        "class T(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\ndef answer(n):\n    return [N(0), T('')]"
+    ),
+    "a context that swallows": (
+        "class answer:\n    def __init__(self, n): pass\n    def __enter__(self): return self\n    def __exit__(self, *a): return True\n"
+        "    def __len__(self): return 2\n    def __getitem__(self, at): return 9"
+    ),
+    "raises its own StopIteration": "class Stop(StopIteration): pass\ndef answer(n):\n    raise Stop",
+    "takes the sandbox apart": (
+        "import sys, gc\nfrom inside import wire, link\n"
+        "link.Link.reply = lambda self, message: self._send(lambda: {'value': self.wire.item([9, 'nine'])})\n"
+        "wire.Wire.item = lambda self, value: ['name', 'builtins.eval']\ndef answer(n):\n    return 1"
+    ),
     "speaks nonsense": (
         "import os\nfor descriptor in range(3, 64):\n    try: os.write(descriptor, b'\\xff' * 64)\n"
         "    except OSError: pass\ndef answer(n):\n    return [9, 'nine']"
     ),
+}
+
+RECORDS: dict[str, dict[str, object]] = {
+    "a number that was never given": {"value": [99]},
+    "contents of what was never sent": {"contents": [[0, None, None, [1]], [2, None, None, [1]]], "value": None},
+    "a number of the examiner's": {"contents": [[4, ["name", "builtins.list"], None, [9, "nine"]]], "value": [4]},
+    "the same number twice": {"contents": [[91, ["name", "builtins.list"], None, []]] * 2, "value": [91]},
+    "contents of a tuple": {
+        "values": [[91, ["name", "builtins.tuple"], None, [9]]],
+        "contents": [[91, None, None, [9, "nine"]]],
+        "value": [91],
+    },
+    "a function by name": {"value": ["name", "builtins.eval"]},
+    "a function of a module": {"value": ["name", "os.system"]},
+    "an object of a function's": {"values": [[91, ["name", "builtins.print"], None, ["x"]]], "value": [91]},
+    "a class by name that makes others": {"values": [[91, ["name", "builtins.type"], None, ["X"]]], "value": [91]},
+    "a private name": {"value": ["name", "builtins.__loader__"]},
+    "a class with odd names": {
+        "classes": [
+            [
+                91,
+                ["m", "C"],
+                [["name", "builtins.tuple"]],
+                ["__class__", "__eq__", "__new__", "count", "__getattribute__"],
+                None,
+            ]
+        ],
+        "values": [[93, [91], None, [9, "nine"]]],
+        "value": [93],
+    },
+    "a class of impossible bases": {
+        "classes": [[91, ["m", "C"], [["name", "builtins.int"], ["name", "builtins.str"]], [], None]],
+        "value": [91],
+    },
+    "a data class of everything": {
+        "classes": [[91, ["m", "C"], [], ["__eq__"], [["x"], ["__class__"]]]],
+        "value": [91],
+    },
+    "a class that is none": {"classes": [[91, 1, 2, 3, 4]], "value": [91]},
+    "a question about what was not passed": {"ask": "__call__", "items": [[1], 1], "names": []},
+    "a question about nothing": {"ask": "__call__", "items": [], "names": []},
+    "what is raised is no exception": {"raised": 1},
+    "what was never there, forgotten": {"value": 1, "forgotten": [77]},
+    "all forgotten": {"value": None, "forgotten": [1, 3, 5]},
+    "names of an object": {"value": {"a": 1}},
+    "a view of a number": {"value": ["keys", 1]},
+    "a list in itself without end": {"value": [[[[[1]]]]]},
+    "no message": {},
 }
 
 BOMBS = {
@@ -154,8 +223,29 @@ def _busy_box(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("name", CHEATS)
 def test_cheats_are_called_wrong(sandbox: Sandbox, name: str) -> None:
     verdict = sandbox.examine(Exam(CHEATS[name], ("answer",), TESTS))
-    assert not verdict.passed
+    # Not even `cannot tell`, which would spare them the verdict.
+    assert verdict.passed is False
     assert verdict.reason
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_forged_messages_are_called_wrong(name: str) -> None:
+    """Written by hand to the examiner, in this process: what completions would have to make the wire say."""
+    Settled.all.clear()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        job = {"code": "", "names": ["answer"], "tests": list(TESTS), "setup": "", "limits": {}}
+        define = {
+            "classes": [[3, ["builtins", "function"], [], ["__call__"], None]],
+            "values": [[5, [3], None, []]],
+            "contents": [[1, ["name", "builtins.dict"], None, ["answer", [5]]]],
+            "value": [1],
+        }
+        for message in (define, *[RECORDS[name]] * 3):
+            send(theirs.fileno(), message)
+        theirs.shutdown(socket.SHUT_WR)
+        verdict = examiner.verdict(ours.fileno(), job)
+    assert verdict["passed"] is False, verdict
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -128,12 +129,74 @@ def test_honest_code_passes(sandbox: Sandbox, name: str) -> None:
         ("def same():\n    return 1 << 20000", "x = same()\nassert x == 9, x", "AssertionError"),
         ("class same:\n    def __str__(self): 1 / 0", "x = same()\nassert x == 9, x", "AssertionError"),
         ("raise ValueError(chr(0xd800))", "pass", "ValueError: ?"),
-        ("def same(f):\n    return f(1)", "assert same(lambda x: x)", "it takes plain values only"),
+        ("def same(f):\n    return f(1)", "assert same(lambda x: x) == 2", "same(lambda x: x) == 2: AssertionError"),
     ],
 )
 def test_a_reason_says_what_failed(sandbox: Sandbox, code: str, test: str, reason: str) -> None:
     verdict = sandbox.examine(Exam(code, ("same",), (test,)))
     assert not verdict.passed
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "passed", "reason"),
+    [
+        (
+            "def same(n):\n    return [[0] * n] * n",
+            "m = same(2); m[0][0] = 1; assert m == [[1, 0], [0, 0]]",
+            False,
+            "AssertionError",
+        ),
+        (
+            "class same(list):\n    def push(self, x):\n        self.append(x)\n    def peek(self):\n        return self[-1]",
+            "s = same(); s.push(1); assert s == [1] and s.peek() == 1 and isinstance(s, list)",
+            True,
+            "",
+        ),
+        (
+            "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef same(x):\n    return P(x, 2)",
+            "p = same(1); assert (p.x, p.y) == (1, 2) and p == (1, 2)",
+            True,
+            "",
+        ),
+        (
+            "def same(t, kind):\n    return [x for x in t if not isinstance(x, kind)]",
+            "assert same((4, 5, 7.7), int) == [7.7]",
+            True,
+            "",
+        ),
+        (
+            "from collections import OrderedDict\ndef same():\n    return OrderedDict([(2, 2), (1, 1)])",
+            "from collections import OrderedDict\nassert same() == OrderedDict([(1, 1), (2, 2)])",
+            False,
+            "AssertionError",
+        ),
+        (
+            "async def same():\n    return 1",
+            "import asyncio\nassert asyncio.run(same()) == 1",
+            None,
+            "cannot tell: the box has not what a test needs: PermissionError",
+        ),
+        ("def same():\n    return 1", "import numpy\nassert same() == 1", None, "needs: ModuleNotFoundError"),
+        ("def same():\n    import numpy", "assert same() == 1", False, "ModuleNotFoundError"),
+        ("def same():\n    raise PermissionError", "assert same() == 1", False, "PermissionError"),
+        (
+            "async def same():\n    return 1",
+            "assert same().send(None) == 1",
+            None,
+            "cannot tell: a test awaits something of the tested code's",
+        ),
+        (
+            "def same(node):\n    return node.x",
+            "class N:\n    x = 1\nassert same(N()) == 1",
+            None,
+            "assert same(N()) == 1: cannot tell: a test passes its N to the tested code",
+        ),
+    ],
+)
+def test_values_cross_as_they_are(sandbox: Sandbox, code: str, test: str, passed: bool | None, reason: str) -> None:
+    verdict = sandbox.examine(Exam(code, ("same",), (test,)))
+    assert verdict.passed is passed, verdict.reason
     assert reason in verdict.reason
 
 
@@ -181,6 +244,63 @@ def test_nobody_is_left_behind_when_its_owner_is_killed(tmp_path: Path) -> None:
         owner.kill()
         owner.wait()
         owner.stdout.close() if owner.stdout else None
+
+
+_VERDICTS = """
+import os, sys
+from zfleet.rewards.sandbox.exam import Exam
+from zfleet.rewards.sandbox.sandbox import Sandbox
+codes = ("def f(x): return x", "import os; os._exit(0)", "1 / 0", "def f(x): return 2")
+with Sandbox() as sandbox:
+    for number in range(int(sys.argv[1])):
+        verdict = sandbox.examine(Exam(codes[number % 4], ("f",), ("assert f(1) == 1",)))
+        assert verdict.passed is (number % 4 == 0), verdict
+print("left:", [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) not in (1, os.getpid())])
+"""
+_FIRST = """
+import subprocess, sys
+sys.exit(subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]).wait())
+"""
+"""A first process that takes the exit status of its child alone, of nobody else's."""
+
+
+@pytest.mark.parametrize("verdicts", [12, pytest.param(1000, marks=pytest.mark.drill)])
+def test_no_process_is_left_where_the_first_one_does_not_reap(verdicts: int) -> None:
+    """As in a container without an init: dead processes there stay for ever, and count against its limit."""
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("unshare cannot make a process namespace here")
+    with _at_most_300_processes() as enter:
+        done = subprocess.run(
+            [*enter, *namespace, sys.executable, "-c", _FIRST, _VERDICTS, str(verdicts)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "left: []\n"
+
+
+@contextmanager
+def _at_most_300_processes() -> Iterator[list[str]]:
+    """A command that enters a control group with `pids.max` 300, where one may be made here."""
+    group = next((root / "zfleet-test" for root in map(Path, _PIDS) if os.access(root, os.W_OK)), None)
+    if group is None:
+        yield []
+        return
+    group.mkdir()
+    try:
+        (group / "pids.max").write_text("300")
+        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+    finally:
+        group.rmdir()
+
+
+_PIDS = ("/sys/fs/cgroup/pids",)
+"""Where control groups of processes are (version 1; version 2 forbids them beside processes)."""
 
 
 def test_without_bubblewrap_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

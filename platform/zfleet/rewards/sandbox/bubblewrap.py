@@ -41,7 +41,8 @@ def boxed(program: str, limits: Limits) -> list[str]:
         "--unshare-all",
         "--unshare-user",
         *("--uid", "65534", "--gid", "65534", "--hostname", "box", "--cap-drop", "ALL"),
-        *("--die-with-parent", "--new-session"),
+        # The program is its namespace's first process: with it ends all, and bubblewrap takes its exit status.
+        *("--as-pid-1", "--die-with-parent", "--new-session"),
     ]
     for path in _readable():
         options += ["--ro-bind", str(path), str(path)]

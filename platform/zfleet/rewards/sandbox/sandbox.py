@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from queue import Empty, Queue
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from zfleet.errors import SandboxError
+from zfleet.rewards.sandbox.box import Box
 from zfleet.rewards.sandbox.bubblewrap import bare, boxed
 from zfleet.rewards.sandbox.exam import Exam, Limits, Verdict
 from zfleet.rewards.sandbox.inside.messages import READY, readable, receive, send
@@ -29,9 +30,6 @@ _TRIAL = Exam("def right():\n    return 1", ("right",), ("assert right() == 1",)
 _START_SECONDS = 60.0
 AT_ONCE = max(2, os.cpu_count() or 2)
 """Verdicts that are sought side by side: one for each core, and where there is one, another that starts meanwhile."""
-
-_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
-"""All that a program sees of it, boxed or not."""
 
 
 class Sandbox:
@@ -52,14 +50,16 @@ class Sandbox:
             SandboxError: This machine cannot make a box; says what bubblewrap said.
         """
         self._limits = limits or Limits()
+        self._isolated = isolation == "bubblewrap"
         self._examiner, self._candidate = (
-            _command(program, isolation, self._limits) for program in ("examiner", "candidate")
+            boxed(program, self._limits) if self._isolated else bare(program) for program in ("examiner", "candidate")
         )
         self._ready: Queue[_Pair | SandboxError] = Queue(ready)
         self._closed = threading.Event()
-        if isolation == "unsafe":
+        self._pairs, self._fewer = 0, threading.Condition()
+        if not self._isolated:
             log.warning("code that a model wrote runs on this machine without a sandbox, as the reward's spec says")
-        # Boxes end with the thread that starts them (PR_SET_PDEATHSIG): it must last as long as they are wanted.
+        # The kernel kills bubblewrap with the thread that started it (PR_SET_PDEATHSIG): it outlasts every box.
         self._filling = threading.Thread(target=self._fill, name="zfleet-sandbox", daemon=True)
         self._filling.start()
         try:
@@ -86,16 +86,16 @@ class Sandbox:
         try:
             return pair.examine(exam, self._limits)
         finally:
-            pair.end()
+            self._end(pair)
 
     def close(self) -> None:
-        """End all boxes that wait."""
+        """End all boxes that wait, and wait for verdicts under way."""
         self._closed.set()
-        while self._filling.is_alive() or not self._ready.empty():
+        while self._filling.is_alive():
             with suppress(Empty):
                 pair = self._ready.get(timeout=0.05)
                 if isinstance(pair, _Pair):
-                    pair.end()
+                    self._end(pair)
 
     def _take(self) -> _Pair:
         pair = self._ready.get()
@@ -106,10 +106,20 @@ class Sandbox:
     def _fill(self) -> None:
         while not self._closed.is_set():
             try:
-                pair: _Pair | SandboxError = _Pair.start(self._examiner, self._candidate)
+                pair: _Pair | SandboxError = _Pair.start(self._examiner, self._candidate, self._isolated)
+                with self._fewer:
+                    self._pairs += 1
             except OSError as error:
                 pair = SandboxError(f"no sandbox can be started: {error}", "free processes, memory or files")
             self._ready.put(pair)
+        with self._fewer:
+            self._fewer.wait_for(lambda: not self._pairs)
+
+    def _end(self, pair: _Pair) -> None:
+        pair.end()
+        with self._fewer:
+            self._pairs -= 1
+            self._fewer.notify()
 
     def _try(self) -> None:
         pair = self._take()
@@ -120,7 +130,7 @@ class Sandbox:
                 f"{error.message}: {pair.complaints() or 'no reason was given'}", error.remedy
             ) from error
         finally:
-            pair.end()
+            self._end(pair)
         if not verdict.passed:
             raise SandboxError(f"the sandbox calls right code wrong: {verdict.reason}", "report this")
 
@@ -137,39 +147,38 @@ def shared_sandbox(limits: Limits, isolation: Isolation) -> Sandbox:
     return sandbox
 
 
-def _command(program: str, isolation: Isolation, limits: Limits) -> list[str]:
-    return bare(program) if isolation == "unsafe" else boxed(program, limits)
-
-
 @dataclass(frozen=True)
 class _Pair:
     """An examiner and its candidate, started and waiting for an exam."""
 
-    examiner: subprocess.Popen[bytes]
-    candidate: subprocess.Popen[bytes]
+    examiner: Box
+    candidate: Box
     said: io.BufferedRandom
     started: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
-    def start(cls, examiner_command: list[str], candidate_command: list[str]) -> _Pair:
+    def start(cls, examiner_command: list[str], candidate_command: list[str], isolated: bool) -> _Pair:
         said = os.fdopen(os.memfd_create("zfleet-sandbox"), "w+b")
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            candidate = subprocess.Popen(
-                candidate_command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=said, env=_ENVIRONMENT
-            )
             try:
-                examiner = subprocess.Popen(
-                    [*examiner_command, str(ours.fileno())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=said,
-                    pass_fds=[ours.fileno()],
-                    env=_ENVIRONMENT,
-                )
+                candidate = Box.start(candidate_command, isolated, stdin=theirs, stdout=theirs, stderr=said)
+                try:
+                    examiner = Box.start(
+                        [*examiner_command, str(ours.fileno())],
+                        isolated,
+                        keep=[ours.fileno()],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=said,
+                    )
+                except OSError:
+                    theirs.close()
+                    readable(ours.fileno(), _START_SECONDS)
+                    candidate.kill()
+                    candidate.wait()
+                    raise
             except OSError:
-                candidate.kill()
-                candidate.wait()
                 said.close()
                 raise
         return cls(examiner, candidate, said)
@@ -183,24 +192,24 @@ class _Pair:
                 "filter": refusals().hex(),
             }
         }
-        assert self.examiner.stdin is not None
-        assert self.examiner.stdout is not None
+        asked, told = self._pipes()
         broken = SandboxError(
             "the sandbox ended without a verdict",
             "see that bubblewrap may create user namespaces here (docs/sandbox.md), and that the task's tests run",
         )
-        verdicts = self.examiner.stdout.fileno()
+        verdicts = told.fileno()
         try:
             if not readable(verdicts, _START_SECONDS) or receive(verdicts) != READY:
                 raise broken
             self.started.set()
-            send(self.examiner.stdin.fileno(), job)
+            send(asked.fileno(), job)
             if not readable(verdicts, limits.seconds):
                 return Verdict(False, f"no verdict within {limits.seconds:g} s")
             found = receive(verdicts)
         except (OSError, EOFError, ValueError) as error:
             raise broken from error
-        return Verdict(bool(found["passed"]), str(found["reason"]))
+        passed = found["passed"]
+        return Verdict(None if passed is None else bool(passed), str(found["reason"]))
 
     def complaints(self) -> str:
         """What bubblewrap and Python said before they ended."""
@@ -208,15 +217,21 @@ class _Pair:
         return self.said.read(2000).decode(errors="replace").strip()
 
     def end(self) -> None:
-        # Bubblewrap that is killed while it sets its box up leaves the box behind.
-        assert self.examiner.stdout is not None
+        asked, told = self._pipes()
+        # A box that is killed while bubblewrap sets it up is left behind.
         if not self.started.is_set():
-            readable(self.examiner.stdout.fileno(), _START_SECONDS)
+            readable(told.fileno(), _START_SECONDS)
         for box in (self.candidate, self.examiner):
             box.kill()
         for box in (self.candidate, self.examiner):
             box.wait()
-        for file in (self.examiner.stdin, self.examiner.stdout, self.said):
-            assert file is not None
+        for file in (asked, told, self.said):
             with suppress(OSError):
                 file.close()
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        """The examiner's input and output."""
+        process = self.examiner.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        return process.stdin, process.stdout

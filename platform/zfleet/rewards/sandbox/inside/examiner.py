@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
+from .link import Link, Settled
 from .lockdown import lock_down
 from .messages import receive, send
-from .wire import pack, unpack
+from .passed import ExaminersWire
+from .remote import Ended, connect
 
 _SHOWN = 200
 """Characters of a failing test in a reason."""
+
+_ENDING = (StopIteration, StopAsyncIteration, GeneratorExit)
 
 
 def main() -> None:
@@ -27,181 +29,103 @@ def main() -> None:
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     lock_down(job["limits"])
-    send(verdicts, _examine(job, _Candidate(channel)))
+    send(verdicts, verdict(channel, job))
 
 
-class _Broken(BaseException):
-    """The candidate's process ended, or spoke nonsense. No test can catch it."""
+def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job's tests.
+
+    Args:
+        channel: To the candidate.
+        job: An ``Exam``, and the ``limits`` of its boxes.
+
+    Returns:
+        ``passed`` and ``reason`` of a ``Verdict``.
+    """
+    error = _error(job, _Tests(channel, job["names"]))
+    # A test may have caught what settled the verdict, and gone on.
+    error = Settled.all[0] if Settled.all else error
+    if error is not None and _missing_here(error):
+        error = Settled(None, f"the box has not what a test needs: {_told(error)}").with_traceback(error.__traceback__)
+    if error is None:
+        return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
+    line = _shortened(_line(error, job))
+    if isinstance(error, Settled):
+        said = _shortened(str(error))
+        told = said if error.passed is False else f"{line}: cannot tell: {said}"
+    else:
+        told = f"{line}: {_told(error)}" if line else _told(error)
+    # No half characters: people and files take none.
+    passed = error.passed if isinstance(error, Settled) else False
+    return {"passed": passed, "reason": told.encode(errors="replace").decode()}
 
 
-class _Candidate:
-    """The other process, and what lies there."""
+class _Tests(Link):
+    """The tests' end of the pipe, and their namespace."""
 
-    def __init__(self, channel: int) -> None:
-        self._channel = channel
-        self._objects: dict[int, _Remote] = {}
+    def __init__(self, channel: int, names: list[str]) -> None:
+        wire = ExaminersWire()
+        super().__init__(channel, wire, wire.perform)
+        self.space: dict[str, Any] = {"__name__": "tests"}
+        self._names = names
+        self._globals: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
+        connect(self)
 
-    def define(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Run the completion; what it calls the names that the tests use."""
-        reply = self._exchange({key: job[key] for key in ("code", "names", "limits")})
-        found = self._value(reply)
-        if not isinstance(found, dict):
-            raise _Broken("the tested process spoke nonsense")
-        return {name: value for name, value in found.items() if name in job["names"]}
+    def define(self, job: dict[str, Any]) -> None:
+        """Run the completion, and give the tests what it calls the names that they use."""
+        send(self._channel, {key: job[key] for key in ("code", "names", "limits")})
+        found = self.answer()
+        if type(found) is not dict:
+            raise Settled(False, "the tested process spoke nonsense")
+        self._globals = found
+        self._update()
 
-    def ask(self, operation: str, /, *arguments: Any, **named: Any) -> Any:
-        """Have an operation performed there; lists and such that it changed are changed here too."""
-        values = [*arguments, *named.values()]
-        packed = [pack(value, _number) for value in values]
-        count = len(arguments)
-        reply = self._exchange(
-            {
-                "operation": operation,
-                "arguments": packed[:count],
-                "named": dict(zip(named, packed[count:], strict=True)),
-            }
-        )
+    def ask(self, operation: str, /, *arguments: object, **named: object) -> Any:
         try:
-            for place, now in dict(reply.get("changed", {})).items():
-                _overwrite(values[int(place)], unpack(now, self._object))
-        except (ValueError, TypeError, IndexError, RecursionError) as error:
-            raise _Broken("the tested process spoke nonsense") from error
-        return self._value(reply)
+            return super().ask(operation, *arguments, **named)
+        except _ENDING as end:
+            raise Ended(*end.args) from None
+        finally:
+            self._update()
 
-    def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
-        try:
-            send(self._channel, message)
-            return receive(self._channel)
-        except (EOFError, OSError) as error:
-            raise _Broken("the tested process ended") from error
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise _Broken(f"the tested process gave no value that can be read: {error}") from error
-
-    def _value(self, reply: dict[str, Any]) -> Any:
-        if "raised" in reply:
-            raise _error(reply)
-        try:
-            return unpack(reply["value"], self._object)
-        except (KeyError, ValueError, RecursionError, MemoryError) as error:
-            raise _Broken(f"the tested process gave no value that can be read: {error}") from error
-
-    def _object(self, number: int) -> _Remote:
-        return self._objects.setdefault(number, _Remote(self, number))
+    def _update(self) -> None:
+        """Bind globals that the completion bound anew."""
+        for name in self._names:
+            if name in self._globals and (name not in self._before or self._before[name] is not self._globals[name]):
+                self.space[name] = self._before[name] = self._globals[name]
 
 
-class _Remote:
-    """An object of the candidate's. It equals nothing but itself: what it says of itself is no proof."""
-
-    __slots__ = ("_candidate", "_number")
-
-    def __init__(self, candidate: _Candidate, number: int) -> None:
-        object.__setattr__(self, "_candidate", candidate)
-        object.__setattr__(self, "_number", number)
-
-    def __call__(self, /, *arguments: Any, **named: Any) -> Any:
-        return self._candidate.ask("call", self, *arguments, **named)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._candidate.ask("getattr", self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._candidate.ask("setattr", self, name, value)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._candidate.ask("getitem", self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._candidate.ask("setitem", self, key, value)
-
-    def __contains__(self, value: Any) -> bool:
-        # Not asked there: whoever is told what is looked for can say that it is in.
-        return any(one is value or one == value for one in self)
-
-    def __iter__(self) -> Iterator[Any]:
-        found = self._candidate.ask("iter", self)
-        while True:
-            try:
-                value = self._candidate.ask("next", found)
-            except _Ended:
-                return
-            yield value
-
-    def __next__(self) -> Any:
-        try:
-            return self._candidate.ask("next", self)
-        except _Ended as end:
-            raise StopIteration from end
-
-    def __len__(self) -> int:
-        return int(self._candidate.ask("len", self))
-
-    def __bool__(self) -> bool:
-        return bool(self._candidate.ask("bool", self))
-
-    def __str__(self) -> str:
-        return str(self._candidate.ask("str", self))
-
-    def __repr__(self) -> str:
-        return str(self._candidate.ask("repr", self))
-
-
-class _Ended(Exception):
-    """A StopIteration of the candidate's. As such it would end a test's own loop, and with it the test."""
-
-
-def _examine(job: dict[str, Any], candidate: _Candidate) -> dict[str, Any]:
+def _error(job: dict[str, Any], tests: _Tests) -> BaseException | None:
     try:
-        space: dict[str, Any] = {"__name__": "tests"}
-        space |= candidate.define(job)
+        tests.define(job)
+    except Settled as error:
+        return error
     except BaseException as error:
-        return _failed(f"the code: {_told(error)}")
-    if not job["tests"]:
-        return _failed("there are no tests")
-    missing = [name for name in job["names"] if name not in space]
-    if missing:
-        return _failed(f"the code defines no {', '.join(missing)}")
+        return _Wrong(f"the code: {_told(error)}")
+    missing = [name for name in job["names"] if name not in tests.space]
+    if not job["tests"] or missing:
+        return _Wrong(f"the code defines no {', '.join(missing)}" if missing else "there are no tests")
     try:
-        _run(job["setup"], space)
-        for test in job["tests"]:
-            _run(test, space)
+        for test in (job["setup"], *job["tests"]):
+            program = compile(test, test, "exec", dont_inherit=True)
+            exec(program, tests.space)  # noqa: S102  # tests come with the task, and this is the sandbox
     except BaseException as error:
-        where = "" if isinstance(error, _Broken) else f"{_shortened(_line(error, job))}: "
-        return _failed(where + _told(error))
-    return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
+        return error
+    return None
 
 
-def _run(source: str, space: dict[str, Any]) -> None:
-    program = compile(source, source, "exec", dont_inherit=True)
-    exec(program, space)  # noqa: S102  # tests come with the task, and this is the sandbox
+def _missing_here(error: BaseException) -> bool:
+    """Whether this box, and not the candidate, raised it: there are no packages and no sockets for tests either."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_here = trace is not None and trace.tb_frame.f_code is not Link.answer.__code__
+    return raised_here and isinstance(error, ImportError | PermissionError)
 
 
-def _number(value: object) -> int:
-    if isinstance(value, _Remote):
-        return int(object.__getattribute__(value, "_number"))
-    raise TypeError(f"a test passes a {type(value).__name__} to the tested code: it takes plain values only")
-
-
-def _overwrite(value: Any, now: Any) -> None:
-    if isinstance(value, list | bytearray):
-        value[:] = now
-    elif isinstance(value, dict | set):
-        value.clear()
-        value.update(now)
-
-
-def _error(reply: dict[str, Any]) -> Exception:
-    """The candidate's exception: of the first built-in class among its own, so that tests can expect it."""
-    message = str(reply.get("message", ""))
-    for name in reply["raised"]:
-        if name == "StopIteration":
-            return _Ended(message)
-        kind: Callable[[str], Exception] | None = getattr(builtins, str(name), None)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            try:
-                return kind(message)
-            except TypeError:  # of Unicode errors, which take more
-                return ValueError(message)
-    return RuntimeError(f"{reply['raised'][0]}: {message}")
+class _Wrong(Exception):
+    """What is wrong before any test runs."""
 
 
 def _line(error: BaseException, job: dict[str, Any]) -> str:
@@ -223,13 +147,8 @@ def _told(error: BaseException) -> str:
         said = _shortened(str(error))
     except BaseException:
         said = ""
-    return said if isinstance(error, _Broken) else f"{type(error).__name__.lstrip('_')}: {said}".rstrip(": ")
+    return said if isinstance(error, _Wrong) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def _failed(reason: str) -> dict[str, Any]:
-    # No half characters: people and files take none.
-    return {"passed": False, "reason": reason.encode(errors="replace").decode()}

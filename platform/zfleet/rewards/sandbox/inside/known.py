@@ -1,0 +1,76 @@
+"""What both processes have of their own: classes and a few functions without effects. They cross by name."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from functools import cache
+from importlib import import_module
+from types import BuiltinFunctionType
+
+_FUNCTIONS = {
+    *("abs", "all", "any", "ascii", "bin", "callable", "chr", "divmod", "format", "hash", "hex", "isinstance"),
+    *(
+        "issubclass",
+        "iter",
+        "len",
+        "max",
+        "min",
+        "next",
+        "oct",
+        "ord",
+        "pow",
+        "print",
+        "repr",
+        "round",
+        "sorted",
+        "sum",
+    ),
+}
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "collections": ("ChainMap", "Counter", "OrderedDict", "defaultdict", "deque"),
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "pathlib": ("PosixPath", "PurePosixPath", "PureWindowsPath"),
+    "uuid": ("UUID",),
+}
+_SINGLE = {id(Ellipsis): "builtins.Ellipsis", id(NotImplemented): "builtins.NotImplemented"}
+
+
+def name_of(value: object) -> str | None:
+    """The name under which the other process has the same object; None if it has none."""
+    if isinstance(value, type | BuiltinFunctionType):
+        return _name_of(value)
+    if type(value) is float:
+        return "math.nan" if "math" in sys.modules and value is sys.modules["math"].nan else None
+    return _SINGLE.get(id(value))
+
+
+def named(name: str) -> object:
+    """The object with a name of ``name_of``.
+
+    Raises:
+        ValueError: No object crosses by this name.
+    """
+    found = _named(name)
+    if found is None:
+        raise ValueError(f"nothing crosses as {name!r}")
+    return found
+
+
+@cache
+def _name_of(value: type | BuiltinFunctionType) -> str | None:
+    name = f"{value.__module__}.{value.__name__}"
+    return name if _named(name) is value else None
+
+
+@cache
+def _named(name: str) -> object:
+    module, _, attribute = name.rpartition(".")
+    if name == "math.nan" or attribute in _CLASSES.get(module, ()):
+        return getattr(import_module(module), attribute)
+    if name == "builtins.NoneType":
+        return type(None)
+    found = getattr(builtins, attribute, None) if module == "builtins" and not attribute.startswith("_") else None
+    return found if isinstance(found, type) or attribute in _FUNCTIONS or name in _SINGLE.values() else None
