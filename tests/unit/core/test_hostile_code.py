@@ -286,7 +286,7 @@ def test_threads_and_what_they_hold_are_gone_with_the_verdict(sandbox: Sandbox) 
 
 
 def test_right_and_wrong_code_side_by_side(sandbox: Sandbox) -> None:
-    verdicts: dict[int, bool] = {}
+    verdicts: dict[int, bool | None] = {}
 
     def examine(place: int) -> None:
         code = RIGHT if place % 2 else CHEATS["exits well"]
