@@ -68,7 +68,8 @@ def test_both_ends_see_the_same_after_any_changes(changes: list[tuple[int, int, 
     mine: list[Any] = [[number] for number in range(4)]
     other: list[Any] = _through(mine, *ends)
     for place, inner, here in changes:
-        changed, sender, receiver = (mine, *ends) if here else (other, *reversed(ends))
+        changed = mine if here else other
+        sender, receiver = ends if here else ends[::-1]
         changed[place].append(changed[inner])
         _through(None, sender, receiver)
         assert [[_place(one, mine) for one in row] for row in mine] == [

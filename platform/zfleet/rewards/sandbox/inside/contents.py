@@ -121,7 +121,7 @@ def as_they_are(parts: Parts) -> bool:
     """Whether all of them are, without a look at each, what JSON takes."""
     kinds = set(map(type, parts))
     if kinds == {int}:
-        return min(parts) > -HUGE and max(parts) < HUGE
+        return bool(min(parts) > -HUGE and max(parts) < HUGE)
     return kinds <= _JSON
 
 
