@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from zfleet.config.names import NAME, expert_name
+from zfleet.config.names import LONGEST, NAME, expert_name
 from zfleet.errors import ExpertNotFound, RegistryError
 
 _ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -52,10 +52,11 @@ def parse(reference: str) -> Reference:
     if match is None:
         raise RegistryError(f"{shown!r} is no reference to an expert", _FORMS)
     full, version, alias = match.groups()
-    if shown != reference or len(version or "") > _DIGITS:
-        raise ExpertNotFound(f"{shown!r} is no reference to an expert that can exist", _FORMS)
     qualified = _QUALIFIED.fullmatch(full)
     slug, name = qualified.groups() if qualified else (None, full)
+    # What the checks below refuse, no registry holds: it need not be asked.
+    if len(name) > LONGEST or max(len(slug or ""), len(alias or "")) > _LONGEST or len(version or "") > _DIGITS:
+        raise ExpertNotFound(f"{shown!r} is no reference to an expert that can exist", _FORMS)
     return Reference(slug, name, int(version) if version else None, alias)
 
 

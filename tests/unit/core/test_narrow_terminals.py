@@ -126,6 +126,7 @@ def test_piped_results_are_as_wide_as_a_usual_terminal(monkeypatch: pytest.Monke
 
     row = {"id": "a" * 30, "expected": "right", "verdict": "wrong", "extracted": "1 " * 60, "reason": "why " * 60}
     found = {"n": 1, "right": 0, "agreement": 0.0, "contested": 0, "policies": {}, "disagreements": [row]}
+    found |= {"cannot_tell": 0, "failed": 0, "ungraded": []}
     monkeypatch.setattr(offline, "summary", lambda _: found)
     monkeypatch.delenv("COLUMNS", raising=False)
     done = CliRunner().invoke(app, ["grade", "--task", "gsm8k", "--file", "/dev/null"])

@@ -161,7 +161,7 @@ def test_numbers_in_any_spelling_agree_with_exact_arithmetic(tmp_path: Path) -> 
     for number in range(2000):
         digits = rng.choice([1, 3, 6, 12])
         value = Fraction(rng.randint(-(10**digits), 10**digits), rng.choice([1, 1, 2, 3, 7, 10, 1000, 10**8]))
-        wrong = value + rng.choice([1, -1, Fraction(1, 10**6), value]) if number % 2 else value
+        wrong = value + rng.choice([Fraction(1), Fraction(-1), Fraction(1, 10**6), value]) if number % 2 else value
         reference = _spellings(value, rng)
         said = rng.choice(_ANSWERS).format(_spellings(wrong, rng))
         rows.append({"id": number, "completion": said, "answer": reference, "expected": wrong == value})

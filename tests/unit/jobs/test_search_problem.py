@@ -34,6 +34,8 @@ class Same:
 class Tokenizer:
     """The fake engine's: a character a token."""
 
+    bos_token_id = None
+    bos_token = None
     eos_token_id = 0
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:

@@ -9,7 +9,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletionMessage
 
-import zfleet.errors
 from zfleet.errors import ZfleetError
 from zfleet_serve.errors import describe
 from zfleet_serve.testing import Stage
@@ -46,7 +45,6 @@ def kinds(of: type[ZfleetError] = ZfleetError) -> Iterator[type[ZfleetError]]:
 
 @pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
 def test_every_error_has_a_status_that_is_documented(kind: type[ZfleetError]) -> None:
-    assert kind.__module__ == zfleet.errors.__name__
     status, _ = describe(kind("it failed", "do something"))
     assert status in ENDPOINTS["post", "/v1/chat/completions"]
 

@@ -10,6 +10,7 @@ import pytest
 
 from zfleet import errors
 from zfleet.errors import (
+    BodyTooLarge,
     CorruptArtifact,
     EngineError,
     ExpertNotFound,
@@ -22,7 +23,7 @@ from zfleet.errors import (
 )
 from zfleet_serve.errors import ModelNotFound, describe, public
 
-FOR_CLIENTS = (InvalidRequest, RequestTooLong, TaskError, ModelNotFound)
+FOR_CLIENTS = (InvalidRequest, RequestTooLong, BodyTooLarge, TaskError, ModelNotFound)
 SECRETS = ("sqlite", "/srv", "mlflow.db", "db.internal", "5432", "/home/ann/project")
 MESSAGE = "registry sqlite:////srv/runs/mlflow.db, file /srv/runs/artifacts/z.safetensors, asked too much"
 REMEDY = "look at '/home/ann/project' or postgresql://db.internal:5432/mlflow"

@@ -54,7 +54,7 @@ async def test_auto_is_not_there_without_its_classifier(stage: Stage) -> None:
 
 @pytest.mark.parametrize("before", ["", "math/", "math@"])
 @pytest.mark.parametrize("letter", ["1", "n", "é"])
-@pytest.mark.parametrize("times", [101, 1000, 100_000])
+@pytest.mark.parametrize("times", [201, 1000, 100_000])
 async def test_a_name_that_is_too_long_is_404(stage: Stage, before: str, letter: str, times: int) -> None:
     body = {"model": f"fake:{before}{times * letter}", "messages": [{"role": "user", "content": "a"}]}
     response = await stage.http.post("/v1/chat/completions", json=body)

@@ -208,7 +208,6 @@ async def test_a_service_that_starts_while_the_registry_is_away_serves_the_base(
             "a/b",
             "../math",
             "math@" + "a" * 300,
-            "\ud800",
             "math/0",
             "other-1a2b3c4d.math",
         ),

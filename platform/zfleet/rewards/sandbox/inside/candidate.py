@@ -150,7 +150,8 @@ class _Wire(Wire):
         return named_tuple(*rest)
 
     def make(self, kind: Any, parts: list[Any]) -> Any:
-        return {"function": function, "iterator": iterator}[kind](self._ask, *parts)
+        stand_in: Callable[..., object] = {"function": function, "iterator": iterator}[kind]
+        return stand_in(self._ask, *parts)
 
 
 def _compared(kind: type) -> tuple[list[str], list[str]] | None:

@@ -78,7 +78,8 @@ class ExaminersWire(Wire):
     def make(self, kind: Any, parts: list[Any]) -> Any:
         if not isinstance(kind, RemoteClass):
             raise TypeError("an object of no class of the tested code's")
-        return object.__new__(kind)
+        new: Any = object.__new__
+        return new(kind)
 
 
 def _own(value: object) -> Settled:

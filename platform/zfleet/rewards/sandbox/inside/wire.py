@@ -127,10 +127,11 @@ class Wire:
         while self._unread:
             number, kind, extra = self._unread.pop()
             self.tell("contents", [number, kind, extra, self._items(self._see(number))])
-        if len(self._held) > self._most:
-            forgotten += self._left(self._held.keys() - self._shared.keys() - self._kept)
-            self._most = 2 * (len(self._held) - len(forgotten)) + _SWEEP
         self.forget(forgotten)
+        # What stays here until the other process forgets it does not count.
+        if len(self._held) - len(self._kept) > self._most:
+            forgotten += self._sweep()
+            self._most = 2 * (len(self._held) - len(self._kept)) + _SWEEP
         news, self._news = self._news, {}
         return news | ({"forgotten": forgotten} if forgotten else {})
 
@@ -203,14 +204,27 @@ class Wire:
         group = self._shared[number] = self._groups[base_of(type(value))]
         return group.see(number, value)
 
-    def _left(self, numbers: Iterable[int]) -> list[int]:
+    def _sweep(self) -> list[int]:
+        """Forget what nobody here but the table holds, and then what only that held; gives their numbers."""
+        forgotten: list[int] = []
+        looked_at, left = 0, [0]
+        # Of a long chain of values each look frees one: the rest waits for the next sweep.
+        while left and looked_at <= 4 * len(forgotten):
+            numbers = self._held.keys() - self._shared.keys() - self._kept
+            left = self._alone(numbers)
+            looked_at += len(numbers)
+            self.forget(left)
+            forgotten += left
+        return forgotten
+
+    def _alone(self, numbers: Iterable[int]) -> list[int]:
         """Those that nobody here but the table holds."""
-        left = []
+        alone = []
         for number in numbers:
             value = self._held[number]
             if getrefcount(value) == _ALONE:
-                left.append(number)
-        return left
+                alone.append(number)
+        return alone
 
     def _hold(self, number: int, value: object) -> None:
         self._held[number] = value
