@@ -150,8 +150,8 @@ class _Wire(Wire):
         return named_tuple(*rest)
 
     def make(self, kind: Any, parts: list[Any]) -> Any:
-        stand_in: Callable[..., object] = {"function": function, "iterator": iterator}[kind]
-        return stand_in(self._ask, *parts)
+        stand_ins: dict[str, Callable[..., object]] = {"function": function, "iterator": iterator}
+        return stand_ins[kind](self._ask, *parts)
 
 
 def _compared(kind: type) -> tuple[list[str], list[str]] | None:
