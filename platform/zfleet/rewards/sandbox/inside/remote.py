@@ -132,9 +132,11 @@ def remote_class(record: Record) -> type:
         # No loop that runs here can wait for what runs there.
         space |= {one: property(_SPECIAL["__await__"]) for one in ("send", "throw")}
     try:
-        # Of iterators and such, which both processes have: `isinstance` looks there.
-        stands_for = named(f"{module}.{name}")
-        space["__class__"] = property(lambda self: stands_for)
+        # Of iterators and such, which both processes have: `isinstance` looks there. Not of classes that are written in
+        # Python: these ask what says to be one of theirs while they compare, as Counter does.
+        if module == "builtins":
+            stands_for = named(f"builtins.{name}")
+            space["__class__"] = property(lambda self: stands_for)
     except ValueError:
         pass
     made: type = type.__new__(RemoteClass, str(name).rpartition(".")[2], tuple(bases), space)
