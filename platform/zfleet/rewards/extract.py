@@ -15,8 +15,15 @@ from zfleet.rewards.numerals import Numeral, numeral_at, numerals
 IS = r"[\s*_`]{0,4}(?:(?:is|was|(?:would|should|must|will)\s+be|=|:|[-=]>|→|[-–—](?=[\s*_]))[\s*_`:]{0,8})++"
 """What stands between a word and what it is said to be: "is", a colon, a dash or an arrow, also in bold."""
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
-STATED = rf"(?<!wrong )(?<!incorrect )\banswer\b{IS}"
-"""Words that state an answer, as in "The answer is" and "**Final Answer** -"; to be read without case."""
+_HEDGE = (
+    r"(?:(?:most likely|likely|probably|clearly|obviously|definitely|indeed|therefore|thus|simply|actually"
+    r"|approximately|about|around|roughly|exactly) )?"
+)
+STATED = (
+    rf"(?:(?<!wrong )(?<!incorrect )\banswer\b(?: to (?:the|this) (?:question|problem))?(?: here)?{IS}{_HEDGE}"
+    r"|<answer>\s{0,4})"
+)
+"""Words that state an answer, as in "The answer is", "**Final Answer** -" and "<answer>"; to be read without case."""
 
 _STATED = re.compile(rf"(?i:{STATED})[\s$*_`({{\[]{{0,8}}(?:\\(?:text|math)[a-z]{{0,6}}\{{|\\[(\[])?[\s*]{{0,4}}")
 _BARE = r"[-+−]?[0-9](?:[0-9.,]*[0-9])?|\\[A-Za-z]+(?:\s?(?:\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|[0-9]))*+|[A-Za-z]\b"

@@ -51,6 +51,9 @@ def test_without_a_mark_the_last_number_counts(text: str, number: str | None) ->
         ("#### none\n6", "6"),
         ("#### 18\n####", "18"),
         ("#### 17\n#### 18", "18"),
+        ("The answer is approximately 18. I checked it 2 times.", "18"),
+        ("The answer to this question is 18 of 20.", "18"),
+        ("<answer>18</answer> in 2 steps", "18"),
         # Text behind the number.
         ("#### 72 clips in 2 months", "72"),
         ("#### 18 (since 3*6 = 18, not 20)", "18"),
