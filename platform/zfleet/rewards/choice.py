@@ -15,7 +15,7 @@ _NAMED = rf"{_OPENING}(?:(?i:option|choice|letter)\b{_OPENING})?+"
 # A bracket, punctuation ("3.5", "E.coli" and "A-level" are none), the end of a line, or a word that goes on from an
 # answer: "A because it floats" names A, "A student" and "I think" name nothing.
 _END = (
-    r"(?=[ \t]+\(|[ \t]*(?:[)\]}$*_`\"”]|['’](?!\w)|\\[)\]]|\Z|\n|[;:,!?](?!\w)|\.(?!\w)|[-–—]+>?\s)"
+    r"(?=[ \t]+\(|[ \t]*(?:[)\]}$*_`\"”]|</|['’](?!\w)|\\[)\]]|\Z|\n|[;:,!?](?!\w)|\.(?!\w)|[-–—]+>?\s)"
     r"|[ \t]+(?:because|since|as|which|due|so|given|based|for|if|when|though|although|but|rather)\b)"
 )
 _FREE = r"(?<![A-Za-z0-9])(?<![A-Za-z0-9]['’])"

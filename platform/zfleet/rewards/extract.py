@@ -15,8 +15,15 @@ from zfleet.rewards.numerals import Numeral, numeral_at, numerals
 IS = r"[\s*_`]{0,4}(?:(?:is|was|(?:would|should|must|will)\s+be|=|:|[-=]>|→|[-–—](?=[\s*_]))[\s*_`:]{0,8})++"
 """What stands between a word and what it is said to be: "is", a colon, a dash or an arrow, also in bold."""
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
-STATED = rf"(?<!wrong )(?<!incorrect )\banswer\b{IS}"
-"""Words that state an answer, as in "The answer is" and "**Final Answer** -"; to be read without case."""
+_HEDGE = (
+    r"(?:(?:most likely|likely|probably|clearly|obviously|definitely|indeed|therefore|thus|simply|actually"
+    r"|approximately|about|around|roughly|exactly) )?"
+)
+STATED = (
+    rf"(?:(?<!wrong )(?<!incorrect )\banswer\b(?: to (?:the|this) (?:question|problem))?(?: here)?{IS}{_HEDGE}"
+    r"|<answer>\s{0,4})"
+)
+"""Words that state an answer, as in "The answer is", "**Final Answer** -" and "<answer>"; to be read without case."""
 
 _STATED = re.compile(rf"(?i:{STATED})[\s$*_`({{\[]{{0,8}}(?:\\(?:text|math)[a-z]{{0,6}}\{{|\\[(\[])?[\s*]{{0,4}}")
 _BARE = r"[-+−]?[0-9](?:[0-9.,]*[0-9])?|\\[A-Za-z]+(?:\s?(?:\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|[0-9]))*+|[A-Za-z]\b"
@@ -29,6 +36,9 @@ _WORKING = re.compile(r"<<[^<>\n]*>>")
 _SPACED_SIGN = re.compile(r"\A([\s$*_({]*[-−–])[ \t]+(?=[0-9.$\\])")
 _OPERATOR = re.compile(r"[ )\]}$]*(?:[-+−–*/×÷·xX]|\*\*|\\(?:times|cdot|div))[ (\[{$]*")
 _EQUALS = re.compile(r"[ )\]}$*]*(?:=|≈|\\approx)[ (\[{$*]*")
+_UNIT = re.compile(
+    r"(?:[ )\]}$]*(?:\\?%|\(s\)|(?![xX]\b)[A-Za-z]{1,20}(?:/[A-Za-z]{1,20})?)){1,3}(?=[ )\]}$*]*(?:[-+−–*/×÷·xX=≈]|\\))"
+)
 
 
 def own_answer(text: str, start: int | None = None) -> str:
@@ -123,7 +133,28 @@ def _first(part: str) -> Numeral | None:
 
 
 def _of_equation(text: str, first: Numeral) -> Numeral | None:
-    """Of an equation that begins with a number the last side that is one number; None where no side is."""
+    """Of an equation that begins with a number the last side that is one number; None where no side is.
+
+    Units may stand in a sum that is worked out: ``3 boxes * 6 apples/box = 18``. ``18 km = 18000 m`` is 18.
+    """
+    return _worked_out(text, first) or _side(text, first)
+
+
+def _worked_out(text: str, first: Numeral) -> Numeral | None:
+    """What a sum comes to, where units stand between its numbers."""
+    count, before = 1, first
+    for numeral in numerals(text, first.end):
+        unit = _UNIT.match(text, before.end, numeral.start)
+        between = text[unit.end() if unit else before.end : numeral.start]
+        if count > 1 and _EQUALS.fullmatch(between):
+            return _side(text, numeral)
+        if not _OPERATOR.fullmatch(between):
+            return None
+        count, before = count + 1, numeral
+    return None
+
+
+def _side(text: str, first: Numeral) -> Numeral | None:
     last, side, before = None, [first], first
     for numeral in numerals(text, first.end):
         between = text[before.end : numeral.start]

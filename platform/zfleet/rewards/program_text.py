@@ -19,6 +19,8 @@ _HOLDS_MARKDOWN = ("", "markdown", "md")
 _MOST_BLOCKS = 100
 """The last ones of a completion are looked at."""
 
+_BEGIN = re.compile(r"\s*\[BEGIN\][ \t]*\n")
+_DONE = re.compile(r"^\[DONE\]", re.MULTILINE)
 _BUILT_IN = frozenset(dir(builtins))
 
 
@@ -32,7 +34,7 @@ def program_of(completion: str, names: Sequence[str], prefix: str = "") -> str:
         names: What the program is to define: all of them, or else some.
         prefix: The beginning of a program that the completion goes on with, or writes again.
     """
-    text = re.sub(r"\r\n?", "\n", completion)
+    text = _without_tags(re.sub(r"\r\n?", "\n", completion))
     goal = Goal(frozenset(names), prefix)
     strict = _Reading.of(text, False)
     # A line of tildes and a word is an expression in Python.
@@ -46,6 +48,14 @@ def program_of(completion: str, names: Sequence[str], prefix: str = "") -> str:
         if (reading is strict or loose.blocks != strict.blocks) and (found := find(goal, reading)) is not None:
             return found
     return goal.as_it_is((strict.codes or [text])[-1])
+
+
+def _without_tags(text: str) -> str:
+    """A text without the tags that MBPP's authors ask for around a program; these are Python too, lists of a name."""
+    if begun := _BEGIN.match(text):
+        text = text[begun.end() :]
+    done = _DONE.search(text)
+    return text[: done.start()] if done else text
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ _NEXT = "\n\nQuestion: Tom has 3 cats and gets 4.\nAnswer: 7\n#### 7"
         ("", None),
         ("0.00001", "0.00001"),
         ("18 and then 1/0", None),
+        ("It costs Rs.1,800", "1800"),
+        ("so it is ...18", "18"),
     ],
 )
 def test_without_a_mark_the_last_number_counts(text: str, number: str | None) -> None:
@@ -49,6 +51,9 @@ def test_without_a_mark_the_last_number_counts(text: str, number: str | None) ->
         ("#### none\n6", "6"),
         ("#### 18\n####", "18"),
         ("#### 17\n#### 18", "18"),
+        ("The answer is approximately 18. I checked it 2 times.", "18"),
+        ("The answer to this question is 18 of 20.", "18"),
+        ("<answer>18</answer> in 2 steps", "18"),
         # Text behind the number.
         ("#### 72 clips in 2 months", "72"),
         ("#### 18 (since 3*6 = 18, not 20)", "18"),
@@ -68,6 +73,12 @@ def test_without_a_mark_the_last_number_counts(text: str, number: str | None) ->
         ("\\boxed{3 \\times 6 = 18}", "18"),
         ("#### 10-7", "7"),
         ("The answer is 5 + 3, which is 8", "8"),
+        ("The answer is 3 boxes * 6 apples/box = 18 apples.", "18"),
+        ("#### 20 apples - 2 apples = 18", "18"),
+        ("The answer is 15% * 120 = 18", "18"),
+        ("The answer is 18 km = 18000 m", "18"),
+        ("The answer is 18 eggs - 2 more than before", "18"),
+        ("\\boxed{18 \\frac{\\text{miles}}{\\text{hour}}}", "18"),
         # Separators, fractions, signs.
         ("\\boxed{$9{,}500}", "9500"),
         ("The answer is $9{,}500.", "9500"),

@@ -187,6 +187,25 @@ def test_a_reason_says_what_failed(sandbox: Sandbox, code: str, test: str, reaso
             "cannot tell: a test awaits something of the tested code's",
         ),
         (
+            "def same():\n    print('hi')",
+            "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as said: same()\n"
+            "assert said.getvalue() == 'hi\\n'",
+            None,
+            "cannot tell: a test replaces input or output",
+        ),
+        (
+            "def same():\n    return input()",
+            "from unittest.mock import patch\nwith patch('builtins.input', return_value='5'): assert same() == '5'",
+            None,
+            "cannot tell: a test replaces input or output",
+        ),
+        (
+            "def same():\n    print('hi')\n    return 3",
+            "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()): assert same() == 3",
+            True,
+            "",
+        ),
+        (
             "def same(node):\n    return node.x",
             "class N:\n    x = 1\nassert same(N()) == 1",
             None,

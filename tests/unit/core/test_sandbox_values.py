@@ -98,6 +98,11 @@ def test_a_verdict_is_that_of_one_program(name: str) -> None:
             "class f:\n    def __init__(self, x): pass\n    def __enter__(self): pass\n    def __exit__(self, *a): return True",
             "with f(1):\n    assert False",
         ),
+        (
+            "class C:\n    def __iter__(self): return iter(())\n    def __getitem__(self, key): return 1\n"
+            "C.__module__, C.__qualname__ = 'collections', 'Counter'\ndef f(x): return C()",
+            "from collections import Counter\nassert f(1) == Counter('ab')",
+        ),
         ("from dataclasses import dataclass\n@dataclass\nclass f:\n    x: int", "assert f(1) == 1"),
     ],
 )

@@ -135,6 +135,13 @@ def test_what_is_no_message_is_refused(forged: dict[str, Any]) -> None:
         _read(forged, end)
 
 
+def test_values_too_deep_for_a_stack_are_refused() -> None:
+    end, name = _End(0), ["name", "builtins.tuple"]
+    records = [[2 * at + 1, name, None, [[2 * at - 1] if at else 0]] for at in range(30_000)]
+    with pytest.raises(ValueError, match="deep"):
+        end.read({"values": records})
+
+
 def _read(message: dict[str, Any], end: Wire) -> Any:
     end.read(message)
     return end.value(message["value"])

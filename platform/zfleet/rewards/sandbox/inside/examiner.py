@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 from typing import Any
@@ -42,11 +43,15 @@ def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``passed`` and ``reason`` of a ``Verdict``.
     """
-    error = _error(job, _Tests(channel, job["names"]))
+    tests = _Tests(channel, job["names"])
+    error = _error(job, tests)
     # A test may have caught what settled the verdict, and gone on.
     error = Settled.all[0] if Settled.all else error
     if error is not None and _missing_here(error):
         error = Settled(None, f"the box has not what a test needs: {_told(error)}").with_traceback(error.__traceback__)
+    if error is not None and tests.replaced and not isinstance(error, Settled):
+        said = f"a test replaces input or output, which the tested code has of its own: {_told(error)}"
+        error = Settled(None, said).with_traceback(error.__traceback__)
     if error is None:
         return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
     line = _shortened(_line(error, job))
@@ -61,7 +66,11 @@ def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Tests(Link):
-    """The tests' end of the pipe, and their namespace."""
+    """The tests' end of the pipe, and their namespace.
+
+    Attributes:
+        replaced: While the tested code ran, a test had other input or output in place of Python's: it has its own.
+    """
 
     def __init__(self, channel: int, names: list[str]) -> None:
         wire = ExaminersWire()
@@ -70,6 +79,8 @@ class _Tests(Link):
         self._names = names
         self._globals: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
+        self._real = _replaceable()
+        self.replaced = False
         connect(self)
 
     def define(self, job: dict[str, Any]) -> None:
@@ -82,6 +93,7 @@ class _Tests(Link):
         self._update()
 
     def ask(self, operation: str, /, *arguments: object, **named: object) -> Any:
+        self.replaced |= _replaceable() != self._real
         try:
             return super().ask(operation, *arguments, **named)
         except _ENDING as end:
@@ -122,6 +134,11 @@ def _missing_here(error: BaseException) -> bool:
         trace = trace.tb_next
     raised_here = trace is not None and trace.tb_frame.f_code is not Link.answer.__code__
     return raised_here and isinstance(error, ImportError | PermissionError)
+
+
+def _replaceable() -> tuple[int, ...]:
+    """What a test may replace so as to speak with the tested code, or to hear it."""
+    return tuple(map(id, (sys.stdin, sys.stdout, sys.stderr, builtins.input, builtins.print)))
 
 
 class _Wrong(Exception):

@@ -28,12 +28,20 @@ _FUNCTIONS = {
     ),
 }
 _CLASSES: dict[str, tuple[str, ...]] = {
+    "_queue": ("Empty",),
+    "binascii": ("Error",),
     "collections": ("ChainMap", "Counter", "OrderedDict", "defaultdict", "deque"),
+    "dataclasses": ("FrozenInstanceError",),
     "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
-    "decimal": ("Decimal",),
+    "decimal": ("Decimal", "DecimalException", "DivisionByZero", "InvalidOperation", "Overflow", "Underflow"),
     "fractions": ("Fraction",),
+    "json.decoder": ("JSONDecodeError",),
     "pathlib": ("PosixPath", "PurePosixPath", "PureWindowsPath"),
+    "re": ("error",),
+    "statistics": ("StatisticsError",),
+    "struct": ("error",),
     "uuid": ("UUID",),
+    "zlib": ("error",),
 }
 _SINGLE = {id(Ellipsis): "builtins.Ellipsis", id(NotImplemented): "builtins.NotImplemented"}
 

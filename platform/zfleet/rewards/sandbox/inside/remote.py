@@ -17,11 +17,20 @@ from .link import Link, Settled
 from .wire import Record
 
 _LINK: list[Link] = []
+_INFORMED: set[int] = set()
+"""The numbers of objects that came of an operator with a plain value of a test's."""
+
+_MEASURES = {
+    *("builtins.int", "builtins.float", "builtins.complex", "decimal.Decimal", "fractions.Fraction"),
+    *("builtins.set", "builtins.frozenset"),
+}
+"""The names of classes whose values can say that two others are alike: a difference of zero, an empty set."""
 
 
 def connect(link: Link) -> None:
     """Say whom all of them ask: there is one candidate."""
     _LINK[:] = [link]
+    _INFORMED.clear()
 
 
 def _ask(operation: str, /, *arguments: object, **named: object) -> Any:
@@ -123,9 +132,11 @@ def remote_class(record: Record) -> type:
         # No loop that runs here can wait for what runs there.
         space |= {one: property(_SPECIAL["__await__"]) for one in ("send", "throw")}
     try:
-        # Of iterators and such, which both processes have: `isinstance` looks there.
-        stands_for = named(f"{module}.{name}")
-        space["__class__"] = property(lambda self: stands_for)
+        # Of iterators and such, which both processes have: `isinstance` looks there. Not of classes that are written in
+        # Python: these ask what says to be one of theirs while they compare, as Counter does.
+        if module == "builtins":
+            stands_for = named(f"builtins.{name}")
+            space["__class__"] = property(lambda self: stands_for)
     except ValueError:
         pass
     made: type = type.__new__(RemoteClass, str(name).rpartition(".")[2], tuple(bases), space)
@@ -153,6 +164,41 @@ def _forwarded(name: str) -> Callable[..., Any]:
         return _ask(name, self, *arguments, **named)
 
     return method
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    """An operator. One that is given a plain value may answer by it: ``abs(answer(3) - 9) < 1e-6`` would then hold."""
+
+    def method(self: object, other: object, /, *rest: Any) -> Any:
+        found = _ask(name, self, other, *rest)
+        if found is not NotImplemented and not isinstance(other, Remote):
+            _informed(found, f"a {type(self).__name__} is computed with a test's value by the tested code's own rule")
+        return found
+
+    return method
+
+
+def _of_itself(name: str) -> Callable[..., Any]:
+    """What turns an object into a number: no proof, where the object came of an operator that saw a test's value."""
+
+    def method(self: object, /, *arguments: Any) -> Any:
+        informed = _LINK[0].wire.known(self) in _INFORMED
+        found = _ask(name, self, *arguments)
+        if informed:
+            _informed(
+                found, f"a {type(self).__name__} that saw a test's value is measured by the tested code's own rule"
+            )
+        return found
+
+    return method
+
+
+def _informed(found: object, reason: str) -> None:
+    """Note an object whose making saw a test's value; of a plain value, a number or a set nobody can tell."""
+    number = _LINK[0].wire.known(found) if isinstance(found, Remote) else None
+    if number is None or name_of(base_of(type(found))) in _MEASURES:
+        raise Settled(None, reason)
+    _INFORMED.add(number)
 
 
 def _next(self: object) -> Any:
@@ -240,13 +286,17 @@ _BINARY = (
     *("lshift", "rshift", "and", "or", "xor"),
 )
 _OTHERS = (
-    *("call", "getitem", "setitem", "delitem", "missing", "iter", "reversed", "len", "length_hint", "bool", "enter"),
-    *("str", "repr", "format", "bytes", "fspath", "int", "float", "complex", "index"),
+    *("call", "getitem", "setitem", "delitem", "missing", "iter", "reversed", "length_hint", "enter"),
+    *("str", "repr", "format", "bytes", "fspath"),
+)
+_MEASURED = (
+    *("len", "bool", "int", "float", "complex", "index"),
     *("round", "trunc", "floor", "ceil", "neg", "pos", "abs", "invert"),
 )
 _SPECIAL: dict[str, Any] = {
     **{name: _forwarded(name) for name in (f"__{one}__" for one in _OTHERS)},
-    **{name: _forwarded(name) for name in (f"__{kind}{one}__" for kind in ("", "r", "i") for one in _BINARY)},
+    **{name: _of_itself(name) for name in (f"__{one}__" for one in _MEASURED)},
+    **{name: _operator(name) for name in (f"__{kind}{one}__" for kind in ("", "r", "i") for one in _BINARY)},
     **{name: _by_own_rule(name) for name in (*_COMPARED, "__ne__")},
     **{f"__{one}__": _never for one in ("await", "aiter", "anext", "aenter", "aexit")},
     "__next__": _next,

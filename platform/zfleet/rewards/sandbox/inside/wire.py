@@ -20,6 +20,9 @@ _PLAIN = {int, float, str, bool, type(None)}
 _SWEEP = 64
 """Entries that a table may gain before those that nobody else holds are looked for."""
 
+_DEEPEST = 20_000
+"""Values in values that a message may bring: C code that hashes or frees deeper ones overflows its stack."""
+
 Record = list[Any]
 
 
@@ -50,6 +53,7 @@ class Wire:
         self._held: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
         self._kept: set[int] = set()
+        self._depths: dict[int, int] = {}
         self._shared: dict[int, Shared] = {}
         self._groups = {base: Shared(base) for base in FILLERS}
         self._news: dict[str, list[Record]] = {}
@@ -171,6 +175,7 @@ class Wire:
             if group := self._shared.pop(number, None):
                 group.forget(number)
             self.extras.pop(number, None)
+            self._depths.pop(number, None)
             self._kept.discard(number)
 
     def _add(self, value: object) -> int:
@@ -237,6 +242,13 @@ class Wire:
         if extra is not None:
             self.extras[number] = extra
 
+    def _limit_depth(self, number: int, items: list[Any]) -> None:
+        inner = [self._depths.get(item[0], 1) for item in items if isinstance(item, list) and len(item) == 1]
+        if inner:
+            depth = self._depths[number] = 1 + max(inner)
+            if depth > _DEEPEST:
+                raise ValueError(f"values lie in each other more than {_DEEPEST:,} deep")
+
     def _read(self, classes: list[Record], values: list[Record], contents: list[Record]) -> None:
         for number, *rest in classes:
             self._take(number, self.make_class(rest))
@@ -246,6 +258,7 @@ class Wire:
                 self._take(number, empty(kind, base_of(kind), extra), extra)
         for number, which, extra, items in values:
             kind, parts = self.value(which), self._values(items)
+            self._limit_depth(number, items)
             base = base_of(kind) if isinstance(kind, type) else object
             self._take(number, self.make(kind, parts) if base is object else made(kind, base, parts), extra)
         for number, _, _, items in contents:
