@@ -16,8 +16,8 @@ from zfleet.tasks.task import Grade, Sample, verdict
 EXAM = "exam"
 """The field of a sample that holds its tests: JSON with ``names``, ``tests``, where needed ``setup`` and ``prefix``."""
 
-_LONGEST = 2**20
-"""Characters of a completion; a box takes no more in one message."""
+_LONGEST = 2**17
+"""Characters of a completion: looking for a program in more could take minutes."""
 
 
 @dataclass(frozen=True)

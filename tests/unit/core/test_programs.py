@@ -183,7 +183,7 @@ def test_the_reason_of_what_is_no_program_is_pythons() -> None:
         "```python\ndef one(:\n```": "SyntaxError",
         "I do not know": "SyntaxError",
         "```python\ndef two():\n    return 1\n```": "the code defines no one",
-        "x" * 2**20 + "x": "1,048,577 characters",
+        "x" * 2**17 + "x": "131,073 characters",
     }.items():
         exam = '{"names": ["one"], "tests": ["assert one() == 1"]}'
         grade = Program()(completion, Sample("1", "", fields={"exam": exam}))

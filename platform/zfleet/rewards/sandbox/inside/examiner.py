@@ -16,6 +16,9 @@ from .remote import Ended, connect
 _SHOWN = 200
 """Characters of a failing test in a reason."""
 
+_OPENED: list[object] = []
+"""Files that the tests opened."""
+
 _ENDING = (StopIteration, StopAsyncIteration, GeneratorExit)
 
 
@@ -30,6 +33,7 @@ def main() -> None:
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     lock_down(job["limits"])
+    sys.addaudithook(_note_opened)
     send(verdicts, verdict(channel, job))
 
 
@@ -49,8 +53,9 @@ def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
     error = Settled.all[0] if Settled.all else error
     if error is not None and _missing_here(error):
         error = Settled(None, f"the box has not what a test needs: {_told(error)}").with_traceback(error.__traceback__)
-    if error is not None and tests.replaced and not isinstance(error, Settled):
-        said = f"a test replaces input or output, which the tested code has of its own: {_told(error)}"
+    if error is not None and (tests.replaced or _OPENED) and not isinstance(error, Settled):
+        what = "replaces input or output" if tests.replaced else "opens a file"
+        said = f"a test {what}, which the tested code has of its own: {_told(error)}"
         error = Settled(None, said).with_traceback(error.__traceback__)
     if error is None:
         return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
@@ -134,6 +139,12 @@ def _missing_here(error: BaseException) -> bool:
         trace = trace.tb_next
     raised_here = trace is not None and trace.tb_frame.f_code is not Link.answer.__code__
     return raised_here and isinstance(error, ImportError | PermissionError)
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    # Files of modules are opened without flags.
+    if event == "open" and arguments[2]:
+        _OPENED.append(arguments[0])
 
 
 def _replaceable() -> tuple[int, ...]:

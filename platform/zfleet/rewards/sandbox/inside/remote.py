@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from .contents import base_of
@@ -17,6 +18,12 @@ from .link import Link, Settled
 from .wire import Record
 
 _LINK: list[Link] = []
+_YES_OR_NO = {
+    *("startswith", "endswith", "issubset", "issuperset", "isdisjoint"),
+    *(name for name in vars(str) if name.startswith("is")),
+}
+"""Questions to plain values; a test that asks an object of the tested code's shows it what would be right."""
+
 _INFORMED: set[int] = set()
 """The numbers of objects that came of an operator with a plain value of a test's."""
 
@@ -45,6 +52,8 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name == "__signature__":
             raise Settled(None, "a test asks for the parameters of a function of the tested code's")
+        if name in _YES_OR_NO:
+            _no_proof(self, name)
         return _ask("getattr", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -123,6 +132,8 @@ def remote_class(record: Record) -> type:
     for one in map(str, names):
         if one in _SPECIAL:
             space[one] = _SPECIAL[one]
+        elif one in _YES_OR_NO:
+            space[one] = property(partial(_no_proof, name=one))
         elif not one.startswith("__"):
             space[one] = _There(one)
     if compared is not None:
@@ -231,6 +242,10 @@ def _exit(self: object, kind: type[BaseException] | None, error: BaseException |
     if _ask("__exit__", self, kind, error, None):
         raise Settled(None, f"a {type(self).__name__} of the tested code's suppresses an exception in a test")
     return False
+
+
+def _no_proof(self: object, name: str) -> None:
+    raise Settled(None, f"a test lets a {type(self).__name__} say what it is: `{name}` is the tested code's own")
 
 
 def _never(self: object, *_: Any) -> Any:
