@@ -73,9 +73,9 @@ class Connection:
 
     def local_file(self, run_id: str, path: str) -> Path | None:
         """Where a run's artifact lies if this registry is a sqlite file: beside it, whatever its records say."""
-        if kind_of(self._uri) != SQLITE or self.artifacts is None:
+        if kind_of(self._uri) != SQLITE:
             return None
-        return Path(self.artifacts) / run_id / "artifacts" / path
+        return sqlite.artifacts_of(sqlite_file(self._uri)) / run_id / "artifacts" / path
 
     def reason(self, error: Exception) -> str:
         """What a library's error says, on one line and without secrets."""
@@ -140,7 +140,7 @@ def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
         file = sqlite_file(uri).expanduser().absolute()
         return _open_sqlite(file, sqlite_uri(file), reading)
     _probe(uri, reading)
-    artifacts = None if kind_of(uri) in SERVERS else str(root / moved.FOLDER)
+    artifacts = None if kind_of(uri) in SERVERS else str(root / sqlite.ARTIFACTS)
     return Connection(address_of(uri), _client(uri, uri), artifacts, reading, uri)
 
 
@@ -148,18 +148,22 @@ def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
     # A connection that outlives its question would go on with a file that was deleted or replaced.
     if not any(name.startswith(_POOL) for name in os.environ):
         os.environ[f"{_POOL}CLASS"] = "NullPool"
-    artifacts = str(file.parent / moved.FOLDER)
+    artifacts = str(sqlite.artifacts_of(file))
     if reading:
         _probe(uri, reading)
         return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
+    was_here = sqlite.was_here(file)
     with sqlite.opened_alone(file):
         # Artifacts without their database: it was moved away or lost, and a new one would hide that.
-        if not file.exists() and not Path(artifacts).exists():
+        if not file.exists() and not was_here:
             _quiet()
             sqlite.create(file)
         _probe(uri, reading)
-        moved.follow(file)
-        return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
+        # First, because it refuses the tables of another MLflow.
+        client = _client(sqlite.client_uri(file), uri)
+        with sqlite.answering(file):
+            moved.follow(file)
+        return Connection(address_of(uri), client, artifacts, reading, uri)
 
 
 def _client(target: str, uri: str) -> MlflowClient:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from zfleet_registry.sqlite import WAIT_SECONDS, open_database
+from zfleet_registry.sqlite import ARTIFACTS, WAIT_SECONDS, artifacts_of, is_there, open_database
 
-FOLDER = "artifacts"
 _RUNS = "experiment_id = :experiment"
 _THEIRS = f"run_id IN (SELECT run_uuid FROM runs WHERE {_RUNS})"
 _COLUMNS = (
@@ -30,7 +29,7 @@ def follow(file: Path) -> None:
     Raises:
         sqlite3.Error: It cannot be written.
     """
-    here = file.parent / FOLDER
+    here = artifacts_of(file)
     with closing(open_database(file, WAIT_SECONDS)) as database:
         found = database.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
         moved = [(experiment, old) for experiment, old in found if _is_elsewhere(old, here)]
@@ -39,7 +38,7 @@ def follow(file: Path) -> None:
         database.execute("BEGIN IMMEDIATE")
         for experiment, old in moved:
             runs = database.execute(f"SELECT run_uuid FROM runs WHERE {_RUNS}", {"experiment": experiment})
-            if any((Path(old) / run).exists() and not (here / run).exists() for (run,) in runs):
+            if any(is_there(Path(old, run)) and not is_there(here / run) for (run,) in runs):
                 continue
             values = {"here": str(here), "old": old, "experiment": experiment}
             database.execute(f"UPDATE experiments SET artifact_location = :here WHERE {_RUNS}", values)
@@ -57,5 +56,5 @@ def _is_elsewhere(location: str | None, here: Path) -> bool:
 
     The artifacts of MLflow's own experiments lie in a folder named by the experiment's id.
     """
-    ours = location is not None and location.startswith("/") and location.endswith(f"/{FOLDER}")
+    ours = location is not None and location.startswith("/") and location.endswith(f"/{ARTIFACTS}")
     return ours and location != str(here)

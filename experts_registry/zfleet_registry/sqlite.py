@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +18,29 @@ WAIT_SECONDS = 20.0
 READER_SECONDS = 0.4
 """How long one of a service waits: its clients wait with it."""
 _OPENING_SECONDS = 120
+ARTIFACTS = "artifacts"
+
+
+def artifacts_of(file: Path) -> Path:
+    """The folder of a registry's artifacts: beside its database, where that really lies, whatever links lead to it."""
+    return Path(os.path.realpath(file)).parent / ARTIFACTS
+
+
+def was_here(file: Path) -> bool:
+    """Whether a registry was in this file before: it left its lock and artifacts. To be asked before ``opened_alone``.
+
+    Artifacts alone may be those of another registry in the same folder, or no registry's at all.
+    """
+    return is_there(_lock_of(file)) and is_there(artifacts_of(file))
+
+
+def is_there(path: Path) -> bool:
+    """As ``Path.exists``, which raises where this user may not look, in another's home for example."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def client_uri(file: Path) -> str:
@@ -45,11 +69,22 @@ def check(file: Path, seconds: float = WAIT_SECONDS) -> None:
         seconds: How long to wait for a lock of another process.
 
     Raises:
-        RegistryUnreachable: The file is missing, empty, damaged or locked; says which.
+        RegistryUnreachable: The file is missing, empty, damaged, locked or another program's; says which.
+    """
+    with answering(file), closing(open_database(file, seconds)) as database:
+        # The first is in the databases of other programs too: in those MLflow would make its tables.
+        database.execute("SELECT 1 FROM alembic_version, experiments LIMIT 1")
+
+
+@contextmanager
+def answering(file: Path) -> Iterator[None]:
+    """Turn what sqlite raises inside the block into an error that says what is wrong with the file.
+
+    Raises:
+        RegistryUnreachable: It cannot be read or written.
     """
     try:
-        with closing(open_database(file, seconds)) as database:
-            database.execute("SELECT 1 FROM alembic_version")
+        yield
     except sqlite3.Error as error:
         reason, remedy = _reason(file, error)
         raise RegistryUnreachable(f"registry {file} does not answer: {reason}", remedy, reason) from error
@@ -78,11 +113,11 @@ def opened_alone(file: Path) -> Iterator[None]:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{file}.lock", timeout=_OPENING_SECONDS)
+        lock = FileLock(str(_lock_of(file)), timeout=_OPENING_SECONDS)
         lock.acquire()
     except Timeout:
         raise RegistryUnreachable(
-            f"registry {file} is locked by another process", f"wait for it, or end what holds {file}.lock"
+            f"registry {file} is locked by another process", f"wait for it, or end what holds {_lock_of(file)}"
         ) from None
     except OSError as error:
         raise RegistryUnreachable(
@@ -97,8 +132,8 @@ def opened_alone(file: Path) -> Iterator[None]:
 def _reason(file: Path, error: sqlite3.Error) -> tuple[str, str]:
     """Why a database cannot be read, without its path, and what to do."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if not file.exists():
-        if (file.parent / "artifacts").exists():
+    if _is_missing(file):
+        if was_here(file):
             begin = "move the artifacts beside it away to begin an empty registry"
         else:
             begin = "where there was none, a training makes it"
@@ -110,3 +145,17 @@ def _reason(file: Path, error: sqlite3.Error) -> tuple[str, str]:
     if "no such table" in str(error):
         return "its file holds no registry", "restore it from a backup, or move it and the artifacts beside it away"
     return f"its file cannot be opened: {error}", "check its rights, and those of its folder"
+
+
+def _is_missing(file: Path) -> bool:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # nobody may look: its folder's rights forbid it
+    return False
+
+
+def _lock_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.lock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
@@ -17,6 +18,7 @@ NEW_SECONDS = 0.8
 """How long a request waits for an answer that nothing is known of."""
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 async def within(work: asyncio.Task[T], seconds: float) -> T:
@@ -52,6 +54,7 @@ class LastKnown(Generic[T]):
         self._known: list[T] = []
         self._looked = 0.0
         self._asking: asyncio.Task[T] | None = None
+        self._refused = ""
 
     @property
     def empty(self) -> bool:
@@ -93,7 +96,16 @@ class LastKnown(Generic[T]):
         except ExpertNotFound:
             self._known = []
             raise
+        except RegistryUnreachable:
+            raise  # the line to the registry logs that it is away
+        except RegistryError as error:
+            # A promotion that cannot be followed, for example: nobody else would hear of it.
+            if self._known and str(error) != self._refused:
+                _LOG.error("what the registry said last goes on: %s", error)
+            self._refused = str(error)
+            raise
         finally:
             self._looked = time.monotonic()
             self._asking = None
+        self._refused = ""
         return self._known[0]

@@ -37,13 +37,13 @@ def parse_model(model: str, base: str) -> ModelName:
     """
     name, colon, rest = model.partition(":")
     if name != base:
-        raise ModelNotFound(f"model {shown(model)} does not exist: the base served here is {base!r}")
+        raise ModelNotFound(f"the base served here is {base!r}")
     if not colon:
         return ModelName()
     if rest == AUTO:
         return ModelName(auto=True)
     if not _REFERENCE.fullmatch(rest):
-        raise ModelNotFound(f"model {shown(model)} does not exist: {shown(rest)} names no expert")
+        raise ModelNotFound(f"{shown(rest)} names no expert")
     return ModelName(expert=rest)
 
 

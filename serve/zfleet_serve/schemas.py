@@ -11,6 +11,8 @@ from zfleet_serve.messages import Message, Wire, without_nothing
 
 Prompt = str | tuple[int, ...]
 
+_CHARACTERS_A_TURN = 16
+
 # Values that ask for nothing: clients send them although they mean "no".
 _NOTHING: dict[str, tuple[object, ...]] = {
     "best_of": (1,),
@@ -26,6 +28,15 @@ _NOTHING: dict[str, tuple[object, ...]] = {
     "tool_choice": ("none",),
     "top_logprobs": (0,),
 }
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 5.0 is an integer to it, and some clients write every number so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
+Count = Annotated[int, Field(ge=1), _WHOLE]
 
 
 def _one_or_more(value: object) -> object:
@@ -69,8 +80,8 @@ class _Request(Wire):
     model: str
     temperature: float = Field(1.0, ge=0, le=100, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1, le=MAX_N)
-    seed: int | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N), _WHOLE] = 1
+    seed: Annotated[int, _WHOLE] | None = None
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_one_or_more)] = Field([])
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -110,8 +121,8 @@ class ChatRequest(_Request):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
     logprobs: bool = False
 
     @model_validator(mode="after")
@@ -132,8 +143,8 @@ class ChatRequest(_Request):
 
     @property
     def characters(self) -> int:
-        """How long the conversation is."""
-        return sum(len(message.content) for message in self.messages)
+        """How long the conversation is; a turn without content is work for its template too."""
+        return sum(_CHARACTERS_A_TURN + len(message.content) for message in self.messages)
 
     @property
     def user_text(self) -> str | None:
@@ -153,7 +164,7 @@ class CompletionRequest(_Request):
         PlainValidator(_prompts),
         WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, _TEXTS, {"type": "array", "items": _IDS, "minItems": 1}]}),
     ]
-    max_tokens: int = Field(16, ge=1)
+    max_tokens: Count = 16
     logprobs: Literal[0] | None = Field(None, description="0: the sampled tokens' own; no alternatives")
 
     @model_validator(mode="after")

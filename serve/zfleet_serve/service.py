@@ -210,7 +210,7 @@ class Service:
             known = f"this service has: {', '.join(await self.models())}"
         except RegistryError:
             known = f"this service has the base {self.served.base}, and cannot list its experts now"
-        return ModelNotFound(f"model {shown(model)}: {error.message}", known)
+        return ModelNotFound(f"model {shown(model)} does not exist: {error.message}", known)
 
     def _full(self, version: ExpertVersion) -> str:
         return f"{self.served.base}:{version.reference}"

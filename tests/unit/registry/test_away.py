@@ -96,6 +96,43 @@ def test_a_locked_file_is_waited_for(
     assert reader.resolve("math", SLUG) == registry.resolve("math", SLUG) == version
 
 
+def test_two_registries_in_one_folder(tmp_path: Path, make_z: MakeZ) -> None:
+    (tmp_path / "artifacts").mkdir()
+    registries = [ExpertRegistry(f"sqlite:///{tmp_path}/{name}.db") for name in ("one", "two")]
+    for seed, registry in enumerate(registries):
+        registry.register("math", make_z(seed), Provenance.of(make_z(seed)), base_name="lab")
+    for seed, registry in enumerate(registries):
+        (version,) = registry.list()
+        assert registry.load(version).digest == make_z(seed).digest
+    (tmp_path / "two.db").unlink()
+    with pytest.raises(RegistryUnreachable, match="its file is missing"):
+        ExpertRegistry(f"sqlite:///{tmp_path}/two.db")
+
+
+def test_a_database_of_another_program_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE alembic_version (version_num)")
+    before = file.read_bytes()
+    for reading in (True, False):
+        with pytest.raises(RegistryUnreachable, match="its file holds no registry"):
+            ExpertRegistry(f"sqlite:///{file}", reading=reading)
+    assert file.read_bytes() == before
+
+
+def test_a_folder_that_nobody_may_look_into(registry: ExpertRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rights cannot be taken away here: the tests may run as root."""
+
+    def refuse(path: Path, **_: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(sqlite, "open_database", lambda *_: sqlite3.connect("file:/nowhere/at-all?mode=rw", uri=True))
+    with pytest.raises(RegistryUnreachable) as caught:
+        registry.list()
+    assert caught.value.reason == "its file cannot be opened: unable to open database file"
+
+
 def test_a_reader_makes_no_registry(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnreachable, match="its file is missing"):
         ExpertRegistry(root=tmp_path / "fresh", reading=True)

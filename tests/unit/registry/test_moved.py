@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from zfleet.errors import CorruptArtifact
+from zfleet.errors import CorruptArtifact, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, moved
 
 MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
@@ -98,6 +98,54 @@ def test_artifacts_that_did_not_come_along_are_read_where_they_are(root: Path, m
     file.unlink()
     with pytest.raises(CorruptArtifact, match="cannot be read"):
         alone.load(version)
+
+
+def test_links_to_a_registry_lead_to_the_same_artifacts(root: Path, make_z: MakeZ, tmp_path: Path) -> None:
+    (tmp_path / "folder").symlink_to(root)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "mlflow.db").symlink_to(root / "mlflow.db")
+    roots = (tmp_path / "folder", tmp_path / "linked", root)
+    for seed, used in enumerate(roots):
+        ExpertRegistry(root=used).register("math", make_z(seed), Provenance.of(make_z(seed)), base_name="lab")
+    for used in roots:
+        registry = ExpertRegistry(root=used)
+        assert [registry.load(version).digest for version in registry.list()] == [make_z(n).digest for n in range(3)]
+    assert {place for place in places(root) if not place.startswith(f"{root}/artifacts")} == set()
+
+
+def test_an_old_place_that_nobody_may_look_into(root: Path, make_z: MakeZ, tmp_path: Path) -> None:
+    """A copy of a colleague's project; rights cannot be taken away here: the tests may run as root."""
+    ExpertRegistry(root=root).register("math", make_z(1), Provenance.of(make_z(1)), base_name="lab")
+    there = tmp_path / "mine"
+    shutil.copytree(root, there)
+    with closing(sqlite3.connect(there / "mlflow.db")) as database:
+        # A name too long for the system raises too, for whoever asks.
+        away = f"/{'x' * 5000}/artifacts"
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id > 0", (away,))
+        database.commit()
+    registry = ExpertRegistry(root=there)
+    assert registry.load(registry.resolve("math", SLUG)).digest == make_z(1).digest
+
+
+def test_a_moved_registry_that_cannot_follow_says_why(
+    root: Path, make_z: MakeZ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ExpertRegistry(root=root).register("math", make_z(1), Provenance.of(make_z(1)), base_name="lab")
+    there = root.rename(tmp_path / "there")
+    monkeypatch.setattr(moved, "WAIT_SECONDS", 0.01)
+    with closing(sqlite3.connect(there / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RegistryUnreachable, match="locked by another process"):
+            ExpertRegistry(root=there)
+        other.execute("ROLLBACK")
+    # MLflow looks at the tables of each file once in a process.
+    there = there.rename(tmp_path / "on")
+    with closing(sqlite3.connect(there / "mlflow.db", isolation_level=None)) as other:
+        other.execute("UPDATE alembic_version SET version_num = '0'")
+        other.execute("ALTER TABLE model_versions DROP COLUMN storage_location")
+    with pytest.raises(RegistryError, match="cannot be opened") as caught:
+        ExpertRegistry(root=there)
+    assert "mlflow db upgrade" in caught.value.remedy
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/artifacts", "/data/somebody/7", "mlflow-artifacts:/artifacts"])

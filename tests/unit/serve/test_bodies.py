@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from zfleet.errors import RequestTooLong
 from zfleet.models.base import Base
 from zfleet_serve.bodies import body_limit
 from zfleet_serve.gateway import create_app
+from zfleet_serve.schemas import ChatRequest
 from zfleet_serve.testing import Stage
 from zfleet_serve.tokenizer_text import TokenizerText
 
@@ -119,6 +121,45 @@ async def test_odd_bytes_are_400(stage: Stage, content: bytes) -> None:
         response = await stage.http.post(path, content=content, headers=JSON)
         assert response.status_code == 400
         assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_byte_order_mark_is_no_part_of_the_json(stage: Stage) -> None:
+    content = codecs.BOM_UTF8 + body(200)
+    assert (await stage.http.post("/v1/completions", content=content, headers=JSON)).status_code == 200
+
+
+async def test_a_length_of_thousands_of_digits_is_413(stage: Stage) -> None:
+    told = JSON | {"content-length": "9" * 5000}
+    assert (await stage.http.post("/v1/completions", content=body(200), headers=told)).status_code == 413
+
+
+async def test_a_client_that_leaves_before_its_body_is_there_is_no_defect(stage: Stage) -> None:
+    """What leaves the application as an exception, the server writes to its log with a traceback."""
+    events: list[dict[str, Any]] = [
+        {"type": "http.request", "body": body(200)[:50], "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return events.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "http_version": "1.1"}
+    headers = [(b"content-type", b"application/json")]
+    await create_app(stage.service)(scope | {"headers": headers}, receive, send)
+    assert sent[0]["status"] == 400
+
+
+def test_turns_without_content_are_not_short() -> None:
+    """Their template is rendered all the same: not in the thread of what takes milliseconds."""
+    few, many = (
+        ChatRequest.model_validate({"model": "fake", "messages": [{"role": "assistant"}] * turns})
+        for turns in (10, 10_000)
+    )
+    assert few.characters < 1000 < 100_000 < many.characters
 
 
 @pytest.mark.parametrize("content", ["\ud800", "a\udfff"])

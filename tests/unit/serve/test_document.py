@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from openai.types.chat import ChatCompletionMessage
 
+from zfleet.engine.contract import MAX_N
 from zfleet.errors import ZfleetError
 from zfleet_serve.errors import describe
 from zfleet_serve.testing import Stage
@@ -20,6 +21,9 @@ ENDPOINTS = {
     ("post", "/v1/chat/completions"): {200, 400, 404, 413, 429, 500, 503},
     ("post", "/v1/completions"): {200, 400, 404, 413, 429, 500, 503},
 }
+
+
+REQUESTS = ("ChatRequest", "CompletionRequest")
 
 
 @pytest.fixture
@@ -47,6 +51,14 @@ def kinds(of: type[ZfleetError] = ZfleetError) -> Iterator[type[ZfleetError]]:
 def test_every_error_has_a_status_that_is_documented(kind: type[ZfleetError]) -> None:
     status, _ = describe(kind("it failed", "do something"))
     assert status in ENDPOINTS["post", "/v1/chat/completions"]
+
+
+def test_limits_of_numbers_are_there(document: dict[str, Any]) -> None:
+    chat, completion = (document["components"]["schemas"][name]["properties"] for name in REQUESTS)
+    for properties in (chat, completion):
+        assert (properties["n"]["minimum"], properties["n"]["maximum"]) == (1, MAX_N)
+    assert {"type": "integer", "minimum": 1} in chat["max_tokens"]["anyOf"]
+    assert completion["max_tokens"]["minimum"] == 1
 
 
 def schema(document: dict[str, Any], name: str) -> Draft202012Validator:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from zfleet.engine.fake_engine import FakeEngine, fake_z
-from zfleet.errors import ExpertNotFound, RegistryUnreachable
+from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, Provenance
 from zfleet_serve import last_known, registry_line
@@ -302,3 +302,23 @@ async def test_what_the_registry_no_longer_has_is_forgotten(stage: Stage, monkey
     with pytest.raises(ExpertNotFound):
         await known.get()
     assert known.empty
+
+
+async def test_what_goes_on_because_of_a_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The champion has become a version whose tags somebody edited, for example."""
+    answers: list[int | RegistryError] = [1, *[RegistryError("the tags of math/2 were edited")] * 3, 2, 2]
+
+    async def say() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, RegistryError):
+            raise answer
+        return answer
+
+    known = LastKnown(say)
+    assert await known.get() == 1
+    for expected in (1, 1, 1, 2, 2):
+        known._looked = 0.0
+        assert await known.get() == expected
+    assert [record.getMessage() for record in caplog.records] == [
+        "what the registry said last goes on: the tags of math/2 were edited"
+    ]
