@@ -42,7 +42,7 @@ def print_table(
 def print_block(console: Console, title: str, names: Iterable[str], cells: Iterable[Text]) -> None:
     """Print one row: its title, or an empty line without one, and a line for each of its values."""
     labels = [Text(name) for name in names]
-    label = max(map(_longest_line, labels)) + _GAP
+    label = max(map(_longest_line, labels), default=0) + _GAP
     grid = Table.grid()
     grid.add_column(width=label, no_wrap=True)
     grid.add_column(width=max(1, console.width - label), overflow="fold")

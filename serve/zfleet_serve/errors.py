@@ -28,7 +28,7 @@ Body = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 
 _REMEDY = "the log of the service says more; another model may answer"
-_FOR_THE_LOG: dict[type[ZfleetError], str] = {
+_FOR_CLIENTS: dict[type[ZfleetError], str] = {
     ExpertNotFound: "there is no such model (GET /v1/models lists those that there are)",
     CorruptArtifact: f"this expert's file is missing or damaged ({_REMEDY})",
     WrongBase: f"this expert was trained on another base, or on other factors ({_REMEDY})",
@@ -42,12 +42,12 @@ _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2}\S+|(?<![\w/.])/[^\s/'\":
 """URIs, and absolute paths of at least two parts."""
 
 
-class ModelNotFound(ExpertNotFound):
-    """What a request's ``model`` names is not served; its text is for the client."""
-
-
 _MOST_PROBLEMS = 5
 _LONGEST_KEY = 80
+
+
+class ModelNotFound(ExpertNotFound):
+    """What a request's ``model`` names is not served; its text is for the client."""
 
 
 class ErrorDetail(BaseModel):
@@ -88,7 +88,7 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
     if isinstance(error, RegistryUnreachable):
         message = f"this model is not loaded, and the registry of experts is away: {public(error.reason)} (try again)"
         return 503, error_body(message, kind="server_error", code="registry_unavailable", param="model")
-    said = next(_FOR_THE_LOG[kind] for kind in type(error).__mro__ if kind in _FOR_THE_LOG)
+    said = next(_FOR_CLIENTS[kind] for kind in type(error).__mro__ if kind in _FOR_CLIENTS)
     if isinstance(error, ExpertNotFound):
         return 404, error_body(said, kind="invalid_request_error", code="model_not_found", param="model")
     param = "model" if isinstance(error, RegistryError | ZVectorError) else None

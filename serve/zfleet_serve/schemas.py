@@ -35,6 +35,17 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _no_bool(value: object) -> object:
+    """False equals 0.
+
+    Raises:
+        ValueError: It is true or false.
+    """
+    if isinstance(value, bool):
+        raise ValueError("it is a number here: 0 asks for the sampled tokens' own")
+    return value
+
+
 _WHOLE = BeforeValidator(_whole)
 Count = Annotated[int, Field(ge=1), _WHOLE]
 
@@ -165,7 +176,9 @@ class CompletionRequest(_Request):
         WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, _TEXTS, {"type": "array", "items": _IDS, "minItems": 1}]}),
     ]
     max_tokens: Count = 16
-    logprobs: Literal[0] | None = Field(None, description="0: the sampled tokens' own; no alternatives")
+    logprobs: Annotated[Literal[0] | None, BeforeValidator(_no_bool)] = Field(
+        None, description="0: the sampled tokens' own; no alternatives"
+    )
 
     @model_validator(mode="after")
     def _so_many_answers(self) -> CompletionRequest:

@@ -206,6 +206,25 @@ def test_a_reason_says_what_failed(sandbox: Sandbox, code: str, test: str, reaso
             "",
         ),
         (
+            "def same():\n    return open('/tmp/a').read()",
+            "open('/tmp/a', 'w').write('x')\nassert same() == 'x'",
+            None,
+            "cannot tell: a test opens a file",
+        ),
+        (
+            "class X(str):\n    def startswith(self, _):\n        return True\ndef same():\n    return X('q')",
+            "assert same().startswith('abc')",
+            None,
+            "`startswith` is the tested code's own",
+        ),
+        (
+            "class X:\n    def __getattr__(self, _):\n        return lambda *_: True\ndef same():\n    return X()",
+            "assert same().issubset({1})",
+            None,
+            "`issubset` is the tested code's own",
+        ),
+        ("class X(str):\n    pass\ndef same():\n    return X('abcd')", "assert same().startswith('abc')", True, ""),
+        (
             "def same(node):\n    return node.x",
             "class N:\n    x = 1\nassert same(N()) == 1",
             None,

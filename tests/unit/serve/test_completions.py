@@ -57,6 +57,12 @@ async def test_a_stream_gives_the_same(stage: Stage, prompt: Any, texts: list[st
     assert usage == whole
 
 
+@pytest.mark.parametrize("logprobs", [False, True])
+async def test_logprobs_are_a_number(stage: Stage, logprobs: bool) -> None:
+    with pytest.raises(openai.BadRequestError, match="logprobs"):
+        await ask(stage, "ab", logprobs=logprobs)
+
+
 async def test_each_prompt_has_its_logprobs(stage: Stage) -> None:
     answer = await ask(stage, ["ab", "c"], logprobs=0)
     for choice in answer.choices:
