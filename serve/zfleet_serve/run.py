@@ -126,7 +126,8 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
     elif kind_of(uri) == SQLITE:
         # The gateway runs in another folder than the one that the path counts from.
         uri = sqlite_uri(sqlite_file(uri))
-    ExpertRegistry(uri, reading=True)
+    # A folder's own registry begins empty: a base is served before there are experts. One that is named must be there.
+    ExpertRegistry(uri, reading=spec.registry is not None)
     return spec.model_copy(update={"registry": uri}), pack_base(spec.base)
 
 

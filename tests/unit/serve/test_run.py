@@ -3,11 +3,12 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import pytest
 
 from zfleet.config.specs import ServeSpec
-from zfleet.errors import ServeError
+from zfleet.errors import RegistryUnreachable, ServeError
 from zfleet_serve import run
 from zfleet_serve.run import RunningService, check_port, run_serve
 
@@ -56,3 +57,16 @@ def test_a_free_port_is_fine(taken: socket.socket) -> None:
 def test_a_host_of_another_machine_is_refused() -> None:
     with pytest.raises(ServeError, match=r"192\.0\.2\.1"):
         check_port("192.0.2.1", 8000)
+
+
+def test_a_base_is_served_before_there_are_experts_but_no_registry_is_made_by_a_wrong_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "pack_base", lambda spec: None)
+    spec, _ = run._prepare(ServeSpec())
+    assert spec.registry == f"sqlite:///{tmp_path}/runs/registry/mlflow.db"
+    assert (tmp_path / "runs/registry/mlflow.db").exists()
+    with pytest.raises(RegistryUnreachable, match="its file is missing"):
+        run._prepare(ServeSpec(registry="sqlite:///runs/other.db"))
+    assert not (tmp_path / "runs/other.db").exists()
