@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exit_code import exit_code
-from zfleet.engine.svf_kernels import PartFactors
-from zfleet.engine.svf_op import GraphLinear, StepBuffers
+from zfleet.engine.vllm_engine.linears.graph import GraphLinear, StepBuffers
+from zfleet.engine.vllm_engine.linears.kernels import PartFactors
 from zfleet.errors import EngineError
 
 LORA_RANK = 16

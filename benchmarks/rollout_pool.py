@@ -34,9 +34,9 @@ from zfleet.engine.contract import GenerationRequest, SamplingParams
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster import cluster
-from zfleet_jobs.pool.client import PoolEngine
-from zfleet_jobs.pool.pool import EnginePool, engine_pool
-from zfleet_jobs.shipping import ship
+from zfleet_cluster.fleet.actors import EnginePool, engine_pool
+from zfleet_cluster.fleet.base import ship
+from zfleet_cluster.fleet.client import PoolEngine
 
 EXPERTS = 4
 BAR = 0.9

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from zfleet.engine.vllm_version import installed_vllm
+from zfleet.engine.vllm_engine.version import installed_vllm
 from zfleet.models.base import Base, load_base
 from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.models.matrices import target_matrices

@@ -14,7 +14,7 @@ from hetero.processes import children
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, DELTA_RANK, Settings
 from zfleet.config.specs import EngineSpec, VllmSpec
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
-from zfleet.engine.vllm_engine import VllmEngine
+from zfleet.engine.vllm_engine.engine import VllmEngine
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.zvector import ZVector
 

@@ -17,7 +17,7 @@ from hetero.adapters import MODULES, write_adapter
 from hetero.client import Ask, Server
 from hetero.processes import children
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, LORA_RANK, Settings
-from zfleet.engine.vllm_plan import ONE_PROCESS
+from zfleet.engine.vllm_engine.plan import ONE_PROCESS
 
 
 class PlainVllm(Server):

@@ -6,7 +6,7 @@ import os
 
 import psutil
 
-from zfleet.engine.cpu_processes import cpu_environment
+from zfleet.engine.vllm_engine.environment import cpu_environment
 
 
 def prepare_environment(threads: int, profile: bool) -> None:

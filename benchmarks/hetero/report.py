@@ -20,7 +20,7 @@ from hetero.measure import Measurement
 from hetero.profile import BETWEEN
 from hetero.settings import BATCH_TOKENS, CACHE_GIB, Settings
 from hetero.statistics import CONFIDENCE, estimate, quantile
-from zfleet.engine.cpu_processes import openmp_in_use
+from zfleet.engine.vllm_engine.environment import openmp_in_use
 
 Report = dict[str, Any]
 

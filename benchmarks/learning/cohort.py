@@ -13,8 +13,8 @@ from learning.opened import Opened
 from learning.turns import take_turns
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.sync import SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.learner import Learner
 from zfleet.rl.member import Member

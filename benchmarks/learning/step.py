@@ -15,8 +15,7 @@ from learning.opened import open_base
 from learning.reference import ReferenceWay
 from learning.turns import take_turns
 from zfleet.config.learner import LearnerSpec
-from zfleet.engine.fake_engine import FakeEngine
-from zfleet.engine.sync import SyncEngine
+from zfleet.engine.blocking import SyncEngine
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.learner import Learner
 from zfleet.rl.member import Member
@@ -24,6 +23,7 @@ from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
+from zfleet.testing.fake_engine import FakeEngine
 
 PROMPT_TOKENS = 16
 TOLERANCE = 1e-4

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
-from zfleet.engine.sync import SyncEngine
 from zfleet.errors import RewardError
 from zfleet.rewards.grade import grade_all
 from zfleet.tasks.task import Grade, Sample, Task, Ungraded

@@ -15,17 +15,17 @@ from zfleet.config.load import parse_spec
 from zfleet.config.specs import ServeSpec
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle, open_tokenizer, pack_base
-from zfleet_cluster.engine_host import engine_resources
+from zfleet_cluster.fleet.host import engine_resources
 from zfleet_registry import ExpertRegistry
+from zfleet_serve.adaptive.experts import Experts
+from zfleet_serve.adaptive.service import Served, Service
 from zfleet_serve.base_store import fetch_text, publish_base
-from zfleet_serve.bodies import body_limit
 from zfleet_serve.engine_replica import EngineReplica
-from zfleet_serve.experts import Experts
-from zfleet_serve.gateway import create_app
 from zfleet_serve.handle_engine import HandleEngine
+from zfleet_serve.http.bodies import body_limit
+from zfleet_serve.http.gateway import create_app
+from zfleet_serve.http.tokenizer_text import TokenizerText
 from zfleet_serve.lasting_engine import LastingEngine
-from zfleet_serve.service import Served, Service
-from zfleet_serve.tokenizer_text import TokenizerText
 
 _ONGOING = 4096
 

@@ -7,7 +7,7 @@ from ray import serve
 
 from zfleet.config.specs import ServeSpec
 from zfleet.engine.open import open_engine
-from zfleet_cluster.engine_host import EngineHost
+from zfleet_cluster.fleet.host import EngineHost
 from zfleet_serve.base_store import fetch_bundle
 
 # The engine queues by itself; Serve's default of 5 would keep its batches empty.

@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.svf.zvector import ZVector
-from zfleet_cluster.remote_errors import original
+from zfleet_cluster.errors import original
 
 _WHO = "the engine replica"
 

@@ -12,15 +12,15 @@ import httpx
 import openai
 
 from zfleet.engine.contract import BASE_Z
-from zfleet.engine.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
 from zfleet.errors import CorruptArtifact, ExpertNotFound
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
+from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
 from zfleet_registry import ExpertVersion, Parent, Provenance
-from zfleet_serve.experts import Experts
-from zfleet_serve.gateway import create_app
+from zfleet_serve.adaptive.experts import Experts
+from zfleet_serve.adaptive.service import Served, Service
+from zfleet_serve.http.gateway import create_app
 from zfleet_serve.lasting_engine import LastingEngine
-from zfleet_serve.service import Served, Service
 
 SLUG = "fake-0123abcd"
 MAX_LENGTH = 200

@@ -21,8 +21,8 @@ import ray
 from zfleet.config.load import dump_spec
 from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, TrainSpec
 from zfleet.engine.contract import EngineStats
-from zfleet_jobs.pool.pool import EnginePool, engine_pool
-from zfleet_jobs.shipping import ShippedBase
+from zfleet_cluster.fleet.actors import EnginePool, engine_pool
+from zfleet_cluster.fleet.base import ShippedBase
 
 
 @pytest.fixture

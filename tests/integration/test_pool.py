@@ -17,19 +17,19 @@ import ray
 import torch
 
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
+from zfleet.engine.blocking import Completion, SyncEngine
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
-from zfleet.engine.sync import Completion, SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import BaseModelError, EngineError, JobError, RequestAborted, UnknownZ
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import greedy, run, run_all, sampled
-from zfleet_jobs.pool.client import PoolEngine
-from zfleet_jobs.pool.member import Member
-from zfleet_jobs.pool.pool import EnginePool, engine_pool
-from zfleet_jobs.shipping import ShippedBase, ship
+from zfleet_cluster.fleet.actors import EnginePool, engine_pool
+from zfleet_cluster.fleet.base import ShippedBase, ship
+from zfleet_cluster.fleet.client import PoolEngine
+from zfleet_cluster.fleet.replica import Member
 
 TEXTS = ("flip bca", "reverse hello", "sort ab", "add 3 4", "kind? turn xyz", "order qwe")
 Make = Callable[[int], ZVector]

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from zfleet_jobs.pool.pool import _end
+from zfleet_cluster.fleet.actors import _end
 
 
 def test_a_dead_member_keeps_no_other_from_closing(ray_cluster: None, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 from zfleet.testing.parity import random_z
-from zfleet_jobs.capacity import actors_that_fit
+from zfleet_cluster.capacity import actors_that_fit
+from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search import mixtures
 from zfleet_jobs.search import run as search_run
@@ -34,7 +35,6 @@ from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
 from zfleet_jobs.search.run import run_search
 from zfleet_jobs.search.searcher import ChunkSearcher
-from zfleet_jobs.shipping import ShippedBase, ship
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.registry import ExpertRegistry
 

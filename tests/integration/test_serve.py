@@ -146,9 +146,9 @@ def test_models_are_listed(live: Live) -> None:
 
 def test_each_model_answers_as_its_merged_self(live: Live) -> None:
     """The service's greedy answer equals the one computed here under the same z."""
+    from zfleet.engine.blocking import SyncEngine
     from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
-    from zfleet.engine.sync import SyncEngine
-    from zfleet.engine.torch_engine import TorchEngine
+    from zfleet.engine.torch_engine.engine import TorchEngine
     from zfleet.tasks.template import chat_tokens
 
     model = live.bundle.open()

@@ -27,7 +27,7 @@ from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, c
 from zfleet_jobs.train import patience
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer
-from zfleet_jobs.train.board import start_board as board_of_the_job
+from zfleet_jobs.train.progress.board import start_board as board_of_the_job
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from zfleet.config.load import dump_spec
+from zfleet_jobs.run_folder.checkpoints import KeptRun
+from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.testing.training import (
     CALLS_FROM_STEP_5,
     IN_STEP_5,
@@ -25,10 +27,8 @@ from zfleet_jobs.testing.training import (
     python,
     training_place,
 )
-from zfleet_jobs.train.kept import KeptRun
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
-from zfleet_jobs.train.storage import Storage
 
 ZFLEET = str(Path(sys.executable).with_name("zfleet"))
 GRADERS = f"""

@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
 from zfleet.engine.contract import Engine, ScoreRequest
-from zfleet.engine.vllm_core import VllmCore
-from zfleet.engine.vllm_engine import VllmEngine
-from zfleet.engine.vllm_plan import VllmPlan
+from zfleet.engine.vllm_engine.engine import VllmEngine
+from zfleet.engine.vllm_engine.plan import VllmPlan
+from zfleet.engine.vllm_engine.processes import VllmCore
 from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.factors import Factors

@@ -21,8 +21,8 @@ from zfleet.tasks.fit import data_digest
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.trial import Trial
+from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import Training
-from zfleet_jobs.train.storage import Storage
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from zfleet.config.compare import AblateSpec, CompareSpec, MethodSpec
 from zfleet.config.learner import LearnerSpec
-from zfleet.engine.sync import SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import JobError
 from zfleet.models.bundle import BaseBundle
 from zfleet.rl.learner import Learner
@@ -24,7 +24,7 @@ from zfleet.rl.weights import SvfWeights, Weights
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.memory import Memory
 from zfleet_jobs.compare.outcome import Outcome
-from zfleet_jobs.train.samples import write_samples
+from zfleet_jobs.run_folder.samples import write_samples
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,13 @@ from zfleet.search.coefficients import alphas_of
 from zfleet.search.cross_entropy import CrossEntropy, Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
-from zfleet_jobs.pool.pool import shared_pool
+from zfleet_cluster.fleet.actors import shared_pool
+from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
-from zfleet_jobs.shipping import ShippedBase
 
 Alpha = float | tuple[float, ...]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import ScoreRequest
-from zfleet.engine.sync import SyncEngine
 from zfleet.errors import RewardError
 from zfleet.evaluate import answers_graded
 from zfleet.search.coefficients import alphas_of

@@ -11,13 +11,13 @@ import ray
 import torch
 from ray import tune
 
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import Engine
-from zfleet.engine.sync import SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
-from zfleet_jobs.pool.pool import EnginePool
+from zfleet.engine.torch_engine.engine import TorchEngine
+from zfleet_cluster.fleet.actors import EnginePool
+from zfleet_cluster.fleet.base import ShippedBase, fetch_tokenizer, open_model
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings
 from zfleet_jobs.search.scoring import score_candidates
-from zfleet_jobs.shipping import ShippedBase, fetch_tokenizer, open_model
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from ray.tune.experiment import Trial
 
 from zfleet.errors import CheckpointError, JobError, ZfleetError
-from zfleet_jobs.capacity import actors_that_fit
+from zfleet_cluster.capacity import actors_that_fit
 from zfleet_jobs.search.finished import FINISHED, write_finished
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings
 from zfleet_jobs.search.progress import SearchProgress

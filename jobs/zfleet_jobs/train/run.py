@@ -6,14 +6,14 @@ from zfleet.config.specs import TrainSpec
 from zfleet.engine.open import check_engine
 from zfleet.models.bundle import pack_base
 from zfleet_cluster import cluster
-from zfleet_jobs.pool.pool import shared_pool
-from zfleet_jobs.shipping import ship
-from zfleet_jobs.train.kept import kept_run
-from zfleet_jobs.train.lock import only_writer
+from zfleet_cluster.fleet.actors import shared_pool
+from zfleet_cluster.fleet.base import ship
+from zfleet_jobs.run_folder.checkpoints import kept_run
+from zfleet_jobs.run_folder.lock import only_writer
+from zfleet_jobs.run_folder.record import record
+from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.train.plan import experiment_of, make_plans, registered
-from zfleet_jobs.train.record import record
 from zfleet_jobs.train.result import TrainedExpert
-from zfleet_jobs.train.storage import Storage
 from zfleet_jobs.train.trainer import Trainer
 from zfleet_registry import ExpertRegistry
 

@@ -18,20 +18,20 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from zfleet.config.specs import ResourceSpec, TrainSpec
 from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
 from zfleet.svf.zvector import ZVector
-from zfleet_jobs.capacity import actors_that_fit
+from zfleet_cluster.capacity import actors_that_fit
+from zfleet_cluster.fleet.actors import EnginePool
+from zfleet_cluster.fleet.base import ShippedBase, by_value
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.pool.pool import EnginePool
-from zfleet_jobs.shipping import ShippedBase, by_value
-from zfleet_jobs.train.board import News, start_board
-from zfleet_jobs.train.curves import Curves
-from zfleet_jobs.train.deaths import Deaths
-from zfleet_jobs.train.display import TrainDisplay, train_display
-from zfleet_jobs.train.kept import Z_FILE, KeptRun, kept_run
-from zfleet_jobs.train.lock import Turn
+from zfleet_jobs.run_folder.checkpoints import Z_FILE, KeptRun, kept_run
+from zfleet_jobs.run_folder.lock import Turn
+from zfleet_jobs.run_folder.storage import writing
 from zfleet_jobs.train.patience import WAIT_SECONDS, Patience
 from zfleet_jobs.train.plan import Plan, experiment_of, find_version, result_of
+from zfleet_jobs.train.progress.board import News, start_board
+from zfleet_jobs.train.progress.curves import Curves
+from zfleet_jobs.train.progress.deaths import Deaths
+from zfleet_jobs.train.progress.display import TrainDisplay, train_display
 from zfleet_jobs.train.result import TrainedExpert
-from zfleet_jobs.train.storage import writing
 from zfleet_jobs.train.worker import MemberJob, WorkerJob, train_loop
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
 from zfleet_registry.registry import CHAMPION

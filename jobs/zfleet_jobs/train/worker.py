@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from zfleet.config.specs import ExpertSpec, TrainSpec
-from zfleet.engine.sync import SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import ZfleetError
 from zfleet.models.recompute import checkpoint_layers
 from zfleet.rl.data_parallel import DataParallel
@@ -28,12 +28,12 @@ from zfleet.rl.report import StepReport
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
-from zfleet_jobs.pool.pool import EnginePool
-from zfleet_jobs.shipping import ShippedBase, open_model
-from zfleet_jobs.train.board import Row
-from zfleet_jobs.train.kept import KeptRun, kept_states
-from zfleet_jobs.train.lock import Turn
-from zfleet_jobs.train.samples import write_samples
+from zfleet_cluster.fleet.actors import EnginePool
+from zfleet_cluster.fleet.base import ShippedBase, open_model
+from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_states
+from zfleet_jobs.run_folder.lock import Turn
+from zfleet_jobs.run_folder.samples import write_samples
+from zfleet_jobs.train.progress.board import Row
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.vllm_version import check_vllm
+from zfleet.engine.vllm_engine.version import check_vllm
 
 if TYPE_CHECKING:
-    from zfleet.engine.torch_engine import TorchEngine
-    from zfleet.engine.vllm_engine import VllmEngine
+    from zfleet.engine.torch_engine.engine import TorchEngine
+    from zfleet.engine.vllm_engine.engine import VllmEngine
     from zfleet.models.bundle import BaseBundle
 
 OpenEngine: TypeAlias = Union["TorchEngine", "VllmEngine"]
@@ -35,9 +35,9 @@ async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> OpenEngine:
         EngineError: The engine is not installed here, or cannot run this base.
     """
     if spec.kind == "vllm":
-        from zfleet.engine.vllm_engine import VllmEngine
+        from zfleet.engine.vllm_engine.engine import VllmEngine
 
         return await VllmEngine.open(bundle, spec)
-    from zfleet.engine.torch_engine import TorchEngine
+    from zfleet.engine.torch_engine.engine import TorchEngine
 
     return TorchEngine(await asyncio.to_thread(bundle.open), spec)

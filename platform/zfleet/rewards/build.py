@@ -9,10 +9,10 @@ from zfleet.config.task_specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError, TaskError
 from zfleet.rewards.choice import Choice
 from zfleet.rewards.comparing import Comparing
+from zfleet.rewards.formulas.answer import MathAnswer
 from zfleet.rewards.length import Length
-from zfleet.rewards.math_answer import MathAnswer
-from zfleet.rewards.number import Number
-from zfleet.rewards.program import Program, read_exam
+from zfleet.rewards.numbers.number import Number
+from zfleet.rewards.programs.program import Program, read_exam
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.sandbox.exam import Limits
 from zfleet.rewards.soft import Soft

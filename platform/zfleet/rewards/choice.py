@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zfleet.rewards.comparing import Comparing
-from zfleet.rewards.extract import BOX, IS, STATED, own_answer
+from zfleet.rewards.numbers.extract import BOX, IS, STATED, own_answer
 from zfleet.tasks.task import Grade, Sample, verdict
 
 _OPENING = r"(?:[\s$*_`(\[{\"'“‘]|\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:boxed|fbox)(?=\{)|\\[(\[]){0,16}+"

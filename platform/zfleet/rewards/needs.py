@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zfleet.rewards.program import Program
+from zfleet.rewards.programs.program import Program
 from zfleet.rewards.python import PythonReward
 from zfleet.rewards.sandbox.sandbox import AT_ONCE, shared_sandbox
 from zfleet.rewards.weighted import Weighted

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 from zfleet.config.explain import explain
 from zfleet.errors import CannotTell, RewardError, TaskError
 from zfleet.rewards.comparing import Comparing
-from zfleet.rewards.extract import after_hashes, last_boxed, last_integer
-from zfleet.rewards.math_process import Kind, math_process
+from zfleet.rewards.formulas.process import Kind, math_process
+from zfleet.rewards.numbers.extract import after_hashes, last_boxed, last_integer
 from zfleet.rewards.sandbox.sandbox import AT_ONCE
 from zfleet.tasks.rows import Row
 from zfleet.tasks.task import Grade, Reward, Sample, Ungraded, verdict

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from zfleet.rewards.comparing import Comparing
-from zfleet.rewards.extract import last_boxed
+from zfleet.rewards.numbers.extract import last_boxed
 from zfleet.tasks.task import Grade, Sample, verdict
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
-from zfleet.engine.sync import SyncEngine
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.member import Member
 from zfleet.rl.recite import recite

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfleet.engine.sync import SyncEngine
+from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import InvalidZ, TrainingDiverged
 from zfleet.evaluate import answers_graded, nothing_graded
 from zfleet.rl.advantages import ESTIMATORS, Means

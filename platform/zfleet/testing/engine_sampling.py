@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from zfleet.engine.blocking import collect
 from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams, ScoreRequest
-from zfleet.engine.sync import collect
 from zfleet.errors import InvalidRequest
 from zfleet.testing.engine_harness import EngineHarness, greedy, run, run_all, sampled
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import torch
 
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
-from zfleet.engine.sync import SyncEngine
 from zfleet.models.base import load_base
 from zfleet.svf.factors import Factors
 from zfleet.svf.linear import merge_into

@@ -16,9 +16,9 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from zfleet.config.specs import EngineSpec
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import SamplingParams
-from zfleet.engine.sync import SyncEngine
-from zfleet.engine.torch_engine import TorchEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.models.base import load_base
 from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel

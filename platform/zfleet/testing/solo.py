@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.engine.sync import SyncEngine
+from zfleet.engine.blocking import SyncEngine
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.python import PythonReward
 from zfleet.rl.learner import Learner

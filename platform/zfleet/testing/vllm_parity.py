@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
-from zfleet.engine.vllm_engine import VllmEngine
+from zfleet.engine.vllm_engine.engine import VllmEngine
 from zfleet.models.bundle import pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import collect_greedy, compare, random_prompts, random_z

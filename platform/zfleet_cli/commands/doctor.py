@@ -19,7 +19,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say which engines this machine can run and why not the others; exits with 1 when it can run none."""
-    from zfleet.engine.doctor import judge, look, read_base
+    from zfleet.doctor.engines import judge, look, read_base
     from zfleet.rewards.sandbox.doctor import look_at_sandbox
 
     # First the base: what is wrong with it is known at once.

@@ -50,7 +50,7 @@ def _experiment(job: CompareSpec | AblateSpec, address: str | None, dry_run: boo
     from zfleet_jobs.compare.findings import findings, ratios
     from zfleet_jobs.compare.plot import plot
     from zfleet_jobs.compare.run import run_experiment
-    from zfleet_jobs.train.storage import Storage
+    from zfleet_jobs.run_folder.storage import Storage
 
     with results_alone():
         results = run_experiment(job, address)

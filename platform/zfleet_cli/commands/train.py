@@ -46,7 +46,7 @@ def _job(spec: Path | None, resume: str | None, overrides: Sequence[str]) -> Tra
             raise SpecError("neither a spec file nor --resume RUN is given", "name one of them: what is to be trained")
         job = load_spec(spec, TrainSpec, overrides)
         return job if "run" in job.model_fields_set else job.model_copy(update={"run": _name_of(spec)})
-    from zfleet_jobs.train.record import check_started, recorded_spec
+    from zfleet_jobs.run_folder.record import check_started, recorded_spec
 
     if spec is None:
         return recorded_spec(resume, overrides)

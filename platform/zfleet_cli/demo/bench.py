@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
-from zfleet.engine.sync import SyncEngine
 from zfleet.evaluate import Evaluation, evaluate
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from zfleet.config.specs import BaseSpec, ResourceSpec, SearchSpec, TrainSpec
 from zfleet.engine.open import check_engine
-from zfleet.engine.torch_engine import TorchEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.files import write_atomic
 from zfleet.models.base import Base
 from zfleet.models.bundle import BaseBundle, pack_base
@@ -40,12 +40,12 @@ from zfleet_cli.demo.served import ask_service, free_port
 from zfleet_cli.demo.stages import Stages
 from zfleet_cli.demo.summary import print_service, print_summary
 from zfleet_cluster import cluster
+from zfleet_cluster.fleet.actors import shared_pool
+from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.pool.pool import shared_pool
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, shots_of
 from zfleet_jobs.search.run import register_mixture, settings_of
-from zfleet_jobs.shipping import ShippedBase, ship
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service

@@ -10,8 +10,8 @@ import torch
 
 from zfleet.rl.rollout import Rollout
 from zfleet.tasks.task import Grade, Sample, Ungraded
+from zfleet_jobs.run_folder.samples import write_samples
 from zfleet_jobs.samples.layout import Training
-from zfleet_jobs.train.samples import write_samples
 
 
 @pytest.fixture

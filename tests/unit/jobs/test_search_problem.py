@@ -10,12 +10,12 @@ import pytest
 
 from zfleet.config.load import parse_spec
 from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec
-from zfleet.engine.fake_engine import FakeEngine, fake_tokens, fake_z
-from zfleet.engine.sync import SyncEngine
+from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import CannotTell, JobError, NotThisTask, RewardError, SpecError, WrongBase
 from zfleet.svf.mixture import mix
 from zfleet.tasks.task import Grade, Reward, Sample, Task, verdict
 from zfleet.tasks.template import PromptTemplate
+from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest, shots_of
 from zfleet_jobs.search.scoring import score_candidates
 

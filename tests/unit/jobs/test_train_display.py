@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 from rich.console import Console
 
-from zfleet_jobs.train import display
-from zfleet_jobs.train.board import Row
-from zfleet_jobs.train.display import train_display
+from zfleet_jobs.train.progress import display
+from zfleet_jobs.train.progress.board import Row
+from zfleet_jobs.train.progress.display import train_display
 
 EXPERTS = {f"expert-{number:02}": 4 for number in range(40)}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from zfleet.errors import JobError
-from zfleet_jobs.train.lock import Turn, only_writer
-from zfleet_jobs.train.storage import Storage
+from zfleet_jobs.run_folder.lock import Turn, only_writer
+from zfleet_jobs.run_folder.storage import Storage
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_next_command_begins_when_the_workers_of_a_killed_one_have_ended(
             if len(polls) == 3:
                 workers.close()
 
-        monkeypatch.setattr("zfleet_jobs.train.lock.time.sleep", sleep)
+        monkeypatch.setattr("zfleet_jobs.run_folder.lock.time.sleep", sleep)
         with only_writer(storage, "mine") as next_turn, next_turn.working():
             assert len(polls) == 3, "it began while workers of the other one were there"
     assert [record.message for record in caplog.records] == [
@@ -50,9 +50,9 @@ def test_the_next_command_begins_when_the_workers_of_a_killed_one_have_ended(
 def test_workers_that_do_not_end_are_named_and_nothing_begins(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zfleet_jobs.train.lock.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("zfleet_jobs.train.lock.os.getpid", lambda: 4711)
-    monkeypatch.setattr("zfleet_jobs.train.lock.socket.gethostname", lambda: "node-3")
+    monkeypatch.setattr("zfleet_jobs.run_folder.lock.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("zfleet_jobs.run_folder.lock.os.getpid", lambda: 4711)
+    monkeypatch.setattr("zfleet_jobs.run_folder.lock.socket.gethostname", lambda: "node-3")
     with killed(storage).working():
         with pytest.raises(
             JobError, match=r"'mine' .* is being written by workers of a command that was killed"

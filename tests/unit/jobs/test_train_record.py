@@ -15,15 +15,15 @@ from zfleet.errors import CheckpointError, JobError, SpecError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.rl.checkpoint import LearnerState
 from zfleet.rl.selection import Selection
+from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_run, kept_states
+from zfleet_jobs.run_folder.lock import only_writer
+from zfleet_jobs.run_folder.record import CHANGES, check_started, record, recorded_spec
+from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.testing.training import Place, contains, training_place
 from zfleet_jobs.train import run as train_run
-from zfleet_jobs.train.board import Row
-from zfleet_jobs.train.kept import KeptRun, kept_run, kept_states
-from zfleet_jobs.train.lock import only_writer
 from zfleet_jobs.train.plan import make_plans
-from zfleet_jobs.train.record import CHANGES, check_started, record, recorded_spec
+from zfleet_jobs.train.progress.board import Row
 from zfleet_jobs.train.run import run_train
-from zfleet_jobs.train.storage import Storage
 
 Start = Callable[..., None]
 
@@ -257,8 +257,8 @@ def test_what_cannot_be_written_says_where_and_what_to_do(tmp_path: Path) -> Non
 
 HOLDER = """
 import sys, time
-from zfleet_jobs.train.lock import only_writer
-from zfleet_jobs.train.storage import Storage
+from zfleet_jobs.run_folder.lock import only_writer
+from zfleet_jobs.run_folder.storage import Storage
 with only_writer(Storage(sys.argv[1]), "mine"):
     print("held", flush=True)
     time.sleep(300)
@@ -280,7 +280,7 @@ def test_one_command_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path) ->
 
 
 def test_what_the_controller_of_a_run_loads_is_no_model_library() -> None:
-    check = "import sys, zfleet_jobs.train.deaths; sys.exit('transformers' in sys.modules)"
+    check = "import sys, zfleet_jobs.train.progress.deaths; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from zfleet.errors import RequestTooLong
 from zfleet.models.base import Base
-from zfleet_serve.bodies import body_limit
-from zfleet_serve.gateway import create_app
-from zfleet_serve.schemas import ChatRequest
+from zfleet_serve.http.bodies import body_limit
+from zfleet_serve.http.gateway import create_app
+from zfleet_serve.http.schemas import ChatRequest
+from zfleet_serve.http.tokenizer_text import TokenizerText
 from zfleet_serve.testing import Stage
-from zfleet_serve.tokenizer_text import TokenizerText
 
 LIMIT = 1000
 JSON = {"content-type": "application/json"}
@@ -205,8 +205,8 @@ def test_a_text_that_cannot_fit_is_not_read(tiny_base: Base, monkeypatch: pytest
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was read")
 
-    monkeypatch.setattr("zfleet_serve.tokenizer_text.text_tokens", never)
-    monkeypatch.setattr("zfleet_serve.tokenizer_text.chat_tokens", never)
+    monkeypatch.setattr("zfleet_serve.http.tokenizer_text.text_tokens", never)
+    monkeypatch.setattr("zfleet_serve.http.tokenizer_text.chat_tokens", never)
     with pytest.raises(RequestTooLong, match="20 tokens"):
         text.tokens("a" * (20 * longest + 1))
     with pytest.raises(RequestTooLong, match="20 tokens"):

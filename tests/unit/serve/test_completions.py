@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from zfleet.engine.contract import MAX_N
-from zfleet.engine.fake_engine import fake_tokens
+from zfleet.testing.fake_engine import fake_tokens
 from zfleet_serve.testing import Stage
 
 MANY = [

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionMessage
 
 from zfleet.engine.contract import MAX_N
 from zfleet.errors import ZfleetError
-from zfleet_serve.errors import describe
+from zfleet_serve.http.errors import describe
 from zfleet_serve.testing import Stage
 
 ENDPOINTS = {

@@ -21,7 +21,7 @@ from zfleet.errors import (
     UnknownZ,
     ZfleetError,
 )
-from zfleet_serve.errors import ModelNotFound, describe, public
+from zfleet_serve.http.errors import ModelNotFound, describe, public
 
 FOR_CLIENTS = (InvalidRequest, RequestTooLong, BodyTooLarge, TaskError, ModelNotFound)
 SECRETS = ("sqlite", "/srv", "mlflow.db", "db.internal", "5432", "/home/ann/project")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from zfleet.engine.fake_engine import fake_z
+from zfleet.testing.fake_engine import fake_z
 from zfleet_serve.testing import Stage
 
 
@@ -156,7 +156,7 @@ async def test_a_crowd_gets_its_own_answers_and_loads_each_expert_once(stage: St
 async def test_a_promotion_takes_effect_without_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert zfleet(await chat(stage, "fake:sort"))["mixture"][0]["version"] == 1
     stage.registry.add("sort", fake_z(9))
-    monkeypatch.setattr("zfleet_serve.last_known.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("zfleet_serve.adaptive.last_known.FRESH_SECONDS", 0.0)
     answer = await chat(stage, "fake:sort")
     assert zfleet(answer)["mixture"][0]["version"] == 2
     assert text(answer) == "old math: hello there"

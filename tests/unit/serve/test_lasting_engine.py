@@ -3,11 +3,11 @@
 import pytest
 
 from zfleet.engine.contract import Engine, ScoreRequest
-from zfleet.engine.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet.errors import UnknownZ
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import greedy, run
+from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet_serve.lasting_engine import LastingEngine
 
 

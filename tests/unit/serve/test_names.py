@@ -3,7 +3,7 @@
 import pytest
 
 from zfleet.errors import ExpertNotFound
-from zfleet_serve.names import ModelName, parse_model
+from zfleet_serve.adaptive.names import ModelName, parse_model
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from zfleet.engine.fake_engine import fake_z
+from zfleet.testing.fake_engine import fake_z
 from zfleet_serve.testing import Stage
 
 MESSAGES: Any = [{"role": "user", "content": "hi you"}]

@@ -17,17 +17,17 @@ from typing import Any
 import httpx
 import pytest
 
-from zfleet.engine.fake_engine import FakeEngine, fake_z
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
+from zfleet.testing.fake_engine import FakeEngine, fake_z
 from zfleet_registry import ExpertRegistry, Provenance
-from zfleet_serve import last_known, registry_line
-from zfleet_serve.experts import Experts
-from zfleet_serve.gateway import create_app
-from zfleet_serve.last_known import LastKnown
+from zfleet_serve.adaptive import last_known, registry_line
+from zfleet_serve.adaptive.experts import Experts
+from zfleet_serve.adaptive.last_known import LastKnown
+from zfleet_serve.adaptive.registry_line import THREADS, Registry
+from zfleet_serve.adaptive.service import Served, Service
+from zfleet_serve.http.gateway import create_app
 from zfleet_serve.lasting_engine import LastingEngine
-from zfleet_serve.registry_line import THREADS, Registry
-from zfleet_serve.service import Served, Service
 from zfleet_serve.testing import FakeRegistry, FakeText, Stage
 
 Trouble = Callable[[Path], Any]

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from zfleet.engine.blocking import Completion
 from zfleet.engine.contract import Chunk, GenerationRequest
-from zfleet.engine.sync import Completion
-from zfleet.engine.text import TextStream
+from zfleet.engine.torch_engine.text import TextStream
 from zfleet.testing.tokenizers import TOKENIZERS, byte_fallback
+from zfleet_serve.http.tokenizer_text import TokenizerText
+from zfleet_serve.http.wire import ChatDialect, CompletionDialect, Dialect
 from zfleet_serve.testing import fake_stage
-from zfleet_serve.tokenizer_text import TokenizerText
-from zfleet_serve.wire import ChatDialect, CompletionDialect, Dialect
 
 few = settings(max_examples=40, deadline=None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zfleet.rewards.extract import after_hashes, final_number
+from zfleet.rewards.numbers.extract import after_hashes, final_number
 from zfleet.tasks.datasets.dataset import Dataset, Fields, text
 
 

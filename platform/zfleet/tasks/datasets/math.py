@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zfleet.rewards.extract import last_boxed
+from zfleet.rewards.numbers.extract import last_boxed
 from zfleet.tasks.datasets.dataset import Dataset, Fields, text
 
 

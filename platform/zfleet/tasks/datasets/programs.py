@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from zfleet.rewards.python_source import beginning, compiled
+from zfleet.rewards.programs.python_source import beginning, compiled
 from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, text
 
 _MBPP_TRAIN = range(601, 975)

@@ -1,0 +1,301 @@
+"""vLLM behind the engine contract: its scheduler, paging, prefix cache and parallelism, our z per request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.config.specs import EngineSpec
+from zfleet.engine.admission import Admission
+from zfleet.engine.contract import Chunk, Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
+from zfleet.engine.merge import merged
+from zfleet.engine.prompts import Prompts, Tokens
+from zfleet.engine.vllm_engine.plan import VllmPlan
+from zfleet.engine.vllm_engine.processes import EngineDied, Run, VllmCore, closed
+from zfleet.engine.z_table import ZEntry, ZTable
+from zfleet.errors import EngineError, RequestAborted
+from zfleet.models.bundle import BaseBundle
+from zfleet.svf.zvector import ZVector
+
+if TYPE_CHECKING:
+    import vllm
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+"""How often a request that nothing was sent of is tried on an engine that dies."""
+
+
+class VllmEngine(Engine):
+    """Generates on vLLM, whose processes hold the base, its factors and the rows of the z table.
+
+    Attributes:
+        max_length: The longest prompt and answer together, in tokens.
+    """
+
+    def __init__(self, core: VllmCore, tokenizer: PreTrainedTokenizerBase, spec: EngineSpec) -> None:
+        """Serve from processes that run and that no other engine uses.
+
+        Args:
+            core: The processes, started.
+            tokenizer: The base's.
+            spec: Slots and rows, at most as many as the processes were started with.
+        """
+        plan = core.plan
+        self.max_length = plan.max_length
+        self._core = core
+        self._factors = plan.factors
+        self._prompts = Prompts(tokenizer, plan.vocabulary, plan.max_length)
+        self._forgotten: list[str] = []
+        self._sending = asyncio.Lock()
+        self._table = _SentTable(self._factors.layout.size, spec.z_rows, self._forgotten)
+        self._admission = Admission(self._table, spec.slots)
+        self._runs: dict[Run, str] = {}
+        self._numbers = count()
+        self._rounded = spec.vllm.form == "delta"
+        self._sent = 0
+        self._generated = 0
+        self._closed = False
+
+    @classmethod
+    async def open(cls, bundle: BaseBundle, spec: EngineSpec) -> VllmEngine:
+        """Start vLLM on a base that was packed; takes 10 to 30 seconds.
+
+        Raises:
+            EngineError: vLLM is missing, untested or does not start, or cannot run this base on this device.
+            BaseModelError, FactorsError: The base or its factors cannot be opened.
+        """
+        core = VllmCore(await asyncio.to_thread(VllmPlan.unpack, bundle, spec))
+        await core.start()
+        return cls(core, bundle.tokenizer(), spec)
+
+    async def put_z(self, z: ZVector) -> str:
+        layout = self._factors.layout
+        z.check_fits(base=self._core.plan.base, factors=self._factors.digest, layout=layout)
+        flat = z.flat(layout)
+        if not self._table.knows(z.digest):
+            async with self._sending:
+                await self._forget()
+                await self._send(z.digest, flat)
+        return z.digest
+
+    async def drop_z(self, digest: str) -> None:
+        self._table.drop(digest)
+        async with self._sending:
+            await self._forget()
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
+        self._check_open()
+        prompt = self._prompts.generation(request)
+        entries = [self._table.use(request.z) for _ in range(request.sampling.n)]
+        answers = [self._answer(request, index, prompt, entry) for index, entry in enumerate(entries)]
+        try:
+            async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
+                async for chunk in chunks:
+                    self._generated += len(chunk.token_ids)
+                    yield chunk
+        finally:
+            for entry in entries:
+                self._table.unuse(entry)
+
+    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        from vllm.sampling_params import RequestOutputKind
+
+        self._check_open()
+        prompt, completion = self._prompts.score(request)
+        if not completion:
+            return ()
+        # The last token is asked for as one that could be generated: a completion may fill the context.
+        sampling: dict[str, Any] = {
+            "temperature": 0.0,
+            "max_tokens": 1,
+            "prompt_logprobs": 0,
+            "logprob_token_ids": [completion[-1]],
+            "detokenize": False,
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+        }
+        entry = self._table.use(request.z)
+        try:
+            tokens = (*prompt, *completion[:-1])
+            async with aclosing(self._run(tokens, sampling, entry, uuid4().hex)) as outputs:
+                output = await anext(outputs)
+        finally:
+            self._table.unuse(entry)
+        before = output.prompt_logprobs[len(prompt) :]
+        values = [logprobs[token].logprob for token, logprobs in zip(completion[:-1], before, strict=True)]
+        return (*values, output.outputs[0].logprobs[0][completion[-1]].logprob)
+
+    async def abort(self, request_id: str) -> None:
+        self._admission.refuse(_aborted(request_id), request_id)
+        await self._core.abort(run for run, name in self._runs.items() if name == request_id)
+
+    async def stats(self) -> EngineStats:
+        batch, distinct = await self._insist(lambda: self._core.call("zfleet_peaks"))
+        return EngineStats(
+            running=self._admission.running,
+            waiting=self._admission.waiting,
+            known_z=self._table.known,
+            resident_z=self._table.resident,
+            table_rows=self._table.rows,
+            generated_tokens=self._generated,
+            peak_batch=batch,
+            peak_distinct_z=distinct,
+        )
+
+    async def left_out(self) -> dict[str, float]:
+        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` leaves out; else 0."""
+        left: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_left_out"))
+        return left
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._admission.refuse(closed())
+        await self._core.abort(self._runs)
+        await self._core.close()
+
+    async def _answer(
+        self, request: GenerationRequest, index: int, prompt: Tokens, entry: ZEntry
+    ) -> AsyncGenerator[Chunk, None]:
+        from vllm.sampling_params import RequestOutputKind
+
+        asked = request.sampling
+        sampling: dict[str, Any] = {
+            "temperature": asked.temperature,
+            "top_p": asked.top_p,
+            "max_tokens": asked.max_tokens,
+            "stop": list(asked.stop),
+            "seed": _seed(asked.seed, index),
+            "logprobs": 0 if asked.logprobs else None,
+            "ignore_eos": asked.ignore_eos,
+            "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
+        }
+        async with aclosing(self._run(prompt, sampling, entry, request.request_id)) as outputs:
+            async for output in outputs:
+                yield _chunk(index, output.outputs[0], len(prompt))
+
+    async def _run(
+        self, prompt: Tokens, sampling: dict[str, Any], entry: ZEntry, request_id: str
+    ) -> AsyncGenerator[vllm.RequestOutput, None]:
+        """One request of vLLM's, from waiting for a slot and a row to its end; again where its engine died unheard."""
+        row = await self._admission.enter(entry, request_id)
+        try:
+            for _ in range(_ATTEMPTS):
+                generation, heard = self._core.generation, False
+                run = Run(f"{request_id}-{next(self._numbers)}")
+                self._runs[run] = request_id
+                answer = self._core.generate(prompt, sampling, (row, entry.digest), self._salt(entry), run)
+                try:
+                    async with aclosing(answer) as outputs:
+                        async for output in outputs:
+                            self._check_whole(output.outputs[0].finish_reason, run, request_id)
+                            heard = True
+                            yield output
+                    return
+                except EngineDied:
+                    if heard:
+                        raise _died(request_id) from None
+                    await self._revive(generation)
+                finally:
+                    del self._runs[run]
+            raise _keeps_dying()
+        finally:
+            self._admission.leave(entry)
+
+    def _check_whole(self, reason: str | None, run: Run, request_id: str) -> None:
+        """Refuse what vLLM cut off: an answer is whole, or an error."""
+        if run.aborted:
+            raise closed() if self._closed else _aborted(request_id)
+        if reason not in (None, "stop", "length"):
+            raise EngineError(f"vLLM ended request {request_id} with {reason!r}", "send it again")
+
+    def _salt(self, entry: ZEntry) -> str:
+        """Who shares prefixes: keys and values depend on the z, in form ``delta`` also on the directions kept."""
+        return f"{entry.digest}/{self._sent}" if self._rounded and entry.row != 0 else entry.digest
+
+    async def _send(self, digest: str, flat: Tensor) -> None:
+        """Have the workers know a z; again where they were started anew over it."""
+        while True:
+            generation = self._core.generation
+            await self._insist(lambda: self._core.put(digest, flat))
+            if generation == self._core.generation:
+                self._table.put(digest, flat)
+                self._sent += 1
+                return
+
+    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what can be done again where the engine dies over it."""
+        for _ in range(_ATTEMPTS):
+            self._check_open()
+            generation = self._core.generation
+            try:
+                return await work()
+            except EngineDied:
+                await self._revive(generation)
+        raise _keeps_dying()
+
+    async def _revive(self, generation: int) -> None:
+        self._check_open()
+        await self._core.revive(generation, lambda: self._table.values)
+
+    async def _forget(self) -> None:
+        """Tell the workers what is not known any more. In order with ``put``, by the lock that the caller holds."""
+        while self._forgotten:
+            digest = self._forgotten[-1]
+            if not self._table.knows(digest):
+                await self._insist(partial(self._core.drop, digest))
+            self._forgotten.remove(digest)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed()
+
+
+class _SentTable(ZTable):
+    """Notes which z nobody knows or uses any more, so that the workers can be told."""
+
+    def __init__(self, size: int, rows: int, forgotten: list[str]) -> None:
+        super().__init__(size, rows)
+        self._forgotten = forgotten
+
+    def forget(self, digest: str) -> None:
+        self._forgotten.append(digest)
+
+
+def _chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int) -> Chunk:
+    tokens = tuple(output.token_ids)
+    given = output.logprobs or ()
+    logprobs = tuple(step[token].logprob for token, step in zip(tokens, given, strict=False))
+    reason = cast(FinishReason | None, output.finish_reason)
+    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens)
+
+
+def _seed(seed: int | None, index: int) -> int | None:
+    """A seed for answer number ``index`` that no answer of another seed shares: [0, 2**63)."""
+    if seed is None:
+        return None
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _aborted(request_id: str) -> RequestAborted:
+    return RequestAborted(f"request {request_id} was aborted", "send it again")
+
+
+def _died(request_id: str) -> EngineError:
+    return EngineError(f"the engine died in the middle of request {request_id}", "send it again: it comes back")
+
+
+def _keeps_dying() -> EngineError:
+    return EngineError(
+        f"the engine died {_ATTEMPTS} times over this request", "its own messages say why; send it without this request"
+    )

@@ -1,0 +1,172 @@
+"""The rank-k SVF linear of an engine: its own linear, plus a change in k directions of each matrix.
+
+What is chosen here was measured with AVX-512, one and two threads, float32, 512 to 4096 wide:
+
+- torch's matmul wants a weight as [inputs, outputs], with a gap behind each line: lines a multiple of 4 KiB apart
+  share their places in the cache.
+- Between 33 and 128 tokens W as two halves of its outputs, multiplied as a batch, takes a tenth to a fifth less time
+  than vLLM's packed W: each thread has a half of its own and waits for none, and a change is added to it for less.
+  With fewer tokens or more the packed W is as fast or faster, up to 1.7 times. So a second W is kept, in halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zfleet.engine.vllm_engine.linears.kernels import Linear, PartFactors, length
+from zfleet.svf.directions import changes
+
+_HALVED = range(33, 129)
+"""Tokens for which W in halves is the faster one."""
+
+_HALVED_THREADS = 2
+"""The most threads with which that was measured."""
+
+
+class DeltaLinear:
+    """y = x W^T + b + ((x V_k) * d) U_k^T with d = s * (z - 1): W as the engine has it, plus a rank-k change.
+
+    z = 1 is d = 0, the engine's own result. Until ``set_directions`` chooses others, the first k are used.
+
+    Attributes:
+        width: Values of a row: the sum over parts of min(k, r).
+    """
+
+    def __init__(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors], k: int) -> None:
+        """Make room for k directions of each part.
+
+        Args:
+            plain: The engine's own linear.
+            weight: W [m, n], in what the engine computes in; not kept.
+            parts: Those that have factors.
+            k: Directions of each part; all r when r is smaller.
+        """
+        self._plain = plain
+        self._parts = list(parts)
+        ranks = [min(k, part.s.numel()) for part in parts]
+        self.width = sum(ranks)
+        ends = [sum(ranks[: i + 1]) for i in range(len(ranks))]
+        self._columns = [slice(end - rank, end) for rank, end in zip(ranks, ends, strict=True)]
+        self._v = spaced(weight.new_empty(weight.shape[1], self.width))
+        self._u = [
+            _Piece(spaced(weight.new_empty(length(own), length(part.outputs))), own, part.outputs)
+            for part, own in zip(parts, self._columns, strict=True)
+        ]
+        self._halves = _halves(weight, parts, self._columns)
+        self._indices: list[Tensor] = []
+        device = weight.device
+        self.set_directions({p.name: torch.arange(r, device=device) for p, r in zip(parts, ranks, strict=True)})
+
+    def set_directions(self, chosen: Mapping[str, Tensor]) -> None:
+        """Use other directions, in place; rows must be computed again with ``rows_of``.
+
+        Args:
+            chosen: {part: indices [min(k, r)]}, as ``zfleet.svf.directions.choose_directions`` gives them.
+        """
+        self._indices = [chosen[part.name] for part in self._parts]
+        for part, index, columns in zip(self._parts, self._indices, self._columns, strict=True):
+            self._v[:, columns].copy_(part.vh[index].t())
+            for piece in (*self._u, *(self._halves.pieces if self._halves else ())):
+                piece.place(part.u[:, index].t(), columns, part.outputs)
+
+    def rows_of(self, z: Tensor) -> Tensor:
+        """d of the chosen directions, computed in float64: [E, R] flat z to [E, width] float32."""
+        d = [
+            changes(z[:, part.columns][:, index], part.s[index])
+            for part, index in zip(self._parts, self._indices, strict=True)
+        ]
+        return torch.cat(d, dim=1).float()
+
+    def __call__(self, x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The outputs of a batch.
+
+        Args:
+            x: [T, n].
+            rows: d of each token: [T, width], any strides.
+            bias: [m].
+
+        Returns:
+            [T, m].
+        """
+        h = torch.mm(x, self._v).mul_(rows)
+        if self._halves and x.shape[0] in _HALVED:
+            y = self._halves(x, h)
+            return y if bias is None else y.add_(bias)
+        y = self._plain(x, bias)
+        for piece in self._u:
+            y[:, piece.outputs].addmm_(h[:, piece.directions], piece.u)
+        return y
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """U_k of some columns of h and of y: [directions, outputs]."""
+
+    u: Tensor
+    directions: slice
+    outputs: slice
+
+    def place(self, u: Tensor, directions: slice, outputs: slice) -> None:
+        """Take over what lies within this piece of a U_k [k, m] of other columns."""
+        rows, columns = _common(directions, self.directions), _common(outputs, self.outputs)
+        target = self.u[_from(rows, self.directions), _from(columns, self.outputs)]
+        target.copy_(u[_from(rows, directions), _from(columns, outputs)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Halves:
+    """W and U_k, each as two halves of the outputs.
+
+    Attributes:
+        w: [2, n, m / 2].
+        u: [2, directions of each half, m / 2].
+        apart: Each half has directions of its own, else both have all.
+        pieces: What lies in ``u``.
+    """
+
+    w: Tensor
+    u: Tensor
+    apart: bool
+    pieces: list[_Piece]
+
+    def __call__(self, x: Tensor, h: Tensor) -> Tensor:
+        """x [T, n] and h [T, directions] to y [T, m], contiguous."""
+        y = torch.bmm(x.expand(2, -1, -1), self.w)
+        y.baddbmm_(h.unflatten(1, (2, -1)).transpose(0, 1) if self.apart else h.expand(2, -1, -1), self.u)
+        return y.transpose(0, 1).flatten(1)
+
+
+def _halves(weight: Tensor, parts: Sequence[PartFactors], columns: Sequence[slice]) -> _Halves | None:
+    """Two halves, where they are the faster form."""
+    outputs = weight.shape[0]
+    few = weight.device.type == "cpu" and torch.get_num_threads() <= _HALVED_THREADS
+    if not few or weight.dtype != torch.float32 or outputs % 2:
+        return None
+    halves = [slice(0, outputs // 2), slice(outputs // 2, outputs)]
+    apart = [part.outputs for part in parts] == halves and length(columns[0]) == length(columns[1])
+    width = columns[-1].stop
+    own = list(columns) if apart else [slice(0, width)] * 2
+    u = spaced(weight.new_zeros(2, length(own[0]), outputs // 2))
+    pieces = [_Piece(*piece) for piece in zip(u, own, halves, strict=True)]
+    return _Halves(spaced(weight.unflatten(0, (2, -1)).transpose(1, 2)), u, apart, pieces)
+
+
+def spaced(weight: Tensor) -> Tensor:
+    """The same [..., inputs, outputs], with a gap of 64 bytes behind each line."""
+    gap = 64 // weight.element_size()
+    room = weight.new_zeros(*weight.shape[:-1], weight.shape[-1] + gap)
+    room[..., :-gap] = weight
+    return room[..., :-gap]
+
+
+def _common(one: slice, other: slice) -> slice:
+    start = max(one.start, other.start)
+    return slice(start, max(start, min(one.stop, other.stop)))
+
+
+def _from(inner: slice, outer: slice) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)

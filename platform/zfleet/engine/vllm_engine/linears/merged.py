@@ -1,0 +1,68 @@
+"""One z for all rows: W' = U diag(s * z) Vh merged, where that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zfleet.engine.vllm_engine.linears.kernels import PartFactors, length
+
+
+class MergedLinear:
+    """W' [m, n] of the z that whole steps have shared for long enough.
+
+    Whether the same z goes on is not known. Merging once the factored form has cost as much more than a merged
+    one as merging itself costs at most doubles the best that could have been done (the ski-rental rule: Karlin,
+    Manasse, Rudolph and Sleator, 1988). Costs are counted in multiplications.
+    """
+
+    def __init__(self, parts: Sequence[PartFactors], outputs: int, dtype: torch.dtype) -> None:
+        """Count, and hold nothing yet.
+
+        Args:
+            parts: All matrices of the linear.
+            outputs: m.
+            dtype: What the engine computes in.
+        """
+        self._parts = parts
+        self._outputs = outputs
+        self._dtype = dtype
+        self._weight: Tensor | None = None
+        self._digest: str | None = None
+        self._merged = False
+        self._spent = 0
+        sizes = [(length(part.outputs), part.s.numel(), part.vh.shape[1]) for part in parts]
+        self._price = sum(m * r * n for m, r, n in sizes)
+        self._excess = sum(r * (m + n) - m * n for m, r, n in sizes)
+
+    def ready(self, digest: str, z: Tensor, tokens: int) -> bool:
+        """Whether W' of this z is there for a step of so many tokens; merges when it begins to pay.
+
+        Args:
+            digest: The z that all rows share.
+            z: [R] float32.
+            tokens: Rows of the step.
+        """
+        if digest != self._digest:
+            self._digest, self._merged, self._spent = digest, False, 0
+        if not self._merged:
+            self._spent += tokens * self._excess
+            if self._spent >= self._price:
+                self._merge(z)
+        return self._merged
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x [T, n] to [T, m]; only after ``ready`` said so."""
+        assert self._weight is not None
+        return torch.nn.functional.linear(x, self._weight, bias)
+
+    def _merge(self, z: Tensor) -> None:
+        first = self._parts[0].vh
+        if self._weight is None:
+            self._weight = first.new_empty(self._outputs, first.shape[1], dtype=self._dtype)
+        for part in self._parts:
+            scaled = part.u * (part.s * z[part.columns].to(part.s.device))
+            self._weight[part.outputs] = (scaled @ part.vh).to(self._dtype)
+        self._merged = True

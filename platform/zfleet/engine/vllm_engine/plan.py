@@ -1,0 +1,144 @@
+"""What a vLLM engine is started with: where the base lies, vLLM's arguments, and its environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from zfleet.config.specs import EngineSpec
+from zfleet.engine.vllm_engine.environment import cpu_environment
+from zfleet.engine.vllm_engine.version import check_vllm
+from zfleet.errors import EngineError
+from zfleet.models.bundle import BaseBundle
+from zfleet.models.families import check_no_images, check_vllm_head_size
+from zfleet.svf.folder import FactorFolder
+
+SETTINGS = "zfleet"
+"""Our name among vLLM's quantizations, in its additional settings, and in the extra arguments of a request."""
+
+_EXTENSION = "zfleet.engine.vllm_engine.worker.SvfExtension"
+ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""A rank that is alone computes in the process of vLLM's scheduler.
+
+On a CPU vLLM would start a process for it, to bind its threads to cores, which we leave unbound; and the scheduler
+would wait for it in a tight loop, on a core that the threads need.
+"""
+
+_GIB = 2**30
+_BLOCK = 32
+"""Tokens in a block of the prefix cache. vLLM's default on a CPU is 128: a shorter prefix would never be shared."""
+
+
+@dataclass(frozen=True)
+class VllmPlan:
+    """A base that lies ready for vLLM, and how it is to run.
+
+    Attributes:
+        folder: Holds the base and its factors for as long as the engine lives.
+        model: Folder of the base.
+        factors: Its factors.
+        base: Fingerprint of the base.
+        device: ``cpu`` or ``cuda``.
+        dtype: What it computes in.
+        vocabulary: Entries of the base's embedding.
+        max_length: The longest sequence, in tokens.
+        spec: Its settings.
+    """
+
+    folder: tempfile.TemporaryDirectory[str]
+    model: Path
+    factors: FactorFolder
+    base: str
+    device: str
+    dtype: str
+    vocabulary: int
+    max_length: int
+    spec: EngineSpec
+
+    @classmethod
+    def unpack(cls, bundle: BaseBundle, spec: EngineSpec) -> VllmPlan:
+        """Write a base that was packed to where vLLM can read it.
+
+        Raises:
+            EngineError: vLLM is missing or untested, or does not run this base, or this form, on this device.
+            FactorsError: The factors are damaged.
+        """
+        check_vllm()
+        placed = bundle.spec
+        if placed.device == "cuda" and spec.vllm.form != "factored":
+            raise EngineError(
+                f"engine.vllm.form is {spec.vllm.form!r}: on a GPU vLLM computes `factored` alone", "leave the form out"
+            )
+        check_no_images(json.loads(bundle.text["config.json"]), bundle.name)
+        folder = tempfile.TemporaryDirectory(prefix="zfleet-vllm-")
+        try:
+            model, factors = bundle.unpack(Path(folder.name))
+            config = AutoConfig.from_pretrained(model)
+            if placed.device == "cpu":
+                check_vllm_head_size(config, bundle.name)
+            manifest = FactorFolder(factors, bundle.fingerprint, placed.targets)
+        except BaseException:
+            folder.cleanup()
+            raise
+        length = min(spec.max_length or bundle.context, bundle.context)
+        base, device, dtype = bundle.fingerprint, placed.device, placed.dtype
+        return cls(folder, model, manifest, base, device, dtype, int(config.vocab_size), length, spec)
+
+    def arguments(self) -> dict[str, Any]:
+        """Of vLLM's ``AsyncEngineArgs``."""
+        spec = self.spec
+        tokens = max(spec.vllm.batch_tokens, spec.slots)
+        arguments: dict[str, Any] = {
+            "model": str(self.model),
+            "tokenizer_mode": "hf",
+            "dtype": self.dtype,
+            "max_model_len": self.max_length,
+            "max_num_seqs": spec.slots,
+            "max_num_batched_tokens": tokens,
+            "enable_chunked_prefill": True,
+            "tensor_parallel_size": spec.vllm.tensor_parallel,
+            "enable_prefix_caching": True,
+            "quantization": SETTINGS,
+            "worker_extension_cls": _EXTENSION,
+            "additional_config": {
+                SETTINGS: {
+                    "factors": str(self.factors.path),
+                    "base": self.base,
+                    "targets": self.factors.targets,
+                    "rows": spec.z_rows,
+                    "tokens": tokens,
+                    "form": spec.vllm.form,
+                    "rank": spec.vllm.rank,
+                }
+            },
+            "disable_log_stats": True,
+            "enable_log_requests": False,
+        }
+        if self.device == "cpu":
+            arguments["enforce_eager"] = True
+            arguments["block_size"] = _BLOCK
+            arguments["kv_cache_memory_bytes"] = int(spec.vllm.cache_gib * _GIB)
+            if spec.vllm.tensor_parallel == 1:
+                arguments["distributed_executor_backend"] = ONE_PROCESS
+        return arguments
+
+    def set_environment(self) -> None:
+        """Set what vLLM reads from the environment alone; what a person has set stays."""
+        wanted = {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            # Answers that meet a stop string are stopped in the turn that delivers them: their rows are free after it.
+            "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": str(max(self.spec.slots, 128)),
+        }
+        if self.device == "cpu":
+            # Threads bound to cores would collide with those of other engines and of learners on the same machine.
+            wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+            os.environ |= cpu_environment()
+        for name, value in wanted.items():
+            os.environ.setdefault(name, value)

@@ -1,0 +1,297 @@
+"""What zfleet adds inside vLLM's worker processes: SVF linears, the z table, and the row of each token.
+
+Nothing else touches vLLM's insides in a worker (``processes`` names what it uses outside). It relies on these, as they
+are in the releases that ``version`` names:
+
+- ``register_quantization_config`` and ``QuantizationConfig.get_quant_method(layer, prefix)``: how a linear gets the
+  object that computes it. ``prefix`` is the linear's module path.
+- ``UnquantizedLinearMethod``: ``process_weights_after_loading`` packs W and empties ``layer.weight``;
+  ``apply(layer, x, bias)`` computes with it.
+- ``dispatch_cpu_unquantized_gemm(layer, remove_weight)``: what packs on a CPU; gives ``layer.cpu_linear``.
+- ``LinearBase.tp_rank`` and ``tp_size``; ``ColumnParallelLinear.output_partition_sizes``, ``output_sizes``,
+  ``QKVParallelLinear.total_num_heads``, ``total_num_kv_heads``, ``head_size``; ``RowParallelLinear``.
+- ``get_current_vllm_config().additional_config``: our settings, while the model is built.
+- ``worker_extension_cls``: methods mixed into the worker for ``collective_rpc``; ``worker.model_runner``.
+- ``current_platform.device_type``.
+- ``GPUModelRunner._prepare_inputs(scheduler_output, num_scheduled_tokens)``, called once before each forward pass that
+  serves requests, with ``input_batch.req_ids`` in the order of the batch, ``requests[id].sampling_params`` and
+  ``execute_model``, which calls it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from vllm.config import get_current_vllm_config
+from vllm.model_executor.layers.linear import (
+    ColumnParallelLinear,
+    LinearBase,
+    QKVParallelLinear,
+    RowParallelLinear,
+    UnquantizedLinearMethod,
+    register_weight_loader_v2_supported_method,
+)
+from vllm.model_executor.layers.quantization import register_quantization_config
+from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
+from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+from vllm.platforms import current_platform
+
+from zfleet.engine.vllm_engine.linears.forms import Form, StepLinear, form_for
+from zfleet.engine.vllm_engine.linears.kernels import PartFactors
+from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepRows
+from zfleet.engine.vllm_engine.plan import SETTINGS
+from zfleet.models.fusion import parts_of
+from zfleet.svf.folder import FactorFolder
+from zfleet.svf.shards import OutputPart, shard_inputs, shard_outputs
+
+_WATCH_SECONDS = 2.0
+
+
+@register_quantization_config(SETTINGS)
+class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are not followed
+    """Gives every linear whose matrices have factors an ``SvfMethod``; nothing is quantized.
+
+    vLLM makes one where it reads its settings and sends it to the workers, each of which builds one model with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.methods: list[SvfMethod] = []
+        self._step: StepRows | None = None
+        self._loaded = 0
+        self.watched = False
+        self.stale = False
+
+    def get_quant_method(self, layer: nn.Module, prefix: str) -> UnquantizedLinearMethod | None:
+        if not isinstance(layer, LinearBase):
+            return None
+        if not any(name in self.names for name in parts_of(prefix, self.names)):
+            return UnquantizedLinearMethod()
+        if not isinstance(layer, (ColumnParallelLinear, RowParallelLinear)) and layer.tp_size > 1:
+            raise ValueError(f"{prefix} is split over ranks in a way that zfleet does not know")
+        method = SvfMethod(self, prefix)
+        self.methods.append(method)
+        return method
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the engine was started with; read while the model is built."""
+        settings: dict[str, Any] = get_current_vllm_config().additional_config[SETTINGS]
+        return settings
+
+    @cached_property
+    def factors(self) -> FactorFolder:
+        """The base's factors."""
+        return FactorFolder(Path(self.settings["factors"]), self.settings["base"], self.settings["targets"])
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All matrices that have factors."""
+        return frozenset(self.factors.names)
+
+    @cached_property
+    def form(self) -> Form:
+        """All linears that have factors."""
+        return form_for(self.settings, torch.device(current_platform.device_type), _pack)
+
+    @property
+    def step(self) -> StepRows:
+        """The table and the step under way."""
+        assert self._step is not None, "the model is not loaded"
+        return self._step
+
+    def loaded(self) -> None:
+        """Told by each method when its weights are there; with the last one the table is made."""
+        self._loaded += 1
+        if self._loaded == len(self.methods):
+            rows, tokens = int(self.settings["rows"]), int(self.settings["tokens"])
+            device = torch.device(current_platform.device_type)
+            self._step = self.form.open(rows, tokens, self.factors.layout.size, device)
+
+    def get_name(self) -> str:
+        return SETTINGS
+
+    def get_supported_act_dtypes(self) -> list[torch.dtype]:
+        return [torch.float32, torch.bfloat16, torch.float16]
+
+    @classmethod
+    def get_min_capability(cls) -> int:
+        return 0
+
+    @staticmethod
+    def get_config_filenames() -> list[str]:
+        return []
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SvfConfig:
+        return cls()
+
+
+@register_weight_loader_v2_supported_method
+class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
+    """Computes one linear of vLLM's: with W where all rows are the base's, with factors and each row's z else."""
+
+    def __init__(self, config: SvfConfig, prefix: str) -> None:
+        super().__init__()
+        self.config = config
+        self._parts = parts_of(prefix, config.names)
+        self.names = [name for name in self._parts if name in config.names]
+        self._linear: StepLinear | None = None
+
+    def process_weights_after_loading(self, layer: LinearBase) -> None:
+        weight: Tensor = layer.weight.detach()
+        super().process_weights_after_loading(layer)
+        plain = super().apply
+        self._linear = self.config.form.linear(
+            lambda x, bias: plain(layer, x, bias), weight, list(self._sharded(layer))
+        )
+        self.config.loaded()
+
+    def apply(self, layer: LinearBase, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        assert self._linear is not None
+        if x.dim() == 2:
+            return self._linear(x, bias)
+        # Models that run on vLLM's Transformers backend (Phi) come with a batch of one.
+        y = self._linear(x.flatten(0, -2), bias)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
+        """This rank's factors of each matrix, with the output columns that it computes."""
+        outputs: list[int] = layer.output_partition_sizes
+        whole = _output_parts(layer)
+        start = 0
+        for place, name in enumerate(self._parts):
+            # A matrix that the base itself has fused (Phi-3) holds all of the linear's outputs.
+            which = slice(place, place + 1) if len(self._parts) > 1 else slice(None)
+            own = slice(start, start + sum(outputs[which]))
+            start = own.stop
+            if name not in self.config.names:
+                continue
+            matrix = self.config.factors.matrix(name)
+            if isinstance(layer, RowParallelLinear):
+                share = shard_inputs(matrix, layer.tp_rank, layer.tp_size)
+            else:
+                share = shard_outputs(matrix, whole[which], layer.tp_rank, layer.tp_size)
+            columns = self.config.factors.layout.slices[name]
+            device = layer.weight.device
+            yield PartFactors(name, share.u.to(device), share.s.to(device), share.vh.to(device), columns, own)
+
+
+def _pack(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """x W^T with a weight [m, n] on a CPU, packed as vLLM packs its own."""
+    layer: Any = nn.Module()
+    layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+    dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    return lambda x: layer.cpu_linear(x, layer.weight, None)
+
+
+def _output_parts(layer: LinearBase) -> tuple[OutputPart, ...]:
+    """The outputs that a linear of vLLM's splits over the ranks, each on its own."""
+    if isinstance(layer, QKVParallelLinear):
+        keys = OutputPart(layer.total_num_kv_heads * layer.head_size, layer.num_kv_head_replicas)
+        return OutputPart(layer.total_num_heads * layer.head_size), keys, keys
+    return tuple(OutputPart(size) for size in getattr(layer, "output_sizes", None) or [layer.output_size])
+
+
+class SvfExtension:
+    """Methods of every worker, for ``collective_rpc``."""
+
+    vllm_config: Any
+    model_runner: Any
+
+    def zfleet_open(self, front: int) -> list[str]:
+        """Watch the steps from now on, with an empty table.
+
+        Args:
+            front: The process that all this is for: when it is gone, so are we.
+
+        Returns:
+            The matrices that carry a z of their own for each row.
+        """
+        config = self._zfleet_config
+        config.step.known.clear()
+        config.step.peak_requests = config.step.peak_distinct = 0
+        if not config.watched:
+            config.watched = True
+            _watch(self.model_runner, config)
+            folder = Path(config.settings["factors"]).parent
+            Thread(target=_end_with, args=(front, folder), name="zfleet-watch", daemon=True).start()
+        return sorted({name for method in config.methods for name in method.names})
+
+    def zfleet_put(self, digest: str, flat: bytes) -> None:
+        """Know a z [R] float32."""
+        config = self._zfleet_config
+        config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
+        config.stale = True
+
+    def zfleet_drop(self, digest: str) -> None:
+        """Forget a z."""
+        self._zfleet_config.step.known.pop(digest, None)
+
+    def zfleet_peaks(self) -> tuple[int, int]:
+        """The most requests, and the most different z, in one step so far."""
+        step = self._zfleet_config.step
+        return step.peak_requests, step.peak_distinct
+
+    def zfleet_left_out(self) -> dict[str, float]:
+        """{digest: relative error} of the form, for every known z."""
+        return self._zfleet_config.form.left_out()
+
+    @property
+    def _zfleet_config(self) -> SvfConfig:
+        for module in self.model_runner.get_model().modules():
+            method = getattr(module, "quant_method", None)
+            if isinstance(method, SvfMethod):
+                return method.config
+        raise RuntimeError("no linear of the model has factors")  # asked only of a model that has some
+
+
+def _watch(runner: Any, config: SvfConfig) -> None:
+    """Tell the step its rows before each forward pass, and that it is over after it."""
+    prepare, execute, step = runner._prepare_inputs, runner.execute_model, config.step
+
+    def prepare_inputs(scheduler_output: Any, counts: NDArray[np.int32], *rest: Any) -> Any:
+        prepared = prepare(scheduler_output, counts, *rest)
+        if config.stale:
+            config.form.refresh()
+            config.stale = False
+        step.begin([_assignment(runner.requests[name]) for name in runner.input_batch.req_ids], counts)
+        return prepared
+
+    def execute_model(*args: Any, **options: Any) -> Any:
+        try:
+            return execute(*args, **options)
+        finally:
+            step.end()
+
+    runner._prepare_inputs, runner.execute_model = prepare_inputs, execute_model
+
+
+def _end_with(front: int, folder: Path) -> None:
+    """End with the process that started vLLM, killed or not: vLLM itself would wait for ever for its requests."""
+    parent = os.getppid()
+    while psutil.pid_exists(front):
+        time.sleep(_WATCH_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    # With several ranks the scheduler has a process of its own, between the front and us.
+    if parent != front and os.getppid() == parent:
+        os.kill(parent, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _assignment(request: Any) -> Assignment:
+    row, digest = request.sampling_params.extra_args[SETTINGS]
+    return int(row), str(digest)

@@ -1,0 +1,253 @@
+"""An engine without a model, for tests of everything above engines.
+
+Its language model is a hash: the distribution of the next token depends on the z in the answer's table row, the
+prompt and the tokens so far, so a mixed-up row, prompt or position shows in the answer. A script can say what
+it answers instead. Text is one token a character.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import torch
+
+from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest, refuse_images
+from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ
+from zfleet.svf.layout import ZLayout
+from zfleet.svf.zvector import ZVector
+from zfleet.testing.fake_answer import FakeAnswer
+from zfleet.testing.fake_table import FakeTable
+
+EOS = 0
+"""The end-of-sequence token; every other token id is the code point of its character."""
+
+VOCABULARY = (EOS, ord("\n"), *range(32, 127))
+"""What it can say."""
+
+FAKE_LAYOUT = ZLayout(("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"), (4, 4))
+
+Script = Callable[[str, str], str | None]
+"""(prompt text, z digest) to the answer it must give; None leaves the answer to the hash."""
+
+_IDS = np.array(VOCABULARY)
+_PLACES = {token: place for place, token in enumerate(VOCABULARY)}
+
+
+def fake_tokens(text: str) -> tuple[int, ...]:
+    """Token ids of a text."""
+    return tuple(map(ord, text))
+
+
+def fake_text(tokens: tuple[int, ...]) -> str:
+    """The text of token ids, without the end-of-sequence token."""
+    return "".join(chr(token) for token in tokens if token != EOS)
+
+
+def fake_z(seed: int, *, base: str = "fake-base", factors: str = "fake-factors") -> ZVector:
+    """A z that a ``FakeEngine`` of the same base and factors accepts."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = zip(FAKE_LAYOUT.names, FAKE_LAYOUT.ranks, strict=True)
+    values = {name: 1 + 0.1 * torch.randn(rank, generator=generator) for name, rank in sizes}
+    return ZVector(values, base, factors, "mlp")
+
+
+class FakeEngine(Engine):
+    """Answers from a script or a hash, with slots, a table of z rows, pins and LRU as real engines have.
+
+    Args:
+        script: What to answer; see ``Script``.
+        slots: Answers generated at once.
+        z_rows: Rows of the z table, the base's included.
+        max_length: The longest prompt and answer together, in tokens.
+        base: The fingerprint it accepts.
+        factors: The digest of factors it accepts.
+        step_seconds: How long one step takes.
+    """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        slots: int = 16,
+        z_rows: int = 8,
+        max_length: int = 512,
+        base: str = "fake-base",
+        factors: str = "fake-factors",
+        step_seconds: float = 0.0,
+    ) -> None:
+        self._script = script
+        self._slots = slots
+        self._max_length = max_length
+        self._base = base
+        self._factors = factors
+        self._step_seconds = step_seconds
+        self._known: set[str] = set()
+        self._table = FakeTable(z_rows)
+        self._waiting: deque[FakeAnswer] = deque()
+        self._running: list[FakeAnswer] = []
+        self._loop: asyncio.Task[None] | None = None
+        self._closed = False
+        self._generated = 0
+        self._peak_batch = 0
+        self._peak_distinct = 0
+
+    async def put_z(self, z: ZVector) -> str:
+        """As ``Engine.put_z``."""
+        self._check_open()
+        z.check_fits(base=self._base, factors=self._factors, layout=FAKE_LAYOUT)
+        if not all(bool(torch.isfinite(value).all()) for value in z.values.values()):
+            raise InvalidZ(f"z {z.digest[:12]} holds NaN or infinite values", "use an earlier checkpoint")
+        self._known.add(z.digest)
+        return z.digest
+
+    async def drop_z(self, digest: str) -> None:
+        """As ``Engine.drop_z``."""
+        self._check_known(digest)
+        if digest == BASE_Z:
+            raise UnknownZ("the base's own z cannot be dropped", "drop only what was put")
+        self._known.remove(digest)
+        self._table.forget(digest)
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
+        """As ``Engine.generate``."""
+        self._check_open()
+        refuse_images(request.images)
+        prompt = _as_tokens(request.prompt)
+        self._check_fits(request.z, len(prompt), request.sampling.max_tokens)
+        pieces: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
+        answers = [FakeAnswer(request, prompt, index, pieces) for index in range(request.sampling.n)]
+        self._waiting.extend(answers)
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._run())
+        unfinished = len(answers)
+        try:
+            while unfinished:
+                piece = await pieces.get()
+                if isinstance(piece, EngineError):
+                    raise piece
+                unfinished -= piece.finish_reason is not None
+                yield piece
+        finally:
+            self._remove(answers)
+
+    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        """As ``Engine.score``."""
+        self._check_open()
+        refuse_images(request.images)
+        prompt, completion = _as_tokens(request.prompt), _as_tokens(request.completion)
+        self._check_fits(request.z, len(prompt), len(completion))
+        places = [_PLACES.get(token) for token in completion]
+        if None in places:
+            raise InvalidRequest(f"the completion {completion!r} has tokens it cannot say", "use printable ASCII")
+        rows = (self._log_probs(request.z, prompt, completion[:end]) for end in range(len(completion)))
+        return tuple(float(row[place]) for row, place in zip(rows, places, strict=True))
+
+    async def abort(self, request_id: str) -> None:
+        """As ``Engine.abort``."""
+        self._fail(
+            [answer for answer in [*self._waiting, *self._running] if answer.request.request_id == request_id],
+            RequestAborted(f"request {request_id} was aborted", "send it again"),
+        )
+
+    async def stats(self) -> EngineStats:
+        """As ``Engine.stats``."""
+        return EngineStats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            known_z=len(self._known),
+            resident_z=self._table.resident,
+            table_rows=self._table.size,
+            generated_tokens=self._generated,
+            peak_batch=self._peak_batch,
+            peak_distinct_z=self._peak_distinct,
+        )
+
+    async def close(self) -> None:
+        """As ``Engine.close``."""
+        self._closed = True
+        self._fail([*self._waiting, *self._running], RequestAborted("the engine was closed", "start another engine"))
+        if self._loop is not None:
+            await self._loop
+
+    async def _run(self) -> None:
+        """Step until nothing is left; ``generate`` starts it again."""
+        while self._waiting or self._running:
+            self._admit()
+            self._peak_batch = max(self._peak_batch, len(self._running))
+            self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
+            for answer in list(self._running):
+                # The table says what the row computes with, not the request: a mix-up would show.
+                z = self._table.content(answer.row)
+                try:
+                    log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
+                except InvalidRequest as error:
+                    self._fail([answer], error)
+                    continue
+                answer.take(_IDS, log_probs, EOS)
+                self._generated += 1
+                if answer.finished:
+                    self._remove([answer])
+            await asyncio.sleep(self._step_seconds)
+
+    def _admit(self) -> None:
+        """First come, first served: an answer that finds no free row holds up those behind it."""
+        while self._waiting and len(self._running) < self._slots:
+            row = self._table.pin(self._waiting[0].request.z)
+            if row is None:
+                return
+            answer = self._waiting.popleft()
+            answer.row = row
+            self._running.append(answer)
+
+    def _remove(self, answers: list[FakeAnswer]) -> None:
+        for answer in answers:
+            if answer in self._running:
+                self._running.remove(answer)
+                self._table.unpin(answer.row, keep=answer.request.z in self._known)
+            elif answer in self._waiting:
+                self._waiting.remove(answer)
+
+    def _fail(self, answers: list[FakeAnswer], error: EngineError) -> None:
+        self._remove(answers)
+        for answer in answers:
+            answer.pieces.put_nowait(error)
+
+    def _log_probs(self, z: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
+        """Log-probabilities [vocabulary] float64 of the next token."""
+        state = hashlib.sha256(repr((z, prompt, tokens)).encode()).digest()
+        logits = np.random.default_rng(int.from_bytes(state[:8], "little")).standard_normal(len(VOCABULARY))
+        scripted = self._script(fake_text(prompt), z) if self._script else None
+        if scripted is not None:
+            token = ord(scripted[len(tokens)]) if len(tokens) < len(scripted) else EOS
+            if token not in _PLACES:
+                raise InvalidRequest(f"the script answers {scripted!r}", "use printable ASCII")
+            logits[_PLACES[token]] += 50.0
+        shifted = logits - logits.max()
+        result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
+        return result
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed", "start another engine")
+
+    def _check_known(self, z: str) -> None:
+        if z != BASE_Z and z not in self._known:
+            raise UnknownZ(f"z {z[:12]} is not known to this engine", "give it with put_z first")
+
+    def _check_fits(self, z: str, prompt: int, more: int) -> None:
+        self._check_known(z)
+        if not prompt:
+            raise InvalidRequest("the prompt is empty", "give at least one token")
+        if prompt + more > self._max_length:
+            raise RequestTooLong(
+                f"{prompt} prompt tokens and {more} more exceed max_length {self._max_length}",
+                "shorten the prompt, or ask for fewer tokens",
+            )
+
+
+def _as_tokens(prompt: str | tuple[int, ...]) -> tuple[int, ...]:
+    return fake_tokens(prompt) if isinstance(prompt, str) else prompt

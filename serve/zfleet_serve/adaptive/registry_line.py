@@ -1,0 +1,97 @@
+"""The gateway's line to the registry, whose calls block: a few threads, and a note in the log when it goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, TypeVar
+
+from zfleet.errors import RegistryUnreachable
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertVersion
+from zfleet_serve.adaptive.last_known import NEW_SECONDS
+
+THREADS = 4
+"""Questions at once: those that hang, on a lock for example, hold a thread each until the registry lets them go."""
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+
+class Registry(Protocol):
+    """What serving needs of an ``ExpertRegistry``; its calls block."""
+
+    def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion: ...
+
+    def load(self, version: ExpertVersion) -> ZVector: ...
+
+    def list(self, base_slug: str | None = None) -> list[ExpertVersion]: ...
+
+
+class RegistryLine:
+    """Asks one registry.
+
+    Args:
+        open_registry: Reaches it, in a thread; it is called again after it failed. Importing MLflow takes seconds.
+    """
+
+    def __init__(self, open_registry: Callable[[], Registry]) -> None:
+        self._open_registry = open_registry
+        self._registry: Registry | None = None
+        self._opening = asyncio.Lock()
+        self._free = asyncio.Semaphore(THREADS)
+        # Of its own: those of the event loop serve others too.
+        self._threads = ThreadPoolExecutor(THREADS, "zfleet-registry")
+        self._away_since: float | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the registry did not answer when it was asked last."""
+        return self._away_since is not None
+
+    async def ask(self, question: Callable[[Registry], T]) -> T:
+        """Ask in a thread, however long that takes.
+
+        Raises:
+            RegistryUnreachable: It does not answer, or too many questions hang already.
+            ZfleetError: What the registry says.
+        """
+        try:
+            try:
+                async with asyncio.timeout(NEW_SECONDS):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise RegistryUnreachable(
+                    f"{THREADS} questions to the registry hang", "try again", "no answer in time"
+                ) from None
+            try:
+                answer = await self._in_thread(partial(question, await self.open()))
+            finally:
+                self._free.release()
+        except RegistryUnreachable as error:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                _LOG.warning("the registry is away; experts that are loaded go on: %s", error)
+            raise
+        if self._away_since is not None:
+            _LOG.warning("the registry answers again, after %.0f s", time.monotonic() - self._away_since)
+            self._away_since = None
+        return answer
+
+    async def open(self) -> Registry:
+        """Reach the registry, if it was not reached before.
+
+        Raises:
+            RegistryError: It cannot be reached, or used.
+        """
+        async with self._opening:
+            if self._registry is None:
+                self._registry = await self._in_thread(self._open_registry)
+            return self._registry
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

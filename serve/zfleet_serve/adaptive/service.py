@@ -1,0 +1,225 @@
+"""What serving does, without HTTP: from a model's name to an answer that knows who gave it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from zfleet.adapt.dispatch import ASK, ClassifierDispatcher, Decision, Routes
+from zfleet.adapt.two_pass import first_pass, milliseconds_since
+from zfleet.config.names import AUTO
+from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
+from zfleet.engine.merge import merged
+from zfleet.engine.streams import closing
+from zfleet.errors import InvalidRequest, RegistryError
+from zfleet_registry import ExpertVersion
+from zfleet_serve.adaptive.experts import Experts, Part, parts_of
+from zfleet_serve.adaptive.names import parse_model, shown
+from zfleet_serve.http.errors import ModelNotFound
+
+Tokens = tuple[int, ...]
+
+
+class Text(Protocol):
+    """What serving needs of a tokenizer."""
+
+    def chat(self, turns: list[dict[str, str]]) -> Tokens:
+        """Token ids of a conversation, ready for the next turn.
+
+        Raises:
+            TaskError: There is no chat template, or it refuses the conversation.
+            RequestTooLong: A text that is too long to be worth turning into tokens.
+        """
+
+    def tokens(self, text: str) -> Tokens:
+        """Token ids of a text.
+
+        Raises:
+            RequestTooLong: As ``chat``.
+        """
+
+    def bytes_after(self, prompt: Tokens) -> Callable[[int], bytes]:
+        """What gives the bytes of an answer's tokens, called with each of them in order."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served.
+
+    Attributes:
+        base: The base's name.
+        max_length: The longest prompt and answer together, in tokens.
+        classifier: The expert that ``auto`` asks first.
+        labels: {label of the first pass: expert}.
+        ask: What the first pass is asked.
+        max_body: The largest body of a request that is read, in bytes.
+    """
+
+    base: str
+    max_length: int
+    classifier: str = "kind"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ask: str = ASK
+    max_body: int = 2**20
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who answers a request.
+
+    Attributes:
+        model: The full name, version included.
+        parts: The experts and their alphas; empty for the base.
+        decision: Of the first pass, where there was one.
+        z: Digest of the chosen z.
+        first_pass_ms: How long the choice took, where there was one.
+    """
+
+    model: str
+    parts: tuple[Part, ...]
+    decision: Decision | None
+    z: str
+    first_pass_ms: float | None
+
+
+@dataclass
+class Answer:
+    """An answer under way: its first chunk is there, so that errors before it still have a status of their own.
+
+    Attributes:
+        route: Who answers.
+        chunks: All chunks, the first included.
+        start: When the second pass began (``time.perf_counter``).
+    """
+
+    route: Route
+    chunks: AsyncIterator[Chunk]
+    start: float
+
+    @property
+    def second_pass_ms(self) -> float:
+        """How long the second pass has taken so far."""
+        return milliseconds_since(self.start)
+
+
+class Service:
+    """Answers requests.
+
+    Args:
+        engine: Generates.
+        experts: Finds experts and gives them to the same engine.
+        text: The base's tokenizer.
+        served: What is served.
+    """
+
+    def __init__(self, engine: Engine, experts: Experts, text: Text, served: Served) -> None:
+        self.engine = engine
+        self.experts = experts
+        self.text = text
+        self.served = served
+
+    async def models(self) -> list[str]:
+        """Every name that ``model`` takes, versions and aliases left out."""
+        names = await self.experts.names()
+        auto = [AUTO] if self.served.classifier in names else []
+        return [self.served.base, *(f"{self.served.base}:{name}" for name in [*auto, *names])]
+
+    async def find(self, model: str) -> None:
+        """See that a model is there.
+
+        Raises:
+            ModelNotFound: It is not; says which there are.
+            ZfleetError: The registry cannot say.
+        """
+        try:
+            name = parse_model(model, self.served.base)
+            expert = self.served.classifier if name.auto else name.expert
+            if expert is not None:
+                await self.experts.resolve(expert)
+        except ModelNotFound as error:
+            raise await self._unknown(model, error) from error
+
+    @asynccontextmanager
+    async def answer(
+        self, model: str, user_text: str | None, requests: Sequence[GenerationRequest]
+    ) -> AsyncIterator[Answer]:
+        """Begin to answer one prompt or several; leaving the block ends it, finished or not.
+
+        Args:
+            model: The request's ``model``.
+            user_text: What the user typed, which ``auto`` looks at; None where there is no such text.
+            requests: The second pass, of each prompt; their z is chosen here, the same for all.
+
+        Yields:
+            The answer; its chunks are numbered through: those of the second prompt follow the ``n`` of the first.
+
+        Raises:
+            ModelNotFound: No such model; says which there are.
+            ZfleetError: Whatever the registry and the engine raise before the first chunk.
+        """
+        route = await self._route(model, user_text, requests[0])
+        start = time.perf_counter()
+        answers = [self._generate(replace(request, z=route.z), place) for place, request in enumerate(requests)]
+        async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
+            first = await anext(chunks)
+            yield Answer(route, _chain(first, chunks), start)
+
+    async def _generate(self, request: GenerationRequest, place: int) -> AsyncGenerator[Chunk, None]:
+        before = place * request.sampling.n
+        async with closing(self.engine.generate(request)) as chunks:
+            async for chunk in chunks:
+                yield replace(chunk, index=before + chunk.index)
+
+    async def _route(self, model: str, user_text: str | None, request: GenerationRequest) -> Route:
+        try:
+            name = parse_model(model, self.served.base)
+            if name.auto:
+                return await self._auto(user_text, request)
+            if name.expert is None:
+                return Route(self.served.base, (), None, BASE_Z, None)
+            version = await self.experts.resolve(name.expert)
+        except ModelNotFound as error:
+            raise await self._unknown(model, error) from error
+        z = await self.experts.ready(version)
+        return Route(self._full(version), parts_of(version), None, z, None)
+
+    async def _auto(self, user_text: str | None, request: GenerationRequest) -> Route:
+        if user_text is None:
+            raise InvalidRequest(
+                "model 'auto' found no text of the user to look at", "send one prompt a request, as text"
+            )
+        classifier = await self.experts.ready(await self.experts.resolve(self.served.classifier))
+        names = [name for name in await self.experts.names() if name != self.served.classifier]
+        routes = Routes(names, self.served.labels)
+        dispatcher = ClassifierDispatcher(routes, self._render, classifier, self.served.ask)
+        chosen: list[ExpertVersion] = []
+
+        async def z_of(expert: str) -> str:
+            chosen.append(await self.experts.resolve(expert))
+            return await self.experts.ready(chosen[0])
+
+        first = await first_pass(self.engine, dispatcher, user_text, request, z_of)
+        model, parts = (self._full(chosen[0]), parts_of(chosen[0])) if chosen else (self.served.base, ())
+        return Route(model, parts, first.decision, first.request.z, first.first_pass_ms)
+
+    async def _unknown(self, model: str, error: ModelNotFound) -> ModelNotFound:
+        try:
+            known = f"this service has: {', '.join(await self.models())}"
+        except RegistryError:
+            known = f"this service has the base {self.served.base}, and cannot list its experts now"
+        return ModelNotFound(f"model {shown(model)} does not exist: {error.message}", known)
+
+    def _full(self, version: ExpertVersion) -> str:
+        return f"{self.served.base}:{version.reference}"
+
+    def _render(self, prompt: str) -> tuple[int, ...]:
+        return self.text.chat([{"role": "user", "content": prompt}])
+
+
+async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    yield first
+    async for chunk in rest:
+        yield chunk

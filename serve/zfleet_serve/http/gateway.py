@@ -1,0 +1,121 @@
+"""The HTTP side: an OpenAI-compatible FastAPI application over a ``Service``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from zfleet.engine.contract import GenerationRequest
+from zfleet.errors import ZfleetError
+from zfleet_serve.adaptive.service import Answer, Service, Tokens
+from zfleet_serve.http.bodies import Reader
+from zfleet_serve.http.document import answers, document, refuses
+from zfleet_serve.http.errors import describe, describe_invalid, describe_unexpected, error_body
+from zfleet_serve.http.respond import events, whole_body
+from zfleet_serve.http.schemas import ChatRequest, CompletionRequest
+from zfleet_serve.http.wire import ChatDialect, CompletionDialect, Dialect
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application; ``service`` does the work."""
+    app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
+    _answer_errors(app)
+    reader = Reader(service.served.max_body)
+    chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
+    started = int(time.time())
+
+    def described(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": started, "owned_by": "zfleet"}
+
+    @app.get("/healthz", responses=refuses())
+    async def healthz() -> dict[str, Any]:
+        return {"status": "ok", "base": service.served.base, "engine": asdict(await service.engine.stats())}
+
+    @app.get("/v1/models", responses=refuses())
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [described(name) for name in await service.models()]}
+
+    # A path: versions have a slash in their names.
+    @app.get("/v1/models/{model:path}", responses=refuses(404))
+    async def model(model: str) -> dict[str, Any]:
+        await service.find(model)
+        return described(model)
+
+    @app.post("/v1/chat/completions", **answers(ChatRequest))
+    async def chat(body: ChatRequest = chat_body) -> Response | dict[str, Any]:
+        prompt = await reader.read(lambda: service.text.chat(body.turns), body.characters)
+        # Without a limit the answer may be as long as fits; a prompt that does not fit is refused by the engine.
+        limit = body.limit or max(1, service.served.max_length - len(prompt))
+        return await _respond(
+            service, body, [prompt], limit, ChatDialect(service.text, [prompt], body.n, body.logprobs)
+        )
+
+    @app.post("/v1/completions", **answers(CompletionRequest))
+    async def completions(body: CompletionRequest = completion_body) -> Response | dict[str, Any]:
+        prompts = [
+            await reader.read(partial(service.text.tokens, prompt), len(prompt)) if isinstance(prompt, str) else prompt
+            for prompt in body.prompt
+        ]
+        dialect = CompletionDialect(service.text, prompts, body.n, body.logprobs is not None)
+        return await _respond(service, body, prompts, body.max_tokens, dialect)
+
+    document(app, ChatRequest, CompletionRequest)
+    return app
+
+
+async def _respond(
+    service: Service,
+    body: ChatRequest | CompletionRequest,
+    prompts: Sequence[Tokens],
+    limit: int,
+    dialect: Dialect,
+) -> Response | dict[str, Any]:
+    sampling = body.sampling(limit, dialect.logprobs)
+    requests = [GenerationRequest(prompt, sampling, stream=body.stream) for prompt in prompts]
+    async with AsyncExitStack() as stack:
+        answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests))
+        if not body.stream:
+            return await whole_body(answer, dialect, body.model)
+        # The stream outlives this function; it ends the answer when it is read to its end or left.
+        stream = _stream(stack.pop_all(), answer, dialect, body)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _stream(
+    stack: AsyncExitStack, answer: Answer, dialect: Dialect, body: ChatRequest | CompletionRequest
+) -> AsyncIterator[str]:
+    async with stack:
+        async for event in events(answer, dialect, body.model, body.include_usage):
+            yield event
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's form, FastAPI's own included."""
+
+    @app.exception_handler(ZfleetError)
+    async def ours(_: Request, error: ZfleetError) -> JSONResponse:
+        status, body = describe(error)
+        return JSONResponse(body, status, {"Retry-After": "1"} if status == 503 else None)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        status, body = describe_invalid(error.errors())
+        return JSONResponse(body, status)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}"
+        return JSONResponse(error_body(message, kind="invalid_request_error"), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(describe_unexpected(error), 500)

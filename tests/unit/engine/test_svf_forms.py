@@ -1,0 +1,149 @@
+"""Every form of an engine's linears, driven by steps as a worker drives them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zfleet.engine.contract import BASE_Z
+from zfleet.engine.vllm_engine.linears.forms import DeltaForm, FactoredForm, Form, GraphForm
+from zfleet.engine.vllm_engine.linears.kernels import PartFactors
+from zfleet.engine.vllm_engine.linears.step_rows import StepRows
+from zfleet.svf.factors import MatrixFactors, decompose
+
+INPUTS, OUTPUTS = 6, (8, 4)
+RANKS = (6, 4)
+SIZE = sum(RANKS)
+CPU = torch.device("cpu")
+
+
+class Fused:
+    """One linear of two matrices, in some form."""
+
+    def __init__(self, form: Form) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.randn(sum(OUTPUTS), INPUTS, generator=generator)
+        self.matrices: list[MatrixFactors] = []
+        parts, row, column = [], 0, 0
+        for outputs, rank in zip(OUTPUTS, RANKS, strict=True):
+            m = decompose(self.weight[row : row + outputs], torch.float32)
+            place = slice(column, column + rank), slice(row, row + outputs)
+            parts.append(PartFactors(f"part{row}", m.u, m.s, m.vh, *place))
+            self.matrices.append(m)
+            row, column = row + outputs, column + rank
+        self.parts = parts
+        self.plain_calls = 0
+        self.linear = form.linear(self._plain, self.weight, parts)
+        self.step: StepRows = form.open(4, 64, SIZE, CPU)
+        self.form = form
+
+    def _plain(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        self.plain_calls += 1
+        return torch.nn.functional.linear(x, self.weight, bias)
+
+    def know(self, **zs: Tensor) -> None:
+        self.step.known.update(zs)
+        self.form.refresh()
+
+    def run(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
+        """One step: (row, z, tokens) of each request."""
+        self.step.begin([(row, z) for row, z, _ in requests], np.array([n for *_, n in requests], np.int32))
+        y = self.linear(x, None)
+        self.step.end()
+        return y
+
+    def expected(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
+        """The merged weight of each request on its tokens."""
+        rows, start = [], 0
+        for _, z, tokens in requests:
+            flat = self.step.known.get(z, torch.ones(SIZE))
+            merged = torch.cat([m.merged(flat[p.columns]) for m, p in zip(self.matrices, self.parts, strict=True)])
+            rows.append(x[start : start + tokens].double() @ merged.T)
+            start += tokens
+        return torch.cat(rows).float()
+
+
+def _z(seed: int) -> Tensor:
+    return 1 + 0.5 * torch.randn(SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def _x(tokens: int) -> Tensor:
+    return torch.randn(tokens, INPUTS, generator=torch.Generator().manual_seed(tokens))
+
+
+@pytest.mark.parametrize("form", [FactoredForm(), FactoredForm(merging=True), GraphForm(), DeltaForm(8)])
+def test_every_form_gives_each_token_its_own_z(form: Form) -> None:
+    """Mixed steps, then the base alone, then an expert alone, on rows that change hands."""
+    fused = Fused(form)
+    fused.know(a=_z(1), b=_z(2))
+    for step in (
+        [(1, "a", 3), (0, BASE_Z, 1), (2, "b", 2)],
+        [(0, BASE_Z, 6)],
+        [(1, "b", 6)],
+        [(2, "a", 1), (1, "b", 5)],
+        [(0, BASE_Z, 6)],
+    ):
+        torch.testing.assert_close(fused.run(_x(6), *step), fused.expected(_x(6), *step), atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_of_the_base_alone_is_the_engines_own_linear() -> None:
+    fused = Fused(FactoredForm())
+    fused.know(a=_z(1))
+    fused.run(_x(2), (1, "a", 2))
+    assert fused.plain_calls == 0
+    assert torch.equal(fused.run(_x(2), (0, BASE_Z, 2)), torch.nn.functional.linear(_x(2), fused.weight))
+
+
+def test_what_no_request_asked_for_runs_as_the_base() -> None:
+    for form in (FactoredForm(), GraphForm()):
+        fused = Fused(form)
+        fused.know(a=_z(1))
+        fused.run(_x(4), (1, "a", 4))
+        warm = torch.nn.functional.linear(_x(4), fused.weight)
+        torch.testing.assert_close(fused.linear(_x(4), None), warm, atol=1e-4, rtol=1e-4)
+
+
+def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
+    """And no sooner: the ski-rental rule, counted in multiplications."""
+    fused = Fused(FactoredForm(merging=True))
+    fused.know(a=_z(1), b=_z(2))
+    price = sum(m * r * INPUTS for m, r in zip(OUTPUTS, RANKS, strict=True))
+    excess = 4 * sum(r * (m + INPUTS) - m * INPUTS for m, r in zip(OUTPUTS, RANKS, strict=True))
+    gathers: list[slice] = []
+    gather = fused.step.of
+
+    def counted(columns: slice) -> Tensor:
+        gathers.append(columns)
+        return gather(columns)
+
+    fused.step.of = counted  # type: ignore[method-assign]
+    steps = -(-price // excess)
+    for _ in range(2 * steps):
+        torch.testing.assert_close(
+            fused.run(_x(4), (1, "a", 4)), fused.expected(_x(4), (1, "a", 4)), atol=1e-4, rtol=1e-4
+        )
+    assert len(gathers) == steps - 1, "merged with the step that makes up for it"
+    request = (1, "b", 4)
+    torch.testing.assert_close(fused.run(_x(4), request), fused.expected(_x(4), request), atol=1e-4, rtol=1e-4)
+    assert len(gathers) == steps, "another z begins anew"
+
+
+def test_what_rank_k_leaves_out_is_what_is_measured() -> None:
+    fused = Fused(DeltaForm(2))
+    fused.know(a=_z(1), b=_z(2))
+    left = fused.form.left_out()
+    for name, share in left.items():
+        identity = torch.eye(INPUTS)
+        got = fused.run(identity, (1, name, INPUTS))
+        exact, base = fused.expected(identity, (1, name, INPUTS)), torch.nn.functional.linear(identity, fused.weight)
+        assert float((got - exact).norm() / (exact - base).norm()) == pytest.approx(share, rel=1e-3)
+        assert 0.05 < share < 1
+
+
+def test_two_z_on_one_row_are_refused() -> None:
+    fused = Fused(FactoredForm())
+    fused.know(a=_z(1), b=_z(2))
+    with pytest.raises(RuntimeError, match="two z on one row"):
+        fused.run(_x(2), (1, "a", 1), (1, "b", 1))

@@ -1,0 +1,48 @@
+"""The embedded engine passes what every engine passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from zfleet.config.specs import EngineSpec
+from zfleet.engine.contract import Engine
+from zfleet.engine.torch_engine.engine import TorchEngine
+from zfleet.errors import BaseModelError
+from zfleet.models.svf_model import SvfModel
+from zfleet.svf.zvector import ZVector
+from zfleet.testing.engine_conformance import EngineConformance
+
+
+class TestTorchEngine(EngineConformance):
+    @pytest.fixture(autouse=True)
+    def _tiny(self, tiny_model: SvfModel, make_z: Callable[..., ZVector]) -> None:
+        self._model, self._make_z = tiny_model, make_z
+        texts = ("flip bca", "reverse hello", "sort ab", "add 3 4", "kind? turn xyz", "order qwe")
+        self.prompts = tuple(tuple(tiny_model.base.tokenizer(text)["input_ids"]) for text in texts)
+
+    async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
+        return TorchEngine(self._model, EngineSpec(slots=slots, z_rows=z_rows))
+
+    def make_z(self, seed: int) -> ZVector:
+        return self._make_z(seed)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"sliding_window": 100}, r"attends to the last 100 tokens only"),
+        ({"rope_parameters": {"rope_type": "dynamic", "original_max_position_embeddings": 100}}, r"\(dynamic\)"),
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 100}}, r"beyond 100 tokens"),
+    ],
+)
+def test_lengths_that_a_base_treats_otherwise_are_refused(
+    tiny_model: SvfModel, monkeypatch: pytest.MonkeyPatch, limit: dict[str, object], message: str
+) -> None:
+    for name, value in limit.items():
+        monkeypatch.setattr(tiny_model.base.model.config, name, value, raising=False)
+    TorchEngine(tiny_model, EngineSpec(max_length=100))
+    with pytest.raises(BaseModelError, match=message) as refused:
+        TorchEngine(tiny_model, EngineSpec(max_length=101))
+    assert refused.value.remedy == "set engine.max_length to at most 100"
