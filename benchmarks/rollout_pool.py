@@ -34,9 +34,9 @@ from zfleet.engine.contract import GenerationRequest, SamplingParams
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster import cluster
-from zfleet_cluster.fleet.actors import EnginePool, engine_pool
+from zfleet_cluster.fleet.actors import Fleet, actor_fleet
 from zfleet_cluster.fleet.base import ship
-from zfleet_cluster.fleet.client import PoolEngine
+from zfleet_cluster.fleet.client import FleetEngine
 
 EXPERTS = 4
 BAR = 0.9
@@ -48,9 +48,9 @@ _SPREAD = 0.1
 class Learner:
     """Asks the pool as a learner's rollouts do."""
 
-    def __init__(self, pool: EnginePool) -> None:
+    def __init__(self, pool: Fleet) -> None:
         self._pool = pool
-        self._engine: PoolEngine | None = None
+        self._engine: FleetEngine | None = None
 
     async def step(self, z: bytes, prompts: Sequence[tuple[int, ...]], samples: int, tokens: int) -> int:
         """Put a z, sample ``samples`` answers of ``tokens`` tokens to each prompt, drop it; how many tokens came."""
@@ -130,7 +130,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[float], list[float]]:
     bundle = pack_base(_base(options.base))
     kind: Literal["torch", "vllm"] = options.engine
     spec = EngineSpec(kind=kind, slots=options.slots, max_length=options.prompt_tokens + options.answer_tokens)
-    with cluster(None), engine_pool(ship(bundle), spec, ResourceSpec(), options.members) as pool:
+    with cluster(None), actor_fleet(ship(bundle), spec, ResourceSpec(), options.members) as pool:
         actor: Any = ray.remote(Learner)
         learners = [actor.options(num_cpus=0).remote(pool) for _ in range(EXPERTS)]
         steps = Steps(bundle, learners, options)

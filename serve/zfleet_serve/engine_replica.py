@@ -1,36 +1,39 @@
-"""The Serve deployment that holds the engine: the base once, and every expert that was put as a row of numbers."""
+"""The Serve deployment whose replicas hold an engine each: the base once, every expert a row of numbers."""
 
 from __future__ import annotations
 
-import torch
 from ray import serve
 
 from zfleet.config.specs import ServeSpec
-from zfleet.engine.open import open_engine
-from zfleet_cluster.fleet.host import EngineHost
-from zfleet_serve.base_store import fetch_bundle
-
-# The engine queues by itself; Serve's default of 5 would keep its batches empty.
-_ONGOING = 4096
+from zfleet_cluster.fleet.replica import Replica
+from zfleet_cluster.fleet.serve_replicas import LOAD
+from zfleet_cluster.fleet.stored_base import StoredBase
 
 
-@serve.deployment(name="engine", max_ongoing_requests=_ONGOING, health_check_period_s=5)
-class EngineReplica(EngineHost):
-    """An engine behind a handle; ``HandleEngine`` is its other end.
+@serve.deployment(name="engine", health_check_period_s=5, graceful_shutdown_timeout_s=30)
+class EngineReplica(Replica):
+    """A replica that Serve holds. Requests reach it over the fleet's connections, not through Serve."""
 
-    One replica: a z is put where it is used. Several would each have to be given every z.
-    """
-
-    async def __init__(self, spec: ServeSpec, store: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, spec: ServeSpec, base: StoredBase, token: bytes) -> None:  # type: ignore[misc]  # awaited
         """Open the base.
 
         Args:
             spec: The service.
-            store: Name of the ``BaseStore`` that holds the base.
+            base: Its base.
+            token: The fleet's: clients present it.
 
         Raises:
             BaseModelError, FactorsError: The base or its factors cannot be opened.
             EngineError: The engine is not installed on this node, or cannot run this base.
         """
-        torch.set_num_threads(spec.resources.torch_threads)
-        self.opened = await open_engine(await fetch_bundle(store), spec.engine)
+        super().__init__(base, spec.engine, spec.resources.torch_threads, token)
+        await self.address()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve scales by."""
+        return {LOAD: await self.load()}
+
+    async def __del__(self) -> None:
+        # Called by Serve when it takes a replica away; gateways send nothing more to one that it does not list.
+        await self.drain()
+        await self.close()

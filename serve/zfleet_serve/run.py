@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster import cluster, undisturbed
+from zfleet_cluster.fleet.stored_base import publish_base, remove_base
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
 from zfleet_serve.app import build_app
-from zfleet_serve.base_store import publish_base, remove_base
+from zfleet_serve.http.server import listening_socket
 from zfleet_serve.lifetime import (
     delete_application,
     serve_runs,
@@ -105,17 +105,7 @@ def check_port(host: str, port: int) -> None:
     Raises:
         ServeError: Names the port and what to do.
     """
-    try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # A port whose last connections are still closing is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        raise ServeError(
-            f"port {port} of {host} cannot be used: {error.strerror}",
-            "stop what listens there, or choose another port with --set port=...",
-        ) from error
+    listening_socket(host, port, shared=False).close()
 
 
 def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
@@ -147,9 +137,10 @@ def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
         if made:
             ending.callback(remove_base, store)
         try:
-            serve.start(http_options={"host": spec.host, "port": spec.port})
+            # Gateways listen by themselves: Serve's proxies would be one more process on the way.
+            serve.start(proxy_location="Disabled")
             ending.callback(delete_application, APPLICATION)
-            serve.run(build_app(spec, bundle), name=APPLICATION, route_prefix="/")
+            serve.run(build_app(spec, bundle), name=APPLICATION, route_prefix=None)
             _wait_until_healthy(url)
         except (RuntimeError, RayError) as error:
             raise ServeError(
@@ -174,7 +165,7 @@ def _wait_until_healthy(url: str) -> None:
         time.sleep(0.1)
     raise ServeError(
         f"{url} does not answer after {_HEALTHY_SECONDS} s: {reason}",
-        "if Ray Serve already runs in this cluster with another port, use that port or shut it down",
+        "the logs of Ray Serve say more (serve/ in Ray's session folder); the head node must be reachable from here",
     )
 
 

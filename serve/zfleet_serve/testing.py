@@ -20,7 +20,6 @@ from zfleet_registry import ExpertVersion, Parent, Provenance
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Served, Service
 from zfleet_serve.http.gateway import create_app
-from zfleet_serve.lasting_engine import LastingEngine
 
 SLUG = "fake-0123abcd"
 MAX_LENGTH = 200
@@ -122,9 +121,8 @@ async def fake_stage() -> AsyncIterator[Stage]:
         return prompt.split()[1] if z == kind.digest else f"{speakers[z]}: {prompt}"
 
     engine = FakeEngine(script, max_length=MAX_LENGTH)
-    lasting = LastingEngine(engine)
     served = Served("fake", MAX_LENGTH, labels={"plus": "math", "lost": "gone"})
-    service = Service(lasting, Experts(lambda: registry, lasting, SLUG), FakeText(), served)
+    service = Service(engine, Experts(lambda: registry, engine, SLUG), FakeText(), served)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
         # The client takes either generation of httpx; its types name the newer one alone.

@@ -21,7 +21,7 @@ import ray
 from zfleet.config.load import dump_spec
 from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, TrainSpec
 from zfleet.engine.contract import EngineStats
-from zfleet_cluster.fleet.actors import EnginePool, engine_pool
+from zfleet_cluster.fleet.actors import Fleet, actor_fleet
 from zfleet_cluster.fleet.base import ShippedBase
 
 
@@ -33,12 +33,12 @@ def one_member(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[E
         left: list[EngineStats] = []
 
         @contextmanager
-        def shared(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[EnginePool]:
-            with engine_pool(shipped, engine, resources, members=1) as pool:
+        def shared(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[Fleet]:
+            with actor_fleet(shipped, engine, resources, members=1) as pool:
                 yield pool
                 left.append(ray.get(pool.members[0].stats.remote()))
 
-        monkeypatch.setattr(module, "shared_pool", shared)
+        monkeypatch.setattr(module, "shared_fleet", shared)
         return left
 
     return give

@@ -26,9 +26,9 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import greedy, run, run_all, sampled
-from zfleet_cluster.fleet.actors import EnginePool, engine_pool
+from zfleet_cluster.fleet.actors import Fleet, actor_fleet
 from zfleet_cluster.fleet.base import ShippedBase, ship
-from zfleet_cluster.fleet.client import PoolEngine
+from zfleet_cluster.fleet.client import FleetEngine
 from zfleet_cluster.fleet.replica import Member
 
 TEXTS = ("flip bca", "reverse hello", "sort ab", "add 3 4", "kind? turn xyz", "order qwe")
@@ -54,9 +54,9 @@ def prompts(bundle: BaseBundle) -> tuple[tuple[int, ...], ...]:
 
 
 @pytest.fixture(scope="module")
-def pool(shipped: ShippedBase) -> Iterator[EnginePool]:
+def pool(shipped: ShippedBase) -> Iterator[Fleet]:
     """Two members; tests leave nothing in them."""
-    with engine_pool(shipped, EngineSpec(slots=16), ResourceSpec(), members=2) as pool:
+    with actor_fleet(shipped, EngineSpec(slots=16), ResourceSpec(), members=2) as pool:
         yield pool
 
 
@@ -94,7 +94,7 @@ class TestPoolEngine(EngineConformance):
 
     async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
         length = await self._member.reopen.remote(self._shipped, EngineSpec(slots=slots, z_rows=z_rows))
-        return PoolEngine([self._member], self._shipped, length)
+        return FleetEngine([self._member], self._shipped, length)
 
     def make_z(self, seed: int) -> ZVector:
         return self._make_z(seed)
@@ -128,7 +128,7 @@ def expected(
 
 
 async def test_members_share_the_work_of_a_batch(
-    pool: EnginePool, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make, expected: Any
+    pool: Fleet, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make, expected: Any
 ) -> None:
     before = [one.generated_tokens for one in await _stats(pool)]
     async with _client(pool) as engine:
@@ -142,7 +142,7 @@ async def test_members_share_the_work_of_a_batch(
 
 
 async def test_a_z_that_is_put_and_dropped_every_step_leaves_nothing(
-    pool: EnginePool, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
+    pool: Fleet, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
 ) -> None:
     async with _client(pool) as engine:
         for seed in range(4):
@@ -155,7 +155,7 @@ async def test_a_z_that_is_put_and_dropped_every_step_leaves_nothing(
 
 
 async def test_clients_that_share_a_z_do_not_take_it_from_each_other(
-    pool: EnginePool, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
+    pool: Fleet, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
 ) -> None:
     z = make_pool_z(1)
     async with _client(pool) as one, _client(pool) as other:
@@ -181,7 +181,7 @@ async def test_clients_that_share_a_z_do_not_take_it_from_each_other(
 
 
 async def test_a_request_that_is_aborted_at_once_runs_nowhere(
-    pool: EnginePool, prompts: tuple[tuple[int, ...], ...]
+    pool: Fleet, prompts: tuple[tuple[int, ...], ...]
 ) -> None:
     async with _client(pool) as engine:
         for turns in range(5):
@@ -200,7 +200,7 @@ async def test_a_request_that_is_aborted_at_once_runs_nowhere(
 
 
 async def test_a_z_dropped_while_it_is_put_again_is_gone(
-    pool: EnginePool, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
+    pool: Fleet, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make
 ) -> None:
     z = make_pool_z(1)
     async with _client(pool) as engine:
@@ -217,7 +217,7 @@ async def test_a_z_dropped_while_it_is_put_again_is_gone(
 
 
 async def test_a_member_killed_under_load_is_replaced(
-    pool: EnginePool, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make, expected: Any
+    pool: Fleet, prompts: tuple[tuple[int, ...], ...], make_pool_z: Make, expected: Any
 ) -> None:
     z = make_pool_z(1)
     async with _client(pool) as engine:
@@ -287,20 +287,20 @@ def test_what_keeps_a_member_from_starting_arrives_as_it_was_raised(bundle: Base
 
 
 def test_a_pool_that_leaves_no_room_for_a_worker_is_refused(shipped: ShippedBase) -> None:
-    too_large = engine_pool(shipped, EngineSpec(), ResourceSpec(cpus=3), members=2)
+    too_large = actor_fleet(shipped, EngineSpec(), ResourceSpec(cpus=3), members=2)
     with pytest.raises(JobError, match="2 engines need 3 CPU each") as refused, too_large:
         pass
     assert "the cluster has 8 CPU" in str(refused.value)
 
 
 @contextmanager
-def _quick_pool(shipped: ShippedBase) -> Iterator[EnginePool]:
-    with engine_pool(shipped, EngineSpec(slots=16), ResourceSpec(), members=1) as pool:
+def _quick_pool(shipped: ShippedBase) -> Iterator[Fleet]:
+    with actor_fleet(shipped, EngineSpec(slots=16), ResourceSpec(), members=1) as pool:
         yield pool
 
 
 @asynccontextmanager
-async def _client(pool: EnginePool) -> AsyncIterator[PoolEngine]:
+async def _client(pool: Fleet) -> AsyncIterator[FleetEngine]:
     engine = pool.engine()
     try:
         yield engine
@@ -308,7 +308,7 @@ async def _client(pool: EnginePool) -> AsyncIterator[PoolEngine]:
         await engine.close()
 
 
-async def _put_and_dropped(pool: EnginePool, z: ZVector) -> PoolEngine:
+async def _put_and_dropped(pool: Fleet, z: ZVector) -> FleetEngine:
     engine = pool.engine()
     await engine.drop_z(await engine.put_z(z))
     return engine
@@ -324,7 +324,7 @@ async def _rest(stream: AsyncIterator[Chunk], tokens: list[int]) -> tuple[int, .
     return tuple(tokens)
 
 
-async def _stats(pool: EnginePool) -> list[EngineStats]:
+async def _stats(pool: Fleet) -> list[EngineStats]:
     return [await member.stats.remote() for member in pool.members]
 
 

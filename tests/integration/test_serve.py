@@ -93,9 +93,9 @@ def test_a_service_takes_along_only_what_it_started(
 ) -> None:
     """In a cluster where Serve, another application and the base's store are there before: stopped, and failed."""
     from ray import serve
+    from zfleet_serve.base_store import publish_base, remove_base
 
     from zfleet_serve import run
-    from zfleet_serve.base_store import publish_base, remove_base
     from zfleet_serve.lifetime import delete_application, serve_runs, shut_down_serve
 
     class Other:

@@ -83,7 +83,7 @@ def test_rollout_actor_and_board_killed(
         return board
 
     monkeypatch.setattr(train_trainer, "start_board", start)
-    pool_of_the_job: Any = vars(train_run)["shared_pool"]  # of one member
+    pool_of_the_job: Any = vars(train_run)["shared_fleet"]  # of one member
 
     @contextmanager
     def pool(*arguments: Any) -> Iterator[Any]:
@@ -92,7 +92,7 @@ def test_rollout_actor_and_board_killed(
             place.process("member", int(where.split()[1]))
             yield pool
 
-    monkeypatch.setattr(train_run, "shared_pool", pool)
+    monkeypatch.setattr(train_run, "shared_fleet", pool)
     (expert,) = run_train(place.spec({"actors": python("actors")}))
     assert expert.z_digest == untroubled.z_digest
     assert sum(place.calls("actors").values()) == CALLS, "the worker was not to be restarted"

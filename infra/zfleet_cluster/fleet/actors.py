@@ -1,7 +1,9 @@
-"""The pool: engines as Ray actors that all parts of a job share."""
+"""A fleet for as long as a job runs: replicas as Ray actors that all parts of the job share."""
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,43 +13,84 @@ import ray
 from ray.exceptions import RayError
 
 from zfleet.config.specs import EngineSpec, ResourceSpec
+from zfleet.errors import ZfleetError
 from zfleet_cluster import undisturbed
 from zfleet_cluster.capacity import check_room
 from zfleet_cluster.errors import original
 from zfleet_cluster.fleet.base import ShippedBase
-from zfleet_cluster.fleet.client import PoolEngine
-from zfleet_cluster.fleet.host import engine_resources
-from zfleet_cluster.fleet.link import WHO
-from zfleet_cluster.fleet.replica import Member
+from zfleet_cluster.fleet.client import FleetEngine, Found
+from zfleet_cluster.fleet.listener import Address
+from zfleet_cluster.fleet.replica import Replica, engine_resources
 from zfleet_cluster.fleet.watch import watched
 
+TOKEN_BYTES = 32
+WHO = "a replica of the engine"
+
+_BACK_SECONDS = 600
+"""How long requests wait for a replica that died: it opens its base again."""
 _CLOSE_SECONDS = 30
-# The engine queues by itself.
-_ONGOING = 4096
+_FIND_SECONDS = 0.5
+# Calls to a replica are few, and some of them wait for its end.
+_CALLS = 1000
+
+
+class ActorReplicas:
+    """Finds the replicas that are actors.
+
+    Args:
+        actors: Handles of ``Replica`` actors.
+    """
+
+    def __init__(self, actors: tuple[Any, ...]) -> None:
+        self._actors = actors
+        self._asking: dict[int, asyncio.Task[Address]] = {}
+
+    async def find(self) -> Found:
+        """As ``Replicas.find``. An actor that Ray starts again answers when it has opened its engine."""
+        for place, actor in enumerate(self._actors):
+            if place not in self._asking:
+                self._asking[place] = asyncio.create_task(_address(actor))
+        await asyncio.wait(self._asking.values(), timeout=_FIND_SECONDS)
+        answered = [self._asking.pop(place) for place, asking in list(self._asking.items()) if asking.done()]
+        failures = [error for task in answered if (error := task.exception()) is not None]
+        addresses = tuple(task.result() for task in answered if task.exception() is None)
+        if failures and not addresses and not self._asking:
+            assert isinstance(failures[0], ZfleetError)
+            return Found((), failures[0])
+        return Found(addresses)
+
+
+async def _address(actor: Any) -> Address:
+    try:
+        # Ray asks again until the actor runs, and gives up where it has ended for good.
+        address: Address = await actor.address.options(max_task_retries=-1).remote()
+        return address
+    except RayError as error:
+        raise original(error, WHO) from None
 
 
 @dataclass(frozen=True)
-class EnginePool:
-    """What a worker or an actor needs to use the pool; small, and travels anywhere in the cluster.
+class Fleet:
+    """What a worker or an actor needs to use the replicas; small, and travels anywhere in the cluster.
 
     Attributes:
-        members: Actor handles.
-        shipped: The base.
+        actors: Handles of ``Replica`` actors.
+        token: Clients present it.
         max_length: The longest prompt and answer together, in tokens.
     """
 
-    members: tuple[Any, ...]
-    shipped: ShippedBase
+    actors: tuple[Any, ...]
+    token: bytes
     max_length: int
 
-    def engine(self) -> PoolEngine:
+    def engine(self) -> FleetEngine:
         """A client of its own for whoever asks, to be used in one event loop."""
-        return PoolEngine(self.members, self.shipped, self.max_length)
+        return FleetEngine(ActorReplicas(self.actors), self.token, self.max_length, _BACK_SECONDS)
 
 
 @contextmanager
-def shared_pool(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[EnginePool | None]:
-    """The pool of a job inside the block; None where the spec's engine runs in every worker itself.
+def shared_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[Fleet | None]:
+    """The fleet of a job inside the block; None where the spec's engine runs in every worker itself.
 
     Args:
         shipped: The base.
@@ -55,52 +98,53 @@ def shared_pool(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpe
         resources: What each process of an engine gets, and each worker of the job.
 
     Raises:
-        JobError, ZfleetError: As ``engine_pool``.
+        JobError, ZfleetError: As ``actor_fleet``.
     """
     if engine.kind == "torch":
         yield None
         return
-    with engine_pool(shipped, engine, resources, engine.vllm.members) as pool:
-        yield pool
+    with actor_fleet(shipped, engine, resources, engine.vllm.members) as fleet:
+        yield fleet
 
 
 @contextmanager
-def engine_pool(
-    shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec, members: int
-) -> Iterator[EnginePool]:
-    """Engines that run inside the block; a member that dies is started again.
+def actor_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec, replicas: int) -> Iterator[Fleet]:
+    """Replicas that run inside the block; one that dies is started again.
 
     Args:
         shipped: The base.
-        engine: The engine of each member.
+        engine: The engine of each replica.
         resources: What each process of an engine gets; as much stays free for one worker of the job.
-        members: How many.
+        replicas: How many.
 
     Raises:
-        JobError: Members and one worker do not fit the cluster.
-        BaseModelError, FactorsError, EngineError: A member cannot open its engine.
+        JobError: The replicas and one worker do not fit the cluster.
+        BaseModelError, FactorsError, EngineError: A replica cannot open its engine.
     """
     each = engine_resources(engine, resources)
-    check_room(each, members, resources)
-    actor: Any = ray.remote(Member)
-    options = {**each, "max_restarts": -1, "max_concurrency": _ONGOING}
-    actors = tuple(actor.options(**options).remote(engine, resources.torch_threads) for _ in range(members))
+    check_room(each, replicas, resources)
+    token = secrets.token_bytes(TOKEN_BYTES)
+    actor: Any = ray.remote(Replica)
+    options = {**each, "max_restarts": -1, "max_concurrency": _CALLS}
+    actors = tuple(
+        actor.options(**options).remote(shipped, engine, resources.torch_threads, token) for _ in range(replicas)
+    )
     try:
         try:
-            lengths = ray.get([one.open.remote(shipped) for one in actors])
+            addresses = ray.get([actor.address.remote() for actor in actors])
         except RayError as error:
             raise original(error, WHO) from None
         with watched(actors):
-            yield EnginePool(actors, shipped, min(lengths))
+            yield Fleet(actors, token, min(address.max_length for address in addresses))
     finally:
         with undisturbed():
             _end(actors)
 
 
 def _end(actors: tuple[Any, ...]) -> None:
-    """Engines close what they started; then the actors end, whether they answered or not."""
-    closing = [one.close.remote() for one in actors]
+    """Have the engines close what they started; then the actors end, whether they answered or not."""
+    closing = [actor.close.remote() for actor in actors]
     # One that does not close ends with its actor; one that is dead keeps no other from closing.
     ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
-    for one in actors:
-        ray.kill(one)
+    for actor in actors:
+        ray.kill(actor)

@@ -1,4 +1,4 @@
-"""Sending a base and a task to workers through the object store, once per node.
+"""Sending a base to other processes through the object store, once per node.
 
 No job reads a path that only the driver has, and no worker computes factors again: a z means something
 only on the factors it was trained on.
@@ -6,9 +6,9 @@ only on the factors it was trained on.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import ray
 from torch.distributed.device_mesh import DeviceMesh
@@ -16,9 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.models.bundle import BaseBundle, open_tokenizer
 from zfleet.models.svf_model import SvfModel
-from zfleet.rewards.python import PythonReward, resolve
-from zfleet.rewards.weighted import Weighted
-from zfleet.tasks.task import Reward, Task
+
+
+class BaseSource(Protocol):
+    """Gives a process its base. Sources are small and travel in any message."""
+
+    async def fetch(self) -> BaseBundle:
+        """The base and its factors."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class ShippedBase:
     bundle: ray.ObjectRef[BaseBundle]
     text: ray.ObjectRef[Mapping[str, bytes]]
 
+    async def fetch(self) -> BaseBundle:
+        """As ``BaseSource.fetch``; the process that sent it must live."""
+        return await self.bundle
+
 
 def ship(bundle: BaseBundle) -> ShippedBase:
     """Put a base and its factors into the object store."""
@@ -61,18 +69,3 @@ def open_model(shipped: ShippedBase, mesh: DeviceMesh | None = None) -> SvfModel
 def fetch_tokenizer(shipped: ShippedBase) -> PreTrainedTokenizerBase:
     """On a worker: the base's tokenizer, without its weights."""
     return open_tokenizer(ray.get(shipped.text))
-
-
-def by_value(task: Task) -> Task:
-    """A task whose Python rewards travel as code: only the driver can import their modules."""
-    return replace(task, reward=_by_value(task.reward))
-
-
-def _by_value(reward: Reward) -> Reward:
-    if isinstance(reward, Weighted):
-        return Weighted(tuple(replace(part, reward=_by_value(part.reward)) for part in reward.parts))
-    if not isinstance(reward, PythonReward):
-        return reward
-    function = resolve(reward.name)
-    ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])  # type: ignore[no-untyped-call]
-    return replace(reward, function=function)

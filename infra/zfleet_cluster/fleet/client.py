@@ -1,249 +1,369 @@
-"""The engine contract over the members of a pool: what runs on an engine runs unchanged on a fleet of them."""
+"""The engine contract over the replicas of a fleet: what runs on an engine runs unchanged on many."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
-from typing import Any
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.errors import EngineError, RequestAborted, UnknownZ, ZfleetError
 from zfleet.svf.zvector import ZVector
-from zfleet_cluster.fleet.base import ShippedBase
-from zfleet_cluster.fleet.link import Line, MemberLost, closed
-from zfleet_cluster.fleet.replica import Result
-from zfleet_cluster.fleet.task import PoolTask, Sending
+from zfleet_cluster.fleet.link import Link
+from zfleet_cluster.fleet.listener import Address
+from zfleet_cluster.fleet.messages import Failed, Known, Piece, Reply, Scored, Stats
+from zfleet_cluster.fleet.request import FleetRequest
 
 ATTEMPTS = 3
-"""How often a request is sent before it fails: one that takes members down must not take all of them."""
+"""How often a request is sent before it fails: one that takes replicas down must not take all of them."""
+LOOK_SECONDS = 1.0
+"""How often the client looks for replicas that joined or left; it looks at once when it has lost one."""
+_LOOK_AGAIN_SECONDS = 0.1
+_LOG = logging.getLogger(__name__)
 
 
-class PoolEngine(Engine):
-    """One client's view of the pool: it belongs to one event loop, and closing it ends no member.
+@dataclass(frozen=True)
+class Found:
+    """The replicas of a fleet at one moment.
 
-    A z goes to every member once and is remembered: a member that was replaced is given it again. Requests go where
-    this client has the fewest answers under way. When a member dies, a request of which nothing arrived yet goes
-    to another one, or to the same when it is back; one that was half answered fails.
+    Attributes:
+        addresses: Of those that answer.
+        failure: Why none does and none will, where that is known.
+    """
+
+    addresses: tuple[Address, ...]
+    failure: ZfleetError | None = None
+
+
+class Replicas(Protocol):
+    """Whoever holds the replicas of a fleet."""
+
+    async def find(self) -> Found:
+        """Say where the replicas listen that answer now; never waits for one that is starting."""
+
+
+@dataclass(eq=False)
+class _HeldZ:
+    """A z that this client put and did not drop."""
+
+    data: bytes
+    known: asyncio.Future[None]
+
+
+class FleetEngine(Engine):
+    """One client's view of a fleet. It belongs to one event loop, and closing it ends no replica.
+
+    A z goes to every replica at once and is remembered: a replica that joins or comes back gets all of them before
+    any request. A request goes where this client has the fewest answers under way; among those, where requests that
+    begin alike went before. When a replica dies, a request of which nothing arrived yet goes to another, or waits for
+    one; one that was half answered fails.
 
     Attributes:
         max_length: The longest prompt and answer together, in tokens.
-
-    Args:
-        members: Actor handles of ``Member``.
-        shipped: The base that they open.
-        max_length: The smallest of theirs.
     """
 
-    def __init__(self, members: Sequence[Any], shipped: ShippedBase, max_length: int) -> None:
+    def __init__(self, replicas: Replicas, token: bytes, max_length: int, wait_seconds: float) -> None:
+        """Connect at the first use.
+
+        Args:
+            replicas: Says where they are.
+            token: The fleet's.
+            max_length: Of the smallest replica.
+            wait_seconds: How long a request waits while no replica answers.
+        """
         self.max_length = max_length
-        self._name = uuid.uuid4().hex
-        self._lines = [Line(member, shipped) for member in members]
-        # Clients of a pool do not all begin with the same member. (The module's own numbers are the learner's.)
-        random.SystemRandom().shuffle(self._lines)
-        self._zs: dict[str, bytes] = {}
-        self._tasks: set[PoolTask] = set()
-        self._outbox: list[PoolTask] = []
-        self._working: set[asyncio.Task[None]] = set()
-        self._sendings = 0
+        self._replicas = replicas
+        self._token = token
+        self._wait_seconds = wait_seconds
+        self._links: dict[str, Link] = {}
+        self._leaving: set[str] = set()
+        self._zs: dict[str, _HeldZ] = {}
+        self._requests: set[FleetRequest] = set()
+        self._unsent: list[FleetRequest] = []
+        self._asked: set[asyncio.Future[EngineStats]] = set()
+        self._look = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
         self._closed = False
 
     async def put_z(self, z: ZVector) -> str:
-        """As ``Engine.put_z``; costs nothing for a z that was put."""
-        if z.digest not in self._zs:
-            data = z.to_bytes()
-            await self._ask_all("hold_z", self._name, data)
-            if self._closed:
-                await self._forget(z.digest)
-                raise closed()
-            self._zs[z.digest] = data
-        return z.digest
+        """As ``Engine.put_z``; returns when the first replica knows it, and costs nothing for a z that was put."""
+        self._start()
+        held = self._zs.get(z.digest)
+        if held is None:
+            held = _HeldZ(z.to_bytes(), asyncio.get_running_loop().create_future())
+            self._zs[z.digest] = held
+            for link in self._links.values():
+                self._push(link, held)
+        # Unlike awaiting the future, this leaves it to the others who wait when one of them is cancelled.
+        await asyncio.wait([held.known], timeout=self._wait_seconds)
+        if held.known.done() and held.known.exception() is None:
+            return z.digest
+        if self._zs.get(z.digest) is held:
+            self._forget(z.digest)
+        raise (held.known.exception() if held.known.done() else self._nobody()) or closed()
 
     async def drop_z(self, digest: str) -> None:
-        """As ``Engine.drop_z``, for this client: members know the z as long as another client holds it."""
-        if self._zs.pop(digest, None) is None:
-            raise UnknownZ(f"this client of the pool did not put z {digest[:12]!r}", "give it to put_z first")
-        await self._forget(digest)
+        """As ``Engine.drop_z``, for this client: replicas know the z as long as another client holds it."""
+        if digest not in self._zs:
+            raise UnknownZ(f"this client of the fleet did not put z {digest[:12]!r}", "give it to put_z first")
+        self._forget(digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """As ``Engine.generate``.
 
         Raises:
-            EngineError: The member died when a part of the answer had arrived, or several died with the request.
+            EngineError: The replica died when a part of the answer had arrived, or several died with the request,
+                or no replica answers.
         """
-        task = PoolTask(request, request.sampling.n)
-        self._submit(task)
-        left = request.sampling.n
+        fleet_request = self._submit(request, request.sampling.n)
+        unread = request.sampling.n
         try:
-            while left:
-                chunk = await task.next()
+            while unread:
+                chunk = await fleet_request.next()
                 assert isinstance(chunk, Chunk)
-                left -= chunk.finish_reason is not None
+                unread -= chunk.finish_reason is not None
                 yield chunk
         finally:
-            self._end(task)
+            self._end(fleet_request)
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
         """As ``Engine.score``."""
-        task = PoolTask(request, 1)
-        self._submit(task)
+        fleet_request = self._submit(request, 1)
         try:
-            scores = await task.next()
-            assert isinstance(scores, tuple)
-            return scores
+            logprobs = await fleet_request.next()
+            assert isinstance(logprobs, tuple)
+            return logprobs
         finally:
-            self._end(task)
+            self._end(fleet_request)
 
     async def abort(self, request_id: str) -> None:
         """As ``Engine.abort``, for this client's requests."""
-        for task in [task for task in self._tasks if task.request_id == request_id]:
-            self._end(task, RequestAborted(f"request {request_id} was aborted", "send it again"))
+        for request in [request for request in self._requests if request.request_id == request_id]:
+            self._end(request, RequestAborted(f"request {request_id} was aborted", "send it again"))
 
     async def stats(self) -> EngineStats:
-        """Of all clients: sums over the members, but a z counts once, and peaks are the busiest member's."""
-        each: list[EngineStats] = await self._ask_all("stats")
+        """Of all clients: sums over the replicas, but a z counts once, and peaks are the busiest replica's."""
+        self._start()
+        await self._connected()
+        answers = [self._ask_stats(link) for link in self._links.values()]
+        await asyncio.wait(answers)
+        each = [answer.result() for answer in answers if answer.exception() is None]
+        if not each:
+            raise self._nobody()
         return EngineStats(
-            running=sum(one.running for one in each),
-            waiting=sum(one.waiting for one in each) + len(self._outbox),
-            known_z=max(one.known_z for one in each),
-            resident_z=sum(one.resident_z for one in each),
-            table_rows=sum(one.table_rows for one in each),
-            generated_tokens=sum(one.generated_tokens for one in each),
-            peak_batch=max(one.peak_batch for one in each),
-            peak_distinct_z=max(one.peak_distinct_z for one in each),
+            running=sum(stats.running for stats in each),
+            waiting=sum(stats.waiting for stats in each) + len(self._unsent),
+            known_z=max(stats.known_z for stats in each),
+            resident_z=sum(stats.resident_z for stats in each),
+            table_rows=sum(stats.table_rows for stats in each),
+            generated_tokens=sum(stats.generated_tokens for stats in each),
+            peak_batch=max(stats.peak_batch for stats in each),
+            peak_distinct_z=max(stats.peak_distinct_z for stats in each),
         )
 
     async def close(self) -> None:
-        """End this client's requests and drop its z-vectors; the members go on."""
+        """End this client's requests and its connections, which drops its z-vectors; the replicas go on."""
         if self._closed:
             return
         self._closed = True
-        for task in list(self._tasks):
-            self._end(task, closed())
-        digests, self._zs = list(self._zs), {}
-        await asyncio.gather(*map(self._forget, digests))
-        for line in self._lines:
-            line.hang_up()
-        for work in self._working:
-            work.cancel()
-        await asyncio.gather(*self._working, return_exceptions=True)
+        for request in list(self._requests):
+            self._end(request, closed())
+        self._fail_waiting(closed())
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        links, self._links = list(self._links.values()), {}
+        await asyncio.gather(*(link.close() for link in links))
 
-    async def _ask_all(self, method: str, *arguments: object) -> list[Any]:
-        """The answers of all members; of one that is away none is wanted while there are others."""
+    def _start(self) -> None:
         if self._closed:
             raise closed()
-        for _ in range(ATTEMPTS):
-            lines = [line for line in self._lines if line.up] or self._lines
-            answers = await asyncio.gather(*(line.call(method, *arguments) for line in lines), return_exceptions=True)
-            for error in answers:
-                if isinstance(error, BaseException) and not isinstance(error, MemberLost):
-                    raise error
-            given = [answer for answer in answers if not isinstance(answer, BaseException)]
-            if given:
-                return given
-        raise EngineError("no member of the engine pool answers", "the logs of its actors say why")
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
 
-    async def _forget(self, digest: str) -> None:
-        """Let go of a z at every member; one that was replaced knows none."""
-        calls = (line.call("release_z", self._name, digest) for line in self._lines if line.up)
-        for error in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(error, BaseException) and not isinstance(error, UnknownZ | MemberLost):
-                raise error
+    async def _connected(self) -> None:
+        """Wait for a replica."""
+        deadline = asyncio.get_running_loop().time() + self._wait_seconds
+        while not self._links:
+            if self._closed:
+                raise closed()
+            if asyncio.get_running_loop().time() > deadline:
+                raise self._nobody()
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS / 10)
 
-    def _submit(self, task: PoolTask) -> None:
-        if self._closed:
-            raise closed()
-        self._tasks.add(task)
-        self._send(task)
+    async def _watch(self) -> None:
+        """Keep a link to every replica, for as long as the client lives."""
+        while True:
+            self._look.clear()
+            try:
+                await self._look_around()
+            except Exception:
+                _LOG.exception("looking for the replicas of the fleet failed; it is tried again")
+            self._fail_overdue()
+            seconds = LOOK_SECONDS if self._links else _LOOK_AGAIN_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+            # What was lost a moment ago may still be on the list of those that answer.
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
-    def _send(self, task: PoolTask) -> None:
-        """Together with all that is submitted in the same turn of the event loop."""
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(task)
+    async def _look_around(self) -> None:
+        found = await self._replicas.find()
+        listed = {address.replica for address in found.addresses}
+        self._leaving = self._links.keys() - listed
+        new = [address for address in found.addresses if address.replica not in self._links]
+        await asyncio.gather(*map(self._connect, new))
+        if not self._links and found.failure is not None:
+            for request in list(self._requests):
+                self._end(request, found.failure)
+            self._fail_waiting(found.failure)
 
-    def _flush(self) -> None:
-        outbox, self._outbox = [task for task in self._outbox if not task.done], []
-        lines = [line for line in self._lines if line.up] or self._lines
-        batches: dict[Line, list[Sending]] = {}
-        for task in outbox:
-            line = min(lines, key=lambda line: line.load)
-            self._sendings += 1
-            batches.setdefault(line, []).append(task.send(line, f"{self._name}/{self._sendings}"))
-        for line, batch in batches.items():
-            working = asyncio.create_task(self._work(line, batch))
-            self._working.add(working)
-            working.add_done_callback(self._working.discard)
-
-    async def _work(self, line: Line, batch: list[Sending]) -> None:
-        """Send a batch to a member and hand out what comes back."""
-        left: ZfleetError = EngineError("a member of the engine pool left the request unanswered", "send it again")
+    async def _connect(self, address: Address) -> None:
+        link = Link(address, self._lost)
         try:
-            await line.ready()
-            # What ended in the meantime was never sent, so that nobody could have told the member to stop.
-            batch = [sending for sending in batch if sending.current]
-            if not batch:
+            await link.connect(self._token)
+        except (OSError, TimeoutError) as error:
+            _LOG.info("replica %s does not listen: %s", address, error)
+            return
+        for held in self._zs.values():
+            self._push(link, held)
+        self._links[address.replica] = link
+        unsent, self._unsent = self._unsent, []
+        for request in unsent:
+            self._send(request)
+
+    def _lost(self, link: Link) -> None:
+        self._links.pop(link.address.replica, None)
+        self._look.set()
+        error = EngineError(
+            "a replica of the engine died with the request", "send the request again: the replica is started again"
+        )
+        for asked in list(self._asked):
+            if not asked.done() and asked.get_loop() is asyncio.get_running_loop():
+                asked.set_exception(error)
+        for request in [request for request in self._requests if request.link is link]:
+            self._try_again(request, error)
+
+    def _push(self, link: Link, held: _HeldZ) -> None:
+        link.put_z(held.data, partial(self._took_z, held))
+
+    def _took_z(self, held: _HeldZ, reply: Reply) -> None:
+        if isinstance(reply, Failed):
+            if held.known.done():
+                _LOG.warning("a replica does not take a z that another one took: %s", reply.error)
+            else:
+                held.known.set_exception(reply.error)
+        elif not held.known.done():
+            assert isinstance(reply, Known)
+            held.known.set_result(None)
+
+    def _forget(self, digest: str) -> None:
+        del self._zs[digest]
+        for link in self._links.values():
+            link.drop_z(digest)
+
+    def _fail_waiting(self, error: ZfleetError) -> None:
+        """Fail those who wait until a replica knows their z."""
+        for held in self._zs.values():
+            if not held.known.done():
+                held.known.set_exception(error)
+
+    def _ask_stats(self, link: Link) -> asyncio.Future[EngineStats]:
+        answer: asyncio.Future[EngineStats] = asyncio.get_running_loop().create_future()
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
+
+        def receive(reply: Reply) -> None:
+            if answer.done():
                 return
-            async with aclosing(line.work(self._name, [sending.message for sending in batch])) as messages:
-                async for message in messages:
-                    current = [(batch[place].task, result) for place, result in message if batch[place].current]
-                    unknown = [task for task, result in current if self._take(task, result)]
-                    if unknown:
-                        await self._put_again(line, unknown)
-        except MemberLost as error:
-            left = error
-        except ZfleetError as error:  # the member lives, but its engine does not open
-            for sending in batch:
-                if sending.current:
-                    self._end(sending.task, error)
-        finally:
-            for sending in batch:
-                if sending.current:
-                    self._try_again(sending.task, left)
+            if isinstance(reply, Stats):
+                answer.set_result(reply.stats)
+            elif isinstance(reply, Failed):
+                answer.set_exception(reply.error)
 
-    def _take(self, task: PoolTask, result: Result) -> bool:
-        """Hand one result to its reader. True where the member does not know a z that this client has put."""
-        if isinstance(result, UnknownZ) and task.work.z in self._zs:
-            return True
-        if isinstance(result, ZfleetError):
-            task.take_back()
-            self._end(task, result)
-        else:
-            task.put(result)
-            if not task.left:
-                self._end(task)
-        return False
+        link.ask_stats(receive)
+        return answer
 
-    async def _put_again(self, line: Line, tasks: Sequence[PoolTask]) -> None:
-        """Give a member the z it lacks: it was replaced, or took this client for dead."""
-        for digest in {task.work.z for task in tasks}:
-            data = self._zs.get(digest)
-            if data is not None:
-                await line.call("hold_z", self._name, data)
-                if digest not in self._zs:  # dropped on the way, perhaps before it was there
-                    await line.call("release_z", self._name, digest)
-        for task in tasks:
-            self._try_again(task, UnknownZ(f"the pool keeps losing z {task.work.z[:12]!r}", "put it again"))
+    def _submit(self, work: GenerationRequest | ScoreRequest, answers: int) -> FleetRequest:
+        self._start()
+        if work.z != BASE_Z and work.z not in self._zs:
+            raise UnknownZ(f"no z {work.z[:12]!r} is known", "give it to put_z first")
+        request = FleetRequest(work, answers, asyncio.get_running_loop().time())
+        self._requests.add(request)
+        self._send(request)
+        return request
 
-    def _try_again(self, task: PoolTask, reason: ZfleetError) -> None:
-        if task.done:
+    def _send(self, request: FleetRequest) -> None:
+        """Send a request to the replica that suits it best, or keep it until there is one."""
+        if request.done:
             return
-        task.take_back()
-        if task.answered:
-            self._end(task, reason)
-        elif task.attempts == ATTEMPTS:
-            self._end(task, EngineError(f"sent {ATTEMPTS} times in vain: {reason.message}", reason.remedy))
-        else:
-            self._send(task)
-
-    def _end(self, task: PoolTask, error: ZfleetError | None = None) -> None:
-        """Its end; a member that still works on it is told to stop."""
-        if task.done:
+        links = [link for name, link in self._links.items() if name not in self._leaving] or [*self._links.values()]
+        if not links:
+            self._unsent.append(request)
             return
-        sending = task.sending
-        if sending is not None and task.left and sending.line.up:
-            sending.line.stop(sending.name)
-        task.end(error)
-        self._tasks.discard(task)
+        least = min(link.load for link in links)
+        idle = [link for link in links if link.load == least]
+        link = idle[0]
+        if len(idle) > 1:
+            link = max(idle, key=lambda link: request.preference(link.address.replica))
+        request.assign(link, link.send(request.message, partial(self._receive, request)))
+
+    def _receive(self, request: FleetRequest, reply: Reply) -> None:
+        if request.done:
+            return
+        if isinstance(reply, Failed):
+            error = reply.error
+            if isinstance(error, UnknownZ) and request.work.z in self._zs and request.link is not None:
+                # The replica lost it, an engine that was started again for example.
+                self._push(request.link, self._zs[request.work.z])
+                self._try_again(request, error)
+            else:
+                request.take_back()
+                self._end(request, error)
+            return
+        assert isinstance(reply, Piece | Scored)
+        request.put(reply.chunk if isinstance(reply, Piece) else reply.logprobs)
+        if not request.unended:
+            self._end(request)
+
+    def _try_again(self, request: FleetRequest, reason: ZfleetError) -> None:
+        request.take_back()
+        if request.answered:
+            self._end(request, reason)
+        elif request.attempts >= ATTEMPTS:
+            self._end(request, EngineError(f"sent {ATTEMPTS} times in vain: {reason.message}", reason.remedy))
+        else:
+            self._send(request)
+
+    def _fail_overdue(self) -> None:
+        now = asyncio.get_running_loop().time()
+        overdue = [request for request in self._unsent if now - request.submitted > self._wait_seconds]
+        for request in overdue:
+            self._end(request, self._nobody())
+        self._unsent = [request for request in self._unsent if not request.done]
+
+    def _end(self, request: FleetRequest, error: ZfleetError | None = None) -> None:
+        """End a request; a replica that still works on it stops."""
+        if request.done:
+            return
+        link = request.link
+        if link is not None:
+            link.stop(request.number) if request.unended else link.finish(request.number)
+        request.end(error)
+        self._requests.discard(request)
+
+    def _nobody(self) -> EngineError:
+        return EngineError(
+            f"no replica of the engine answered within {self._wait_seconds:g} s",
+            "send the request again; the logs of the replicas say why they do not start",
+        )
+
+
+def closed() -> EngineError:
+    """Describe a call of a closed client."""
+    return EngineError("the engine is closed", "open another one and send the request again")

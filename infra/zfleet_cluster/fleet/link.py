@@ -1,128 +1,152 @@
-"""A client's line to one member: calls, and what becomes of them when the member dies and is replaced."""
+"""A client's connection to one replica."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 
-from ray.exceptions import RayError, RayTaskError
+from zfleet_cluster.fleet.listener import Address
+from zfleet_cluster.fleet.messages import (
+    AskStats,
+    Call,
+    DropZ,
+    Generate,
+    Piece,
+    PutZ,
+    Reply,
+    Score,
+    Stop,
+    encode,
+    read_replies,
+)
 
-from zfleet.errors import EngineError, ZfleetError
-from zfleet_cluster.errors import original
-from zfleet_cluster.fleet.base import ShippedBase
-from zfleet_cluster.fleet.host import NotOpen
-from zfleet_cluster.fleet.replica import Result, Work
+_CONNECT_SECONDS = 10.0
+_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
+"""A node that vanishes closes no connection: the kernel asks it, and gives up after some twenty seconds."""
 
-WHO = "a member of the engine pool"
-BACK_SECONDS = 600
-"""How long a member may take to come back; it opens its base again."""
+Receiver = Callable[[Reply], None]
+_LOG = logging.getLogger(__name__)
 
 
-class MemberLost(EngineError):
-    """The member died or cannot be reached; Ray starts it again."""
-
-
-class Line:
-    """Calls one member.
+class Link:
+    """Sends calls to a replica and hands its replies to whoever made each call.
 
     Attributes:
-        load: Answers that this client waits for.
-        up: Whether the member answered last time.
-
-    Args:
-        member: Actor handle of a ``Member``.
-        shipped: The base, for a member that was started again.
+        address: Of the replica.
+        load: Answers under way here, for this client.
     """
 
-    def __init__(self, member: Any, shipped: ShippedBase) -> None:
+    def __init__(self, address: Address, on_lost: Callable[[Link], None]) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            address: Where the replica listens.
+            on_lost: Called once, when the connection ends for any reason but ``close``.
+        """
+        self.address = address
         self.load = 0
-        self._member = member
-        self._shipped = shipped
-        self._coming_back: asyncio.Task[ZfleetError | None] | None = None
+        self._on_lost = on_lost
+        self._numbers = 0
+        self._receivers: dict[int, Receiver] = {}
+        self._outbox: list[Call] = []
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
 
-    @property
-    def up(self) -> bool:
-        return self._coming_back is None
-
-    async def call(self, method: str, *arguments: object) -> Any:
-        """One call; waits first where the member is known to be away.
-
-        Raises:
-            MemberLost: It died during the call, or did not come back.
-            ZfleetError: What the member raised.
-        """
-        await self.ready()
-        try:
-            return await getattr(self._member, method).remote(*arguments)
-        except RayError as error:
-            raise self._lost(error) from None
-
-    def stop(self, name: str) -> None:
-        """As ``Member.stop``, and wait for nothing."""
-        self._member.stop.options(num_returns=0).remote(name)
-
-    async def work(
-        self, client: str, batch: Sequence[tuple[str, Work]]
-    ) -> AsyncGenerator[list[tuple[int, Result]], None]:
-        """As ``Member.work``, at once: who asks has waited until the line is ``ready``.
+    async def connect(self, token: bytes) -> None:
+        """Connect, and read from then on.
 
         Raises:
-            MemberLost, ZfleetError: As for ``call``.
+            OSError, TimeoutError: Nobody listens there.
         """
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(self.address.host, self.address.port)
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _ALIVE.items():
+            if hasattr(socket, option):  # Linux has all of them
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        writer.write(token)
+        self._writer = writer
+        self._reading = asyncio.create_task(self._read(reader))
+
+    def put_z(self, data: bytes, receiver: Receiver) -> None:
+        """Have the replica know a z before it looks at later calls."""
+        self._call(PutZ(self._named(receiver), data))
+
+    def drop_z(self, digest: str) -> None:
+        """Have the replica forget a z for this client."""
+        self._call(DropZ(digest))
+
+    def ask_stats(self, receiver: Receiver) -> None:
+        """Ask for the engine's counters."""
+        self._call(AskStats(self._named(receiver)))
+
+    def send(self, build: Callable[[int], Generate | Score], receiver: Receiver) -> int:
+        """Send a request.
+
+        Returns:
+            Its number on this connection, for ``stop`` and ``finish``.
+        """
+        number = self._named(receiver)
+        self._call(build(number))
+        return number
+
+    def finish(self, number: int) -> None:
+        """Expect nothing more of a request whose answers have all ended."""
+        self._receivers.pop(number, None)
+
+    def stop(self, number: int) -> None:
+        """End a request that has not ended."""
+        if self._receivers.pop(number, None) is not None:
+            self._call(Stop(number))
+
+    async def close(self) -> None:
+        """End the connection; the replica ends what it does for it. Idempotent."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            self._flush()
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+        if self._writer is not None:
+            self._writer.close()
+
+    def _named(self, receiver: Receiver) -> int:
+        self._numbers += 1
+        self._receivers[self._numbers] = receiver
+        return self._numbers
+
+    def _call(self, call: Call) -> None:
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(call)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if outbox and self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode(outbox))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
-            async for message in self._member.work.options(num_returns="streaming").remote(client, batch):
-                yield await message
-        except RayError as error:
-            raise self._lost(error) from None
-
-    def hang_up(self) -> None:
-        """Wait no longer for a member that is away: who waits for it is told that the engine is closed."""
-        if self._coming_back is not None:
-            self._coming_back.cancel()
-
-    def _lost(self, error: RayError) -> ZfleetError:
-        """What to raise for an error of Ray's; where the member died, wait for its return from now on."""
-        raised = original(error, WHO)
-        if isinstance(error, RayTaskError) and not isinstance(raised, NotOpen):
-            return raised
-        if self._coming_back is None:
-            self._coming_back = asyncio.create_task(self._come_back())
-        return MemberLost(
-            f"{WHO} died with the request: {raised.message}",
-            "send the request again: the member is started again by itself",
-        )
-
-    async def _come_back(self) -> ZfleetError | None:
-        """Until the member has opened its engine; why it has not, where it is certain that it will not."""
-        try:
-            # Ray asks again until the actor runs, and gives up where it ended for good.
-            opening = self._member.open.options(max_task_retries=-1).remote(self._shipped)
-            await asyncio.wait_for(opening, BACK_SECONDS)
-        except RayError as error:
-            return original(error, WHO)
-        except TimeoutError:
-            return EngineError(f"{WHO} died and did not come back in {BACK_SECONDS} s", "start the job again")
+            while True:
+                for reply in await read_replies(reader):
+                    # A request may have several pieces; every other reply is the only one. Replies to requests that
+                    # were stopped may still be on their way.
+                    if isinstance(reply, Piece):
+                        receiver = self._receivers.get(reply.number)
+                    else:
+                        receiver = self._receivers.pop(reply.number, None)
+                    if receiver is not None:
+                        receiver(reply)
+        except ConnectionError:
+            pass
+        except Exception:
+            _LOG.exception("a reply of a replica could not be handed on; the connection is begun again")
         finally:
-            self._coming_back = None
-        return None
-
-    async def ready(self) -> None:
-        """Wait for a member that is known to be away.
-
-        Raises:
-            ZfleetError: Why it does not come back.
-        """
-        coming_back = self._coming_back
-        if coming_back is None:
-            return
-        # Unlike awaiting it, this neither ends the waiting of others nor takes its cancellation for the caller's.
-        await asyncio.wait([coming_back])
-        error = closed() if coming_back.cancelled() else coming_back.result()
-        if error is not None:
-            raise error
-
-
-def closed() -> EngineError:
-    """What every call of a closed client raises."""
-    return EngineError("the engine is closed", "open another one and send the request again")
+            if self._writer is not None:
+                self._writer.close()
+            if self._reading is not None:
+                self._on_lost(self)

@@ -1,171 +1,94 @@
-"""A member of the pool: an actor that holds an engine and answers whole batches of messages.
-
-A call costs Ray about as much as the lab base needs for an answer. So requests that a client submits together
-travel in one call, and what the engine has ready together comes back in one message.
-"""
+"""A replica: one engine in a process of its own, which clients reach over a socket."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from time import monotonic
 
+import ray.util
 import torch
 
-from zfleet.config.specs import EngineSpec
-from zfleet.engine.contract import Chunk, GenerationRequest, ScoreRequest
-from zfleet.engine.open import OpenEngine, open_engine
-from zfleet.engine.streams import closing
-from zfleet.errors import EngineError, UnknownZ, ZfleetError
-from zfleet.svf.zvector import ZVector
-from zfleet_cluster.fleet.base import ShippedBase
-from zfleet_cluster.fleet.host import EngineHost
-from zfleet_cluster.fleet.leases import Holders
+from zfleet.config.specs import EngineSpec, ResourceSpec
+from zfleet.engine.open import open_engine
+from zfleet_cluster.fleet.base import BaseSource
+from zfleet_cluster.fleet.listener import Address, Listener
 
-Work = GenerationRequest | ScoreRequest
-Result = Chunk | tuple[float, ...] | ZfleetError
-"""A piece of an answer, a score, or why there is none."""
-
-_EARLY = 4096
-"""How many stopped names are remembered. Ray may deliver a stop before the work; most come after its end."""
+_IDLE_LOOK_SECONDS = 0.1
 
 
-class Member(EngineHost):
-    """An engine of the pool. It is opened by a call, not by its start: Ray starts it again when it died.
+class Replica:
+    """Runs as a Ray actor; a Serve replica derives from it. Ray starts it again when it dies, and it opens again.
 
     Args:
-        spec: The engine.
+        base: Where its base comes from.
+        engine: The engine.
         torch_threads: Of this process.
+        token: The fleet's: clients present it.
     """
 
-    def __init__(self, spec: EngineSpec, torch_threads: int) -> None:
+    def __init__(self, base: BaseSource, engine: EngineSpec, torch_threads: int, token: bytes) -> None:
         torch.set_num_threads(torch_threads)
-        self._spec = spec
+        self._base = base
+        self._spec = engine
+        self._token = token
         self._opening = asyncio.Lock()
-        self._holders = Holders()
-        self._answering: dict[str, asyncio.Task[None]] = {}
-        self._stopped: dict[str, None] = {}
+        self._listener: Listener | None = None
+        self._address: Address | None = None
 
-    async def open(self, shipped: ShippedBase) -> int:
-        """Open the engine where it is not open; its longest prompt and answer together, in tokens.
+    async def address(self) -> Address:
+        """Say where it listens; opens the engine first where it is not open.
 
         Raises:
             BaseModelError, FactorsError: The base or its factors cannot be opened.
             EngineError: The engine is not installed on this node, or cannot run this base.
         """
         async with self._opening:
-            if self.opened is None:
-                self.opened = await open_engine(await shipped.bundle, self._spec)
-        return self.opened.max_length
+            if self._address is None:
+                listener = Listener(await open_engine(await self._base.fetch(), self._spec), self._token)
+                # On the interface that Ray itself uses between nodes: loopback where the cluster is this machine alone.
+                self._address = await listener.start(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+                self._listener = listener
+            return self._address
+
+    async def check_health(self) -> None:
+        """Do nothing where the engine is well, or is still being opened.
+
+        Raises:
+            EngineError: It cannot answer any more.
+        """
+        if self._listener is not None:
+            await self._listener.engine.check_health()
+
+    async def load(self) -> int:
+        """Answers that run or wait here, for all clients."""
+        if self._listener is None:
+            return 0
+        stats = await self._listener.engine.stats()
+        return stats.running + stats.waiting
+
+    async def drain(self) -> None:
+        """Wait until nothing runs or waits; clients that see it leave send nothing more."""
+        while await self.load():
+            await asyncio.sleep(_IDLE_LOOK_SECONDS)
 
     async def close(self) -> None:
-        """End the engine, and the processes it has started."""
+        """End the connections, the engine, and the processes that it has started."""
         async with self._opening:
-            if self.opened is not None:
-                await self.opened.close()
+            if self._listener is not None:
+                await self._listener.close()
+                await self._listener.engine.close()
 
-    async def where(self) -> str:
-        """Its process and machine."""
+    async def process(self) -> str:
+        """Name its process and its machine."""
         return f"pid {os.getpid()} on {socket.gethostname()}"
 
     async def until_its_end(self) -> None:
-        """Answer nothing as long as it lives."""
+        """Return nothing as long as it lives: the call fails when it dies."""
         await asyncio.Event().wait()
 
-    async def hold_z(self, client: str, data: bytes) -> None:
-        """``put_z`` for one client: the engine knows the z until the last client that put it drops it, or is silent.
 
-        Raises:
-            WrongBase, InvalidZ: As ``Engine.put_z``.
-        """
-        engine, z = self.engine, ZVector.from_bytes(data, "the z sent to the engine")
-        self._holders.hold(client, z.digest, monotonic())
-        try:
-            for digest in self._holders.expire(monotonic()):
-                with suppress(UnknownZ):
-                    await engine.drop_z(digest)
-            await engine.put_z(z)
-        except BaseException:
-            self._holders.release(client, z.digest)
-            raise
-
-    async def release_z(self, client: str, digest: str) -> None:
-        """``drop_z`` for one client; nothing where it does not hold the z, which a member that was replaced forgot."""
-        engine = self.engine
-        if self._holders.release(client, digest):
-            await engine.drop_z(digest)
-
-    async def stop(self, name: str) -> None:
-        """End a piece of work, wherever it is; nothing where it has ended."""
-        task = self._answering.get(name)
-        if task is not None:
-            task.cancel()
-            return
-        self._stopped[name] = None
-        if len(self._stopped) > _EARLY:
-            del self._stopped[next(iter(self._stopped))]
-
-    async def work(self, client: str, batch: Sequence[tuple[str, Work]]) -> AsyncIterator[list[tuple[int, Result]]]:
-        """Answer requests side by side; each fails alone.
-
-        Args:
-            client: Who asks.
-            batch: Each with a name for ``stop``, which no other work has.
-
-        Yields:
-            Results with the place of their request in the batch: all that came in since the last message.
-        """
-        engine = self.engine
-        self._holders.hear(client, monotonic())
-        results: asyncio.Queue[tuple[int, Result] | None] = asyncio.Queue()
-        own: list[str] = []
-        for place, (name, work) in enumerate(batch):
-            if name in self._stopped:
-                del self._stopped[name]
-                continue
-            task = asyncio.create_task(_answer(engine, place, work, results))
-            # Not at the task's own end: one that is cancelled before it begins does nothing at all.
-            task.add_done_callback(lambda _: results.put_nowait(None))
-            self._answering[name] = task
-            own.append(name)
-        left = len(own)
-        try:
-            while left:
-                items = [await results.get()]
-                while not results.empty():
-                    items.append(results.get_nowait())
-                left -= items.count(None)
-                message = [item for item in items if item is not None]
-                if message:
-                    yield message
-        finally:
-            for name in own:
-                self._answering.pop(name).cancel()
-            self._holders.hear(client, monotonic())
-
-
-async def _answer(
-    engine: OpenEngine, place: int, work: Work, results: asyncio.Queue[tuple[int, Result] | None]
-) -> None:
-    """Everything that one request gives."""
-    try:
-        if isinstance(work, ScoreRequest):
-            results.put_nowait((place, await engine.score(work)))
-            return
-        async with closing(engine.generate(work)) as chunks:
-            async for chunk in chunks:
-                results.put_nowait((place, chunk))
-    except ZfleetError as error:
-        results.put_nowait((place, error))
-    except Exception as error:  # sent on as the request's own failure: others of the batch go on
-        results.put_nowait(
-            (
-                place,
-                EngineError(
-                    f"the request failed: {type(error).__name__}: {error}", "the log of the pool's member says more"
-                ),
-            )
-        )
+def engine_resources(engine: EngineSpec, resources: ResourceSpec) -> dict[str, float]:
+    """What Ray reserves for an engine, as ``num_cpus`` and ``num_gpus``: every process it is split over counts."""
+    processes = engine.vllm.tensor_parallel
+    return {"num_cpus": resources.cpus * processes, "num_gpus": resources.gpus * processes}

@@ -1,4 +1,4 @@
-"""Says when a member of the pool dies, and when it is back: Ray starts it again without a word."""
+"""Says when a replica of a job's fleet dies, and when it is back: Ray starts it again without a word."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import ray
 from ray.exceptions import RayError
 
 _LOOK_SECONDS = 0.5
-log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
-def watched(members: Sequence[Any]) -> Iterator[None]:
+def watched(actors: Sequence[Any]) -> Iterator[None]:
     """Warn of deaths inside the block.
 
     Args:
-        members: Actor handles of ``Member``, all alive.
+        actors: Handles of ``Replica`` actors, all alive.
     """
     stop = threading.Event()
-    watch = threading.Thread(target=_watch, args=(members, stop), name="zfleet-pool-watch", daemon=True)
+    watch = threading.Thread(target=_watch, args=(actors, stop), name="zfleet-fleet-watch", daemon=True)
     watch.start()
     try:
         yield
@@ -32,26 +32,38 @@ def watched(members: Sequence[Any]) -> Iterator[None]:
         watch.join()
 
 
-def _watch(members: Sequence[Any], stop: threading.Event) -> None:
-    # A call that is answered only by the member's death: whoever dies next, one wait hears it.
-    places: list[str] = ray.get([member.where.options(max_task_retries=-1).remote() for member in members])
-    deaths = {member.until_its_end.remote(): number for number, member in enumerate(members)}
-    returns: dict[Any, int] = {}
-    while not stop.is_set():
-        heard, _ = ray.wait([*deaths, *returns], timeout=_LOOK_SECONDS)
-        for answer in heard:
-            if answer in deaths:
-                number = deaths.pop(answer)
-                log.warning("engine pool: member %d (%s) died; it is started again", number, places[number])
-                returns[members[number].where.options(max_task_retries=-1).remote()] = number
+def _watch(actors: Sequence[Any], stop: threading.Event) -> None:
+    try:
+        _tell_of_deaths(actors, stop)
+    except Exception:
+        _LOG.exception("deaths of the engine's replicas are not told any more; the job goes on")
+
+
+def _tell_of_deaths(actors: Sequence[Any], stop: threading.Event) -> None:
+    processes: dict[int, str] = {}
+    deaths: dict[Any, int] = {}
+    # An actor's name for its process arrives when it runs, again after each death.
+    starts = {_process(actor): number for number, actor in enumerate(actors)}
+    while not stop.is_set() and (deaths or starts):
+        ended, _ = ray.wait([*deaths, *starts], timeout=_LOOK_SECONDS)
+        for call in ended:
+            if call in deaths:
+                # This call is answered by the actor's death alone.
+                number = deaths.pop(call)
+                _LOG.warning("engine replica %d (%s) died; it is started again", number, processes[number])
+                starts[_process(actors[number])] = number
                 continue
-            number = returns.pop(answer)
+            number = starts.pop(call)
             try:
-                places[number] = ray.get(answer)
+                process: str = ray.get(call)
             except RayError as error:
-                log.warning("engine pool: member %d does not come back: %s", number, error)
+                _LOG.warning("engine replica %d does not come back: %s", number, error)
                 continue
-            log.warning("engine pool: member %d (%s) is back", number, places[number])
-            deaths[members[number].until_its_end.remote()] = number
-        if not deaths and not returns:
-            return
+            if number in processes:
+                _LOG.warning("engine replica %d (%s) is back", number, process)
+            processes[number] = process
+            deaths[actors[number].until_its_end.remote()] = number
+
+
+def _process(actor: Any) -> Any:
+    return actor.process.options(max_task_retries=-1).remote()

@@ -23,11 +23,11 @@ from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.capacity import actors_that_fit
-from zfleet_cluster.fleet.base import by_value
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare.kept import KeptTrial, keep_spec, kept_trials, open_storage, warn_of_other_code
 from zfleet_jobs.compare.outcome import Failure, Outcome, Results
 from zfleet_jobs.compare.trial import Trial, run_trial
+from zfleet_jobs.task_shipping import by_value
 
 _RETRIES = 2
 """How often a training whose process died is begun again."""

@@ -14,7 +14,7 @@ from zfleet.search.coefficients import alphas_of
 from zfleet.search.cross_entropy import CrossEntropy, Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
-from zfleet_cluster.fleet.actors import shared_pool
+from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest
@@ -131,7 +131,7 @@ def search_mixtures(
     if read_finished(searcher, folder):
         return _all_found(named, searcher, 0.0)
     started = time.perf_counter()
-    with shared_pool(shipped, settings.engine, settings.resources) as pool:
+    with shared_fleet(shipped, settings.engine, settings.resources) as pool:
         run_tune(SearchJob(shipped, named, settings, pool), searcher, folder)
     return _all_found(named, searcher, time.perf_counter() - started)
 

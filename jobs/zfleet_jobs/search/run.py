@@ -18,10 +18,11 @@ from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
-from zfleet_cluster.fleet.base import by_value, ship
+from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import Alpha, FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
+from zfleet_jobs.task_shipping import by_value
 from zfleet_registry.provenance import Parent, Provenance
 from zfleet_registry.registry import CHAMPION, ExpertRegistry
 from zfleet_registry.version import ExpertVersion

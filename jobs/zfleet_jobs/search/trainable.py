@@ -14,7 +14,7 @@ from ray import tune
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import Engine
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet_cluster.fleet.actors import EnginePool
+from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, fetch_tokenizer, open_model
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings
 from zfleet_jobs.search.scoring import score_candidates
@@ -34,7 +34,7 @@ class SearchJob:
     shipped: ShippedBase
     problems: Mapping[str, SearchProblem]
     settings: SearchSettings
-    pool: EnginePool | None
+    pool: Fleet | None
 
 
 class ChunkTrainable(tune.Trainable):

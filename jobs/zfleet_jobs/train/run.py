@@ -6,7 +6,7 @@ from zfleet.config.specs import TrainSpec
 from zfleet.engine.open import check_engine
 from zfleet.models.bundle import pack_base
 from zfleet_cluster import cluster
-from zfleet_cluster.fleet.actors import shared_pool
+from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.run_folder.checkpoints import kept_run
 from zfleet_jobs.run_folder.lock import only_writer
@@ -60,6 +60,6 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
             registry.check_experiments(experiment_of(bundle.slug))
             with cluster(address):
                 shipped = ship(bundle)
-                with shared_pool(shipped, spec.engine, spec.resources) as pool:
+                with shared_fleet(shipped, spec.engine, spec.resources) as pool:
                     trained |= Trainer(spec, shipped, pool, registry, turn).train(todo)
     return [trained[expert.name] for expert in spec.experts]

@@ -19,12 +19,13 @@ from zfleet.config.specs import ResourceSpec, TrainSpec
 from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster.capacity import actors_that_fit
-from zfleet_cluster.fleet.actors import EnginePool
-from zfleet_cluster.fleet.base import ShippedBase, by_value
+from zfleet_cluster.fleet.actors import Fleet
+from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.run_folder.checkpoints import Z_FILE, KeptRun, kept_run
 from zfleet_jobs.run_folder.lock import Turn
 from zfleet_jobs.run_folder.storage import writing
+from zfleet_jobs.task_shipping import by_value
 from zfleet_jobs.train.patience import WAIT_SECONDS, Patience
 from zfleet_jobs.train.plan import Plan, experiment_of, find_version, result_of
 from zfleet_jobs.train.progress.board import News, start_board
@@ -52,7 +53,7 @@ class Trainer:
     """
 
     def __init__(
-        self, spec: TrainSpec, shipped: ShippedBase, pool: EnginePool | None, registry: ExpertRegistry, turn: Turn
+        self, spec: TrainSpec, shipped: ShippedBase, pool: Fleet | None, registry: ExpertRegistry, turn: Turn
     ) -> None:
         self._spec = spec
         self._shipped = shipped

@@ -28,7 +28,7 @@ from zfleet.rl.report import StepReport
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
-from zfleet_cluster.fleet.actors import EnginePool
+from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, open_model
 from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_states
 from zfleet_jobs.run_folder.lock import Turn
@@ -70,7 +70,7 @@ class WorkerJob:
     spec: TrainSpec
     members: tuple[MemberJob, ...]
     board: Any
-    pool: EnginePool | None
+    pool: Fleet | None
     turn: Turn
 
 

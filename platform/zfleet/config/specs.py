@@ -59,6 +59,10 @@ class EngineSpec(Spec):
             raise ValueError(f"engine.vllm is set, engine.kind is {self.kind!r}: write `kind: vllm`, or leave it out")
         return self
 
+    def longest(self, context: int) -> int:
+        """The longest prompt and answer together on a base with this context, in tokens."""
+        return min(self.max_length or context, context)
+
 
 def _described(engine: object) -> object:
     return {"kind": engine} if isinstance(engine, str) else engine
@@ -200,6 +204,9 @@ class ServeSpec(PlacedSpec):
 
     kind: Literal["serve"] = "serve"
     registry: str | None = None
+    replicas: int = Field(1, ge=1, description="engines; the fewest where max_replicas is more")
+    max_replicas: int | None = Field(None, ge=1, description="the most engines, as the load asks; none: as replicas")
+    gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")
     host: str = Field("127.0.0.1", description="where it listens; loopback unless told otherwise")
     port: int = Field(8000, ge=1, le=65535)
     alias: str = Field("champion", description="which version a bare expert name means")
@@ -212,3 +219,11 @@ class ServeSpec(PlacedSpec):
         None, gt=0, description="the largest body of a request; none: what the base's context can use"
     )
     engine: Annotated[EngineSpec, _slots(32)] = EngineSpec(slots=32)
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> ServeSpec:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}, replicas {self.replicas}: the most must not be below the fewest"
+            )
+        return self

@@ -40,7 +40,7 @@ from zfleet_cli.demo.served import ask_service, free_port
 from zfleet_cli.demo.stages import Stages
 from zfleet_cli.demo.summary import print_service, print_summary
 from zfleet_cluster import cluster
-from zfleet_cluster.fleet.actors import shared_pool
+from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
@@ -162,7 +162,7 @@ def _measured(
 ) -> dict[str, Any]:
     """Every accuracy of the report, on an engine as training had it."""
     spec = engine_spec(kind)
-    with shared_pool(shipped, spec, ResourceSpec()) as pool:
+    with shared_fleet(shipped, spec, ResourceSpec()) as pool:
         engine = TorchEngine(bundle.open(), spec) if pool is None else pool.engine()
         bench = Bench(engine, bundle.tokenizer(), experts)
         try:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from zfleet.errors import ExpertNotFound, RegistryError
+from zfleet.engine.contract import Engine
+from zfleet.errors import ExpertNotFound, RegistryError, UnknownZ
 from zfleet.svf.mixture import Alpha
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion, Parent, references
-from zfleet_serve.adaptive.last_known import NEW_SECONDS, LastKnown, begin, within
+from zfleet_serve.adaptive.last_known import FRESH_SECONDS, NEW_SECONDS, LastKnown, begin, within
 from zfleet_serve.adaptive.names import shown
 from zfleet_serve.adaptive.registry_line import Registry, RegistryLine
 from zfleet_serve.http.errors import ModelNotFound
-from zfleet_serve.lasting_engine import LastingEngine
 
 CHAMPION = "champion"
 LOAD_SECONDS = 30.0
 """How long a request waits for the file of an expert that is not loaded, while the registry answers."""
+LOADED = 1024
+"""z-vectors that the engine is to know; beyond that the least recently used is dropped."""
+IN_USE_SECONDS = 60.0
+"""For how long after a request a name is asked for again, so that the next request finds a new answer."""
+_SHARE = 0.2
+"""The most of the time that is spent on asking again: with many names in use, a promotion takes a little longer."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,13 +55,13 @@ class Experts:
 
     Args:
         open_registry: Reaches the registry, in a thread: importing MLflow takes seconds.
-        engine: Gets the z-vectors, and holds them.
+        engine: Gets the z-vectors, and remembers them.
         base_slug: The base's part of experts' registered names.
         alias: Which version a bare name means.
     """
 
     def __init__(
-        self, open_registry: Callable[[], Registry], engine: LastingEngine, base_slug: str, alias: str = CHAMPION
+        self, open_registry: Callable[[], Registry], engine: Engine, base_slug: str, alias: str = CHAMPION
     ) -> None:
         self._line = RegistryLine(open_registry)
         self._engine = engine
@@ -61,11 +70,23 @@ class Experts:
         self._versions: dict[str, LastKnown[ExpertVersion]] = {}
         self._listed = LastKnown(partial(self._line.ask, lambda registry: registry.list(self._slug)))
         self._loading: dict[str, asyncio.Task[ZVector]] = {}
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+        self._asking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Ask a first question before requests come, which would not wait while MLflow is imported."""
+        """Ask a first question before requests come, which would not wait while MLflow is imported.
+
+        From then on names in use are asked for in the background: requests find the answers.
+        """
         with suppress(RegistryError):
             await self._listed.refreshed()
+        self._asking = asyncio.create_task(self._ask_again())
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def resolve(self, reference: str) -> ExpertVersion:
         """The version that a reference means now: as ``LastKnown.get``.
@@ -92,10 +113,16 @@ class Experts:
         Raises:
             CorruptArtifact, WrongBase, RegistryError: It cannot be loaded; it is never replaced by the base.
         """
-        if not self._engine.holds(version.z_digest):
+        digest = version.z_digest
+        if digest not in self._loaded:
             patience = NEW_SECONDS if self._line.away else LOAD_SECONDS
             await self._engine.put_z(await within(self._load(version), patience))
-        return version.z_digest
+            self._loaded[digest] = None
+        self._loaded.move_to_end(digest)
+        while len(self._loaded) > LOADED:
+            with suppress(UnknownZ):
+                await self._engine.drop_z(self._loaded.popitem(last=False)[0])
+        return digest
 
     async def names(self) -> list[str]:
         """Experts that a bare name reaches, sorted.
@@ -105,6 +132,17 @@ class Experts:
         """
         versions = await self._listed.get()
         return sorted({one.name for one in versions if self._alias == CHAMPION or self._alias in one.aliases})
+
+    async def _ask_again(self) -> None:
+        while True:
+            began = time.monotonic()
+            questions: list[LastKnown[Any]] = [self._listed, *self._versions.values()]
+            for question in questions:
+                if question.used_within(IN_USE_SECONDS):
+                    # Why there is no answer is logged where it is asked; what was known goes on.
+                    await asyncio.wait([question.refreshed()])
+            spent = time.monotonic() - began
+            await asyncio.sleep(max(FRESH_SECONDS, spent / _SHARE) - spent)
 
     def _version(self, reference: str) -> LastKnown[ExpertVersion]:
         if reference not in self._versions:

@@ -1,9 +1,10 @@
-"""Answers of a registry that may be away: asked for again each second, while the last known one goes on."""
+"""Answers of a registry that may be away: the last known one goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
@@ -11,7 +12,9 @@ from typing import Generic, TypeVar
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 
 FRESH_SECONDS = 1.0
-"""How old an answer may be: a promoted alias takes effect within this time."""
+"""How often names in use are asked for: a promoted alias takes effect within about this time."""
+OLD_SECONDS = 5.0
+"""How old an answer may be that a request takes without asking."""
 KNOWN_SECONDS = 0.25
 """How long a request waits for a newer answer than the last known one."""
 NEW_SECONDS = 0.8
@@ -52,7 +55,8 @@ class LastKnown(Generic[T]):
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
         self._ask = ask
         self._known: list[T] = []
-        self._looked = 0.0
+        self._looked = self._answered = -math.inf
+        self._used = -math.inf
         self._asking: asyncio.Task[T] | None = None
         self._refused = ""
 
@@ -62,14 +66,16 @@ class LastKnown(Generic[T]):
         return not self._known and self._asking is None
 
     async def get(self) -> T:
-        """The answer, ``FRESH_SECONDS`` old at most; while the registry does not give one, the last known.
+        """The answer, ``OLD_SECONDS`` old at most; while the registry does not give one, the last known.
 
         Raises:
             ExpertNotFound: The registry says so.
             RegistryError: Nothing is known, and the registry cannot say.
         """
-        now = time.monotonic()
-        if self._asking is None and self._known and now - self._looked < FRESH_SECONDS:
+        now = self._used = time.monotonic()
+        # A registry that gave no answer a moment ago is not asked again by every request.
+        asked_lately = self._asking is None and now - self._looked < FRESH_SECONDS
+        if self._known and (asked_lately or now - self._answered < OLD_SECONDS):
             return self._known[0]
         asking = self.refreshed()
         # Waiting begins with the question where something is known: only those who come first wait at all.
@@ -83,6 +89,10 @@ class LastKnown(Generic[T]):
                 raise
             return self._known[0]
 
+    def used_within(self, seconds: float) -> bool:
+        """Whether a request asked for it lately."""
+        return time.monotonic() - self._used < seconds
+
     def refreshed(self) -> asyncio.Task[T]:
         """The answer to the question that is asked now, however long that takes."""
         if self._asking is None:
@@ -93,6 +103,7 @@ class LastKnown(Generic[T]):
     async def _refresh(self) -> T:
         try:
             self._known = [await self._ask()]
+            self._answered = time.monotonic()
         except ExpertNotFound:
             self._known = []
             raise

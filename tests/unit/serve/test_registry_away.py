@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from zfleet_serve.lasting_engine import LastingEngine
 
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
@@ -27,7 +28,6 @@ from zfleet_serve.adaptive.last_known import LastKnown
 from zfleet_serve.adaptive.registry_line import THREADS, Registry
 from zfleet_serve.adaptive.service import Served, Service
 from zfleet_serve.http.gateway import create_app
-from zfleet_serve.lasting_engine import LastingEngine
 from zfleet_serve.testing import FakeRegistry, FakeText, Stage
 
 Trouble = Callable[[Path], Any]

@@ -55,7 +55,7 @@ class TorchEngine(Engine):
         check_whole(model)
         spec = spec or EngineSpec()
         self.model = model
-        self.max_length = min(spec.max_length or model.base.context, model.base.context)
+        self.max_length = spec.longest(model.base.context)
         check_length(model.base, self.max_length)
         base = model.base
         reader = base.vision.reader if base.vision is not None else None

@@ -86,7 +86,7 @@ class VllmPlan:
         except BaseException:
             folder.cleanup()
             raise
-        length = min(spec.max_length or bundle.context, bundle.context)
+        length = spec.longest(bundle.context)
         base, device, dtype = bundle.fingerprint, placed.device, placed.dtype
         return cls(folder, model, manifest, base, device, dtype, int(config.vocab_size), length, spec)
 

@@ -1,4 +1,4 @@
-"""The base of a service, kept in the cluster: replicas that restart, on any node, open the same base and factors.
+"""A base that outlives the process that packed it: replicas that restart, on any node, open the same base and factors.
 
 This module and the actor's process know neither torch nor transformers: they only hold bytes.
 """
@@ -6,6 +6,7 @@ This module and the actor's process know neither torch nor transformers: they on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -73,18 +74,23 @@ def remove_base(name: str) -> None:
         return  # it is gone already, with its cluster for example
 
 
-async def fetch_bundle(name: str) -> BaseBundle:
-    """The bundle of a store."""
-    from zfleet.models.bundle import BaseBundle
+@dataclass(frozen=True)
+class StoredBase:
+    """A published base, by the name of its ``BaseStore``."""
 
-    (reference,) = await _store(name).fields.remote()
-    return BaseBundle(**await reference)
+    store: str
 
+    async def fetch(self) -> BaseBundle:
+        """As ``BaseSource.fetch``."""
+        from zfleet.models.bundle import BaseBundle
 
-async def fetch_text(name: str) -> Mapping[str, bytes]:
-    """Configuration and tokenizer files of a store's base."""
-    text: Mapping[str, bytes] = await _store(name).text.remote()
-    return text
+        (reference,) = await _store(self.store).fields.remote()
+        return BaseBundle(**await reference)
+
+    async def text(self) -> Mapping[str, bytes]:
+        """Configuration and tokenizer files."""
+        text: Mapping[str, bytes] = await _store(self.store).text.remote()
+        return text
 
 
 def _store(name: str) -> Any:
