@@ -48,17 +48,16 @@ class Gateway:
         self._name = name
         self._slug = slug
         self._store = store
-        self._replica = HandleEngine(engine)
+        self._handle = engine
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         spec = self._spec
-        engine = LastingEngine(self._replica)
+        engine = LastingEngine(await HandleEngine.connect(self._handle))
         experts = Experts(partial(ExpertRegistry, spec.registry, reading=True), engine, self._slug, spec.alias)
         await experts.open()
-        length = await self._replica.max_length()
-        text = TokenizerText(open_tokenizer(await fetch_text(self._store)), length)
-        most = body_limit(spec.max_body_mib, length)
-        served = Served(self._name, length, spec.classifier, spec.labels, spec.dispatch_prompt, most)
+        text = TokenizerText(open_tokenizer(await fetch_text(self._store)), engine.max_length)
+        most = body_limit(spec.max_body_mib, engine.max_length)
+        served = Served(self._name, engine.max_length, spec.classifier, spec.labels, spec.dispatch_prompt, most)
         return create_app(Service(engine, experts, text, served))
 
 

@@ -21,11 +21,18 @@ class HandleEngine(Engine):
 
     Args:
         handle: Of the replica's deployment.
+        max_length: The replica's.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], max_length: int) -> None:
+        self.max_length = max_length
         self._handle = handle
         self._streaming = handle.options(stream=True)
+
+    @classmethod
+    async def connect(cls, handle: DeploymentHandle[Any]) -> HandleEngine:
+        """Ask the replica what a client must know."""
+        return cls(handle, int(await _call(handle, "max_length")))
 
     async def put_z(self, z: ZVector) -> str:
         """As ``Engine.put_z``; the replica checks the bytes on arrival."""
@@ -57,15 +64,19 @@ class HandleEngine(Engine):
         stats: EngineStats = await self._call("stats")
         return stats
 
-    async def max_length(self) -> int:
-        """The longest prompt and answer together, in tokens."""
-        return int(await self._call("max_length"))
+    async def check_health(self) -> None:
+        """As ``Engine.check_health``."""
+        await self._call("check_health")
 
     async def close(self) -> None:
         """Nothing to free: the replica belongs to Serve, which ends it with the application."""
 
     async def _call(self, method: str, *arguments: object) -> Any:
-        try:
-            return await getattr(self._handle, method).remote(*arguments)
-        except (RayError, RayServeException) as error:
-            raise original(error, _WHO) from None
+        return await _call(self._handle, method, *arguments)
+
+
+async def _call(handle: DeploymentHandle[Any], method: str, *arguments: object) -> Any:
+    try:
+        return await getattr(handle, method).remote(*arguments)
+    except (RayError, RayServeException) as error:
+        raise original(error, _WHO) from None

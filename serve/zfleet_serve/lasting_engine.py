@@ -22,6 +22,7 @@ class LastingEngine(Engine):
     """
 
     def __init__(self, engine: Engine, kept: int = KEPT) -> None:
+        self.max_length = engine.max_length
         self._engine = engine
         self._kept = kept
         self._zs: OrderedDict[str, ZVector] = OrderedDict()
@@ -74,6 +75,10 @@ class LastingEngine(Engine):
     async def stats(self) -> EngineStats:
         """As ``Engine.stats``."""
         return await self._engine.stats()
+
+    async def check_health(self) -> None:
+        """As ``Engine.check_health``."""
+        await self._engine.check_health()
 
     async def close(self) -> None:
         """As ``Engine.close``."""

@@ -115,6 +115,10 @@ class PoolEngine(Engine):
             peak_distinct_z=max(one.peak_distinct_z for one in each),
         )
 
+    async def check_health(self) -> None:
+        """As ``Engine.check_health``: every member that is up is asked, and one that answers must be healthy."""
+        await self._ask_all("check_health")
+
     async def close(self) -> None:
         """End this client's requests and drop its z-vectors; the members go on."""
         if self._closed:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from zfleet.config.specs import EngineSpec, ResourceSpec
-from zfleet.engine.contract import Chunk, EngineStats, GenerationRequest, ScoreRequest
-from zfleet.engine.open import OpenEngine
+from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.streams import closing
 from zfleet.errors import EngineError
 from zfleet.svf.zvector import ZVector
@@ -23,10 +22,10 @@ class EngineHost:
         opened: The engine; None until whoever derives from this has opened it.
     """
 
-    opened: OpenEngine | None = None
+    opened: Engine | None = None
 
     @property
-    def engine(self) -> OpenEngine:
+    def engine(self) -> Engine:
         """The engine.
 
         Raises:
@@ -65,6 +64,10 @@ class EngineHost:
     async def stats(self) -> EngineStats:
         """As ``Engine.stats``."""
         return await self.engine.stats()
+
+    async def check_health(self) -> None:
+        """As ``Engine.check_health``; Serve calls it too."""
+        await self.engine.check_health()
 
 
 def engine_resources(engine: EngineSpec, resources: ResourceSpec) -> dict[str, float]:

@@ -16,8 +16,8 @@ from time import monotonic
 import torch
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.contract import Chunk, GenerationRequest, ScoreRequest
-from zfleet.engine.open import OpenEngine, open_engine
+from zfleet.engine.contract import Chunk, Engine, GenerationRequest, ScoreRequest
+from zfleet.engine.open import open_engine
 from zfleet.engine.streams import closing
 from zfleet.errors import EngineError, UnknownZ, ZfleetError
 from zfleet.svf.zvector import ZVector
@@ -147,9 +147,7 @@ class Member(EngineHost):
             self._holders.hear(client, monotonic())
 
 
-async def _answer(
-    engine: OpenEngine, place: int, work: Work, results: asyncio.Queue[tuple[int, Result] | None]
-) -> None:
+async def _answer(engine: Engine, place: int, work: Work, results: asyncio.Queue[tuple[int, Result] | None]) -> None:
     """Everything that one request gives."""
     try:
         if isinstance(work, ScoreRequest):
