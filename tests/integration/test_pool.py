@@ -17,8 +17,8 @@ import ray
 import torch
 
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
-from zfleet.engine.blocking import Completion, SyncEngine
-from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.contract import BASE_Z, Chunk, Completion, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import BaseModelError, EngineError, JobError, RequestAborted, UnknownZ
 from zfleet.models.bundle import BaseBundle, pack_base

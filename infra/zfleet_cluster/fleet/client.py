@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -14,7 +14,19 @@ from zfleet.errors import EngineError, RequestAborted, UnknownZ, ZfleetError
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster.fleet.link import Link
 from zfleet_cluster.fleet.listener import Address
-from zfleet_cluster.fleet.messages import Failed, Known, Piece, Reply, Scored, Stats
+from zfleet_cluster.fleet.messages import (
+    AskStats,
+    Call,
+    CheckHealth,
+    Done,
+    DropZ,
+    Failed,
+    Piece,
+    PutZ,
+    Reply,
+    Scored,
+    Stats,
+)
 from zfleet_cluster.fleet.request import FleetRequest
 
 ATTEMPTS = 3
@@ -83,7 +95,7 @@ class FleetEngine(Engine):
         self._zs: dict[str, _HeldZ] = {}
         self._requests: set[FleetRequest] = set()
         self._unsent: list[FleetRequest] = []
-        self._asked: set[asyncio.Future[EngineStats]] = set()
+        self._asked: dict[asyncio.Future[Reply], Link] = {}
         self._look = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
@@ -146,11 +158,7 @@ class FleetEngine(Engine):
 
     async def stats(self) -> EngineStats:
         """Of all clients: sums over the replicas, but a z counts once, and peaks are the busiest replica's."""
-        self._start()
-        await self._connected()
-        answers = [self._ask_stats(link) for link in self._links.values()]
-        await asyncio.wait(answers)
-        each = [answer.result() for answer in answers if answer.exception() is None]
+        each = [reply.stats for reply in await self._ask(AskStats) if isinstance(reply, Stats)]
         if not each:
             raise self._nobody()
         return EngineStats(
@@ -164,6 +172,12 @@ class FleetEngine(Engine):
             peak_distinct_z=max(stats.peak_distinct_z for stats in each),
         )
 
+    async def check_health(self) -> None:
+        """As ``Engine.check_health``: one replica that is well is enough."""
+        replies = await self._ask(CheckHealth)
+        if not any(isinstance(reply, Done) for reply in replies):
+            raise next((reply.error for reply in replies if isinstance(reply, Failed)), self._nobody())
+
     async def close(self) -> None:
         """End this client's requests and its connections, which drops its z-vectors; the replicas go on."""
         if self._closed:
@@ -175,6 +189,8 @@ class FleetEngine(Engine):
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        for reply in self._asked:
+            reply.cancel()
         links, self._links = list(self._links.values()), {}
         await asyncio.gather(*(link.close() for link in links))
 
@@ -243,14 +259,14 @@ class FleetEngine(Engine):
         error = EngineError(
             "a replica of the engine died with the request", "send the request again: the replica is started again"
         )
-        for asked in list(self._asked):
-            if not asked.done() and asked.get_loop() is asyncio.get_running_loop():
-                asked.set_exception(error)
+        for reply, asked in self._asked.items():
+            if asked is link:
+                reply.cancel()
         for request in [request for request in self._requests if request.link is link]:
             self._try_again(request, error)
 
     def _push(self, link: Link, held: _HeldZ) -> None:
-        link.put_z(held.data, partial(self._took_z, held))
+        link.call(lambda number: PutZ(number, held.data), partial(self._took_z, held))
 
     def _took_z(self, held: _HeldZ, reply: Reply) -> None:
         if isinstance(reply, Failed):
@@ -259,13 +275,13 @@ class FleetEngine(Engine):
             else:
                 held.known.set_exception(reply.error)
         elif not held.known.done():
-            assert isinstance(reply, Known)
+            assert isinstance(reply, Done)
             held.known.set_result(None)
 
     def _forget(self, digest: str) -> None:
         del self._zs[digest]
         for link in self._links.values():
-            link.drop_z(digest)
+            link.tell(DropZ(digest))
 
     def _fail_waiting(self, error: ZfleetError) -> None:
         """Fail those who wait until a replica knows their z."""
@@ -273,21 +289,22 @@ class FleetEngine(Engine):
             if not held.known.done():
                 held.known.set_exception(error)
 
-    def _ask_stats(self, link: Link) -> asyncio.Future[EngineStats]:
-        answer: asyncio.Future[EngineStats] = asyncio.get_running_loop().create_future()
-        self._asked.add(answer)
-        answer.add_done_callback(self._asked.discard)
-
-        def receive(reply: Reply) -> None:
-            if answer.done():
-                return
-            if isinstance(reply, Stats):
-                answer.set_result(reply.stats)
-            elif isinstance(reply, Failed):
-                answer.set_exception(reply.error)
-
-        link.ask_stats(receive)
-        return answer
+    async def _ask(self, build: Callable[[int], Call]) -> list[Reply]:
+        """What all replicas reply that do not die meanwhile."""
+        self._start()
+        await self._connected()
+        asked: list[asyncio.Future[Reply]] = []
+        for link in self._links.values():
+            reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self._asked[reply] = link
+            link.call(build, partial(_resolve, reply))
+            asked.append(reply)
+        try:
+            await asyncio.wait(asked)
+        finally:
+            for reply in asked:
+                del self._asked[reply]
+        return [reply.result() for reply in asked if not reply.cancelled()]
 
     def _submit(self, work: GenerationRequest | ScoreRequest, answers: int) -> FleetRequest:
         self._start()
@@ -311,7 +328,7 @@ class FleetEngine(Engine):
         link = idle[0]
         if len(idle) > 1:
             link = max(idle, key=lambda link: request.preference(link.address.replica))
-        request.assign(link, link.send(request.message, partial(self._receive, request)))
+        request.assign(link, link.call(request.message, partial(self._receive, request)))
 
     def _receive(self, request: FleetRequest, reply: Reply) -> None:
         if request.done:
@@ -362,6 +379,11 @@ class FleetEngine(Engine):
             f"no replica of the engine answered within {self._wait_seconds:g} s",
             "send the request again; the logs of the replicas say why they do not start",
         )
+
+
+def _resolve(future: asyncio.Future[Reply], reply: Reply) -> None:
+    if not future.done():
+        future.set_result(reply)
 
 
 def closed() -> EngineError:

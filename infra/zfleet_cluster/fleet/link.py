@@ -9,19 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from zfleet_cluster.fleet.listener import Address
-from zfleet_cluster.fleet.messages import (
-    AskStats,
-    Call,
-    DropZ,
-    Generate,
-    Piece,
-    PutZ,
-    Reply,
-    Score,
-    Stop,
-    encode,
-    read_replies,
-)
+from zfleet_cluster.fleet.messages import Call, Piece, Reply, Stop, encode, read_replies
 
 _CONNECT_SECONDS = 10.0
 _ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
@@ -72,27 +60,26 @@ class Link:
         self._writer = writer
         self._reading = asyncio.create_task(self._read(reader))
 
-    def put_z(self, data: bytes, receiver: Receiver) -> None:
-        """Have the replica know a z before it looks at later calls."""
-        self._call(PutZ(self._named(receiver), data))
+    def call(self, build: Callable[[int], Call], receiver: Receiver) -> int:
+        """Send a call that is answered.
 
-    def drop_z(self, digest: str) -> None:
-        """Have the replica forget a z for this client."""
-        self._call(DropZ(digest))
-
-    def ask_stats(self, receiver: Receiver) -> None:
-        """Ask for the engine's counters."""
-        self._call(AskStats(self._named(receiver)))
-
-    def send(self, build: Callable[[int], Generate | Score], receiver: Receiver) -> int:
-        """Send a request.
+        Args:
+            build: Makes the call from its number.
+            receiver: Gets each reply.
 
         Returns:
             Its number on this connection, for ``stop`` and ``finish``.
         """
-        number = self._named(receiver)
-        self._call(build(number))
-        return number
+        self._numbers += 1
+        self._receivers[self._numbers] = receiver
+        self.tell(build(self._numbers))
+        return self._numbers
+
+    def tell(self, call: Call) -> None:
+        """Send a call that is not answered."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(call)
 
     def finish(self, number: int) -> None:
         """Expect nothing more of a request whose answers have all ended."""
@@ -101,7 +88,7 @@ class Link:
     def stop(self, number: int) -> None:
         """End a request that has not ended."""
         if self._receivers.pop(number, None) is not None:
-            self._call(Stop(number))
+            self.tell(Stop(number))
 
     async def close(self) -> None:
         """End the connection; the replica ends what it does for it. Idempotent."""
@@ -113,16 +100,6 @@ class Link:
                 await reading
         if self._writer is not None:
             self._writer.close()
-
-    def _named(self, receiver: Receiver) -> int:
-        self._numbers += 1
-        self._receivers[self._numbers] = receiver
-        return self._numbers
-
-    def _call(self, call: Call) -> None:
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(call)
 
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []

@@ -17,10 +17,11 @@ from zfleet.svf.zvector import ZVector
 from zfleet_cluster.fleet.messages import (
     AskStats,
     Call,
+    CheckHealth,
+    Done,
     DropZ,
     Failed,
     Generate,
-    Known,
     Piece,
     PutZ,
     Reply,
@@ -166,7 +167,7 @@ class _Connection:
         except Exception as error:
             self._send(Failed.of(call.number, _described(error)))
             return
-        self._send(Known(call.number))
+        self._send(Done(call.number))
 
     def _hold(self, digest: str) -> None:
         if digest not in self._held:
@@ -186,13 +187,16 @@ class _Connection:
             except Exception as error:
                 _described(error)
 
-    async def _answer(self, call: Generate | Score | AskStats) -> None:
+    async def _answer(self, call: Generate | Score | AskStats | CheckHealth) -> None:
         try:
             match call:
                 case Score():
                     self._send(Scored(call.number, await self._engine.score(call.request)))
                 case AskStats():
                     self._send(Stats(call.number, await self._engine.stats()))
+                case CheckHealth():
+                    await self._engine.check_health()
+                    self._send(Done(call.number))
                 case Generate():
                     # An engine takes two requests of one name for the same; clients may use the same names.
                     request = replace(call.request, request_id=f"{self._name}/{call.number}")

@@ -23,7 +23,7 @@ _LENGTH_BYTES = 4
 
 
 class PutZ(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """Know a z, which ``ZVector.to_bytes`` wrote. Answered by ``Known`` or ``Failed``."""
+    """Know a z, which ``ZVector.to_bytes`` wrote. Answered by ``Done`` or ``Failed``."""
 
     number: int
     z: bytes
@@ -61,12 +61,18 @@ class AskStats(msgspec.Struct, tag=True, array_like=True, frozen=True):
     number: int
 
 
-Call: TypeAlias = PutZ | DropZ | Generate | Score | Stop | AskStats
+class CheckHealth(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Answered by ``Done`` or ``Failed``."""
+
+    number: int
+
+
+Call: TypeAlias = PutZ | DropZ | Generate | Score | Stop | AskStats | CheckHealth
 """From client to replica; ``number`` names a call on its connection and is never used twice there."""
 
 
-class Known(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """The z is known."""
+class Done(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """The z is known, or the engine is well."""
 
     number: int
 
@@ -113,7 +119,7 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
         return (kind if known else EngineError)(self.message, self.remedy)
 
 
-Reply: TypeAlias = Known | Piece | Scored | Stats | Failed
+Reply: TypeAlias = Done | Piece | Scored | Stats | Failed
 """From replica to client."""
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from zfleet.engine.blocking import collect
-from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams
+from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams, collect
 
 Method = Literal["prompt", "classifier"]
 Render = Callable[[str], tuple[int, ...] | str]

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from zfleet.adapt.dispatch import Decision, Dispatcher
-from zfleet.engine.blocking import Completion, collect
-from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest
+from zfleet.engine.contract import BASE_Z, Completion, Engine, GenerationRequest, collect
 
 ZOf = Callable[[str], Awaitable[str]]
 """The digest of an expert's z, which the engine knows by then."""

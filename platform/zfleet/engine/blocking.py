@@ -5,30 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from zfleet.engine.contract import Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import Completion, Engine, EngineStats, GenerationRequest, ScoreRequest, collect
 from zfleet.svf.zvector import ZVector
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One complete answer.
-
-    Attributes:
-        text: Without stop strings and special tokens.
-        token_ids: As sampled, the end-of-sequence token included.
-        logprobs: One per token when asked for, else empty.
-        finish_reason: Why it ended.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
 
 
 class SyncEngine:
@@ -82,24 +64,6 @@ class SyncEngine:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run any work on the engine, such as a dispatch, in its event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-async def collect(engine: Engine, request: GenerationRequest) -> list[Completion]:
-    """Run one request to its end: its ``n`` completions, in order."""
-    texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
-    tokens: list[list[int]] = [[] for _ in texts]
-    logprobs: list[list[float]] = [[] for _ in texts]
-    reasons: list[FinishReason] = ["length"] * len(texts)
-    async for chunk in engine.generate(request):
-        texts[chunk.index].append(chunk.text)
-        tokens[chunk.index].extend(chunk.token_ids)
-        logprobs[chunk.index].extend(chunk.logprobs)
-        if chunk.finish_reason is not None:
-            reasons[chunk.index] = chunk.finish_reason
-    return [
-        Completion("".join(text), tuple(ids), tuple(values), reason)
-        for text, ids, values, reason in zip(texts, tokens, logprobs, reasons, strict=True)
-    ]
 
 
 async def _gather(work: list[Coroutine[Any, Any, T]]) -> list[T]:

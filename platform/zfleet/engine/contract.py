@@ -113,6 +113,23 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """One complete answer.
+
+    Attributes:
+        text: Without stop strings and special tokens.
+        token_ids: As sampled, the end-of-sequence token included.
+        logprobs: One per token when asked for, else empty.
+        finish_reason: Why it ended.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
 class ScoreRequest:
     """A prompt and a completion whose log-probability under z is wanted (token ids, or text; images as in requests)."""
 
@@ -169,7 +186,13 @@ class EngineStats:
 
 
 class Engine(ABC):
-    """What generates tokens."""
+    """What generates tokens.
+
+    Attributes:
+        max_length: The longest prompt and answer together, in tokens.
+    """
+
+    max_length: int
 
     @abstractmethod
     async def put_z(self, z: ZVector) -> str:
@@ -217,5 +240,35 @@ class Engine(ABC):
         """A consistent snapshot of counters."""
 
     @abstractmethod
+    async def check_health(self) -> None:
+        """Return if the engine can answer requests, or will once it has restarted what died.
+
+        The check itself ends within ``zfleet.supervise.HANG_SECONDS``.
+
+        Raises:
+            EngineError: The engine cannot answer any more: it is closed, its loop died or fails in every turn, a step
+                or its processes have not answered for ``HANG_SECONDS``, or its processes died and the last attempt to
+                restart them failed. The message says which.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Abort what runs and free the engine. Idempotent."""
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[Completion]:
+    """Run one request to its end: its ``n`` completions, in order."""
+    texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
+    tokens: list[list[int]] = [[] for _ in texts]
+    logprobs: list[list[float]] = [[] for _ in texts]
+    reasons: list[FinishReason] = ["length"] * len(texts)
+    async for chunk in engine.generate(request):
+        texts[chunk.index].append(chunk.text)
+        tokens[chunk.index].extend(chunk.token_ids)
+        logprobs[chunk.index].extend(chunk.logprobs)
+        if chunk.finish_reason is not None:
+            reasons[chunk.index] = chunk.finish_reason
+    return [
+        Completion("".join(text), tuple(ids), tuple(values), reason)
+        for text, ids, values, reason in zip(texts, tokens, logprobs, reasons, strict=True)
+    ]

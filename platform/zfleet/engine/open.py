@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.vllm_engine.version import check_vllm
 
 if TYPE_CHECKING:
-    from zfleet.engine.torch_engine.engine import TorchEngine
-    from zfleet.engine.vllm_engine.engine import VllmEngine
+    from zfleet.engine.contract import Engine
     from zfleet.models.bundle import BaseBundle
-
-OpenEngine: TypeAlias = Union["TorchEngine", "VllmEngine"]
-"""Engines that ``open_engine`` opens; each has a ``max_length``."""
 
 
 def check_engine(spec: EngineSpec) -> None:
@@ -27,7 +23,7 @@ def check_engine(spec: EngineSpec) -> None:
         check_vllm()
 
 
-async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> OpenEngine:
+async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> Engine:
     """Start an engine on a base that was packed.
 
     Raises:

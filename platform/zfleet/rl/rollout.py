@@ -12,8 +12,8 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.engine.blocking import Completion, SyncEngine
-from zfleet.engine.contract import FinishReason, GenerationRequest, SamplingParams
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.contract import Completion, FinishReason, GenerationRequest, SamplingParams
 from zfleet.rewards.grade import grade_all
 from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from zfleet.engine.blocking import collect
-from zfleet.engine.contract import Engine, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import Engine, GenerationRequest, ScoreRequest, collect
 from zfleet.errors import EngineError, InvalidRequest, RequestAborted, RequestTooLong
 from zfleet.testing.engine_harness import greedy, put_all, run, run_all, sampled
 from zfleet.testing.engine_sampling import SamplingConformance

@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from zfleet.engine.blocking import Completion, collect
-from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams
+from zfleet.engine.contract import BASE_Z, Completion, Engine, GenerationRequest, SamplingParams, collect
 from zfleet.svf.zvector import ZVector
 
 Prompt = str | tuple[int, ...]

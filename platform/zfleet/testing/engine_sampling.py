@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from zfleet.engine.blocking import collect
-from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams, ScoreRequest
+from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams, ScoreRequest, collect
 from zfleet.errors import InvalidRequest
 from zfleet.testing.engine_harness import EngineHarness, greedy, run, run_all, sampled
 

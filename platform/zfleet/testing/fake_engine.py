@@ -66,6 +66,9 @@ class FakeEngine(Engine):
         base: The fingerprint it accepts.
         factors: The digest of factors it accepts.
         step_seconds: How long one step takes.
+
+    Attributes:
+        sickness: What ``check_health`` raises, for tests of whoever asks; None is healthy.
     """
 
     def __init__(
@@ -81,7 +84,8 @@ class FakeEngine(Engine):
     ) -> None:
         self._script = script
         self._slots = slots
-        self._max_length = max_length
+        self.max_length = max_length
+        self.sickness: EngineError | None = None
         self._base = base
         self._factors = factors
         self._step_seconds = step_seconds
@@ -166,6 +170,12 @@ class FakeEngine(Engine):
             peak_distinct_z=self._peak_distinct,
         )
 
+    async def check_health(self) -> None:
+        """As ``Engine.check_health``."""
+        self._check_open()
+        if self.sickness is not None:
+            raise self.sickness
+
     async def close(self) -> None:
         """As ``Engine.close``."""
         self._closed = True
@@ -242,9 +252,9 @@ class FakeEngine(Engine):
         self._check_known(z)
         if not prompt:
             raise InvalidRequest("the prompt is empty", "give at least one token")
-        if prompt + more > self._max_length:
+        if prompt + more > self.max_length:
             raise RequestTooLong(
-                f"{prompt} prompt tokens and {more} more exceed max_length {self._max_length}",
+                f"{prompt} prompt tokens and {more} more exceed max_length {self.max_length}",
                 "shorten the prompt, or ask for fewer tokens",
             )
 

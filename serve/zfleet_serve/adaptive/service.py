@@ -12,8 +12,7 @@ from zfleet.adapt.dispatch import ASK, ClassifierDispatcher, Decision, Routes
 from zfleet.adapt.two_pass import first_pass, milliseconds_since
 from zfleet.config.names import AUTO
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
-from zfleet.engine.merge import merged
-from zfleet.engine.streams import closing
+from zfleet.engine.streams import closing, merged
 from zfleet.errors import InvalidRequest, RegistryError
 from zfleet_registry import ExpertVersion
 from zfleet_serve.adaptive.experts import Experts, Part, parts_of

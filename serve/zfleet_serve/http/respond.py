@@ -6,8 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 
-from zfleet.engine.blocking import Completion
-from zfleet.engine.contract import Chunk
+from zfleet.engine.contract import Chunk, Completion
 from zfleet.errors import ZfleetError
 from zfleet_serve.adaptive.service import Answer
 from zfleet_serve.http.errors import describe, describe_unexpected

@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from zfleet.engine.blocking import Completion
-from zfleet.engine.contract import Chunk, FinishReason
+from zfleet.engine.contract import Chunk, Completion, FinishReason
 from zfleet_serve.adaptive.service import Answer, Text, Tokens
 from zfleet_serve.http.schemas import Answered, Dispatched, MixturePart, Usage
 from zfleet_serve.http.spoken import Speech, Spoken

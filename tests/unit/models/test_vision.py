@@ -17,8 +17,8 @@ from PIL import Image
 
 from zfleet.config.specs import BaseSpec
 from zfleet.doctor.engines import read_base
-from zfleet.engine.blocking import SyncEngine, collect
-from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, ScoreRequest
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, ScoreRequest, collect
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import BaseModelError, EngineError, InvalidRequest, RequestAborted, WrongBase
 from zfleet.models.base import load_base

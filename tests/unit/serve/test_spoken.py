@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.engine.blocking import Completion
-from zfleet.engine.contract import Chunk, GenerationRequest
+from zfleet.engine.contract import Chunk, Completion, GenerationRequest
 from zfleet.engine.torch_engine.text import TextStream
 from zfleet.testing.tokenizers import TOKENIZERS, byte_fallback
 from zfleet_serve.http.tokenizer_text import TokenizerText

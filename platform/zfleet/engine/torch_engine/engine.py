@@ -149,6 +149,12 @@ class TorchEngine(Engine):
             peak_distinct_z=self._peak_z,
         )
 
+    async def check_health(self) -> None:
+        if self._closed:
+            raise _closed()
+        if self._loop is not None and self._loop.done():
+            raise EngineError("the loop of TorchEngine died", "start an engine and send the request again")
+
     async def close(self) -> None:
         self._closed = True
         if self._loop is not None:

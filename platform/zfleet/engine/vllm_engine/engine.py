@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import Admission
 from zfleet.engine.contract import Chunk, Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
-from zfleet.engine.merge import merged
 from zfleet.engine.prompts import Prompts, Tokens
+from zfleet.engine.streams import merged
 from zfleet.engine.vllm_engine.plan import VllmPlan
 from zfleet.engine.vllm_engine.processes import EngineDied, Run, VllmCore, closed
 from zfleet.engine.z_table import ZEntry, ZTable
@@ -36,11 +36,7 @@ _ATTEMPTS = 3
 
 
 class VllmEngine(Engine):
-    """Generates on vLLM, whose processes hold the base, its factors and the rows of the z table.
-
-    Attributes:
-        max_length: The longest prompt and answer together, in tokens.
-    """
+    """Generates on vLLM, whose processes hold the base, its factors and the rows of the z table."""
 
     def __init__(self, core: VllmCore, tokenizer: PreTrainedTokenizerBase, spec: EngineSpec) -> None:
         """Serve from processes that run and that no other engine uses.
@@ -150,6 +146,10 @@ class VllmEngine(Engine):
             peak_batch=batch,
             peak_distinct_z=distinct,
         )
+
+    async def check_health(self) -> None:
+        self._check_open()
+        await self._core.check_health()
 
     async def left_out(self) -> dict[str, float]:
         """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` leaves out; else 0."""

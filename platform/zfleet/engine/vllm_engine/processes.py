@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zfleet.engine.vllm_engine.plan import SETTINGS, VllmPlan
 from zfleet.errors import EngineError
+from zfleet.supervise import HANG_SECONDS
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -58,6 +59,7 @@ class VllmCore:
         self.generation = 0
         self._llm: AsyncLLM | None = None
         self._starting = asyncio.Lock()
+        self._failed_start: EngineError | None = None
         self._closed = False
 
     async def start(self) -> None:
@@ -86,7 +88,12 @@ class VllmCore:
         async with self._starting:
             if generation == self.generation:
                 await self._stop()
-                await self._start(known)
+                try:
+                    await self._start(known)
+                except EngineError as error:
+                    self._failed_start = error
+                    raise
+                self._failed_start = None
 
     async def generate(
         self, prompt: tuple[int, ...], sampling: dict[str, Any], z: tuple[int, str], salt: str, run: Run
@@ -154,6 +161,22 @@ class VllmCore:
             EngineError: The method failed.
         """
         return await _call(self._running, method, *arguments)
+
+    async def check_health(self) -> None:
+        """See that the processes answer, or are being started again.
+
+        Raises:
+            EngineError: They do not answer, or the last attempt to start them again failed.
+        """
+        if self._failed_start is not None:
+            raise self._failed_start
+        try:
+            async with asyncio.timeout(HANG_SECONDS):
+                await self.call("zfleet_peaks")
+        except EngineDied:
+            return  # the next request starts them again
+        except TimeoutError:
+            raise EngineError(f"vLLM has not answered for {HANG_SECONDS:.0f} s", "start the engine again") from None
 
     async def close(self) -> None:
         """End the processes; those of a start under way too. Idempotent."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zfleet.engine.merge import merged
+from zfleet.engine.streams import merged
 from zfleet.errors import EngineError
 
 
