@@ -16,27 +16,28 @@ from typing import Any
 
 import psutil
 import pytest
-import ray
 
 from zfleet.config.load import dump_spec
 from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, TrainSpec
+from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import EngineStats
 from zfleet_cluster.fleet.actors import Fleet, actor_fleet
 from zfleet_cluster.fleet.base import ShippedBase
 
 
 @pytest.fixture
-def one_member(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[EngineStats]]:
-    """Gives a job's module a pool of one member, whatever its engine, and says what the job left in it."""
+def one_replica(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], list[EngineStats]]:
+    """Gives a job's module a fleet of one replica, whatever its engine, and says what the job left in it."""
 
     def give(module: ModuleType) -> list[EngineStats]:
         left: list[EngineStats] = []
 
         @contextmanager
         def shared(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[Fleet]:
-            with actor_fleet(shipped, engine, resources, members=1) as pool:
-                yield pool
-                left.append(ray.get(pool.members[0].stats.remote()))
+            with actor_fleet(shipped, engine, resources, replicas=1) as fleet:
+                yield fleet
+                with SyncEngine(fleet.engine()) as client:
+                    left.append(client.stats())
 
         monkeypatch.setattr(module, "shared_fleet", shared)
         return left

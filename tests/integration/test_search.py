@@ -136,9 +136,9 @@ def test_actors_that_share_a_pool_find_the_same(
     problems: list[SearchProblem],
     found: list[FoundMixture],
     tmp_path: Path,
-    one_member: Callable[[ModuleType], list[EngineStats]],
+    one_replica: Callable[[ModuleType], list[EngineStats]],
 ) -> None:
-    left = one_member(mixtures)
+    left = one_replica(mixtures)
     settings = replace(SETTINGS, resources=ResourceSpec(cpus=2))
     pooled = search_mixtures(shipped[0], problems, settings, tmp_path)
     for one, alone in zip(pooled, found, strict=True):

@@ -166,9 +166,9 @@ def test_a_cohort_learns_what_each_learns_alone_and_survives_its_worker(
 
 
 def test_a_base_split_over_two_workers_teaches_what_a_whole_one_does(
-    place: Place, trained: list[TrainedExpert], one_member: Callable[[ModuleType], list[EngineStats]]
+    place: Place, trained: list[TrainedExpert], one_replica: Callable[[ModuleType], list[EngineStats]]
 ) -> None:
-    one_member(train_run)
+    one_replica(train_run)
     # A spec wants `engine: vllm` for it: any engine with processes of its own serves.
     spec = place.spec({"split": contains("a")}, num_workers=2).model_copy(update={"split": True})
     (expert,) = run_train(spec)
@@ -181,10 +181,10 @@ def test_a_base_split_over_two_workers_teaches_what_a_whole_one_does(
 def test_experts_that_share_a_pool_learn_what_they_learn_alone(
     place: Place,
     trained: list[TrainedExpert],
-    one_member: Callable[[ModuleType], list[EngineStats]],
+    one_replica: Callable[[ModuleType], list[EngineStats]],
     num_workers: int,
 ) -> None:
-    left = one_member(train_run)
+    left = one_replica(train_run)
     names = [f"{name}-pool-{num_workers}" for name in ("one", "two")]
     rewards = dict(zip(names, (contains("a"), contains("e")), strict=True))
     pooled = run_train(place.spec(rewards, num_workers=num_workers))

@@ -37,7 +37,7 @@ GRADERS = f"""
 def actors(completion, sample):
     call = _call("actors")
     if call == {IN_STEP_3}:
-        _kill("member")
+        _kill("replica")
     if call == {IN_STEP_4}:
         _kill("board")
     return _grade(completion)
@@ -71,11 +71,11 @@ def untroubled(place: Place, ray_cluster: None) -> TrainedExpert:
 def test_rollout_actor_and_board_killed(
     place: Place,
     untroubled: TrainedExpert,
-    one_member: Callable[[ModuleType], list[EngineStats]],
+    one_replica: Callable[[ModuleType], list[EngineStats]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one_member(train_run)
+    one_replica(train_run)
 
     def start() -> Any:
         board = board_of_the_job()
@@ -83,24 +83,24 @@ def test_rollout_actor_and_board_killed(
         return board
 
     monkeypatch.setattr(train_trainer, "start_board", start)
-    pool_of_the_job: Any = vars(train_run)["shared_fleet"]  # of one member
+    fleet_of_the_job: Any = vars(train_run)["shared_fleet"]  # of one replica
 
     @contextmanager
-    def pool(*arguments: Any) -> Iterator[Any]:
-        with pool_of_the_job(*arguments) as pool:
-            where = ray.get(pool.members[0].where.remote())
-            place.process("member", int(where.split()[1]))
-            yield pool
+    def shared(*arguments: Any) -> Iterator[Any]:
+        with fleet_of_the_job(*arguments) as fleet:
+            process = ray.get(fleet.actors[0].process.remote())
+            place.process("replica", int(process.split()[1]))
+            yield fleet
 
-    monkeypatch.setattr(train_run, "shared_fleet", pool)
+    monkeypatch.setattr(train_run, "shared_fleet", shared)
     (expert,) = run_train(place.spec({"actors": python("actors")}))
     assert expert.z_digest == untroubled.z_digest
     assert sum(place.calls("actors").values()) == CALLS, "the worker was not to be restarted"
     assert dict(place.registry.curve(expert.run_id, "reward")).keys() == set(range(1, STEPS + 1))
-    member, board = ((place.root / name).read_text() for name in ("member", "board"))
+    replica, board = ((place.root / name).read_text() for name in ("replica", "board"))
     here = socket.gethostname()
-    assert f"engine pool: member 0 (pid {member} on {here}) died; it is started again" in caplog.text
-    assert re.search(rf"engine pool: member 0 \(pid \d+ on {here}\) is back", caplog.text)
+    assert f"engine replica 0 (pid {replica} on {here}) died; it is started again" in caplog.text
+    assert re.search(rf"engine replica 0 \(pid \d+ on {here}\) is back", caplog.text)
     assert f"the board of the job (pid {board}) died; another one took its place" in caplog.text
 
 

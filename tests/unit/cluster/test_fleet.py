@@ -300,7 +300,11 @@ async def test_an_error_nobody_foresaw_fails_its_request_alone() -> None:
         assert [getattr(outcome, "text", None) for outcome in outcomes] == ["fine", None, "fine"]
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n" + b" " * 32, bytes(32), TOKEN + b"\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\n\r\n" + b" " * 32, bytes(32), TOKEN + b"\xff\xff\xff\xff", TOKEN + b"\0\0\0\1\xc1"],
+    ids=["http", "wrong token", "endless frame", "no message"],
+)
 async def test_strangers_and_broken_frames_are_turned_away(data: bytes) -> None:
     async with fleet(_engines(1)) as (replicas, client):
         (address,) = replicas.listeners

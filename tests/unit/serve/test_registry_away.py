@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 import pytest
-from zfleet_serve.lasting_engine import LastingEngine
 
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
@@ -65,13 +64,13 @@ def file(original: Path, tmp_path: Path) -> Path:
 @asynccontextmanager
 async def served(open_registry: Callable[[], Registry]) -> AsyncIterator[httpx.AsyncClient]:
     engine = FakeEngine(lambda prompt, z: NAMES.get(z, "base"), max_length=200, base=BASE)
-    lasting = LastingEngine(engine)
-    experts = Experts(open_registry, lasting, SLUG)
+    experts = Experts(open_registry, engine, SLUG)
     await experts.open()
-    service = Service(lasting, experts, FakeText(), Served("fake", 200))
+    service = Service(engine, experts, FakeText(), Served("fake", 200))
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as client:
         yield client
+    await experts.close()
     await engine.close()
 
 
@@ -84,7 +83,7 @@ async def client(file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[h
 
 
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("FRESH_SECONDS", 0.0), ("KNOWN_SECONDS", 60.0), ("NEW_SECONDS", 60.0)):
+    for name, seconds in (("FRESH_SECONDS", 0.0), ("OLD_SECONDS", 0.0), ("KNOWN_SECONDS", 60.0), ("NEW_SECONDS", 60.0)):
         monkeypatch.setattr(last_known, name, seconds)
 
 
@@ -241,7 +240,7 @@ class Hanging(FakeRegistry):
 
 
 async def test_questions_that_hang_hold_few_threads_and_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("FRESH_SECONDS", 0.0), ("KNOWN_SECONDS", 0.02), ("NEW_SECONDS", 0.1)):
+    for name, seconds in (("FRESH_SECONDS", 0.0), ("OLD_SECONDS", 0.0), ("KNOWN_SECONDS", 0.02), ("NEW_SECONDS", 0.1)):
         monkeypatch.setattr(last_known, name, seconds)
     monkeypatch.setattr(registry_line, "NEW_SECONDS", 0.1)
     registry = Hanging()

@@ -1,0 +1,51 @@
+"""Experts give the engine what requests need, and no more than it is to hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from zfleet.errors import UnknownZ
+from zfleet.testing.engine_harness import greedy, run
+from zfleet.testing.fake_engine import FakeEngine, fake_z
+from zfleet_serve.adaptive import experts as experts_module
+from zfleet_serve.adaptive.experts import Experts
+from zfleet_serve.testing import SLUG, FakeRegistry
+
+
+async def test_the_engine_holds_those_that_were_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts_module, "LOADED", 2)
+    registry, engine = FakeRegistry(), FakeEngine()
+    versions = [registry.add(name, fake_z(seed)) for seed, name in enumerate("abc")]
+    experts = Experts(lambda: registry, engine, SLUG)
+    digests = [await experts.ready(version) for version in versions[:2]]
+    await experts.ready(versions[0])
+    digests.append(await experts.ready(versions[2]))
+    assert (await engine.stats()).known_z == 2
+    await run(engine, greedy((97,), digests[0]))
+    with pytest.raises(UnknownZ):
+        await run(engine, greedy((97,), digests[1]))
+    assert await experts.ready(versions[1]) == digests[1]
+    await run(engine, greedy((97,), digests[1]))
+    assert [call for call in registry.calls if call == "load b/1"] == ["load b/1"] * 2
+    await engine.close()
+
+
+async def test_requests_find_a_promotion_that_was_asked_for_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts_module, "FRESH_SECONDS", 0.01)
+    registry, engine = FakeRegistry(), FakeEngine()
+    registry.add("math", fake_z(1))
+    experts = Experts(lambda: registry, engine, SLUG)
+    await experts.open()
+    assert (await experts.resolve("math")).version == 1
+    registry.add("math", fake_z(2))
+    async with asyncio.timeout(10):
+        while (await experts.resolve("math")).version == 1:
+            await asyncio.sleep(0.01)
+    await experts.close()
+    await asyncio.sleep(0.05)  # for a question that was under way
+    calls = len(registry.calls)
+    await asyncio.sleep(0.05)
+    assert len(registry.calls) == calls, "it asks on after it was closed"
+    await engine.close()
