@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import CorruptArtifact, ExpertNotFound
@@ -17,6 +18,7 @@ from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
 from zfleet_registry import ExpertVersion, Parent, Provenance
+from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Served, Service
 from zfleet_serve.http.gateway import create_app
@@ -130,3 +132,9 @@ async def fake_stage() -> AsyncIterator[Stage]:
         client = openai.AsyncOpenAI(base_url="http://fake/v1", api_key="none", http_client=either, max_retries=0)
         yield Stage(registry, engine, service, http, client)
     await engine.close()
+
+
+def always_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every request ask the registry, and take no answer that is a moment old."""
+    monkeypatch.setattr(last_known, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(last_known, "OLD_SECONDS", 0.0)

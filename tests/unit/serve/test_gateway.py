@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from zfleet.testing.fake_engine import fake_z
-from zfleet_serve.testing import Stage
+from zfleet_serve.testing import Stage, always_asked
 
 
 async def chat(stage: Stage, model: str, prompt: str = "hello there", **options: Any) -> ChatCompletion:
@@ -156,20 +156,10 @@ async def test_a_crowd_gets_its_own_answers_and_loads_each_expert_once(stage: St
 async def test_a_promotion_takes_effect_without_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert zfleet(await chat(stage, "fake:sort"))["mixture"][0]["version"] == 1
     stage.registry.add("sort", fake_z(9))
-    monkeypatch.setattr("zfleet_serve.adaptive.last_known.FRESH_SECONDS", 0.0)
+    always_asked(monkeypatch)
     answer = await chat(stage, "fake:sort")
     assert zfleet(answer)["mixture"][0]["version"] == 2
     assert text(answer) == "old math: hello there"
-
-
-async def test_an_engine_that_forgot_is_given_the_z_again(stage: Stage) -> None:
-    first = await chat(stage, "fake:auto", "math 1")
-    for version in list(stage.registry.versions):
-        if version.reference in ("kind/1", "math/2"):
-            await stage.engine.drop_z(version.z_digest)
-    again = await chat(stage, "fake:auto", "math 1")
-    assert text(first) == text(again) == "math: math 1"
-    assert sum(call == "load math/2" for call in stage.registry.calls) == 1
 
 
 async def test_health(stage: Stage) -> None:

@@ -27,7 +27,7 @@ from zfleet_serve.adaptive.last_known import LastKnown
 from zfleet_serve.adaptive.registry_line import THREADS, Registry
 from zfleet_serve.adaptive.service import Served, Service
 from zfleet_serve.http.gateway import create_app
-from zfleet_serve.testing import FakeRegistry, FakeText, Stage
+from zfleet_serve.testing import FakeRegistry, FakeText, Stage, always_asked
 
 Trouble = Callable[[Path], Any]
 BASE = "0123abcd" * 8
@@ -284,12 +284,12 @@ async def test_one_question_at_a_time_and_its_answer_counts_although_nobody_wait
     free.set()
     assert await known.get() == 0
     assert (await known.get(), asked) == (0, [0])
-    monkeypatch.setattr(last_known, "FRESH_SECONDS", 0.0)
+    always_asked(monkeypatch)
     assert await known.get() == 1
 
 
 async def test_what_the_registry_no_longer_has_is_forgotten(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_known, "FRESH_SECONDS", 0.0)
+    always_asked(monkeypatch)
     assert (await ask(stage.http, "fake:sort"))[0] == 200
     stage.registry.versions = [version for version in stage.registry.versions if version.name != "sort"]
     assert (await ask(stage.http, "fake:sort"))[0] == 404
@@ -316,7 +316,7 @@ async def test_what_goes_on_because_of_a_refusal_is_logged_once(caplog: pytest.L
     known = LastKnown(say)
     assert await known.get() == 1
     for expected in (1, 1, 1, 2, 2):
-        known._looked = 0.0
+        known._looked = known._answered = 0.0
         assert await known.get() == expected
     assert [record.getMessage() for record in caplog.records] == [
         "what the registry said last goes on: the tags of math/2 were edited"
