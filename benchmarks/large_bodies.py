@@ -14,9 +14,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -36,12 +33,13 @@ from rich.progress import track
 from rich.table import Table
 
 from exit_code import exit_code
+from service.running import serving
 from zfleet.errors import ServeError
 
 BAR = 2.0
 MEGABYTE = 1_000_000
 
-_SEEN_BY = {"proxy": "ProxyActor", "gateway": "gateway"}
+_SEEN_BY = {"gateway": "gateway"}
 """{process: what its name has in it}."""
 
 
@@ -52,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder, serving(options.base, Path(folder)) as (url, service):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), base__model=options.base, base__name="lab") as (url, service),
+    ):
         found = measure(url, service, options)
     if options.json:
         print(json.dumps({"settings": vars(options), **found}, indent=2))
@@ -180,25 +181,6 @@ class Watch:
 
 def _name(process: psutil.Process) -> str:
     return " ".join(process.cmdline())
-
-
-@contextmanager
-def serving(base: str, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """`zfleet serve` on this machine, and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    zfleet = str(Path(sys.executable).with_name("zfleet"))
-    command = [zfleet, "serve", "--set", f"port={port}", "--set", f"base.model={base}", "--set", "base.name=lab"]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            if "serving" not in process.stdout.readline():
-                raise ServeError("zfleet serve did not start", "its error stream says why")
-            yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait()
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:

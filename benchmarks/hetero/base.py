@@ -63,6 +63,8 @@ class Shape:
 SHAPES = {
     # Llama-3-8B's proportions at an eighth of its width, with enough layers for 25 million parameters.
     "eighth": Shape(512, 1792, 7, 8, 2, 64, 2048, "float32", "cpu"),
+    # SmolLM2-135M's dimensions; its embeddings are tied, these are not.
+    "smollm2": Shape(576, 1536, 30, 9, 3, 64, 49152, "float32", "cpu"),
     # Llama-3-8B's own matrices: a quarter of its layers, and a quarter of its vocabulary so that the head keeps its
     # share of the work.
     "llama3-8b": Shape(4096, 14336, 8, 32, 8, 128, 32064, "bfloat16", "cuda"),

@@ -1,0 +1,1 @@
+"""What benchmarks of the service share: starting it, and a client that costs little."""
