@@ -26,8 +26,8 @@ class EngineReplica(Replica):
             BaseModelError, FactorsError: The base or its factors cannot be opened.
             EngineError: The engine is not installed on this node, or cannot run this base.
         """
-        super().__init__(base, spec.engine, spec.resources.torch_threads, token)
-        await self.address()
+        super().__init__(spec.engine, spec.resources.torch_threads, token)
+        await self.open(base)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve scales by."""

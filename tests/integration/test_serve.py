@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -60,6 +61,8 @@ def spec(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             registry=f"sqlite:///{root}/registry/mlflow.db",
             port=free_port(),
             labels={"anything": "math"},
+            replicas=2,
+            gateways=2,
             engine=EngineSpec(slots=8, z_rows=4),
         )
 
@@ -225,16 +228,16 @@ def test_mistakes_have_openais_form(live: Live) -> None:
         ask(live, "tiny", tools=[{"type": "function", "function": {"name": "f"}}])
 
 
-def test_a_replica_that_restarts_is_given_the_z_again(live: Live) -> None:
+def test_replicas_that_restart_are_given_the_z_again(live: Live) -> None:
     before = ask(live, "tiny:math").choices[0].message.content
-    _kill_engine()
+    _kill_engines(2)
     deadline = time.monotonic() + 300
     while True:
         try:
             assert ask(live, "tiny:math").choices[0].message.content == before
             return
         except openai.InternalServerError:
-            assert time.monotonic() < deadline, "the replica did not come back"
+            assert time.monotonic() < deadline, "no replica came back"
             time.sleep(0.2)
 
 
@@ -277,6 +280,46 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process_behind(spec: ServeSpec, tmp_
             process.kill()
 
 
+async def test_of_two_replicas_one_is_killed_and_each_answer_is_whole_or_an_error(live: Live) -> None:
+    """Sixteen streams of four models: what a client gets is its expert's, or says that it is not whole."""
+    models = ["tiny", "tiny:math", "tiny:sort", "tiny:both"]
+    expected = {model: ask(live, model).choices[0].message.content for model in models}
+    assert len(set(expected.values())) > 2
+    counts = {"answers": 0, "errors": 0, "after": 0}
+    killed = asyncio.Event()
+
+    async def stream(client: openai.AsyncOpenAI, model: str) -> None:
+        while counts["after"] < 100:
+            try:
+                text = await _streamed(client, model)
+            except (openai.APIError, httpx.TransportError):
+                counts["errors"] += 1
+                continue
+            assert text == expected[model]
+            counts["answers"] += 1
+            counts["after"] += killed.is_set()
+
+    async with (
+        openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT) as client,
+        asyncio.timeout(300),
+        asyncio.TaskGroup() as group,
+    ):
+        for place in range(16):
+            group.create_task(stream(client, models[place % len(models)]))
+        while counts["answers"] < 50:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(_kill_engines, 1)
+        killed.set()
+    assert counts["errors"] <= 16, "only answers that the dead replica had begun may break"
+
+
+async def _streamed(client: openai.AsyncOpenAI, model: str) -> str:
+    chunks = await client.chat.completions.create(
+        model=model, messages=MESSAGES, temperature=0, max_tokens=8, stream=True
+    )
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+
 def _actors() -> dict[str, Any]:
     """{name: its name and its namespace} of the cluster's named actors."""
     import ray
@@ -284,11 +327,14 @@ def _actors() -> dict[str, Any]:
     return {actor["name"]: actor for actor in ray.util.list_named_actors(all_namespaces=True)}
 
 
-def _kill_engine() -> None:
-    import ray
-
-    (replica,) = [actor for name, actor in _actors().items() if "#engine#" in name]
-    ray.kill(ray.get_actor(**replica))
+def _kill_engines(count: int) -> None:
+    """Kill the processes of so many engine replicas."""
+    ours = psutil.Process().children(recursive=True)
+    titles = {process: " ".join(process.cmdline()) for process in ours}
+    engines = [process for process, title in titles.items() if title.startswith("ray::") and "engine" in title]
+    assert len(engines) >= count, titles
+    for process in engines[:count]:
+        process.send_signal(signal.SIGKILL)
 
 
 def _wait_until(holds: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:

@@ -39,17 +39,19 @@ class ActorReplicas:
 
     Args:
         actors: Handles of ``Replica`` actors.
+        shipped: The base that they open: one that was started again has none.
     """
 
-    def __init__(self, actors: tuple[Any, ...]) -> None:
+    def __init__(self, actors: tuple[Any, ...], shipped: ShippedBase) -> None:
         self._actors = actors
+        self._shipped = shipped
         self._asking: dict[int, asyncio.Task[Address]] = {}
 
     async def find(self) -> Found:
         """As ``Replicas.find``. An actor that Ray starts again answers when it has opened its engine."""
         for place, actor in enumerate(self._actors):
             if place not in self._asking:
-                self._asking[place] = asyncio.create_task(_address(actor))
+                self._asking[place] = asyncio.create_task(_open(actor, self._shipped))
         await asyncio.wait(self._asking.values(), timeout=_FIND_SECONDS)
         answered = [self._asking.pop(place) for place, asking in list(self._asking.items()) if asking.done()]
         failures = [error for task in answered if (error := task.exception()) is not None]
@@ -60,10 +62,10 @@ class ActorReplicas:
         return Found(addresses)
 
 
-async def _address(actor: Any) -> Address:
+async def _open(actor: Any, shipped: ShippedBase) -> Address:
     try:
         # Ray asks again until the actor runs, and gives up where it has ended for good.
-        address: Address = await actor.address.options(max_task_retries=-1).remote()
+        address: Address = await actor.open.options(max_task_retries=-1).remote(shipped)
         return address
     except RayError as error:
         raise original(error, WHO) from None
@@ -75,17 +77,19 @@ class Fleet:
 
     Attributes:
         actors: Handles of ``Replica`` actors.
+        shipped: Their base.
         token: Clients present it.
         max_length: The longest prompt and answer together, in tokens.
     """
 
     actors: tuple[Any, ...]
+    shipped: ShippedBase
     token: bytes
     max_length: int
 
     def engine(self) -> FleetEngine:
         """A client of its own for whoever asks, to be used in one event loop."""
-        return FleetEngine(ActorReplicas(self.actors), self.token, self.max_length, _BACK_SECONDS)
+        return FleetEngine(ActorReplicas(self.actors, self.shipped), self.token, self.max_length, _BACK_SECONDS)
 
 
 @contextmanager
@@ -126,16 +130,14 @@ def actor_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpe
     token = secrets.token_bytes(TOKEN_BYTES)
     actor: Any = ray.remote(Replica)
     options = {**each, "max_restarts": -1, "max_concurrency": _CALLS}
-    actors = tuple(
-        actor.options(**options).remote(shipped, engine, resources.torch_threads, token) for _ in range(replicas)
-    )
+    actors = tuple(actor.options(**options).remote(engine, resources.torch_threads, token) for _ in range(replicas))
     try:
         try:
-            addresses = ray.get([actor.address.remote() for actor in actors])
+            addresses = ray.get([actor.open.remote(shipped) for actor in actors])
         except RayError as error:
             raise original(error, WHO) from None
         with watched(actors):
-            yield Fleet(actors, token, min(address.max_length for address in addresses))
+            yield Fleet(actors, shipped, token, min(address.max_length for address in addresses))
     finally:
         with undisturbed():
             _end(actors)

@@ -10,6 +10,7 @@ import ray.util
 import torch
 
 from zfleet.config.specs import EngineSpec, ResourceSpec
+from zfleet.engine.contract import Engine
 from zfleet.engine.open import open_engine
 from zfleet_cluster.fleet.base import BaseSource
 from zfleet_cluster.fleet.listener import Address, Listener
@@ -18,26 +19,24 @@ _IDLE_LOOK_SECONDS = 0.1
 
 
 class Replica:
-    """Runs as a Ray actor; a Serve replica derives from it. Ray starts it again when it dies, and it opens again.
+    """Runs as a Ray actor; a Serve replica derives from it. It is opened by a call, again after Ray started it again.
 
     Args:
-        base: Where its base comes from.
         engine: The engine.
         torch_threads: Of this process.
         token: The fleet's: clients present it.
     """
 
-    def __init__(self, base: BaseSource, engine: EngineSpec, torch_threads: int, token: bytes) -> None:
+    def __init__(self, engine: EngineSpec, torch_threads: int, token: bytes) -> None:
         torch.set_num_threads(torch_threads)
-        self._base = base
         self._spec = engine
         self._token = token
         self._opening = asyncio.Lock()
         self._listener: Listener | None = None
         self._address: Address | None = None
 
-    async def address(self) -> Address:
-        """Say where it listens; opens the engine first where it is not open.
+    async def open(self, base: BaseSource) -> Address:
+        """Open the engine and listen, where that has not been done; says where it listens.
 
         Raises:
             BaseModelError, FactorsError: The base or its factors cannot be opened.
@@ -45,11 +44,19 @@ class Replica:
         """
         async with self._opening:
             if self._address is None:
-                listener = Listener(await open_engine(await self._base.fetch(), self._spec), self._token)
-                # On the interface that Ray itself uses between nodes: loopback where the cluster is this machine alone.
+                listener = Listener(await self.start_engine(base), self._token)
+                # On the interface that Ray itself uses between nodes.
                 self._address = await listener.start(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
                 self._listener = listener
             return self._address
+
+    async def start_engine(self, base: BaseSource) -> Engine:
+        """The engine that ``open`` opens."""
+        return await open_engine(await base.fetch(), self._spec)
+
+    async def address(self) -> Address | None:
+        """Where it listens; None while it is not open."""
+        return self._address
 
     async def check_health(self) -> None:
         """Do nothing where the engine is well, or is still being opened.
