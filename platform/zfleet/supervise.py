@@ -12,39 +12,42 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from zfleet.errors import EngineError
+from zfleet.errors import EngineError, ZfleetError
 
 HANG_SECONDS = 300.0
 """Work that must end and has not ended after this long hangs: far longer than any step of an engine takes."""
 
 _FAILURES_IN_A_ROW = 5
-"""A loop that failed this often without one good turn in between is unhealthy."""
+"""A loop that failed this often without one success in between is unhealthy."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
 """Seconds between a failed turn and the next one; doubled with each failure in a row."""
 
 _LOG = logging.getLogger(__name__)
 
-Fail = Callable[[Exception], None]
-"""Ends everything that the work served, with the error that ended the work."""
+Fail = Callable[[ZfleetError], None]
+"""Ends everything that the work served, with the error to raise there."""
 
 
 @contextmanager
-def guarded(name: str, fail: Fail) -> Iterator[None]:
+def guarded(name: str, fail: Fail | None = None) -> Iterator[None]:
     """Run a piece of background work; an exception ends what it served, and does not leave the block.
 
     Args:
         name: What works here, for the log: "the watch over replicas".
-        fail: Called with the exception. When the work is cancelled, called with an ``EngineError`` that says so, before
-            the cancellation goes on.
+        fail: Called with the exception, or with an ``EngineError`` about it if it is none of zfleet's. If the work is
+            cancelled, called with an ``EngineError`` that says so, before the cancellation goes on. None if nobody
+            waits for the work: the log is enough.
     """
     try:
         yield
     except Exception as error:
         _LOG.exception("%s failed", name)
-        fail(error)
-    except BaseException as ending:
-        fail(EngineError(f"{name} was ended by {type(ending).__name__}", "send the request again"))
+        if fail is not None:
+            fail(_about(name, error))
+    except BaseException:
+        if fail is not None:
+            fail(_cancelled(name))
         raise
 
 
@@ -52,9 +55,9 @@ class WorkLoop:
     """A background loop that fails what it serves rather than dying.
 
     The loop sleeps until ``wake``, then takes turns until one finds nothing to do. A turn that raises is logged,
-    ``fail`` ends what the loop served, and the loop goes on after a short pause. Only a ``fail`` that raises ends the
-    loop: then ``wake`` and ``check`` say so. A loop whose task was cancelled from outside starts again with the next
-    ``wake``.
+    ``fail`` ends what the loop served, and the loop goes on after a short pause; after too many of them without a
+    ``count_success`` the loop is unhealthy. Only a ``fail`` that raises ends the loop: then ``wake`` and ``check`` say
+    so. A loop whose task was cancelled from outside starts again with the next ``wake``.
     """
 
     def __init__(self, name: str, turn: Callable[[], Awaitable[bool]], fail: Fail) -> None:
@@ -93,7 +96,8 @@ class WorkLoop:
         """Raise unless the loop works.
 
         Raises:
-            EngineError: It is dead, fails in every turn, or has been in one ``busy`` block for ``HANG_SECONDS``.
+            EngineError: It is dead, was stopped, fails again and again, or has been in one ``busy`` block for
+                ``HANG_SECONDS``.
         """
         if self._dead is not None:
             raise self._dead
@@ -116,20 +120,23 @@ class WorkLoop:
             self._busy_since = None
 
     def count_failure(self, error: Exception) -> None:
-        """Log and count a failure that the turn itself has dealt with: such a turn is not a good one."""
+        """Log and count a failure that the turn itself has dealt with."""
         _LOG.error("%s failed", self._name, exc_info=error)
         self._failures += 1
         self._failure = f"{type(error).__name__}: {error}"
 
+    def count_success(self) -> None:
+        """Count nothing any more of what failed before: something was served to its end."""
+        self._failures = 0
+
     async def stop(self) -> None:
-        """End the loop, in the middle of a turn if need be; ``fail`` is not called. Idempotent."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        """End the loop for good, in the middle of a turn if need be; ``fail`` is not called. Idempotent."""
+        self._dead = self._dead or EngineError(f"{self._name} was stopped", "start another one")
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        me = asyncio.current_task()
         try:
             while self._dead is None:
                 await self._work.wait()
@@ -137,30 +144,34 @@ class WorkLoop:
                 while self._dead is None and await self._take_turn():
                     pass
         finally:
-            if self._task is me and self._dead is None:  # cancelled, but not by ``stop``
-                self._end_served(EngineError(f"{self._name} was cancelled", "send the request again"))
+            if self._dead is None:  # cancelled, but not by ``stop``
+                self._end_served(_cancelled(self._name))
 
     async def _take_turn(self) -> bool:
-        failures = self._failures
         try:
-            worked = await self._turn()
+            return await self._turn()
         except Exception as error:
             self.count_failure(error)
-            self._end_served(error)
+            self._end_served(_about(self._name, error))
             await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE))
             return True
-        if worked and self._failures == failures:
-            self._failures = 0
-        return worked
 
-    def _end_served(self, error: Exception) -> None:
+    def _end_served(self, error: ZfleetError) -> None:
         try:
             self._fail(error)
         except Exception as second:
             self.count_failure(second)
-            self._dead = EngineError(
-                f"{self._name} died: {type(second).__name__}: {second}, after {type(error).__name__}: {error}",
-                "start it again; its log has the details",
-            )
-            with guarded(self._name, lambda _: None):
+            died = f"{self._name} died: {type(second).__name__}: {second}, after this: {error.message}"
+            self._dead = EngineError(died, "start another one; the log says more")
+            with guarded(self._name):
                 self._fail(error)
+
+
+def _about(name: str, error: Exception) -> ZfleetError:
+    if isinstance(error, ZfleetError):
+        return error
+    return EngineError(f"{name} failed: {type(error).__name__}: {error}", "send the request again; the log says more")
+
+
+def _cancelled(name: str) -> EngineError:
+    return EngineError(f"{name} was cancelled", "send the request again")
