@@ -11,13 +11,14 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from zfleet.engine.vllm_engine.plan import SETTINGS, VllmPlan
-from zfleet.errors import EngineError
-from zfleet.supervise import HANG_SECONDS
+from zfleet.errors import EngineError, ZfleetError
+from zfleet.supervise import HANG_SECONDS, guarded
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 1.0
 _STOP_SECONDS = 10.0
+_START_SECONDS = 1800.0
+"""A start that takes longer hangs; loading a large base takes minutes."""
+
+Known = Callable[[], Mapping[str, Tensor]]
+"""Gives {digest: z [R] float32} of all that the workers must know."""
 
 
 @dataclass(eq=False)
@@ -59,7 +65,9 @@ class VllmCore:
         self.generation = 0
         self._llm: AsyncLLM | None = None
         self._starting = asyncio.Lock()
-        self._failed_start: EngineError | None = None
+        self._revival: asyncio.Task[None] | None = None
+        self._revival_began: float | None = None
+        self._failed_start: ZfleetError | None = None
         self._closed = False
 
     async def start(self) -> None:
@@ -75,7 +83,7 @@ class VllmCore:
                 self.plan.folder.cleanup()
                 raise
 
-    async def revive(self, generation: int, known: Callable[[], Mapping[str, Tensor]]) -> None:
+    async def revive(self, generation: int, known: Known) -> None:
         """Start again what died, once for all that noticed. Nobody is served before every z is known again.
 
         Args:
@@ -85,15 +93,12 @@ class VllmCore:
         Raises:
             EngineError: It does not start again now; the next call may.
         """
-        async with self._starting:
-            if generation == self.generation:
-                await self._stop()
-                try:
-                    await self._start(known)
-                except EngineError as error:
-                    self._failed_start = error
-                    raise
-                self._failed_start = None
+        self._begin_revival(generation, known)
+        if self._revival is not None:
+            # Shielded: the start goes on when a request that awaits it is cancelled, because others await it too.
+            await asyncio.shield(self._revival)
+        if self._failed_start is not None:
+            raise self._failed_start
 
     async def generate(
         self, prompt: tuple[int, ...], sampling: dict[str, Any], z: tuple[int, str], salt: str, run: Run
@@ -162,19 +167,27 @@ class VllmCore:
         """
         return await _call(self._running, method, *arguments)
 
-    async def check_health(self) -> None:
-        """See that the processes answer, or are being started again.
+    async def check_health(self, known: Known) -> None:
+        """See that the processes answer, or are being started again; start them again if they died.
+
+        Args:
+            known: As in ``revive``.
 
         Raises:
-            EngineError: They do not answer, or the last attempt to start them again failed.
+            EngineError: They do not answer, or did not start again.
         """
         if self._failed_start is not None:
             raise self._failed_start
+        if self._revival_began is not None:
+            if monotonic() - self._revival_began > _START_SECONDS:
+                raise EngineError(f"vLLM has been starting for {_START_SECONDS:.0f} s", "start the engine again")
+            return
+        generation = self.generation
         try:
             async with asyncio.timeout(HANG_SECONDS):
                 await self.call("zfleet_peaks")
         except EngineDied:
-            return  # the next request starts them again
+            self._begin_revival(generation, known)  # the next check sees how that went
         except TimeoutError:
             raise EngineError(f"vLLM has not answered for {HANG_SECONDS:.0f} s", "start the engine again") from None
 
@@ -193,12 +206,30 @@ class VllmCore:
             raise EngineDied
         return self._llm
 
+    def _begin_revival(self, generation: int, known: Known) -> None:
+        under_way = self._revival is not None and not self._revival.done()
+        if generation == self.generation and not under_way:
+            self._revival = asyncio.create_task(self._start_again(known))
+
+    async def _start_again(self, known: Known) -> None:
+        self._revival_began = monotonic()
+        try:
+            with guarded("starting vLLM again", self._note_failed_start):
+                async with self._starting:
+                    await self._stop()
+                    await self._start(known)
+        finally:
+            self._revival_began = None
+
+    def _note_failed_start(self, error: ZfleetError) -> None:
+        self._failed_start = error
+
     async def _stop(self) -> None:
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, timeout=_STOP_SECONDS)
 
-    async def _start(self, known: Callable[[], Mapping[str, Tensor]]) -> None:
+    async def _start(self, known: Known) -> None:
         # Not as the thread's result, which its pool would keep alive beyond the engine's end.
         started: list[AsyncLLM] = []
         await asyncio.to_thread(lambda: started.append(_launch(self.plan)))
@@ -214,12 +245,12 @@ class VllmCore:
                 await _call(llm, "zfleet_put", digest, _bytes(flat))
             if self._closed:
                 raise closed()
-        except EngineDied:
-            raise EngineError("vLLM died while it started", "its own messages say why") from None
-        except BaseException:
+        except BaseException as error:
             llm.shutdown(timeout=_STOP_SECONDS)
+            if isinstance(error, EngineDied):
+                raise EngineError("vLLM died while it started", "its own messages say why") from None
             raise
-        self._llm = llm
+        self._llm, self._failed_start = llm, None
         self.generation += 1
 
 

@@ -25,6 +25,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -288,7 +289,8 @@ def _end_with(front: int, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     # With several ranks the scheduler has a process of its own, between the front and us.
     if parent != front and os.getppid() == parent:
-        os.kill(parent, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself in this moment
+            os.kill(parent, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
