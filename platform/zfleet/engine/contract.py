@@ -246,7 +246,7 @@ class Engine(ABC):
         The check itself ends within ``zfleet.supervise.HANG_SECONDS``.
 
         Raises:
-            EngineError: The engine cannot answer any more: it is closed, its loop died or fails in every turn, a step
+            EngineError: The engine cannot answer any more: it is closed, its loop died or fails again and again, a step
                 or its processes have not answered for ``HANG_SECONDS``, or its processes died and the last attempt to
                 restart them failed. The message says which.
         """

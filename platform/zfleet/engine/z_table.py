@@ -52,8 +52,8 @@ class ZTable:
         self._known: dict[str, ZEntry] = {BASE_Z: self._base}
         self._resident: OrderedDict[str, ZEntry] = OrderedDict()
 
-    def fill(self, entry: ZEntry) -> None:
-        """Called when a z gets ``entry.row``: for tables whose rows hold the numbers."""
+    def fill(self, row: int, entry: ZEntry) -> None:
+        """Called before a z gets a row, for tables whose rows hold the numbers."""
 
     def forget(self, digest: str) -> None:
         """Called when a z is not known any more."""
@@ -95,19 +95,19 @@ class ZTable:
         entry.dropped = True
         self._forget_if_unused(entry)
 
-    def use(self, digest: str) -> ZEntry:
-        """Count one more user of a z.
+    def use(self, digest: str, users: int = 1) -> ZEntry:
+        """Count more users of a z.
 
         Raises:
             UnknownZ: Never put, or dropped.
         """
         entry = self._find(digest)
-        entry.users += 1
+        entry.users += users
         return entry
 
-    def unuse(self, entry: ZEntry) -> None:
-        """One user less."""
-        entry.users -= 1
+    def unuse(self, entry: ZEntry, users: int = 1) -> None:
+        """Count fewer users of a z; one that was dropped is forgotten with its last user."""
+        entry.users -= users
         self._forget_if_unused(entry)
 
     def pin(self, entry: ZEntry) -> int | None:
@@ -116,8 +116,12 @@ class ZTable:
             row = self._free_row()
             if row is None:
                 return None
+            try:
+                self.fill(row, entry)
+            except BaseException:
+                self._free.append(row)
+                raise
             entry.row = row
-            self.fill(entry)
             self._resident[entry.digest] = entry
         elif entry is not self._base:
             self._resident.move_to_end(entry.digest)
@@ -125,8 +129,14 @@ class ZTable:
         return entry.row
 
     def unpin(self, entry: ZEntry) -> None:
-        """One answer less on its row."""
+        """Count one answer less on the z's row."""
         entry.pins -= 1
+
+    def release_all(self) -> None:
+        """Count no users and no pins, after a failure that ended every request."""
+        for entry in list(self._known.values()):
+            entry.users = entry.pins = 0
+            self._forget_if_unused(entry)
 
     def _find(self, digest: str) -> ZEntry:
         entry = self._known.get(digest)
@@ -167,7 +177,7 @@ class TensorZTable(ZTable):
         self.table = torch.ones(rows, size, device=device)
         self.version = 0
 
-    def fill(self, entry: ZEntry) -> None:
+    def fill(self, row: int, entry: ZEntry) -> None:
         """Copy the numbers into the row."""
-        self.table[entry.row].copy_(entry.flat)
+        self.table[row].copy_(entry.flat)
         self.version += 1

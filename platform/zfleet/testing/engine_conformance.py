@@ -99,6 +99,33 @@ class EngineConformance(SamplingConformance, TableConformance):
         assert [type(result) for result in results[:2]] == [RequestTooLong, RequestTooLong]
         assert results[2:] == expected
 
+    async def test_prompt_and_answer_may_fill_max_length(self) -> None:
+        async with self.engine() as engine:
+            most = engine.max_length - len(self.prompts[0])
+            with pytest.raises(RequestTooLong):
+                await run(engine, greedy(self.prompts[0], max_tokens=most + 1))
+            request = replace(greedy(self.prompts[0], max_tokens=most), stream=True)
+            stream = engine.generate(request)
+            await anext(aiter(stream))
+            await engine.abort(request.request_id)
+            with pytest.raises(RequestAborted):
+                async for _ in stream:
+                    pass
+
+    async def test_an_engine_is_healthy_until_it_is_closed(self) -> None:
+        async with self.engine(slots=1) as engine:
+            await engine.check_health()
+            working = asyncio.create_task(run(engine, self._long()))
+            await self._until(engine, running=1)
+            await engine.check_health()
+            with pytest.raises(RequestTooLong):
+                await run(engine, greedy(self.prompts[0], max_tokens=10**7))
+            await working
+            await engine.check_health()
+            await engine.close()
+            with pytest.raises(EngineError):
+                await engine.check_health()
+
     async def test_more_requests_than_slots_all_finish(self) -> None:
         async with self.engine(slots=2) as engine:
             requests = [sampled(prompt, seed) for prompt in self.prompts for seed in range(4)]

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 
 from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
-from zfleet.errors import EngineError
+from zfleet.errors import ZfleetError
 
 
 class FakeAnswer:
@@ -26,7 +26,7 @@ class FakeAnswer:
         request: GenerationRequest,
         prompt: tuple[int, ...],
         index: int,
-        pieces: asyncio.Queue[Chunk | EngineError],
+        pieces: asyncio.Queue[Chunk | ZfleetError],
     ) -> None:
         self.request = request
         self.prompt = prompt

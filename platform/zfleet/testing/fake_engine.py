@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest, refuse_images
-from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ
+from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ, ZfleetError
+from zfleet.supervise import WorkLoop
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_answer import FakeAnswer
@@ -93,7 +94,7 @@ class FakeEngine(Engine):
         self._table = FakeTable(z_rows)
         self._waiting: deque[FakeAnswer] = deque()
         self._running: list[FakeAnswer] = []
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = WorkLoop("the loop of FakeEngine", self._turn, self._fail_all)
         self._closed = False
         self._generated = 0
         self._peak_batch = 0
@@ -122,16 +123,15 @@ class FakeEngine(Engine):
         refuse_images(request.images)
         prompt = _as_tokens(request.prompt)
         self._check_fits(request.z, len(prompt), request.sampling.max_tokens)
-        pieces: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
+        pieces: asyncio.Queue[Chunk | ZfleetError] = asyncio.Queue()
         answers = [FakeAnswer(request, prompt, index, pieces) for index in range(request.sampling.n)]
+        self._loop.wake()
         self._waiting.extend(answers)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
         unfinished = len(answers)
         try:
             while unfinished:
                 piece = await pieces.get()
-                if isinstance(piece, EngineError):
+                if isinstance(piece, ZfleetError):
                     raise piece
                 unfinished -= piece.finish_reason is not None
                 yield piece
@@ -175,33 +175,36 @@ class FakeEngine(Engine):
         self._check_open()
         if self.sickness is not None:
             raise self.sickness
+        self._loop.check()
 
     async def close(self) -> None:
         """As ``Engine.close``."""
         self._closed = True
-        self._fail([*self._waiting, *self._running], RequestAborted("the engine was closed", "start another engine"))
-        if self._loop is not None:
-            await self._loop
+        await self._loop.stop()
+        self._fail_all(RequestAborted("the engine was closed", "start another engine"))
 
-    async def _run(self) -> None:
-        """Step until nothing is left; ``generate`` starts it again."""
-        while self._waiting or self._running:
-            self._admit()
-            self._peak_batch = max(self._peak_batch, len(self._running))
-            self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
-            for answer in list(self._running):
-                # The table says what the row computes with, not the request: a mix-up would show.
-                z = self._table.content(answer.row)
-                try:
-                    log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
-                except InvalidRequest as error:
-                    self._fail([answer], error)
-                    continue
-                answer.take(_IDS, log_probs, EOS)
-                self._generated += 1
-                if answer.finished:
-                    self._remove([answer])
-            await asyncio.sleep(self._step_seconds)
+    async def _turn(self) -> bool:
+        """Add one token to all that can run. Returns False if nothing is left."""
+        self._admit()
+        if not self._running:
+            return False
+        self._peak_batch = max(self._peak_batch, len(self._running))
+        self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
+        for answer in list(self._running):
+            # The table says what the row computes with, not the request: a mix-up would show.
+            z = self._table.content(answer.row)
+            try:
+                log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
+            except ZfleetError as error:
+                self._fail([answer], error)
+                continue
+            answer.take(_IDS, log_probs, EOS)
+            self._generated += 1
+            if answer.finished:
+                self._remove([answer])
+                self._loop.count_success()
+        await asyncio.sleep(self._step_seconds)
+        return True
 
     def _admit(self) -> None:
         """First come, first served: an answer that finds no free row holds up those behind it."""
@@ -221,16 +224,23 @@ class FakeEngine(Engine):
             elif answer in self._waiting:
                 self._waiting.remove(answer)
 
-    def _fail(self, answers: list[FakeAnswer], error: EngineError) -> None:
-        self._remove(answers)
+    def _fail(self, answers: list[FakeAnswer], error: ZfleetError) -> None:
         for answer in answers:
             answer.pieces.put_nowait(error)
+        self._remove(answers)
+
+    def _fail_all(self, error: ZfleetError) -> None:
+        for answer in [*self._waiting, *self._running]:
+            answer.pieces.put_nowait(error)
+        self._waiting.clear()
+        self._running.clear()
+        self._table.unpin_all(self._known)
 
     def _log_probs(self, z: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities [vocabulary] float64 of the next token."""
         state = hashlib.sha256(repr((z, prompt, tokens)).encode()).digest()
         logits = np.random.default_rng(int.from_bytes(state[:8], "little")).standard_normal(len(VOCABULARY))
-        scripted = self._script(fake_text(prompt), z) if self._script else None
+        scripted = self._scripted(fake_text(prompt), z)
         if scripted is not None:
             token = ord(scripted[len(tokens)]) if len(tokens) < len(scripted) else EOS
             if token not in _PLACES:
@@ -239,6 +249,17 @@ class FakeEngine(Engine):
         shifted = logits - logits.max()
         result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
         return result
+
+    def _scripted(self, prompt: str, z: str) -> str | None:
+        if self._script is None:
+            return None
+        try:
+            return self._script(prompt, z)
+        except ZfleetError:
+            raise
+        except Exception as error:
+            message = f"the script failed: {type(error).__name__}: {error}"
+            raise InvalidRequest(message, "mend the script that this FakeEngine was given") from error
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from zfleet.engine.contract import BASE_Z
 
 
@@ -50,6 +52,12 @@ class FakeTable:
         self._pins[row] -= 1
         if row and not keep and not self._pins[row]:
             self._rows[row] = None
+
+    def unpin_all(self, known: Collection[str]) -> None:
+        """Free every row from its answers; z-vectors that were dropped meanwhile leave."""
+        self._pins = [0] * self.size
+        for digest in set(self._rows[1:]) - {None, *known}:
+            self.forget(str(digest))
 
     def forget(self, digest: str) -> None:
         """Empty the row of a z that no answer uses."""

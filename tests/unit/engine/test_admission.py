@@ -7,9 +7,9 @@ import asyncio
 import pytest
 import torch
 
-from zfleet.engine.admission import Admission
+from zfleet.engine.admission import AwaitedAdmission
 from zfleet.engine.z_table import ZEntry, ZTable
-from zfleet.errors import RequestAborted
+from zfleet.errors import EngineError, RequestAborted
 
 
 class Queue:
@@ -19,7 +19,7 @@ class Queue:
         self.table = ZTable(2, rows)
         for name in "abc":
             self.table.put(name, torch.ones(2))
-        self.admission = Admission(self.table, slots)
+        self.admission = AwaitedAdmission(self.table, slots)
 
     def entry(self, name: str) -> ZEntry:
         return self.table.use(name)
@@ -107,3 +107,38 @@ async def test_refusing_ends_one_request_or_all() -> None:
     queue.admission.refuse(RequestAborted("all", ""))
     with pytest.raises(RequestAborted):
         await other
+
+
+@pytest.mark.parametrize("call", ["pin", "fill"])
+async def test_a_table_that_cannot_give_a_row_refuses_who_waits(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    queue = Queue(slots=1)
+    a, b = queue.entry("a"), queue.entry("b")
+    await queue.admission.enter(a, "1")
+    waiting = await queue.waiting(b)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.table, call, _break)
+        queue.admission.leave(a)
+        with pytest.raises(EngineError, match="broke"):
+            await waiting
+    queue.admission.check()
+    assert await asyncio.wait_for(queue.admission.enter(b, "2"), 10) == b.row
+
+
+async def test_a_row_that_cannot_be_freed_refuses_who_waits_and_who_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(slots=1)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    waiting = await queue.waiting(a)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.table, "unpin", _break)
+        queue.admission.leave(a)
+    with pytest.raises(EngineError, match="broke"):
+        await waiting
+    with pytest.raises(EngineError, match="broke"):
+        await queue.admission.enter(a, "2")
+    with pytest.raises(EngineError, match="broke"):
+        queue.admission.check()
+
+
+def _break(*_: object) -> None:
+    raise RuntimeError("the table broke")

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.admission import Admission
+from zfleet.engine.admission import AwaitedAdmission
 from zfleet.engine.contract import Chunk, Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.streams import merged
@@ -54,7 +54,7 @@ class VllmEngine(Engine):
         self._forgotten: list[str] = []
         self._sending = asyncio.Lock()
         self._table = _SentTable(self._factors.layout.size, spec.z_rows, self._forgotten)
-        self._admission = Admission(self._table, spec.slots)
+        self._admission = AwaitedAdmission(self._table, spec.slots)
         self._runs: dict[Run, str] = {}
         self._numbers = count()
         self._rounded = spec.vllm.form == "delta"
@@ -149,7 +149,8 @@ class VllmEngine(Engine):
 
     async def check_health(self) -> None:
         self._check_open()
-        await self._core.check_health()
+        self._admission.check()
+        await self._core.check_health(lambda: self._table.values)
 
     async def left_out(self) -> dict[str, float]:
         """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` leaves out; else 0."""
