@@ -10,6 +10,7 @@ from zfleet.errors import EngineError
 from zfleet.testing.fake_engine import FakeEngine
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_died_answers_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocking, "_LOOK_SECONDS", 0.01)
     engine = SyncEngine(FakeEngine())

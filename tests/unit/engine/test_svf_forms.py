@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.contract import BASE_Z
-from zfleet.engine.vllm_engine.linears.forms import DeltaForm, FactoredForm, Form, GraphForm
-from zfleet.engine.vllm_engine.linears.kernels import PartFactors
+from zfleet.engine.vllm_engine.linears.delta import DeltaForm
+from zfleet.engine.vllm_engine.linears.factored import FactoredForm
+from zfleet.engine.vllm_engine.linears.forms import Form
+from zfleet.engine.vllm_engine.linears.graph import GraphForm
+from zfleet.engine.vllm_engine.linears.merged import MergedForm
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.engine.vllm_engine.linears.step_rows import StepRows
 from zfleet.svf.factors import MatrixFactors, decompose
 
@@ -73,7 +77,7 @@ def _x(tokens: int) -> Tensor:
     return torch.randn(tokens, INPUTS, generator=torch.Generator().manual_seed(tokens))
 
 
-@pytest.mark.parametrize("form", [FactoredForm(), FactoredForm(merging=True), GraphForm(), DeltaForm(8)])
+@pytest.mark.parametrize("form", [FactoredForm(), MergedForm(), GraphForm(), DeltaForm(8)])
 def test_every_form_gives_each_token_its_own_z(form: Form) -> None:
     """Mixed steps, then the base alone, then an expert alone, on rows that change hands."""
     fused = Fused(form)
@@ -107,7 +111,7 @@ def test_what_no_request_asked_for_runs_as_the_base() -> None:
 
 def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
     """And no sooner: the ski-rental rule, counted in multiplications."""
-    fused = Fused(FactoredForm(merging=True))
+    fused = Fused(MergedForm())
     fused.know(a=_z(1), b=_z(2))
     price = sum(m * r * INPUTS for m, r in zip(OUTPUTS, RANKS, strict=True))
     excess = 4 * sum(r * (m + INPUTS) - m * INPUTS for m, r in zip(OUTPUTS, RANKS, strict=True))
@@ -133,8 +137,8 @@ def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
 def test_what_rank_k_leaves_out_is_what_is_measured() -> None:
     fused = Fused(DeltaForm(2))
     fused.know(a=_z(1), b=_z(2))
-    left = fused.form.left_out()
-    for name, share in left.items():
+    errors = fused.form.relative_errors()
+    for name, share in errors.items():
         identity = torch.eye(INPUTS)
         got = fused.run(identity, (1, name, INPUTS))
         exact, base = fused.expected(identity, (1, name, INPUTS)), torch.nn.functional.linear(identity, fused.weight)

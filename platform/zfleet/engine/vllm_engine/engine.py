@@ -152,10 +152,10 @@ class VllmEngine(Engine):
         self._admission.check()
         await self._core.check_health(lambda: self._table.values)
 
-    async def left_out(self) -> dict[str, float]:
-        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` leaves out; else 0."""
-        left: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_left_out"))
-        return left
+    async def relative_errors(self) -> dict[str, float]:
+        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` lacks; otherwise 0."""
+        errors: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_relative_errors"))
+        return errors
 
     async def close(self) -> None:
         if self._closed:

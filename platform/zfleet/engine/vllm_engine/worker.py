@@ -50,9 +50,9 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.platforms import current_platform
 
-from zfleet.engine.vllm_engine.linears.forms import Form, StepLinear, form_for
-from zfleet.engine.vllm_engine.linears.kernels import PartFactors
-from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepRows
+from zfleet.engine.vllm_engine.linears.forms import Form, form_for
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
+from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepLinear, StepRows
 from zfleet.engine.vllm_engine.plan import SETTINGS
 from zfleet.models.fusion import parts_of
 from zfleet.svf.folder import FactorFolder
@@ -247,9 +247,9 @@ class SvfExtension:
         step = self._zfleet_config.step
         return step.peak_requests, step.peak_distinct
 
-    def zfleet_left_out(self) -> dict[str, float]:
+    def zfleet_relative_errors(self) -> dict[str, float]:
         """{digest: relative error} of the form, for every known z."""
-        return self._zfleet_config.form.left_out()
+        return self._zfleet_config.form.relative_errors()
 
     @property
     def _zfleet_config(self) -> SvfConfig:

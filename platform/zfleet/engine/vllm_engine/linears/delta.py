@@ -1,4 +1,4 @@
-"""The rank-k SVF linear of an engine: its own linear, plus a change in k directions of each matrix.
+"""Form ``delta``: the engine's own linear, plus a change in k directions of each matrix.
 
 What is chosen here was measured with AVX-512, one and two threads, float32, 512 to 4096 wide:
 
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfleet.engine.vllm_engine.linears.kernels import Linear, PartFactors, length
-from zfleet.svf.directions import changes
+from zfleet.engine.vllm_engine.linears.parts import Linear, PartFactors, length
+from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers, StepLinear, StepRows
+from zfleet.svf.directions import changes, choose_directions, left_out
 
 _HALVED = range(33, 129)
 """Tokens for which W in halves is the faster one."""
@@ -100,6 +101,71 @@ class DeltaLinear:
         for piece in self._u:
             y[:, piece.outputs].addmm_(h[:, piece.directions], piece.u)
         return y
+
+
+class DeltaForm:
+    """All linears with k directions of each matrix: those that the known z change most."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._linears: list[DeltaLinear] = []
+        self._parts: list[PartFactors] = []
+        self._kept: dict[str, Tensor] = {}
+        self._width = 0
+        self._step: StepRows | None = None
+
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
+        """As ``Form.linear``."""
+        delta = DeltaLinear(plain, weight, parts, self._rank)
+        columns = slice(self._width, self._width + delta.width)
+        self._width = columns.stop
+        self._linears.append(delta)
+        self._parts.extend(parts)
+
+        def compute(x: Tensor, bias: Tensor | None) -> Tensor:
+            step = self._step
+            assert step is not None
+            return delta(x, step.of(columns), bias) if step.mixed else plain(x, bias)
+
+        return compute
+
+    def open(self, rows: int, tokens: int, size: int, device: torch.device) -> StepRows:
+        """As ``Form.open``."""
+        self._step = StepRows(StepBuffers(rows, self._width, tokens, device), self._encode, torch.ones(size))
+        return self._step
+
+    def refresh(self) -> None:
+        """Choose the directions again."""
+        assert self._step is not None
+        z = self._z()
+        if not len(z):
+            return
+        self._kept = {p.name: choose_directions(z[:, p.columns], p.s, self._rank) for p in self._parts}
+        for delta in self._linears:
+            delta.set_directions(self._kept)
+        self._step.refill()
+
+    def relative_errors(self) -> dict[str, float]:
+        """As ``Form.relative_errors``, in closed form."""
+        assert self._step is not None
+        if not self._step.known:
+            return {}
+        self.refresh()
+        z = self._z()
+        dropped, whole = torch.zeros(len(z), dtype=torch.float64), torch.zeros(len(z), dtype=torch.float64)
+        for part in self._parts:
+            own = z[:, part.columns]
+            dropped += left_out(own, part.s, self._kept[part.name]).absolute ** 2
+            whole += left_out(own, part.s, torch.empty(0, dtype=torch.int64)).absolute ** 2
+        shares = torch.where(whole > 0, (dropped / whole).sqrt(), torch.zeros_like(whole))
+        return dict(zip(self._step.known, shares.tolist(), strict=True))
+
+    def _z(self) -> Tensor:
+        assert self._step is not None
+        return torch.stack(list(self._step.known.values())) if self._step.known else torch.empty(0, 0)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return torch.cat([delta.rows_of(z.unsqueeze(0))[0] for delta in self._linears])
 
 
 @dataclass(frozen=True, eq=False)

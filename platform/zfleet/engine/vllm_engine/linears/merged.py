@@ -1,4 +1,4 @@
-"""One z for all rows: W' = U diag(s * z) Vh merged, where that pays."""
+"""Form ``dense``: W' = U diag(s * z) Vh merged where all rows of a step share one z and merging pays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zfleet.engine.vllm_engine.linears.kernels import PartFactors, length
+from zfleet.engine.vllm_engine.linears.factored import FactoredForm
+from zfleet.engine.vllm_engine.linears.parts import Linear, PartFactors, length
+from zfleet.engine.vllm_engine.linears.step_rows import StepLinear
 
 
 class MergedLinear:
@@ -19,7 +21,7 @@ class MergedLinear:
     """
 
     def __init__(self, parts: Sequence[PartFactors], outputs: int, dtype: torch.dtype) -> None:
-        """Count, and hold nothing yet.
+        """Prepare to count; W' is made later.
 
         Args:
             parts: All matrices of the linear.
@@ -38,7 +40,7 @@ class MergedLinear:
         self._excess = sum(r * (m + n) - m * n for m, r, n in sizes)
 
     def ready(self, digest: str, z: Tensor, tokens: int) -> bool:
-        """Whether W' of this z is there for a step of so many tokens; merges when it begins to pay.
+        """Say whether W' of this z is there for the next step; merge it once that pays.
 
         Args:
             digest: The z that all rows share.
@@ -54,7 +56,7 @@ class MergedLinear:
         return self._merged
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """x [T, n] to [T, m]; only after ``ready`` said so."""
+        """x [T, n] to [T, m]. Call it only after ``ready`` returned True."""
         assert self._weight is not None
         return torch.nn.functional.linear(x, self._weight, bias)
 
@@ -66,3 +68,23 @@ class MergedLinear:
             scaled = part.u * (part.s * z[part.columns].to(part.s.device))
             self._weight[part.outputs] = (scaled @ part.vh).to(self._dtype)
         self._merged = True
+
+
+class MergedForm(FactoredForm):
+    """Form ``factored``, with W' of a z that whole steps share."""
+
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
+        """As ``Form.linear``."""
+        outputs = len(weight)
+        factored = super().linear(plain, weight, parts)
+        if sum(length(part.outputs) for part in parts) != outputs:
+            return factored
+        merged = MergedLinear(parts, outputs, weight.dtype)
+
+        def compute(x: Tensor, bias: Tensor | None) -> Tensor:
+            step = self.step
+            if step.alone and merged.ready(step.alone, step.known[step.alone], len(x)):
+                return merged(x, bias)
+            return factored(x, bias)
+
+        return compute

@@ -7,16 +7,35 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from zfleet.engine.contract import BASE_Z
-from zfleet.engine.vllm_engine.linears.graph import StepBuffers
 
 _GATHERED_AT_ONCE = 4 * 2**20
 """Numbers gathered for all layers in one go; a longer step gathers layer by layer, so that its memory is bounded."""
 
+StepLinear = Callable[[Tensor, Tensor | None], Tensor]
+"""x [T, n] and a bias to y [T, m], token t under the row that the step says."""
+
 Assignment = tuple[int, str]
 """Row of the table and digest of the z that one request runs under."""
+
+
+class StepBuffers(nn.Module):
+    """What a step sets, in place, before the graph runs.
+
+    Attributes:
+        table: [rows, C] float32: z, or d of form ``delta``.
+        index: Row of each token: [tokens] int64. Tokens beyond the step's may hold anything in range.
+    """
+
+    table: Tensor
+    index: Tensor
+
+    def __init__(self, rows: int, columns: int, tokens: int, device: torch.device) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(rows, columns, device=device), persistent=False)
+        self.register_buffer("index", torch.zeros(tokens, dtype=torch.int64, device=device), persistent=False)
 
 
 class StepRows:

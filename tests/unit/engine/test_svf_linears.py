@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from zfleet.engine.vllm_engine.linears.delta import DeltaLinear, spaced
-from zfleet.engine.vllm_engine.linears.kernels import FactoredLinear, PartFactors
+from zfleet.engine.vllm_engine.linears.factored import FactoredLinear
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.svf.factors import MatrixFactors, decompose
 
 few = settings(max_examples=25, deadline=None, derandomize=True)

@@ -1,50 +1,19 @@
-"""The exact SVF linear of an engine whose own linears are packed and fused: forward only, a z per token.
+"""Form ``factored``: y = ((x V) * z) (U s)^T, exact for every z; forward only, a z per token.
 
-An engine may fuse matrices that share an input into one linear (q, k and v; gate and up). Each part keeps its own
-SVD and writes its own columns of the fused output. Rows are the z of the batch's tokens, gathered by the caller, who
-knows the table. Factors are packed as the engine packs its weights, by the engine itself.
+Rows are the z of the batch's tokens, gathered by the caller, who knows the table. Factors are packed as the engine
+packs its weights, by the engine itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-Linear = Callable[[Tensor, Tensor | None], Tensor]
-"""x [T, n] and a bias [m] or None to y [T, m]: a linear of the engine, its weight packed inside."""
-
-Pack = Callable[[Tensor], Callable[[Tensor], Tensor]]
-"""A weight [m, n] that stays as long as the engine does, to the fastest way from x [T, n] to x W^T [T, m]."""
-
-
-@dataclass(frozen=True, eq=False)
-class PartFactors:
-    """One matrix of a fused linear, as this rank holds it.
-
-    Attributes:
-        name: Its module path in the base.
-        u: [m, r].
-        s: [r].
-        vh: [r, n].
-        columns: Where its r values lie in a flat z.
-        outputs: Its m columns of the fused linear's y.
-    """
-
-    name: str
-    u: Tensor
-    s: Tensor
-    vh: Tensor
-    columns: slice
-    outputs: slice
-
-
-def unpacked(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """As ``Pack``, where an engine packs nothing."""
-    return lambda x: torch.nn.functional.linear(x, weight)
+from zfleet.engine.vllm_engine.linears.parts import Linear, Pack, PartFactors, length, neighbours, unpacked
+from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers, StepLinear, StepRows
 
 
 class FactoredLinear:
@@ -118,16 +87,37 @@ class _Outputs:
     outputs: slice
 
 
-def neighbours(parts: Sequence[PartFactors]) -> list[PartFactors]:
-    """The parts in the order of a flat z."""
-    ordered = sorted(parts, key=lambda part: part.columns.start)
-    for before, after in pairwise(ordered):
-        if before.columns.stop != after.columns.start:
-            raise ValueError(f"{before.name} and {after.name} are no neighbours in a flat z")
-    if not ordered:
-        raise ValueError("a layer without parts needs no SVF linear")
-    return ordered
+class FactoredForm:
+    """All linears exact: W where all rows of a step are the base's, otherwise factors with each row's z."""
 
+    def __init__(self, pack: Pack = unpacked) -> None:
+        self._pack = pack
+        self._step: StepRows | None = None
 
-def length(columns: slice) -> int:
-    return int(columns.stop - columns.start)
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
+        """As ``Form.linear``."""
+        factored = FactoredLinear(plain, len(weight), parts, weight.dtype, self._pack)
+
+        def compute(x: Tensor, bias: Tensor | None) -> Tensor:
+            step = self.step
+            return factored(x, step.of(factored.columns), bias) if step.mixed else plain(x, bias)
+
+        return compute
+
+    def open(self, rows: int, tokens: int, size: int, device: torch.device) -> StepRows:
+        """As ``Form.open``."""
+        self._step = StepRows(StepBuffers(rows, size, tokens, device), lambda z: z, torch.ones(size))
+        return self._step
+
+    @property
+    def step(self) -> StepRows:
+        """The step under way."""
+        assert self._step is not None, "the form is not open"
+        return self._step
+
+    def refresh(self) -> None:
+        """Do nothing: nothing here depends on which z are known."""
+
+    def relative_errors(self) -> dict[str, float]:
+        """As ``Form.relative_errors``: 0 for every z."""
+        return dict.fromkeys(self.step.known, 0.0)
