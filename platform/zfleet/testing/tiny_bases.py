@@ -70,7 +70,8 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings}))
+    with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+        model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings}))
     _randomise(model, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

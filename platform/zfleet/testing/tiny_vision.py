@@ -42,6 +42,11 @@ def save_tiny_vision(kind: Literal["llava", "llava_next"], tower: Path, folder: 
     Returns:
         The folder.
     """
+    with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+        return _save(kind, tower, folder, seed)
+
+
+def _save(kind: Literal["llava", "llava_next"], tower: Path, folder: Path, seed: int) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(tower)
     tokenizer.add_tokens([_IMAGE], special_tokens=True)
     language = AutoModelForCausalLM.from_pretrained(tower, dtype=torch.float32)

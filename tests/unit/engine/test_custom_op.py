@@ -65,11 +65,15 @@ class Block(nn.Module):
         return factored(x, self.z.table[index], bias).relu()
 
 
+def _x(tokens: int, seed: int = 0) -> Tensor:
+    return torch.randn(tokens, N, generator=torch.Generator().manual_seed(seed))
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @torch.no_grad()
 def test_the_operator_is_the_factored_linear(bias: bool) -> None:
     block = Block(torch.device("cpu"), bias=bias)
-    x = torch.randn(7, N)
+    x = _x(7)
     assert torch.allclose(block(x), block.expected(x), atol=1e-5)
 
 
@@ -77,7 +81,7 @@ def test_the_operator_is_the_factored_linear(bias: bool) -> None:
 def test_parts_without_factors_keep_their_weight() -> None:
     block = Block(torch.device("cpu"))
     linear = GraphLinear(block.plain, sum(SIZES), block.parts[1:2], block.z, torch.float32)
-    x = torch.randn(7, N)
+    x = _x(7)
     y, plain, part = linear(x), block.plain(x, None), block.parts[1]
     assert torch.equal(y[:, :16], plain[:, :16])
     assert torch.equal(y[:, 24:], plain[:, 24:])
@@ -89,7 +93,7 @@ def test_parts_without_factors_keep_their_weight() -> None:
 def test_the_operator_keeps_its_promises_to_the_compiler() -> None:
     block = Block(torch.device("cpu"))
     linear = block.linear
-    args = (torch.empty(4, 32), torch.randn(4, N), linear.v, list(linear._us), [0, 16, 24])
+    args = (torch.empty(4, 32), _x(4), linear.v, list(linear._us), [0, 16, 24])
     torch.library.opcheck(
         torch.ops.zfleet.svf_into.default,
         (*args, block.z.table, block.z.index, 0, None),
@@ -105,7 +109,7 @@ def test_compiled_without_a_break_it_follows_buffers_and_batch_sizes() -> None:
     compiled = torch.compile(block, fullgraph=True, dynamic=True, backend=counter)
     for seed, tokens in enumerate([4, 7, 12]):
         block.fill(seed)
-        x = torch.randn(tokens, N, generator=torch.Generator().manual_seed(seed))
+        x = _x(tokens, seed)
         assert torch.allclose(compiled(x), block.expected(x), atol=1e-5)
     assert counter.frame_count == 1
 
@@ -117,7 +121,7 @@ def test_a_captured_graph_follows_its_buffers() -> None:
     device = torch.device("cuda")
     block = Block(device)
     compiled = torch.compile(block, fullgraph=True)
-    x = torch.randn(TOKENS, N, device=device)
+    x = _x(TOKENS).to(device)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -129,6 +133,6 @@ def test_a_captured_graph_follows_its_buffers() -> None:
         y = compiled(x)
     for seed in range(3):
         block.fill(seed)
-        x.copy_(torch.randn(TOKENS, N, generator=torch.Generator().manual_seed(seed)))
+        x.copy_(_x(TOKENS, seed))
         graph.replay()
         assert torch.allclose(y, block.expected(x), atol=1e-4)
