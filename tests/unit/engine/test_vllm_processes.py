@@ -76,7 +76,7 @@ async def _core() -> VllmCore:
 
 
 async def _settled(core: VllmCore) -> None:
-    while core._revival_began is not None:
+    while core._reviving:
         await asyncio.sleep(0.001)
 
 

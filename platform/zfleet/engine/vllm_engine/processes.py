@@ -1,8 +1,8 @@
-"""The processes of one vLLM engine: how they are started, spoken to, and started again after they died.
+"""The processes of one vLLM engine: starting them, calling them, and restarting them after they died.
 
-Relies on vLLM's ``tokens_input`` and ``AsyncLLM``: ``add_request`` and what it gives back (``get_nowait``, ``get``,
-``close``), ``abort``, ``collective_rpc``, ``errored``, ``shutdown``; and on its sending aborts and requests to its
-processes in the order in which they were given.
+Relies on vLLM's ``tokens_input`` and ``AsyncLLM``: ``add_request`` and the collector it returns (``get_nowait``,
+``get``, ``close``), ``abort``, ``collective_rpc``, ``errored``, ``shutdown``; and on aborts and requests reaching the
+processes in the order in which they were sent.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _START_SECONDS = 1800.0
 """A start that takes longer hangs; loading a large base takes minutes."""
 
 Known = Callable[[], Mapping[str, Tensor]]
-"""Gives {digest: z [R] float32} of all that the workers must know."""
+"""Returns {digest: z [R] float32} of every z that the workers must know."""
 
 
 @dataclass(eq=False)
 class Run:
-    """One request of vLLM's.
+    """One request inside vLLM.
 
     Attributes:
-        name: What vLLM calls it.
-        added: vLLM knows it.
-        aborted: It is to stop.
+        name: Its id in vLLM.
+        added: Whether vLLM knows it.
+        aborted: Whether it must stop.
     """
 
     name: str
@@ -53,11 +53,11 @@ class EngineDied(Exception):
 
 
 class VllmCore:
-    """One ``AsyncLLM``. When its processes die, whoever notices calls ``revive``.
+    """One ``AsyncLLM``. A caller that sees its processes dead calls ``revive``.
 
     Attributes:
-        plan: What it runs.
-        generation: Counts the starts: a failure belongs to the generation it happened in.
+        plan: The base and the arguments that it runs with.
+        generation: Number of starts so far. A failure belongs to the generation in which it happened.
     """
 
     def __init__(self, plan: VllmPlan) -> None:
@@ -66,12 +66,12 @@ class VllmCore:
         self._llm: AsyncLLM | None = None
         self._starting = asyncio.Lock()
         self._revival: asyncio.Task[None] | None = None
-        self._revival_began: float | None = None
+        self._revival_began = 0.0
         self._failed_start: ZfleetError | None = None
         self._closed = False
 
     async def start(self) -> None:
-        """Start the processes; takes 10 to 30 seconds.
+        """Start the processes. Takes 10 to 30 seconds.
 
         Raises:
             EngineError: vLLM does not start, or has no linear for a matrix that has factors.
@@ -84,18 +84,18 @@ class VllmCore:
                 raise
 
     async def revive(self, generation: int, known: Known) -> None:
-        """Start again what died, once for all that noticed. Nobody is served before every z is known again.
+        """Restart dead processes, once for all callers. They serve nobody before every z is known again.
 
         Args:
-            generation: The one that was found dead.
-            known: Gives {digest: z [R]}.
+            generation: The generation that died.
+            known: See ``Known``.
 
         Raises:
-            EngineError: It does not start again now; the next call may.
+            EngineError: They do not start now; the next call tries again.
         """
         self._begin_revival(generation, known)
         if self._revival is not None:
-            # Shielded: the start goes on when a request that awaits it is cancelled, because others await it too.
+            # Shielded: a cancelled request must not end a restart that other requests await.
             await asyncio.shield(self._revival)
         if self._failed_start is not None:
             raise self._failed_start
@@ -109,8 +109,8 @@ class VllmCore:
             prompt: Token ids.
             sampling: Arguments of vLLM's ``SamplingParams``.
             z: Row of the table and digest.
-            salt: Requests of the same salt share the keys and values of a common prefix.
-            run: Names the request; it is aborted when ``run.aborted`` says so.
+            salt: Requests with the same salt share the keys and values of a common prefix.
+            run: The request; ``abort`` may have marked it before vLLM knows it.
 
         Raises:
             EngineDied: The processes are gone.
@@ -142,7 +142,7 @@ class VllmCore:
             raise EngineDied from None
 
     async def abort(self, runs: Iterable[Run]) -> None:
-        """Stop requests, also those that vLLM has not heard of yet."""
+        """Stop requests, also those that vLLM does not know yet."""
         runs = list(runs)
         for run in runs:
             run.aborted = True
@@ -159,7 +159,7 @@ class VllmCore:
         await self.call("zfleet_drop", digest)
 
     async def call(self, method: str, *arguments: object) -> Any:
-        """Call a method of the worker extension on every worker; what the first gives back.
+        """Call a method of the worker extension on every worker. Returns the first worker's result.
 
         Raises:
             EngineDied: The processes are gone.
@@ -168,17 +168,17 @@ class VllmCore:
         return await _call(self._running, method, *arguments)
 
     async def check_health(self, known: Known) -> None:
-        """See that the processes answer, or are being started again; start them again if they died.
+        """Check that the processes answer or are being restarted. Restart them if they died.
 
         Args:
-            known: As in ``revive``.
+            known: See ``Known``.
 
         Raises:
-            EngineError: They do not answer, or did not start again.
+            EngineError: They do not answer, or the last restart failed or hangs.
         """
         if self._failed_start is not None:
             raise self._failed_start
-        if self._revival_began is not None:
+        if self._reviving:
             if monotonic() - self._revival_began > _START_SECONDS:
                 raise EngineError(f"vLLM has been starting for {_START_SECONDS:.0f} s", "start the engine again")
             return
@@ -187,16 +187,20 @@ class VllmCore:
             async with asyncio.timeout(HANG_SECONDS):
                 await self.call("zfleet_peaks")
         except EngineDied:
-            self._begin_revival(generation, known)  # the next check sees how that went
+            self._begin_revival(generation, known)  # the next check sees the outcome
         except TimeoutError:
             raise EngineError(f"vLLM has not answered for {HANG_SECONDS:.0f} s", "start the engine again") from None
 
     async def close(self) -> None:
-        """End the processes; those of a start under way too. Idempotent."""
+        """End the processes, also those of a start under way. Idempotent."""
         self._closed = True
         async with self._starting:
             await self._stop()
             self.plan.folder.cleanup()
+
+    @property
+    def _reviving(self) -> bool:
+        return self._revival is not None and not self._revival.done()
 
     @property
     def _running(self) -> AsyncLLM:
@@ -207,19 +211,15 @@ class VllmCore:
         return self._llm
 
     def _begin_revival(self, generation: int, known: Known) -> None:
-        under_way = self._revival is not None and not self._revival.done()
-        if generation == self.generation and not under_way:
-            self._revival = asyncio.create_task(self._start_again(known))
+        if generation == self.generation and not self._reviving:
+            self._revival_began = monotonic()
+            self._revival = asyncio.create_task(self._restart(known))
 
-    async def _start_again(self, known: Known) -> None:
-        self._revival_began = monotonic()
-        try:
-            with guarded("starting vLLM again", self._note_failed_start):
-                async with self._starting:
-                    await self._stop()
-                    await self._start(known)
-        finally:
-            self._revival_began = None
+    async def _restart(self, known: Known) -> None:
+        with guarded("restarting vLLM", self._note_failed_start):
+            async with self._starting:
+                await self._stop()
+                await self._start(known)
 
     def _note_failed_start(self, error: ZfleetError) -> None:
         self._failed_start = error
@@ -230,15 +230,15 @@ class VllmCore:
             await asyncio.to_thread(llm.shutdown, timeout=_STOP_SECONDS)
 
     async def _start(self, known: Known) -> None:
-        # Not as the thread's result, which its pool would keep alive beyond the engine's end.
+        # Returned through a list: the thread pool would keep a result alive beyond the engine's end.
         started: list[AsyncLLM] = []
         await asyncio.to_thread(lambda: started.append(_launch(self.plan)))
         llm = started.pop()
         try:
             covered = await _call(llm, "zfleet_open", os.getpid())
-            if lost := sorted(set(self.plan.factors.names) - set(covered)):
+            if uncovered := sorted(set(self.plan.factors.names) - set(covered)):
                 raise EngineError(
-                    f"vLLM has no linear for {lost[0]!r}, which targets {self.plan.factors.targets!r} name",
+                    f"vLLM has no linear for {uncovered[0]!r}, which targets {self.plan.factors.targets!r} name",
                     "use targets within attention and MLP, or `engine: torch`",
                 )
             for digest, flat in known().items():
@@ -255,17 +255,17 @@ class VllmCore:
 
 
 def closed() -> EngineError:
-    """What every call of a closed engine raises."""
+    """The error of every call on a closed engine."""
     return EngineError("the engine is closed", "start an engine and send the request again")
 
 
 def _launch(plan: VllmPlan) -> AsyncLLM:
     plan.set_environment()
-    # Importing vLLM takes seconds and sets up logging: only where it is used, after the environment is set.
+    # Imported late: vLLM takes seconds, sets up logging, and reads the environment that was just set.
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    import zfleet.engine.vllm_engine.worker  # noqa: F401  (makes our linears known to vLLM by name)
+    import zfleet.engine.vllm_engine.worker  # noqa: F401  (registers our linears with vLLM)
 
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**plan.arguments()))
@@ -281,7 +281,7 @@ async def _call(llm: AsyncLLM, method: str, *arguments: object) -> Any:
 
     call = asyncio.ensure_future(llm.collective_rpc(method, args=arguments))
     try:
-        # vLLM never answers a call whose engine dies over it.
+        # vLLM never answers a call during which its engine dies.
         while not (await asyncio.wait([call], timeout=_POLL_SECONDS))[0]:
             if llm.errored:
                 raise EngineDied
@@ -290,7 +290,7 @@ async def _call(llm: AsyncLLM, method: str, *arguments: object) -> Any:
         raise EngineDied from None
     except EngineDied:
         raise
-    except Exception as error:  # vLLM passes a worker's error on as a bare Exception
+    except Exception as error:  # vLLM raises a worker's error as a bare Exception
         raise EngineError(f"vLLM's worker failed in {method}: {error}", "its own messages say why") from error
     finally:
         call.cancel()
