@@ -1,4 +1,4 @@
-"""One thin synchronous adapter over the async engine contract, for learning and search."""
+"""A synchronous adapter over the async engine contract, for learning and search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zfleet.svf.zvector import ZVector
 T = TypeVar("T")
 
 _LOOK_SECONDS = 1.0
-"""How often a caller that waits looks whether the thread still lives."""
+"""How often a waiting caller checks that the thread is alive."""
 
 
 class SyncEngine:
@@ -50,7 +50,7 @@ class SyncEngine:
         return self.run(_gather([collect(self.engine, request) for request in requests]))
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-        """As ``Engine.score``, for many at once."""
+        """Score all requests, in order. As ``Engine.score`` for each."""
         return self.run(_gather([self.engine.score(request) for request in requests]))
 
     def stats(self) -> EngineStats:

@@ -1,4 +1,4 @@
-"""Forward passes of the embedded engine: prompts, one token for everybody, and scoring."""
+"""Forward passes of the embedded engine: prompts, one token for each running sequence, and scoring."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TorchBatch:
         ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
         self._cache.prefill(first, *ids.shape)
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        # Logits only where some prompt ends: with a large vocabulary those of all positions would fill memory.
+        # Logits only where a prompt ends: with a large vocabulary, logits of all positions would fill memory.
         ends, where = last.unique(return_inverse=True)
         rows = self._rows([sequence.entry for sequence in sequences])
         logits = self._model.causal_logits(
@@ -128,13 +128,13 @@ class TorchBatch:
 
 
 class PassBudget:
-    """Bounds a pass over prompts, in which every row is as long as the longest."""
+    """Bounds a pass over prompts, in which every row is padded to the longest."""
 
     def __init__(self) -> None:
         self._longest = self._rows = 0
 
     def takes(self, length: int) -> bool:
-        """Whether one more row of this length fits; a first row always does."""
+        """Count one more row of this length in if it fits; a first row always does."""
         self._longest = max(self._longest, length)
         fits = not self._rows or self._longest * (self._rows + 1) <= _PASS_TOKENS
         self._rows += fits

@@ -1,7 +1,7 @@
 """The embedded engine: continuous batching in plain PyTorch, every row of the batch under its own z.
 
-The event loop owns the queues; forward passes run in one worker thread, so that a server stays
-responsive. One step admits waiting requests, runs their prompts, then adds a token to all that run.
+The event loop owns the queue; forward passes run in one worker thread, so that a server stays responsive. One step
+admits waiting requests, runs their prompts, and adds a token to every running sequence.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class TorchEngine(Engine):
     """Generates on the model it is given, which it may share with a learner."""
 
     def __init__(self, model: SvfModel, spec: EngineSpec | None = None) -> None:
-        """Hold a model.
+        """Prepare an engine; its loop starts with the first request.
 
         Args:
             model: The base in SVF form.
             spec: Slots, longest sequence and table rows.
 
         Raises:
-            BaseModelError: The base uses an attention this engine does not have.
+            BaseModelError: At this length, the base uses an attention that this engine does not have.
             EngineError: The model is split over processes.
         """
         check_whole(model)
@@ -110,7 +110,7 @@ class TorchEngine(Engine):
     async def abort(self, request_id: str) -> None:
         for reading in [key for key, name in self._reading.items() if name == request_id]:
             del self._reading[reading]
-        # Rows of a batch under way are taken out between steps; queued ones go at once.
+        # Queued requests end at once, running sequences between two steps.
         if any(sequence.request.request_id == request_id for sequence in self._running) and not self._closed:
             self._aborted.add(request_id)
             self._loop.wake()
@@ -139,7 +139,7 @@ class TorchEngine(Engine):
         self._closed = True
         await self._loop.stop()
         self._fail_all(_closed())
-        # A step under way ends first: its model may belong to a learner, too.
+        # Wait for the step under way: the model may belong to a learner, too.
         await asyncio.to_thread(self._pool.shutdown)
 
     async def _read_images(self, images: Images) -> None:
@@ -166,9 +166,9 @@ class TorchEngine(Engine):
             raise
 
     async def _turn(self) -> bool:
-        """Run one step for all that can run. Returns False if nothing can.
+        """Run one step. Returns False if nothing can run.
 
-        Whatever ends is told so before its slot and row are freed: what raises in between finds it in the books.
+        A reader gets its answer or error before its slot and row are freed: if freeing raises, nobody waits.
         """
         self._end_aborted()
         running = list(self._running)
@@ -179,7 +179,7 @@ class TorchEngine(Engine):
         try:
             with self._loop.busy():
                 chunks, scores = await asyncio.get_running_loop().run_in_executor(self._pool, step)
-        except Exception as error:  # ends what the step ran; the engine and later requests go on
+        except Exception as error:  # ends the requests of this step; the engine and later requests go on
             self._fail_step(error)
         else:
             self._deliver(chunks, scores)
@@ -188,16 +188,13 @@ class TorchEngine(Engine):
     def _step(
         self, running: list[SequenceState], admitted: list[SequenceState], scoring: list[Scoring]
     ) -> tuple[list[tuple[SequenceState, Chunk]], list[tuple[float, ...]]]:
-        """In the worker thread: add one token to every sequence, and score."""
+        """Run prompts, add one token to every running sequence, and score. Runs in the worker thread."""
         chunks = self._batch.prefill(len(running), admitted) if admitted else []
         chunks += self._batch.decode(running) if running else []
         return chunks, self._batch.score(scoring) if scoring else []
 
     def _admit(self) -> list[SequenceState]:
-        """Add to the running sequences and to the scorings; returns the new sequences.
-
-        From here on they can be aborted as running ones, although their prompts are still to come.
-        """
+        """Admit waiting work. Returns the new sequences, which count as running although their prompts come next."""
         admitted: list[SequenceState] = []
         prompts, completions = PassBudget(), PassBudget()
         for work in self._admission.admit(
@@ -245,7 +242,7 @@ class TorchEngine(Engine):
         self._table.unuse(work.entry)
 
     def _fail_step(self, error: Exception) -> None:
-        """End what a step ran; what waits runs in the next one."""
+        """End the requests of a step. Waiting requests run in the next step."""
         if not isinstance(error, ZfleetError):
             self._loop.count_failure(error)
             reason = f"a step failed: {type(error).__name__}: {error}"
@@ -258,7 +255,7 @@ class TorchEngine(Engine):
             self._free(work)
 
     def _fail_all(self, error: Exception) -> None:
-        """End all that runs and waits, and begin anew with nothing pinned: the books may be wrong."""
+        """End all requests and free all slots and rows: after an error between steps, the counts may be wrong."""
         ended: list[Work] = [*self._running, *self._scoring, *self._admission.withdraw(lambda _: True)]
         self._running, self._scoring = [], []
         for work in ended:

@@ -1,4 +1,4 @@
-"""A sequence: one answer being generated, from its prompt to its last chunk."""
+"""The state of running work: a sequence that is generated, and a completion that is scored."""
 
 from __future__ import annotations
 
