@@ -35,7 +35,7 @@ class EngineConformance(SamplingConformance, TableConformance):
 
     @pytest.mark.parametrize("turns", range(1, 6))
     async def test_abort_holds_from_the_first_moment(self, turns: int) -> None:
-        """Also while the prompt is being run, between waiting and running."""
+        """Also while the prompt runs, between waiting and running."""
         async with self.engine() as engine:
             request = self._long()
             reader = asyncio.create_task(collect(engine, request))
@@ -47,7 +47,7 @@ class EngineConformance(SamplingConformance, TableConformance):
             await self._idle(engine)
 
     async def test_an_image_without_a_place_is_refused(self) -> None:
-        """Whether the base takes images or not: none is left out in silence."""
+        """An engine never drops an image silently, whether its base takes images or not."""
         async with self.engine() as engine:
             request = replace(self._long(), images=(b"image",))
             with pytest.raises(InvalidRequest, match="image"):

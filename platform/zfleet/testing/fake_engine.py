@@ -1,8 +1,8 @@
 """An engine without a model, for tests of everything above engines.
 
 Its language model is a hash: the distribution of the next token depends on the z in the answer's table row, the
-prompt and the tokens so far, so a mixed-up row, prompt or position shows in the answer. A script can say what
-it answers instead. Text is one token a character.
+prompt and the tokens so far, so that a mixed-up row, prompt or position shows in the answer. A script can replace the
+hash. Each character of a text is one token.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ EOS = 0
 """The end-of-sequence token; every other token id is the code point of its character."""
 
 VOCABULARY = (EOS, ord("\n"), *range(32, 127))
-"""What it can say."""
+"""The tokens that it can sample."""
 
 FAKE_LAYOUT = ZLayout(("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"), (4, 4))
 
 Script = Callable[[str, str], str | None]
-"""(prompt text, z digest) to the answer it must give; None leaves the answer to the hash."""
+"""Maps prompt text and z digest to the answer; None leaves the answer to the hash."""
 
 _IDS = np.array(VOCABULARY)
 _PLACES = {token: place for place, token in enumerate(VOCABULARY)}
 
 
 def fake_tokens(text: str) -> tuple[int, ...]:
-    """Token ids of a text."""
+    """Return the token ids of a text."""
     return tuple(map(ord, text))
 
 
 def fake_text(tokens: tuple[int, ...]) -> str:
-    """The text of token ids, without the end-of-sequence token."""
+    """Return the text of token ids, without the end-of-sequence token."""
     return "".join(chr(token) for token in tokens if token != EOS)
 
 
 def fake_z(seed: int, *, base: str = "fake-base", factors: str = "fake-factors") -> ZVector:
-    """A z that a ``FakeEngine`` of the same base and factors accepts."""
+    """Make a z that a ``FakeEngine`` of the same base and factors accepts."""
     generator = torch.Generator().manual_seed(seed)
     sizes = zip(FAKE_LAYOUT.names, FAKE_LAYOUT.ranks, strict=True)
     values = {name: 1 + 0.1 * torch.randn(rank, generator=generator) for name, rank in sizes}
@@ -60,16 +60,16 @@ class FakeEngine(Engine):
     """Answers from a script or a hash, with slots, a table of z rows, pins and LRU as real engines have.
 
     Args:
-        script: What to answer; see ``Script``.
+        script: The answers; see ``Script``.
         slots: Answers generated at once.
         z_rows: Rows of the z table, the base's included.
         max_length: The longest prompt and answer together, in tokens.
-        base: The fingerprint it accepts.
-        factors: The digest of factors it accepts.
-        step_seconds: How long one step takes.
+        base: The fingerprint that it accepts.
+        factors: The digest of factors that it accepts.
+        step_seconds: Duration of one step.
 
     Attributes:
-        sickness: What ``check_health`` raises, for tests of whoever asks; None is healthy.
+        health_error: Raised by ``check_health``, for tests; None leaves the engine healthy.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FakeEngine(Engine):
         self._script = script
         self._slots = slots
         self.max_length = max_length
-        self.sickness: EngineError | None = None
+        self.health_error: EngineError | None = None
         self._base = base
         self._factors = factors
         self._step_seconds = step_seconds
@@ -146,7 +146,7 @@ class FakeEngine(Engine):
         self._check_fits(request.z, len(prompt), len(completion))
         places = [_PLACES.get(token) for token in completion]
         if None in places:
-            raise InvalidRequest(f"the completion {completion!r} has tokens it cannot say", "use printable ASCII")
+            raise InvalidRequest(f"the completion {completion!r} has unknown tokens", "use printable ASCII")
         rows = (self._log_probs(request.z, prompt, completion[:end]) for end in range(len(completion)))
         return tuple(float(row[place]) for row, place in zip(rows, places, strict=True))
 
@@ -173,8 +173,8 @@ class FakeEngine(Engine):
     async def check_health(self) -> None:
         """As ``Engine.check_health``."""
         self._check_open()
-        if self.sickness is not None:
-            raise self.sickness
+        if self.health_error is not None:
+            raise self.health_error
         self._loop.check()
 
     async def close(self) -> None:
@@ -184,14 +184,14 @@ class FakeEngine(Engine):
         self._fail_all(RequestAborted("the engine was closed", "start another engine"))
 
     async def _turn(self) -> bool:
-        """Add one token to all that can run. Returns False if nothing is left."""
+        """Add one token to every running answer. Returns False if nothing can run."""
         self._admit()
         if not self._running:
             return False
         self._peak_batch = max(self._peak_batch, len(self._running))
         self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
         for answer in list(self._running):
-            # The table says what the row computes with, not the request: a mix-up would show.
+            # The z of the table's row, not of the request, so that a mix-up shows.
             z = self._table.content(answer.row)
             try:
                 log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
@@ -207,7 +207,7 @@ class FakeEngine(Engine):
         return True
 
     def _admit(self) -> None:
-        """First come, first served: an answer that finds no free row holds up those behind it."""
+        """Admit first come, first served: an answer without a free row holds up those behind it."""
         while self._waiting and len(self._running) < self._slots:
             row = self._table.pin(self._waiting[0].request.z)
             if row is None:

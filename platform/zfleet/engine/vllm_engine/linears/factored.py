@@ -20,7 +20,7 @@ class FactoredLinear:
     """y = ((x V) * z) (U s)^T + b: exact for every z.
 
     Attributes:
-        columns: Where the parts' values lie in a flat z, together.
+        columns: The columns of all parts in a flat z.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class FactoredLinear:
         """Prepare the factors.
 
         Args:
-            plain: The engine's own linear, which gives the outputs of parts that have no factors.
+            plain: The engine's own linear, which computes the outputs of parts without factors.
             outputs: m, the outputs of the fused linear on this rank.
-            parts: Those that have factors; their columns must be neighbours in a flat z.
-            dtype: What the engine computes in.
-            pack: The engine's own.
+            parts: The parts that have factors; their columns must be neighbours in a flat z.
+            dtype: The engine's dtype.
+            pack: Packs a weight as the engine does.
 
         Raises:
             ValueError: No parts, or columns that are not neighbours.
@@ -55,11 +55,11 @@ class FactoredLinear:
         ]
 
     def __call__(self, x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The outputs of a batch.
+        """Compute the outputs of a batch.
 
         Args:
             x: [T, n].
-            rows: z of each token, ``columns`` of it: [T, sum of r], any strides.
+            rows: The ``columns`` of each token's z: [T, sum of r], any strides.
             bias: [m].
 
         Returns:
@@ -80,7 +80,7 @@ class FactoredLinear:
 
 @dataclass(frozen=True, eq=False)
 class _Outputs:
-    """U s of one part: from its columns of h to its columns of y."""
+    """U s of one part, which maps its columns of h to its columns of y."""
 
     apply: Callable[[Tensor], Tensor]
     directions: slice

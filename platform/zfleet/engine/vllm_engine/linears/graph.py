@@ -1,9 +1,9 @@
 """Form ``factored`` as one operator, for engines that compile their model and replay CUDA graphs.
 
-A table of rows and the row of each token lie in buffers that never move: a step changes their contents, and what was
-compiled or captured stays as it is. Nothing branches on data, so that torch.compile keeps one graph, and a graph
-captured for T tokens serves every mixture of z. Tables are float32 whatever the model computes in: near 1 bfloat16
-has steps of 1/128, as large as what an expert changes.
+The table of rows and the row of each token lie in buffers that never move: a step changes their contents, and the
+compiled or captured graph stays valid. Nothing branches on data, so that torch.compile keeps one graph, and a graph
+captured for T tokens serves every mixture of z. Tables are float32 whatever the model's dtype: near 1 bfloat16 has
+steps of 1/128, as large as the changes of an expert.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def svf_into(
         starts: First column of y of each part.
         table: [rows, C] float32.
         index: Row of each token: [max tokens, at least T] int64.
-        column: Where the parts' values start in a row.
+        column: First column of the parts' z in a row.
         bias: [m].
     """
     rows = table[:, column : column + v.shape[0]].index_select(0, index[: x.shape[0]])
@@ -82,11 +82,11 @@ class GraphLinear(nn.Module):
         """Prepare the factors.
 
         Args:
-            plain: The engine's own linear, which gives the outputs of parts that have no factors.
+            plain: The engine's own linear, which computes the outputs of parts without factors.
             outputs: m, the outputs of the linear.
-            parts: Those that have factors; their columns must be neighbours in a flat z.
-            step: Where rows come from.
-            dtype: What the engine computes in.
+            parts: The parts that have factors; their columns must be neighbours in a flat z.
+            step: The buffers that hold the rows.
+            dtype: The engine's dtype.
 
         Raises:
             ValueError: No parts, or columns that are not neighbours.
@@ -103,7 +103,7 @@ class GraphLinear(nn.Module):
         self._us = nn.ParameterList(nn.Parameter(u.t().to(dtype).contiguous(), requires_grad=False) for u in us)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """[T, n] to [T, m], token t under row ``index[t]``."""
+        """Map x [T, n] to [T, m], token t under row ``index[t]``."""
         y = x.new_empty(x.shape[0], self._outputs) if self._whole else self._plain(x, bias)
         step = self._step
         torch.ops.zfleet.svf_into(
@@ -113,7 +113,7 @@ class GraphLinear(nn.Module):
 
 
 class GraphForm(FactoredForm):
-    """The exact form as one operator without branches: for models that are compiled or captured as graphs."""
+    """All linears exact and without branches: for models that are compiled or captured as graphs."""
 
     def __init__(self) -> None:
         super().__init__()

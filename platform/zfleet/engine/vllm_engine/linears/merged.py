@@ -13,11 +13,11 @@ from zfleet.engine.vllm_engine.linears.step_rows import StepLinear
 
 
 class MergedLinear:
-    """W' [m, n] of the z that whole steps have shared for long enough.
+    """W' [m, n] of a z that whole steps have shared for long enough.
 
-    Whether the same z goes on is not known. Merging once the factored form has cost as much more than a merged
-    one as merging itself costs at most doubles the best that could have been done (the ski-rental rule: Karlin,
-    Manasse, Rudolph and Sleator, 1988). Costs are counted in multiplications.
+    Nobody knows how long steps will go on to share a z. So W' is merged once the factored form has cost as much more
+    than a merged one as merging costs: at most twice the cost of the best choice in hindsight (the ski-rental rule:
+    Karlin, Manasse, Rudolph and Sleator, 1988). Costs are counted in multiplications.
     """
 
     def __init__(self, parts: Sequence[PartFactors], outputs: int, dtype: torch.dtype) -> None:
@@ -25,8 +25,8 @@ class MergedLinear:
 
         Args:
             parts: All matrices of the linear.
-            outputs: m.
-            dtype: What the engine computes in.
+            outputs: m, the outputs of the linear.
+            dtype: The engine's dtype.
         """
         self._parts = parts
         self._outputs = outputs
@@ -36,7 +36,7 @@ class MergedLinear:
         self._merged = False
         self._spent = 0
         sizes = [(length(part.outputs), part.s.numel(), part.vh.shape[1]) for part in parts]
-        self._price = sum(m * r * n for m, r, n in sizes)
+        self._merge_cost = sum(m * r * n for m, r, n in sizes)
         self._excess = sum(r * (m + n) - m * n for m, r, n in sizes)
 
     def ready(self, digest: str, z: Tensor, tokens: int) -> bool:
@@ -51,7 +51,7 @@ class MergedLinear:
             self._digest, self._merged, self._spent = digest, False, 0
         if not self._merged:
             self._spent += tokens * self._excess
-            if self._spent >= self._price:
+            if self._spent >= self._merge_cost:
                 self._merge(z)
         return self._merged
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 Linear = Callable[[Tensor, Tensor | None], Tensor]
-"""x [T, n] and a bias [m] or None to y [T, m]: a linear of the engine, its weight packed inside."""
+"""Maps x [T, n] and a bias [m] or None to y [T, m]: a linear of the engine, with its packed weight inside."""
 
 Pack = Callable[[Tensor], Callable[[Tensor], Tensor]]
-"""A weight [m, n] that stays as long as the engine does, to the fastest way from x [T, n] to x W^T [T, m]."""
+"""Packs a weight [m, n], for as long as the engine lives, into a fast function from x [T, n] to x W^T [T, m]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class PartFactors:
         u: [m, r].
         s: [r].
         vh: [r, n].
-        columns: Where its r values lie in a flat z.
-        outputs: Its m columns of the fused linear's y.
+        columns: Its r columns in a flat z.
+        outputs: Its m columns in the fused linear's y.
     """
 
     name: str
