@@ -1,4 +1,4 @@
-"""Admission: requests wait, first come first served, until a slot and a row for their z are free."""
+"""Admission: answers wait, first come first served, until a slot and a row for their z are free."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from zfleet.engine.z_table import ZEntry, ZTable
-from zfleet.errors import ZfleetError
+from zfleet.errors import EngineError, ZfleetError
 from zfleet.supervise import guarded
 
 
 class Ticket(Protocol):
-    """What waits."""
+    """A piece of work that waits."""
 
     @property
     def entry(self) -> ZEntry:
@@ -44,7 +44,7 @@ class Admission(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """Tickets that wait."""
+        """Number of tickets that wait."""
         return len(self._waiting)
 
     def queue(self, tickets: Iterable[T]) -> None:
@@ -83,14 +83,14 @@ class Admission(Generic[T]):
         self._table.unpin(entry)
 
     def withdraw(self, chosen: Callable[[T], bool]) -> list[T]:
-        """Take tickets out of the queue that shall not run."""
+        """Take the chosen tickets out of the queue; they will not run."""
         withdrawn = [ticket for ticket in self._waiting if chosen(ticket)]
         for ticket in withdrawn:
             self._remove(ticket)
         return withdrawn
 
     def reset(self) -> None:
-        """Free all slots and rows, after a failure that ended everything that ran."""
+        """Free all slots and rows, after a failure that ended everything."""
         self.running = 0
         self._table.release_all()
 
@@ -108,7 +108,7 @@ class _AwaitedTicket:
 
 
 class AwaitedAdmission:
-    """Admission for an engine that schedules by itself whatever it is given: each request awaits its row."""
+    """Admission for an engine with a scheduler of its own, such as vLLM: each answer awaits its row."""
 
     def __init__(self, table: ZTable, slots: int) -> None:
         self._admission: Admission[_AwaitedTicket] = Admission(table, slots)
@@ -116,20 +116,20 @@ class AwaitedAdmission:
 
     @property
     def running(self) -> int:
-        """Requests that hold a slot."""
+        """Number of answers that hold a slot."""
         return self._admission.running
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """Number of answers that wait."""
         return self._admission.waiting
 
     async def enter(self, entry: ZEntry, request_id: str) -> int:
-        """Wait for a slot; returns the row that holds the z until ``leave``.
+        """Wait for a slot and a row. Returns the row, which holds the z until ``leave``.
 
         Raises:
-            EngineError: The admission is broken, or failed while the request waited.
-            Exception: What ``refuse`` was given.
+            EngineError: A row could not be assigned or freed.
+            Exception: The error given to ``refuse``.
         """
         self.check()
         ticket = _AwaitedTicket(entry, request_id, asyncio.get_running_loop().create_future())
@@ -138,36 +138,36 @@ class AwaitedAdmission:
         try:
             return await ticket.row
         except asyncio.CancelledError:
-            # Cancelled in the very turn that admitted or refused it: what it was given must be given back.
+            # If it was admitted in the same iteration of the event loop, give its slot and row back.
             waited = self._admission.withdraw(lambda other: other is ticket)
             if not waited and not ticket.row.cancelled() and ticket.row.exception() is None:
                 self.leave(entry)
             raise
 
     def leave(self, entry: ZEntry) -> None:
-        """Free the slot and the row of a request that ran."""
+        """Free the slot and the row of an answer that ran."""
         with guarded("freeing a row of the z table", self._break):
             self._admission.leave(entry)
         self._admit()
 
     def refuse(self, error: Exception, request_id: str | None = None) -> None:
-        """Raise an error in the requests that wait: in one of them, or in all."""
+        """Raise an error in the waiting answers of one request, or in all."""
         for ticket in self._admission.withdraw(lambda ticket: request_id in (None, ticket.request_id)):
             if not ticket.row.done():
                 ticket.row.set_exception(error)
 
     def check(self) -> None:
-        """Raise if rows may be held for ever.
+        """Check the counts of slots and rows.
 
         Raises:
-            EngineError: A row could not be freed.
+            EngineError: A row could not be freed: requests could wait for it for ever.
         """
         if self._broken is not None:
-            raise self._broken
+            raise EngineError(self._broken.message, self._broken.remedy)
 
     def _admit(self) -> None:
         with guarded("admitting requests", self.refuse):
-            # A ticket that was cancelled stays in the queue until its request hears of it.
+            # A cancelled ticket stays in the queue until its request handles the cancellation.
             for ticket in self._admission.admit(lambda ticket: not ticket.row.done()):
                 assert ticket.entry.row is not None
                 ticket.row.set_result(ticket.entry.row)

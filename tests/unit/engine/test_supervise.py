@@ -79,6 +79,14 @@ async def test_failures_in_a_row_show_until_something_succeeds() -> None:
     await worker.loop.stop()
 
 
+async def test_pauses_stay_bounded_however_often_a_loop_fails() -> None:
+    worker = Worker()
+    worker.loop._failures = 5000
+    await worker.do(_break, lambda: None)
+    worker.loop.check()
+    await worker.loop.stop()
+
+
 async def test_a_loop_that_cannot_fail_what_it_served_is_dead() -> None:
     calls = list[ZfleetError]()
 

@@ -52,14 +52,14 @@ class Fused:
         self.form.refresh()
 
     def run(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
-        """One step: (row, z, tokens) of each request."""
+        """Run one step with (row, z, tokens) of each request."""
         self.step.begin([(row, z) for row, z, _ in requests], np.array([n for *_, n in requests], np.int32))
         y = self.linear(x, None)
         self.step.end()
         return y
 
     def expected(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
-        """The merged weight of each request on its tokens."""
+        """Apply the merged weight of each request to its tokens."""
         rows, start = [], 0
         for _, z, tokens in requests:
             flat = self.step.known.get(z, torch.ones(SIZE))
@@ -100,7 +100,7 @@ def test_a_step_of_the_base_alone_is_the_engines_own_linear() -> None:
     assert torch.equal(fused.run(_x(2), (0, BASE_Z, 2)), torch.nn.functional.linear(_x(2), fused.weight))
 
 
-def test_what_no_request_asked_for_runs_as_the_base() -> None:
+def test_passes_without_requests_run_as_the_base() -> None:
     for form in (FactoredForm(), GraphForm()):
         fused = Fused(form)
         fused.know(a=_z(1))
@@ -134,7 +134,7 @@ def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
     assert len(gathers) == steps, "another z begins anew"
 
 
-def test_what_rank_k_leaves_out_is_what_is_measured() -> None:
+def test_the_error_of_rank_k_in_closed_form_is_the_measured_one() -> None:
     fused = Fused(DeltaForm(2))
     fused.know(a=_z(1), b=_z(2))
     errors = fused.form.relative_errors()

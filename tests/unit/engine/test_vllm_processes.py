@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.vllm_engine import processes
+from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
-from zfleet.engine.vllm_engine.processes import EngineDied, VllmCore
+from zfleet.engine.vllm_engine.processes import VllmCore
 from zfleet.errors import EngineError
 
 
@@ -59,8 +60,8 @@ async def _call(llm: Llm, method: str, *arguments: object) -> Any:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(processes, "_launch", world.launch)
-    monkeypatch.setattr(processes, "_call", _call)
+    monkeypatch.setattr(processes, "launch", world.launch)
+    monkeypatch.setattr(processes, "call_workers", _call)
     return world
 
 

@@ -18,8 +18,9 @@ from zfleet.engine.admission import AwaitedAdmission
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.streams import merged
+from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
-from zfleet.engine.vllm_engine.processes import EngineDied, Run, VllmCore, closed
+from zfleet.engine.vllm_engine.processes import Run, VllmCore, closed
 from zfleet.engine.vllm_engine.translation import chunk, generation_arguments, scores, scoring_arguments
 from zfleet.engine.z_table import ZEntry, ZTable
 from zfleet.errors import EngineError, RequestAborted

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from zfleet.engine.vllm_engine.llm import EngineDied, call_workers, launch
 from zfleet.engine.vllm_engine.plan import SETTINGS, VllmPlan
 from zfleet.errors import EngineError, ZfleetError
 from zfleet.supervise import HANG_SECONDS, guarded
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from vllm import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_POLL_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 _START_SECONDS = 1800.0
 """A start that takes longer hangs; loading a large base takes minutes."""
@@ -46,10 +46,6 @@ class Run:
     name: str
     added: bool = False
     aborted: bool = False
-
-
-class EngineDied(Exception):
-    """The processes are gone; ``VllmCore.revive`` starts them again."""
 
 
 class VllmCore:
@@ -97,8 +93,7 @@ class VllmCore:
         if self._revival is not None:
             # Shielded: a cancelled request must not end a restart that other requests await.
             await asyncio.shield(self._revival)
-        if self._failed_start is not None:
-            raise self._failed_start
+        self._check_started()
 
     async def generate(
         self, prompt: tuple[int, ...], sampling: dict[str, Any], z: tuple[int, str], salt: str, run: Run
@@ -152,7 +147,7 @@ class VllmCore:
 
     async def put(self, digest: str, flat: Tensor) -> None:
         """Send a z [R] float32 to every worker."""
-        await self.call("zfleet_put", digest, _bytes(flat))
+        await self.call("zfleet_put", digest, flat.numpy().tobytes())
 
     async def drop(self, digest: str) -> None:
         """Have every worker forget a z."""
@@ -165,7 +160,7 @@ class VllmCore:
             EngineDied: The processes are gone.
             EngineError: The method failed.
         """
-        return await _call(self._running, method, *arguments)
+        return await call_workers(self._running, method, *arguments)
 
     async def check_health(self, known: Known) -> None:
         """Check that the processes answer or are being restarted. Restart them if they died.
@@ -176,8 +171,7 @@ class VllmCore:
         Raises:
             EngineError: They do not answer, or the last restart failed or hangs.
         """
-        if self._failed_start is not None:
-            raise self._failed_start
+        self._check_started()
         if self._reviving:
             if monotonic() - self._revival_began > _START_SECONDS:
                 raise EngineError(f"vLLM has been starting for {_START_SECONDS:.0f} s", "start the engine again")
@@ -221,6 +215,10 @@ class VllmCore:
                 await self._stop()
                 await self._start(known)
 
+    def _check_started(self) -> None:
+        if self._failed_start is not None:
+            raise EngineError(self._failed_start.message, self._failed_start.remedy)
+
     def _note_failed_start(self, error: ZfleetError) -> None:
         self._failed_start = error
 
@@ -232,17 +230,17 @@ class VllmCore:
     async def _start(self, known: Known) -> None:
         # Returned through a list: the thread pool would keep a result alive beyond the engine's end.
         started: list[AsyncLLM] = []
-        await asyncio.to_thread(lambda: started.append(_launch(self.plan)))
+        await asyncio.to_thread(lambda: started.append(launch(self.plan)))
         llm = started.pop()
         try:
-            covered = await _call(llm, "zfleet_open", os.getpid())
+            covered = await call_workers(llm, "zfleet_open", os.getpid())
             if uncovered := sorted(set(self.plan.factors.names) - set(covered)):
                 raise EngineError(
                     f"vLLM has no linear for {uncovered[0]!r}, which targets {self.plan.factors.targets!r} name",
                     "use targets within attention and MLP, or `engine: torch`",
                 )
             for digest, flat in known().items():
-                await _call(llm, "zfleet_put", digest, _bytes(flat))
+                await call_workers(llm, "zfleet_put", digest, flat.numpy().tobytes())
             if self._closed:
                 raise closed()
         except BaseException as error:
@@ -257,45 +255,3 @@ class VllmCore:
 def closed() -> EngineError:
     """The error of every call on a closed engine."""
     return EngineError("the engine is closed", "start an engine and send the request again")
-
-
-def _launch(plan: VllmPlan) -> AsyncLLM:
-    plan.set_environment()
-    # Imported late: vLLM takes seconds, sets up logging, and reads the environment that was just set.
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    import zfleet.engine.vllm_engine.worker  # noqa: F401  (registers our linears with vLLM)
-
-    try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**plan.arguments()))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(
-            f"vLLM does not start on base {plan.base[:12]}: {str(error).strip().splitlines()[0]}",
-            "its own messages above say why; engine.vllm.cache_gib and engine.max_length decide what memory it needs",
-        ) from error
-
-
-async def _call(llm: AsyncLLM, method: str, *arguments: object) -> Any:
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    call = asyncio.ensure_future(llm.collective_rpc(method, args=arguments))
-    try:
-        # vLLM never answers a call during which its engine dies.
-        while not (await asyncio.wait([call], timeout=_POLL_SECONDS))[0]:
-            if llm.errored:
-                raise EngineDied
-        return call.result()[0]
-    except EngineDeadError:
-        raise EngineDied from None
-    except EngineDied:
-        raise
-    except Exception as error:  # vLLM raises a worker's error as a bare Exception
-        raise EngineError(f"vLLM's worker failed in {method}: {error}", "its own messages say why") from error
-    finally:
-        call.cancel()
-
-
-def _bytes(flat: Tensor) -> bytes:
-    data: bytes = flat.numpy().tobytes()
-    return data
