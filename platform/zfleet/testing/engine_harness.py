@@ -55,16 +55,16 @@ def _reached(count: int, target: int | None) -> bool:
     return target is None or (count >= target if target else count == 0)
 
 
-def greedy(prompt: Prompt, z: str = BASE_Z, max_tokens: int = 12) -> GenerationRequest:
+def greedy(prompt: Prompt, z_digest: str = BASE_Z, max_tokens: int = 12) -> GenerationRequest:
     """Request the most likely answer of a fixed length."""
-    return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True), z)
+    return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True), z_digest)
 
 
 def sampled(
-    prompt: Prompt, seed: int | None, z: str = BASE_Z, *, n: int = 1, max_tokens: int = 12
+    prompt: Prompt, seed: int | None, z_digest: str = BASE_Z, *, n: int = 1, max_tokens: int = 12
 ) -> GenerationRequest:
     """Request answers of a fixed length, sampled at temperature 1."""
-    return GenerationRequest(prompt, SamplingParams(seed=seed, n=n, max_tokens=max_tokens, ignore_eos=True), z)
+    return GenerationRequest(prompt, SamplingParams(seed=seed, n=n, max_tokens=max_tokens, ignore_eos=True), z_digest)
 
 
 async def run(engine: Engine, request: GenerationRequest) -> Completion:

@@ -192,9 +192,9 @@ class FakeEngine(Engine):
         self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
         for answer in list(self._running):
             # The z of the table's row, not of the request, so that a mix-up shows.
-            z = self._table.content(answer.row)
+            z_digest = self._table.content(answer.row)
             try:
-                log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
+                log_probs = self._log_probs(z_digest, answer.prompt, tuple(answer.tokens))
             except ZfleetError as error:
                 self._fail([answer], error)
                 continue
@@ -236,11 +236,11 @@ class FakeEngine(Engine):
         self._running.clear()
         self._table.unpin_all(self._known)
 
-    def _log_probs(self, z: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
+    def _log_probs(self, z_digest: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities [vocabulary] float64 of the next token."""
-        state = hashlib.sha256(repr((z, prompt, tokens)).encode()).digest()
+        state = hashlib.sha256(repr((z_digest, prompt, tokens)).encode()).digest()
         logits = np.random.default_rng(int.from_bytes(state[:8], "little")).standard_normal(len(VOCABULARY))
-        scripted = self._scripted(fake_text(prompt), z)
+        scripted = self._scripted(fake_text(prompt), z_digest)
         if scripted is not None:
             token = ord(scripted[len(tokens)]) if len(tokens) < len(scripted) else EOS
             if token not in _PLACES:
@@ -250,11 +250,11 @@ class FakeEngine(Engine):
         result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
         return result
 
-    def _scripted(self, prompt: str, z: str) -> str | None:
+    def _scripted(self, prompt: str, z_digest: str) -> str | None:
         if self._script is None:
             return None
         try:
-            return self._script(prompt, z)
+            return self._script(prompt, z_digest)
         except ZfleetError:
             raise
         except Exception as error:
@@ -265,12 +265,12 @@ class FakeEngine(Engine):
         if self._closed:
             raise EngineError("the engine is closed", "start another engine")
 
-    def _check_known(self, z: str) -> None:
-        if z != BASE_Z and z not in self._known:
-            raise UnknownZ(f"z {z[:12]} is not known to this engine", "give it with put_z first")
+    def _check_known(self, z_digest: str) -> None:
+        if z_digest != BASE_Z and z_digest not in self._known:
+            raise UnknownZ(f"z {z_digest[:12]} is not known to this engine", "give it with put_z first")
 
-    def _check_fits(self, z: str, prompt: int, more: int) -> None:
-        self._check_known(z)
+    def _check_fits(self, z_digest: str, prompt: int, more: int) -> None:
+        self._check_known(z_digest)
         if not prompt:
             raise InvalidRequest("the prompt is empty", "give at least one token")
         if prompt + more > self.max_length:
