@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from exit_code import exit_code
 from zfleet.config.specs import BaseSpec
-from zfleet.engine.vllm_engine.linears.kernels import FactoredLinear, PartFactors
+from zfleet.engine.vllm_engine.linears.factored import FactoredLinear
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import locate_base
 from zfleet.models.matrices import target_matrices

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from exit_code import exit_code
-from zfleet.engine.vllm_engine.linears.graph import GraphLinear, StepBuffers
-from zfleet.engine.vllm_engine.linears.kernels import PartFactors
+from zfleet.engine.vllm_engine.linears.graph import GraphLinear
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
+from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers
 from zfleet.errors import EngineError
 
 LORA_RANK = 16
@@ -69,6 +70,29 @@ class Lora(nn.Module):
         index = self._step.index[: x.shape[0]]
         h = torch.bmm(x.unsqueeze(1), self.get_buffer("a")[index])
         y: Tensor = torch.baddbmm(self._plain(x).unsqueeze(1), h, self.get_buffer("b")[index]).squeeze(1)
+        return y
+
+
+class Delta(nn.Module):
+    """y = x W^T + ((x V_k) * d) U_k^T: what a rank-k form would cost on a GPU."""
+
+    def __init__(
+        self, plain: nn.Module, parts: Sequence[PartFactors], k: int, step: StepBuffers, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self._plain, self._step, self._sizes = plain, step, [len(part.u) for part in parts]
+        self.register_buffer("v", torch.cat([part.vh[:k] for part in parts]).to(dtype))
+        us = [part.u[:, :k].t().to(dtype).contiguous() for part in parts]
+        self._us = nn.ParameterList(nn.Parameter(u, requires_grad=False) for u in us)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, n] to [T, m]."""
+        y: Tensor = self._plain(x)
+        rows = self._step.table.index_select(0, self._step.index[: x.shape[0]])
+        h = functional.linear(x, self.get_buffer("v")).mul_(rows)
+        widths = [u.shape[0] for u in self._us]
+        for out, part, u in zip(y.split(self._sizes, 1), h.split(widths, 1), self._us, strict=True):
+            out.addmm_(part, u)
         return y
 
 
@@ -114,9 +138,8 @@ def build(shape: Shape, tokens: int, k: int, rows: int, device: torch.device, dt
         factors = (random(size, r), torch.rand(r, device=device) + 0.5, random(r, shape.inputs))
         parts.append(PartFactors("part", *factors, slice(column, column + r), slice(row, row + size)))
         column, row = column + r, row + size
-    kept = [torch.arange(min(k, part.s.numel()), device=device) for part in parts]
     z = StepBuffers(rows, column, tokens, device)
-    d = StepBuffers(rows, sum(len(chosen) for chosen in kept), tokens, device)
+    d = StepBuffers(rows, sum(min(k, part.s.numel()) for part in parts), tokens, device)
     plain = Plain(random(row, shape.inputs).to(dtype))
 
     def linear(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -126,7 +149,7 @@ def build(shape: Shape, tokens: int, k: int, rows: int, device: torch.device, dt
     forms: dict[str, nn.Module] = {
         "plain": plain,
         "factored": GraphLinear(linear, row, parts, z, dtype),
-        "delta": GraphLinear(linear, row, parts, d, dtype, kept, 0),
+        "delta": Delta(plain, parts, k, d, dtype),
         "lora": Lora(plain, shape, z, rows, dtype),
     }
     return Case(forms, z, d)

@@ -113,7 +113,7 @@ async def test_rank_k_is_exact_where_nothing_is_left_out_and_never_mixes_directi
         prompts = random_prompts(core.plan.vocabulary, [3, 31, 7, 18] * 4)
         answers = await collect_greedy(engine, prompts, zs, max_tokens=24)
         assert compare(tiny_folder, factors, prompts, zs, answers).different == ()
-        assert await engine.left_out() == dict.fromkeys((z.digest for z in zs), 0.0)
+        assert await engine.relative_errors() == dict.fromkeys((z.digest for z in zs), 0.0)
     finally:
         await core.end()
 
@@ -137,7 +137,7 @@ async def test_a_new_z_that_changes_the_directions_leaves_no_old_prefix_behind(
         scored = await engine.score(ScoreRequest(prompt, after.token_ids, z))
         assert after.logprobs == pytest.approx(scored, abs=1e-4)
         assert before.logprobs != pytest.approx(after.logprobs, abs=1e-3), "the directions did not change"
-        assert all(0.1 < share < 1 for share in (await engine.left_out()).values())
+        assert all(0.1 < share < 1 for share in (await engine.relative_errors()).values())
     finally:
         await core.end()
 

@@ -1,80 +1,177 @@
-"""Who may run: answers wait, first come first served, until a slot and a row for their z are free."""
+"""Admission: answers wait, first come first served, until a slot and a row for their z are free."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from zfleet.engine.z_table import ZEntry, ZTable
+from zfleet.errors import EngineError, ZfleetError
+from zfleet.supervise import guarded
 
 
-@dataclass(eq=False)
-class _Ticket:
-    entry: ZEntry
-    request_id: str
-    row: asyncio.Future[int]
+class Ticket(Protocol):
+    """A piece of work that waits."""
+
+    @property
+    def entry(self) -> ZEntry:
+        """The z that it runs under."""
+
+    @property
+    def slots(self) -> int:
+        """Slots that it takes while it runs: 1, or 0 if it needs a row only."""
 
 
-class Admission:
-    """The queue in front of an engine that schedules by itself what it is given."""
+T = TypeVar("T", bound=Ticket)
+
+
+class Admission(Generic[T]):
+    """The queue in front of an engine. The engine asks which tickets may run.
+
+    Attributes:
+        running: Slots taken.
+    """
 
     def __init__(self, table: ZTable, slots: int) -> None:
+        self.running = 0
         self._table = table
         self._slots = slots
-        self._waiting: deque[_Ticket] = deque()
-        self.running = 0
+        self._waiting: deque[T] = deque()
+        self._without_slot = 0
 
     @property
     def waiting(self) -> int:
-        """Answers that wait."""
+        """Number of tickets that wait."""
         return len(self._waiting)
 
+    def queue(self, tickets: Iterable[T]) -> None:
+        """Add tickets at the end."""
+        for ticket in tickets:
+            self._waiting.append(ticket)
+            self._without_slot += not ticket.slots
+
+    def admit(self, fits: Callable[[T], bool]) -> Iterator[T]:
+        """Take out of the queue, one by one, the tickets that may run now.
+
+        Each holds its slots and its row until ``leave``. Behind a ticket that waits for a row, admit only tickets of
+        the base: others could pin the row that it needs.
+
+        Args:
+            fits: Whether the engine can take this ticket now. Asked at most once for each ticket that finds a slot.
+        """
+        row_awaited = False
+        for ticket in list(self._waiting):
+            if self.running + ticket.slots > self._slots:
+                if not self._without_slot:
+                    return
+                continue
+            if (row_awaited and ticket.entry.row != 0) or not fits(ticket):
+                continue
+            if self._table.pin(ticket.entry) is None:
+                row_awaited = True
+                continue
+            self._remove(ticket)
+            self.running += ticket.slots
+            yield ticket
+
+    def leave(self, entry: ZEntry, slots: int = 1) -> None:
+        """Free the slots and the row of a ticket that ran."""
+        self.running -= slots
+        self._table.unpin(entry)
+
+    def withdraw(self, chosen: Callable[[T], bool]) -> list[T]:
+        """Take the chosen tickets out of the queue; they will not run."""
+        withdrawn = [ticket for ticket in self._waiting if chosen(ticket)]
+        for ticket in withdrawn:
+            self._remove(ticket)
+        return withdrawn
+
+    def reset(self) -> None:
+        """Free all slots and rows, after a failure that ended everything."""
+        self.running = 0
+        self._table.release_all()
+
+    def _remove(self, ticket: T) -> None:
+        self._waiting.remove(ticket)
+        self._without_slot -= not ticket.slots
+
+
+@dataclass(eq=False)
+class _AwaitedTicket:
+    entry: ZEntry
+    request_id: str
+    row: asyncio.Future[int]
+    slots: int = 1
+
+
+class AwaitedAdmission:
+    """Admission for an engine with a scheduler of its own, such as vLLM: each answer awaits its row."""
+
+    def __init__(self, table: ZTable, slots: int) -> None:
+        self._admission: Admission[_AwaitedTicket] = Admission(table, slots)
+        self._broken: ZfleetError | None = None
+
+    @property
+    def running(self) -> int:
+        """Number of answers that hold a slot."""
+        return self._admission.running
+
+    @property
+    def waiting(self) -> int:
+        """Number of answers that wait."""
+        return self._admission.waiting
+
     async def enter(self, entry: ZEntry, request_id: str) -> int:
-        """Wait for a slot; the row that holds the z until ``leave``.
+        """Wait for a slot and a row. Returns the row, which holds the z until ``leave``.
 
         Raises:
-            Exception: What ``refuse`` was given.
+            EngineError: A row could not be assigned or freed.
+            Exception: The error given to ``refuse``.
         """
-        ticket = _Ticket(entry, request_id, asyncio.get_running_loop().create_future())
-        self._waiting.append(ticket)
+        self.check()
+        ticket = _AwaitedTicket(entry, request_id, asyncio.get_running_loop().create_future())
+        self._admission.queue([ticket])
         self._admit()
         try:
             return await ticket.row
         except asyncio.CancelledError:
-            # Cancelled in the very turn that admitted or refused it: what was given must be given back.
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-            elif not ticket.row.cancelled() and ticket.row.exception() is None:
+            # If it was admitted in the same iteration of the event loop, give its slot and row back.
+            waited = self._admission.withdraw(lambda other: other is ticket)
+            if not waited and not ticket.row.cancelled() and ticket.row.exception() is None:
                 self.leave(entry)
             raise
 
     def leave(self, entry: ZEntry) -> None:
-        """One answer less."""
-        self.running -= 1
-        self._table.unpin(entry)
+        """Free the slot and the row of an answer that ran."""
+        with guarded("freeing a row of the z table", self._break):
+            self._admission.leave(entry)
         self._admit()
 
     def refuse(self, error: Exception, request_id: str | None = None) -> None:
-        """Raise an error in those that wait: of one request, or all."""
-        for ticket in [t for t in self._waiting if request_id in (None, t.request_id)]:
-            self._waiting.remove(ticket)
+        """Raise an error in the waiting answers of one request, or in all."""
+        for ticket in self._admission.withdraw(lambda ticket: request_id in (None, ticket.request_id)):
             if not ticket.row.done():
                 ticket.row.set_exception(error)
 
+    def check(self) -> None:
+        """Check the counts of slots and rows.
+
+        Raises:
+            EngineError: A row could not be freed: requests could wait for it for ever.
+        """
+        if self._broken is not None:
+            raise EngineError(self._broken.message, self._broken.remedy)
+
     def _admit(self) -> None:
-        # Past one that waits for a row only the base's go: any other would keep a row pinned that it waits for.
-        row_wanted = False
-        for ticket in list(self._waiting):
-            if self.running >= self._slots:
-                return
-            # One that was cancelled stays in the queue until it hears of it.
-            if ticket.row.done() or (row_wanted and ticket.entry.row != 0):
-                continue
-            row = self._table.pin(ticket.entry)
-            if row is None:
-                row_wanted = True
-                continue
-            self._waiting.remove(ticket)
-            self.running += 1
-            ticket.row.set_result(row)
+        with guarded("admitting requests", self.refuse):
+            # A cancelled ticket stays in the queue until its request handles the cancellation.
+            for ticket in self._admission.admit(lambda ticket: not ticket.row.done()):
+                assert ticket.entry.row is not None
+                ticket.row.set_result(ticket.entry.row)
+
+    def _break(self, error: ZfleetError) -> None:
+        self._broken = error
+        self.refuse(error)

@@ -1,20 +1,25 @@
-"""One thin synchronous adapter over the async engine contract, for learning and search."""
+"""A synchronous adapter over the async engine contract, for learning and search."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 from zfleet.engine.contract import Completion, Engine, EngineStats, GenerationRequest, ScoreRequest, collect
+from zfleet.errors import EngineError
 from zfleet.svf.zvector import ZVector
 
 T = TypeVar("T")
 
+_LOOK_SECONDS = 1.0
+"""How often a waiting caller checks that the thread is alive."""
+
 
 class SyncEngine:
-    """Runs an engine's event loop in a thread of its own.
+    """Run an engine's event loop in a thread of its own.
 
     Use it as a context manager; the engine is closed at the end. An error in one request is raised once the
     others of the same call have finished.
@@ -41,11 +46,11 @@ class SyncEngine:
         self.run(self.engine.drop_z(digest))
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Completion]]:
-        """All answers of all requests, in order: requests are submitted at once and share batches."""
+        """Return all answers of all requests, in order. Requests are submitted at once and share batches."""
         return self.run(_gather([collect(self.engine, request) for request in requests]))
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-        """As ``Engine.score``, for many at once."""
+        """Score all requests, in order. As ``Engine.score`` for each."""
         return self.run(_gather([self.engine.score(request) for request in requests]))
 
     def stats(self) -> EngineStats:
@@ -62,8 +67,17 @@ class SyncEngine:
         self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run any work on the engine, such as a dispatch, in its event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Run any work on the engine, such as a dispatch, in its event loop.
+
+        Raises:
+            EngineError: The thread of the event loop died: nothing would ever answer.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        while not wait([future], _LOOK_SECONDS).done:
+            if not self._thread.is_alive():
+                work.close()
+                raise EngineError("the thread of the engine's event loop died", "open the engine again")
+        return future.result()
 
 
 async def _gather(work: list[Coroutine[Any, Any, T]]) -> list[T]:

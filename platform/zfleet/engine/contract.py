@@ -1,8 +1,8 @@
 """The engine contract: everything that generates goes through it.
 
-Rollouts, search, evaluation, dispatch and serving all see one async interface. A request names its z
-by digest; an engine holds the base once and a table of z rows, and every row of a batch may use another
-z. ``zfleet.testing.engine_conformance`` is the contract as tests; every engine passes it.
+Rollouts, search, evaluation, dispatch and serving all use one async interface. A request names its z by digest. An
+engine holds the base once and a table of z rows, and every row of a batch may use another z.
+``zfleet.testing.engine_conformance`` is the contract as tests; every engine passes it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class SamplingParams:
         top_p: Nucleus mass in (0, 1].
         max_tokens: The longest answer, in tokens.
         stop: Strings that end the answer; they are not part of its text.
-        seed: Same request, same seed, same answer, whatever else runs in the batch. ``None`` is random.
-        logprobs: Report the log-probability of each sampled token under the model as it is
-            (temperature 1, no top_p).
+        seed: The same request with the same seed gets the same answer, whatever else runs in the batch. None is random.
+        logprobs: Report the log-probability of each sampled token under the unmodified distribution (temperature 1, no
+            top_p).
         n: How many answers to sample.
-        ignore_eos: Go on past the end-of-sequence token (benchmarks).
+        ignore_eos: Continue after the end-of-sequence token (for benchmarks).
     """
 
     temperature: float = 1.0
@@ -75,7 +75,7 @@ class GenerationRequest:
         prompt: Text, or token ids that are used as they are.
         sampling: How to sample.
         z: The digest of a z given to ``put_z``, or ``BASE_Z``.
-        images: PNG, JPEG or WebP files, for a base that takes images; the prompt has its image token once for each.
+        images: PNG, JPEG or WebP files, for a base that takes images. The prompt has one image token for each.
         stream: Yield a chunk per token; otherwise one chunk per answer, when it is complete.
         request_id: Names the request for ``abort``.
     """
@@ -98,10 +98,10 @@ class Chunk:
     Attributes:
         index: Which of the ``n`` answers.
         text: New text since the last chunk of this answer.
-        token_ids: New tokens (the end-of-sequence token included when it was sampled).
-        logprobs: One per new token when asked for, else empty.
+        token_ids: New tokens, the end-of-sequence token included if it was sampled.
+        logprobs: One for each new token if the request asks for them, otherwise empty.
         finish_reason: Set on the answer's last chunk.
-        prompt_tokens: Length of the prompt in tokens.
+        prompt_tokens: Length of the prompt, in tokens.
     """
 
     index: int
@@ -117,9 +117,9 @@ class Completion:
     """One complete answer.
 
     Attributes:
-        text: Without stop strings and special tokens.
-        token_ids: As sampled, the end-of-sequence token included.
-        logprobs: One per token when asked for, else empty.
+        text: The text without stop strings and special tokens.
+        token_ids: The sampled tokens, the end-of-sequence token included.
+        logprobs: One for each token if the request asks for them, otherwise empty.
         finish_reason: Why it ended.
     """
 
@@ -131,7 +131,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """A prompt and a completion whose log-probability under z is wanted (token ids, or text; images as in requests)."""
+    """A prompt and a completion to score under one z.
+
+    Attributes:
+        prompt: Text, or token ids.
+        completion: Text, or token ids, whose log-probabilities the engine computes.
+        z: As in ``GenerationRequest``.
+        images: As in ``GenerationRequest``.
+    """
 
     prompt: str | tuple[int, ...]
     completion: str | tuple[int, ...]
@@ -148,7 +155,7 @@ def _check_images(images: object) -> None:
 
 
 def refuse_images(images: Sequence[bytes]) -> None:
-    """For engines and bases that answer text alone.
+    """Refuse images, for engines and bases that read text only.
 
     Raises:
         InvalidRequest: There are images.
@@ -162,15 +169,15 @@ def refuse_images(images: Sequence[bytes]) -> None:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """What the engine holds and has done so far.
+    """Counters of an engine.
 
     Attributes:
         running: Answers being generated now.
-        waiting: Answers queued.
-        known_z: z-vectors made known and not dropped.
-        resident_z: z-vectors in the table, the identity in row 0 not counted.
+        waiting: Answers and scores that are queued.
+        known_z: z-vectors that were put and not dropped.
+        resident_z: z-vectors in the table, without the identity in row 0.
         table_rows: Rows of the table, row 0 included.
-        generated_tokens: Since start.
+        generated_tokens: Tokens generated since the start.
         peak_batch: The most rows that ran in one step.
         peak_distinct_z: The most different z in one step.
     """
@@ -205,7 +212,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def drop_z(self, digest: str) -> None:
-        """Forget a z. Requests under way finish on it; later ones raise ``UnknownZ``.
+        """Forget a z. Requests under way finish on it; later requests raise ``UnknownZ``.
 
         Raises:
             UnknownZ: The digest is not known.
@@ -225,7 +232,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        """Teacher-forced log-probability of each completion token under the request's z.
+        """Compute the teacher-forced log-probability of each completion token under the request's z.
 
         Raises:
             UnknownZ, RequestTooLong: As in ``generate``.
@@ -237,27 +244,27 @@ class Engine(ABC):
 
     @abstractmethod
     async def stats(self) -> EngineStats:
-        """A consistent snapshot of counters."""
+        """Return a consistent snapshot of the counters."""
 
     @abstractmethod
     async def check_health(self) -> None:
-        """Return if the engine can answer requests, or will once it has restarted what died.
+        """Return if the engine can answer requests, or is restarting its processes in order to.
 
-        The check itself ends within ``zfleet.supervise.HANG_SECONDS``.
+        The check itself ends within ``zfleet.supervise.HANG_SECONDS``. An engine that finds its processes dead restarts
+        them; the next check tells how that went.
 
         Raises:
-            EngineError: The engine cannot answer any more: it is closed, its loop died or fails in every turn, a step
-                or its processes have not answered for ``HANG_SECONDS``, or its processes died and the last attempt to
-                restart them failed. The message says which.
+            EngineError: The engine cannot answer any more. The message says why: it is closed, its loop died or keeps
+                failing, a step or its processes have not answered for ``HANG_SECONDS``, or its last restart failed.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Abort what runs and free the engine. Idempotent."""
+        """Abort all requests and free the engine. Idempotent."""
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> list[Completion]:
-    """Run one request to its end: its ``n`` completions, in order."""
+    """Run one request to its end and return its ``n`` completions, in order."""
     texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
     tokens: list[list[int]] = [[] for _ in texts]
     logprobs: list[list[float]] = [[] for _ in texts]

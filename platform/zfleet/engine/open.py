@@ -1,4 +1,4 @@
-"""Opening the engine that a spec names. Nothing of an engine is imported that is not opened."""
+"""Opening the engine that a spec names. Other engines are not imported."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def check_engine(spec: EngineSpec) -> None:
     """Refuse an engine that is not installed here, before anything is started for it.
 
     Raises:
-        EngineError: Not installed, or a release that zfleet was not tested with.
+        EngineError: The engine is not installed, or zfleet was not tested with this release of it.
     """
     if spec.kind == "vllm":
         check_vllm()
 
 
 async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> Engine:
-    """Start an engine on a base that was packed.
+    """Start an engine on a packed base.
 
     Raises:
         BaseModelError, FactorsError: The base or its factors cannot be opened.

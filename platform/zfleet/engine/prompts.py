@@ -1,4 +1,4 @@
-"""What every engine with a tokenizer asks of a request before it takes it."""
+"""Prompts as token ids, and the checks that every engine with a tokenizer makes before it accepts a request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """Turns prompts into token ids and refuses what cannot run.
+    """Turns prompts into token ids and refuses requests that cannot run.
 
     Attributes:
-        tokenizer: The base's.
+        tokenizer: The tokenizer of the base.
         vocabulary: Entries of the base's embedding.
         max_length: The longest prompt and answer together, in tokens.
-        reader: Of images; None where requests may have none.
+        reader: Reads images; None if requests may have none.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -31,10 +31,11 @@ class Prompts:
     reader: ImageReader | None = None
 
     def generation(self, request: GenerationRequest) -> Tokens:
-        """The prompt's token ids, places of images spread.
+        """Return the prompt's token ids, with as many places for each image as it takes.
 
         Raises:
-            InvalidRequest: An empty prompt, a token outside the vocabulary, or images that are none or have no place.
+            InvalidRequest: The prompt is empty or has a token outside the vocabulary, or its images cannot be read or
+                do not match its image tokens.
             RequestTooLong: Prompt and ``max_tokens`` do not fit.
         """
         prompt = self._prompt(request)
@@ -42,7 +43,7 @@ class Prompts:
         return prompt
 
     def score(self, request: ScoreRequest) -> tuple[Tokens, Tokens]:
-        """Token ids of the prompt and of the completion, which may be empty.
+        """Return token ids of the prompt and of the completion, which may be empty.
 
         Raises:
             InvalidRequest, RequestTooLong: As in ``generation``.
@@ -66,10 +67,10 @@ class Prompts:
         return tokens
 
     def _check_vocabulary(self, tokens: Tokens, what: str) -> None:
-        stranger = next((token for token in tokens if not 0 <= token < self.vocabulary), None)
-        if stranger is not None:
+        unknown = next((token for token in tokens if not 0 <= token < self.vocabulary), None)
+        if unknown is not None:
             raise InvalidRequest(
-                f"{what} has token {stranger}, the vocabulary {self.vocabulary} entries",
+                f"{what} has token {unknown}, the vocabulary has {self.vocabulary} entries",
                 "encode it with this base's tokenizer",
             )
 

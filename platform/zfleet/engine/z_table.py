@@ -1,4 +1,4 @@
-"""The z table's books: a fixed number of rows, identity in row 0, least recently used out."""
+"""The bookkeeping of the z table: a fixed number of rows, the identity in row 0, least recently used out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zfleet.errors import UnknownZ
 
 @dataclass(eq=False)
 class ZEntry:
-    """A z that is known, and how it is used.
+    """A known z, and its use.
 
     Attributes:
-        digest: Its identity.
+        digest: The digest of the z.
         flat: [R] float32, on the host.
         row: Its row in the table; None while it has none.
-        users: Requests that were accepted with it and have not ended.
+        users: Accepted requests with this z that have not ended.
         pins: Answers that run on its row now.
-        dropped: ``drop_z`` was called; it is forgotten with its last user.
+        dropped: Whether ``drop_z`` was called; the z is then forgotten with its last user.
     """
 
     digest: str
@@ -34,17 +34,17 @@ class ZEntry:
 
 
 class ZTable:
-    """Which z has which row, and on the host every z that is known.
+    """Which z has which row, and every known z on the host.
 
-    A row in use is pinned and never evicted: ``pin`` gives None when no row is free, and its request waits.
+    A row in use is pinned and never evicted. If every row is pinned, ``pin`` returns None and the request waits.
     """
 
     def __init__(self, size: int, rows: int) -> None:
-        """Start with the base alone.
+        """Start with the base only.
 
         Args:
             size: R, the numbers in one z.
-            rows: Rows of the table, the base's included.
+            rows: Rows of the table, the base's row included.
         """
         self.rows = rows
         self._free = list(range(rows - 1, 0, -1))
@@ -52,34 +52,34 @@ class ZTable:
         self._known: dict[str, ZEntry] = {BASE_Z: self._base}
         self._resident: OrderedDict[str, ZEntry] = OrderedDict()
 
-    def fill(self, entry: ZEntry) -> None:
-        """Called when a z gets ``entry.row``: for tables whose rows hold the numbers."""
+    def fill(self, row: int, entry: ZEntry) -> None:
+        """Called before a z gets a row, for tables whose rows hold the numbers."""
 
     def forget(self, digest: str) -> None:
-        """Called when a z is not known any more."""
+        """Called after a z was forgotten."""
 
     @property
     def values(self) -> dict[str, Tensor]:
-        """{digest: [R] float32} of every z that is known or still in use, the base not counted."""
+        """{digest: [R] float32} of every z that is known or still in use, without the base."""
         return {digest: entry.flat for digest, entry in self._known.items() if entry is not self._base}
 
     @property
     def known(self) -> int:
-        """z-vectors known and not dropped, the base not counted."""
+        """Number of z-vectors that are known and not dropped, without the base."""
         return sum(not entry.dropped for entry in self._known.values()) - 1
 
     @property
     def resident(self) -> int:
-        """z-vectors that have a row, the base not counted."""
+        """Number of z-vectors that have a row, without the base."""
         return len(self._resident)
 
     def knows(self, digest: str) -> bool:
-        """Whether a z was put and not dropped."""
+        """Say whether a z was put and not dropped."""
         entry = self._known.get(digest)
         return entry is not None and not entry.dropped
 
     def put(self, digest: str, flat: Tensor) -> None:
-        """Make a z known; nothing happens when it is."""
+        """Make a z known. No-op if it is known already."""
         entry = self._known.setdefault(digest, ZEntry(digest, flat))
         entry.dropped = False
 
@@ -87,7 +87,7 @@ class ZTable:
         """Forget a z, at once or with its last user.
 
         Raises:
-            UnknownZ: Not known, or dropped already. The base cannot be dropped.
+            UnknownZ: The z is not known, was dropped already, or is the base's, which cannot be dropped.
         """
         entry = self._find(digest)
         if entry is self._base:
@@ -95,29 +95,33 @@ class ZTable:
         entry.dropped = True
         self._forget_if_unused(entry)
 
-    def use(self, digest: str) -> ZEntry:
-        """Count one more user of a z.
+    def use(self, digest: str, users: int = 1) -> ZEntry:
+        """Count more users of a z.
 
         Raises:
-            UnknownZ: Never put, or dropped.
+            UnknownZ: The z was never put, or was dropped.
         """
         entry = self._find(digest)
-        entry.users += 1
+        entry.users += users
         return entry
 
-    def unuse(self, entry: ZEntry) -> None:
-        """One user less."""
-        entry.users -= 1
+    def unuse(self, entry: ZEntry, users: int = 1) -> None:
+        """Count fewer users of a z; one that was dropped is forgotten with its last user."""
+        entry.users -= users
         self._forget_if_unused(entry)
 
     def pin(self, entry: ZEntry) -> int | None:
-        """A row that holds this z until ``unpin``; None when every row is pinned by others."""
+        """Return a row that holds this z until ``unpin``; None if every row is pinned by others."""
         if entry.row is None:
             row = self._free_row()
             if row is None:
                 return None
+            try:
+                self.fill(row, entry)
+            except BaseException:
+                self._free.append(row)
+                raise
             entry.row = row
-            self.fill(entry)
             self._resident[entry.digest] = entry
         elif entry is not self._base:
             self._resident.move_to_end(entry.digest)
@@ -125,8 +129,14 @@ class ZTable:
         return entry.row
 
     def unpin(self, entry: ZEntry) -> None:
-        """One answer less on its row."""
+        """Count one answer less on the z's row."""
         entry.pins -= 1
+
+    def release_all(self) -> None:
+        """Count no users and no pins, after a failure that ended every request."""
+        for entry in list(self._known.values()):
+            entry.users = entry.pins = 0
+            self._forget_if_unused(entry)
 
     def _find(self, digest: str) -> ZEntry:
         entry = self._known.get(digest)
@@ -155,11 +165,11 @@ class ZTable:
 
 
 class TensorZTable(ZTable):
-    """A table whose rows are on the device.
+    """A table with its rows on the device.
 
     Attributes:
         table: [rows, R] float32.
-        version: Changes whenever a row does.
+        version: Changes whenever a row changes.
     """
 
     def __init__(self, size: int, rows: int, device: torch.device) -> None:
@@ -167,7 +177,7 @@ class TensorZTable(ZTable):
         self.table = torch.ones(rows, size, device=device)
         self.version = 0
 
-    def fill(self, entry: ZEntry) -> None:
+    def fill(self, row: int, entry: ZEntry) -> None:
         """Copy the numbers into the row."""
-        self.table[entry.row].copy_(entry.flat)
+        self.table[row].copy_(entry.flat)
         self.version += 1

@@ -35,7 +35,7 @@ class EngineConformance(SamplingConformance, TableConformance):
 
     @pytest.mark.parametrize("turns", range(1, 6))
     async def test_abort_holds_from_the_first_moment(self, turns: int) -> None:
-        """Also while the prompt is being run, between waiting and running."""
+        """Also while the prompt runs, between waiting and running."""
         async with self.engine() as engine:
             request = self._long()
             reader = asyncio.create_task(collect(engine, request))
@@ -47,7 +47,7 @@ class EngineConformance(SamplingConformance, TableConformance):
             await self._idle(engine)
 
     async def test_an_image_without_a_place_is_refused(self) -> None:
-        """Whether the base takes images or not: none is left out in silence."""
+        """An engine never drops an image silently, whether its base takes images or not."""
         async with self.engine() as engine:
             request = replace(self._long(), images=(b"image",))
             with pytest.raises(InvalidRequest, match="image"):
@@ -98,6 +98,33 @@ class EngineConformance(SamplingConformance, TableConformance):
             results = await asyncio.gather(*(run(engine, r) for r in [*bad, *good]), return_exceptions=True)
         assert [type(result) for result in results[:2]] == [RequestTooLong, RequestTooLong]
         assert results[2:] == expected
+
+    async def test_prompt_and_answer_may_fill_max_length(self) -> None:
+        async with self.engine() as engine:
+            most = engine.max_length - len(self.prompts[0])
+            with pytest.raises(RequestTooLong):
+                await run(engine, greedy(self.prompts[0], max_tokens=most + 1))
+            request = replace(greedy(self.prompts[0], max_tokens=most), stream=True)
+            stream = engine.generate(request)
+            await anext(aiter(stream))
+            await engine.abort(request.request_id)
+            with pytest.raises(RequestAborted):
+                async for _ in stream:
+                    pass
+
+    async def test_an_engine_is_healthy_until_it_is_closed(self) -> None:
+        async with self.engine(slots=1) as engine:
+            await engine.check_health()
+            working = asyncio.create_task(run(engine, self._long()))
+            await self._until(engine, running=1)
+            await engine.check_health()
+            with pytest.raises(RequestTooLong):
+                await run(engine, greedy(self.prompts[0], max_tokens=10**7))
+            await working
+            await engine.check_health()
+            await engine.close()
+            with pytest.raises(EngineError):
+                await engine.check_health()
 
     async def test_more_requests_than_slots_all_finish(self) -> None:
         async with self.engine(slots=2) as engine:

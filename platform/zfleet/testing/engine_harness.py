@@ -1,4 +1,4 @@
-"""What an engine's author provides, and small helpers of the conformance suite."""
+"""The hooks that an engine's author provides, and helpers of the conformance suite."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Prompt = str | tuple[int, ...]
 
 
 class EngineHarness(ABC):
-    """The hooks. Everything else follows from the contract.
+    """The hooks of the conformance suite. Everything else follows from the contract.
 
     Attributes:
         prompts: At least six different prompts of different lengths, as token ids.
-        long_tokens: An answer of this many tokens fits, and takes long enough to be aborted on its way.
+        long_tokens: Length of an answer that fits, and takes long enough to be aborted before its end.
     """
 
     prompts: Sequence[tuple[int, ...]]
@@ -26,15 +26,15 @@ class EngineHarness(ABC):
 
     @abstractmethod
     async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
-        """A fresh engine with that many rows in its z table (the base's included) and that many slots."""
+        """Make an engine with so many rows in its z table, the base's included, and so many slots."""
 
     @abstractmethod
     def make_z(self, seed: int) -> ZVector:
-        """A z that the engine accepts, far enough from the base and from other seeds' to change answers."""
+        """Make a z that the engine accepts, different enough from the base and from other seeds to change answers."""
 
     @asynccontextmanager
     async def engine(self, *, z_rows: int = 8, slots: int = 16) -> AsyncIterator[Engine]:
-        """An engine, closed at the end of the block."""
+        """Make an engine, and close it at the end of the block."""
         engine = await self.make_engine(z_rows=z_rows, slots=slots)
         try:
             yield engine
@@ -42,7 +42,7 @@ class EngineHarness(ABC):
             await engine.close()
 
     async def _until(self, engine: Engine, *, running: int | None = None, waiting: int | None = None) -> None:
-        """Wait until so many answers run or wait (at least, where it is not none)."""
+        """Wait until at least so many answers run or wait; 0 waits until none does."""
         for _ in range(1000):
             stats = await engine.stats()
             if _reached(stats.running, running) and _reached(stats.waiting, waiting):
@@ -51,33 +51,33 @@ class EngineHarness(ABC):
         raise AssertionError(f"after 10 s: {stats}")
 
 
-def _reached(have: int, wanted: int | None) -> bool:
-    return wanted is None or (have >= wanted if wanted else have == 0)
+def _reached(count: int, target: int | None) -> bool:
+    return target is None or (count >= target if target else count == 0)
 
 
-def greedy(prompt: Prompt, z: str = BASE_Z, max_tokens: int = 12) -> GenerationRequest:
-    """The most likely answer of a fixed length."""
-    return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True), z)
+def greedy(prompt: Prompt, z_digest: str = BASE_Z, max_tokens: int = 12) -> GenerationRequest:
+    """Request the most likely answer of a fixed length."""
+    return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True), z_digest)
 
 
 def sampled(
-    prompt: Prompt, seed: int | None, z: str = BASE_Z, *, n: int = 1, max_tokens: int = 12
+    prompt: Prompt, seed: int | None, z_digest: str = BASE_Z, *, n: int = 1, max_tokens: int = 12
 ) -> GenerationRequest:
-    """Answers of a fixed length sampled at temperature 1."""
-    return GenerationRequest(prompt, SamplingParams(seed=seed, n=n, max_tokens=max_tokens, ignore_eos=True), z)
+    """Request answers of a fixed length, sampled at temperature 1."""
+    return GenerationRequest(prompt, SamplingParams(seed=seed, n=n, max_tokens=max_tokens, ignore_eos=True), z_digest)
 
 
 async def run(engine: Engine, request: GenerationRequest) -> Completion:
-    """The one answer of a request."""
+    """Return the only answer of a request."""
     (completion,) = await collect(engine, request)
     return completion
 
 
 async def run_all(engine: Engine, requests: Sequence[GenerationRequest]) -> list[Completion]:
-    """The one answer of each request; all run at once."""
+    """Return the only answer of each request; all run at once."""
     return await asyncio.gather(*(run(engine, request) for request in requests))
 
 
 async def put_all(engine: Engine, zs: Sequence[ZVector]) -> list[str]:
-    """The digests of z-vectors that the engine now knows."""
+    """Put all z-vectors and return their digests."""
     return [await engine.put_z(z) for z in zs]

@@ -1,4 +1,4 @@
-"""The contract's part on sampling: seeds, lengths, stops, streams, log-probabilities."""
+"""The contract on sampling: seeds, lengths, stop strings, streams, log-probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zfleet.testing.engine_harness import EngineHarness, greedy, run, run_all, s
 
 
 class SamplingConformance(EngineHarness):
-    """What one request's answer must be, alone and in a crowd."""
+    """The answer of a request, alone and among others."""
 
     async def test_same_seed_same_answer_alone_and_in_a_crowd(self) -> None:
         async with self.engine(slots=4) as engine:
@@ -126,7 +126,7 @@ class SamplingConformance(EngineHarness):
             assert answer.logprobs == pytest.approx(score, abs=1e-4)
             assert max(answer.logprobs) <= 1e-6
 
-    async def test_no_logprobs_unless_asked(self) -> None:
+    async def test_no_logprobs_unless_requested(self) -> None:
         async with self.engine() as engine:
             assert (await run(engine, greedy(self.prompts[0]))).logprobs == ()
 

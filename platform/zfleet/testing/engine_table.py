@@ -1,4 +1,4 @@
-"""The contract's part on z: what is known, what is refused, and whose z answers."""
+"""The contract on z: which z are known, which are refused, and under which z a request is answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_harness import EngineHarness, greedy, put_all, run, run_all, sampled
 
 _LONG = 200
-"""Seconds: no bound on speed, but an end to what would wait for ever."""
+"""Seconds after which a request that waits for ever fails its test; no bound on speed."""
 
 
 class TableConformance(EngineHarness):
@@ -84,13 +84,13 @@ class TableConformance(EngineHarness):
         z = self.make_z(1)
         name = next(iter(z.values))
         async with self.engine() as engine:
-            # Made whole and damaged afterwards: the check of its construction is past.
+            # Damaged after its construction, which would refuse it.
             z.values[name][0] = bad
             with pytest.raises(InvalidZ):
                 await engine.put_z(z)
 
     async def test_a_small_table_serves_many_z(self) -> None:
-        """More z in flight than rows: everyone waits for a row and is answered under its own z."""
+        """With more z in flight than rows, each request waits for a row and is answered under its own z."""
         zs = [self.make_z(seed) for seed in range(6)]
         async with self.engine(z_rows=8) as engine:
             requests = self._all_pairs([BASE_Z, *await put_all(engine, zs)])
@@ -126,13 +126,13 @@ class TableConformance(EngineHarness):
             assert (await waiting).token_ids != expected.token_ids[:12]
 
     async def test_a_z_that_waits_for_a_row_gets_its_turn(self) -> None:
-        """However many requests for the z that has the row come after it."""
+        """However many later requests use the z that has the row."""
         async with self.engine(z_rows=2, slots=4) as engine:
             busy, late = await put_all(engine, [self.make_z(1), self.make_z(2)])
             served = asyncio.Event()
 
             async def keep_busy(tokens: int) -> None:
-                # Of different lengths, so that the row is never free by chance.
+                # Answers of different lengths, so that the row is never free by chance.
                 while not served.is_set():
                     await run(engine, sampled(self.prompts[0], 1, busy, max_tokens=tokens))
 
@@ -150,8 +150,8 @@ class TableConformance(EngineHarness):
             requests = [ScoreRequest(self.prompts[0], self.prompts[1], z) for z in digests]
             together = await asyncio.gather(*(engine.score(request) for request in requests))
             alone = [await engine.score(request) for request in requests]
-        for one, other in zip(together, alone, strict=True):
-            assert one == pytest.approx(other, abs=1e-4)
+        for crowded, solitary in zip(together, alone, strict=True):
+            assert crowded == pytest.approx(solitary, abs=1e-4)
         assert len({tuple(round(value, 3) for value in score) for score in alone}) == 5
 
     def _all_pairs(self, digests: list[str]) -> list[GenerationRequest]:

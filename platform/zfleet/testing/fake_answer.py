@@ -8,17 +8,17 @@ import hashlib
 import numpy as np
 
 from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
-from zfleet.errors import EngineError
+from zfleet.errors import ZfleetError
 
 
 class FakeAnswer:
     """Answer number ``index`` of a request, from its first token to its last.
 
     Args:
-        request: What was asked.
+        request: The request.
         prompt: Its token ids.
         index: Which of the ``n`` answers.
-        pieces: Where its chunks go.
+        pieces: Receives its chunks, or the error that ends it.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class FakeAnswer:
         request: GenerationRequest,
         prompt: tuple[int, ...],
         index: int,
-        pieces: asyncio.Queue[Chunk | EngineError],
+        pieces: asyncio.Queue[Chunk | ZfleetError],
     ) -> None:
         self.request = request
         self.prompt = prompt
@@ -42,7 +42,7 @@ class FakeAnswer:
         self._random = np.random.default_rng(_seed(request.sampling.seed, index))
 
     def take(self, ids: np.ndarray, log_probs: np.ndarray, eos: int) -> None:
-        """Sample the next token from log-probabilities [vocabulary] of token ids [vocabulary]; emit what is ready."""
+        """Sample the next token from log-probabilities [vocabulary] of token ids [vocabulary]; emit any chunk."""
         sampling = self.request.sampling
         if sampling.ignore_eos:
             log_probs = np.where(ids == eos, -np.inf, log_probs)
@@ -90,7 +90,7 @@ class FakeAnswer:
         self._sent_text, self._sent_tokens = ready, len(self.tokens)
 
     def _held_back(self) -> int:
-        """How many last characters may be the beginning of a stop string."""
+        """Count the last characters that may begin a stop string."""
         starts = (stop[:length] for stop in self.request.sampling.stop for length in range(1, len(stop)))
         return max((len(start) for start in starts if self._text.endswith(start)), default=0)
 

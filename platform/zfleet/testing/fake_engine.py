@@ -1,8 +1,8 @@
 """An engine without a model, for tests of everything above engines.
 
 Its language model is a hash: the distribution of the next token depends on the z in the answer's table row, the
-prompt and the tokens so far, so a mixed-up row, prompt or position shows in the answer. A script can say what
-it answers instead. Text is one token a character.
+prompt and the tokens so far, so that a mixed-up row, prompt or position shows in the answer. A script can replace the
+hash. Each character of a text is one token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest, refuse_images
-from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ
+from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ, ZfleetError
+from zfleet.supervise import WorkLoop
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_answer import FakeAnswer
@@ -26,29 +27,29 @@ EOS = 0
 """The end-of-sequence token; every other token id is the code point of its character."""
 
 VOCABULARY = (EOS, ord("\n"), *range(32, 127))
-"""What it can say."""
+"""The tokens that it can sample."""
 
 FAKE_LAYOUT = ZLayout(("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"), (4, 4))
 
 Script = Callable[[str, str], str | None]
-"""(prompt text, z digest) to the answer it must give; None leaves the answer to the hash."""
+"""Maps prompt text and z digest to the answer; None leaves the answer to the hash."""
 
 _IDS = np.array(VOCABULARY)
 _PLACES = {token: place for place, token in enumerate(VOCABULARY)}
 
 
 def fake_tokens(text: str) -> tuple[int, ...]:
-    """Token ids of a text."""
+    """Return the token ids of a text."""
     return tuple(map(ord, text))
 
 
 def fake_text(tokens: tuple[int, ...]) -> str:
-    """The text of token ids, without the end-of-sequence token."""
+    """Return the text of token ids, without the end-of-sequence token."""
     return "".join(chr(token) for token in tokens if token != EOS)
 
 
 def fake_z(seed: int, *, base: str = "fake-base", factors: str = "fake-factors") -> ZVector:
-    """A z that a ``FakeEngine`` of the same base and factors accepts."""
+    """Make a z that a ``FakeEngine`` of the same base and factors accepts."""
     generator = torch.Generator().manual_seed(seed)
     sizes = zip(FAKE_LAYOUT.names, FAKE_LAYOUT.ranks, strict=True)
     values = {name: 1 + 0.1 * torch.randn(rank, generator=generator) for name, rank in sizes}
@@ -59,16 +60,16 @@ class FakeEngine(Engine):
     """Answers from a script or a hash, with slots, a table of z rows, pins and LRU as real engines have.
 
     Args:
-        script: What to answer; see ``Script``.
+        script: The answers; see ``Script``.
         slots: Answers generated at once.
         z_rows: Rows of the z table, the base's included.
         max_length: The longest prompt and answer together, in tokens.
-        base: The fingerprint it accepts.
-        factors: The digest of factors it accepts.
-        step_seconds: How long one step takes.
+        base: The fingerprint that it accepts.
+        factors: The digest of factors that it accepts.
+        step_seconds: Duration of one step.
 
     Attributes:
-        sickness: What ``check_health`` raises, for tests of whoever asks; None is healthy.
+        health_error: Raised by ``check_health``, for tests; None leaves the engine healthy.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class FakeEngine(Engine):
         self._script = script
         self._slots = slots
         self.max_length = max_length
-        self.sickness: EngineError | None = None
+        self.health_error: EngineError | None = None
         self._base = base
         self._factors = factors
         self._step_seconds = step_seconds
@@ -93,7 +94,7 @@ class FakeEngine(Engine):
         self._table = FakeTable(z_rows)
         self._waiting: deque[FakeAnswer] = deque()
         self._running: list[FakeAnswer] = []
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = WorkLoop("the loop of FakeEngine", self._turn, self._fail_all)
         self._closed = False
         self._generated = 0
         self._peak_batch = 0
@@ -122,16 +123,15 @@ class FakeEngine(Engine):
         refuse_images(request.images)
         prompt = _as_tokens(request.prompt)
         self._check_fits(request.z, len(prompt), request.sampling.max_tokens)
-        pieces: asyncio.Queue[Chunk | EngineError] = asyncio.Queue()
+        pieces: asyncio.Queue[Chunk | ZfleetError] = asyncio.Queue()
         answers = [FakeAnswer(request, prompt, index, pieces) for index in range(request.sampling.n)]
+        self._loop.wake()
         self._waiting.extend(answers)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run())
         unfinished = len(answers)
         try:
             while unfinished:
                 piece = await pieces.get()
-                if isinstance(piece, EngineError):
+                if isinstance(piece, ZfleetError):
                     raise piece
                 unfinished -= piece.finish_reason is not None
                 yield piece
@@ -146,7 +146,7 @@ class FakeEngine(Engine):
         self._check_fits(request.z, len(prompt), len(completion))
         places = [_PLACES.get(token) for token in completion]
         if None in places:
-            raise InvalidRequest(f"the completion {completion!r} has tokens it cannot say", "use printable ASCII")
+            raise InvalidRequest(f"the completion {completion!r} has unknown tokens", "use printable ASCII")
         rows = (self._log_probs(request.z, prompt, completion[:end]) for end in range(len(completion)))
         return tuple(float(row[place]) for row, place in zip(rows, places, strict=True))
 
@@ -173,38 +173,41 @@ class FakeEngine(Engine):
     async def check_health(self) -> None:
         """As ``Engine.check_health``."""
         self._check_open()
-        if self.sickness is not None:
-            raise self.sickness
+        if self.health_error is not None:
+            raise self.health_error
+        self._loop.check()
 
     async def close(self) -> None:
         """As ``Engine.close``."""
         self._closed = True
-        self._fail([*self._waiting, *self._running], RequestAborted("the engine was closed", "start another engine"))
-        if self._loop is not None:
-            await self._loop
+        await self._loop.stop()
+        self._fail_all(RequestAborted("the engine was closed", "start another engine"))
 
-    async def _run(self) -> None:
-        """Step until nothing is left; ``generate`` starts it again."""
-        while self._waiting or self._running:
-            self._admit()
-            self._peak_batch = max(self._peak_batch, len(self._running))
-            self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
-            for answer in list(self._running):
-                # The table says what the row computes with, not the request: a mix-up would show.
-                z = self._table.content(answer.row)
-                try:
-                    log_probs = self._log_probs(z, answer.prompt, tuple(answer.tokens))
-                except InvalidRequest as error:
-                    self._fail([answer], error)
-                    continue
-                answer.take(_IDS, log_probs, EOS)
-                self._generated += 1
-                if answer.finished:
-                    self._remove([answer])
-            await asyncio.sleep(self._step_seconds)
+    async def _turn(self) -> bool:
+        """Add one token to every running answer. Returns False if nothing can run."""
+        self._admit()
+        if not self._running:
+            return False
+        self._peak_batch = max(self._peak_batch, len(self._running))
+        self._peak_distinct = max(self._peak_distinct, len({answer.row for answer in self._running}))
+        for answer in list(self._running):
+            # The z of the table's row, not of the request, so that a mix-up shows.
+            z_digest = self._table.content(answer.row)
+            try:
+                log_probs = self._log_probs(z_digest, answer.prompt, tuple(answer.tokens))
+            except ZfleetError as error:
+                self._fail([answer], error)
+                continue
+            answer.take(_IDS, log_probs, EOS)
+            self._generated += 1
+            if answer.finished:
+                self._remove([answer])
+                self._loop.count_success()
+        await asyncio.sleep(self._step_seconds)
+        return True
 
     def _admit(self) -> None:
-        """First come, first served: an answer that finds no free row holds up those behind it."""
+        """Admit first come, first served: an answer without a free row holds up those behind it."""
         while self._waiting and len(self._running) < self._slots:
             row = self._table.pin(self._waiting[0].request.z)
             if row is None:
@@ -221,16 +224,23 @@ class FakeEngine(Engine):
             elif answer in self._waiting:
                 self._waiting.remove(answer)
 
-    def _fail(self, answers: list[FakeAnswer], error: EngineError) -> None:
-        self._remove(answers)
+    def _fail(self, answers: list[FakeAnswer], error: ZfleetError) -> None:
         for answer in answers:
             answer.pieces.put_nowait(error)
+        self._remove(answers)
 
-    def _log_probs(self, z: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
+    def _fail_all(self, error: ZfleetError) -> None:
+        for answer in [*self._waiting, *self._running]:
+            answer.pieces.put_nowait(error)
+        self._waiting.clear()
+        self._running.clear()
+        self._table.unpin_all(self._known)
+
+    def _log_probs(self, z_digest: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
         """Log-probabilities [vocabulary] float64 of the next token."""
-        state = hashlib.sha256(repr((z, prompt, tokens)).encode()).digest()
+        state = hashlib.sha256(repr((z_digest, prompt, tokens)).encode()).digest()
         logits = np.random.default_rng(int.from_bytes(state[:8], "little")).standard_normal(len(VOCABULARY))
-        scripted = self._script(fake_text(prompt), z) if self._script else None
+        scripted = self._scripted(fake_text(prompt), z_digest)
         if scripted is not None:
             token = ord(scripted[len(tokens)]) if len(tokens) < len(scripted) else EOS
             if token not in _PLACES:
@@ -240,16 +250,27 @@ class FakeEngine(Engine):
         result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
         return result
 
+    def _scripted(self, prompt: str, z_digest: str) -> str | None:
+        if self._script is None:
+            return None
+        try:
+            return self._script(prompt, z_digest)
+        except ZfleetError:
+            raise
+        except Exception as error:
+            message = f"the script failed: {type(error).__name__}: {error}"
+            raise InvalidRequest(message, "mend the script that this FakeEngine was given") from error
+
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError("the engine is closed", "start another engine")
 
-    def _check_known(self, z: str) -> None:
-        if z != BASE_Z and z not in self._known:
-            raise UnknownZ(f"z {z[:12]} is not known to this engine", "give it with put_z first")
+    def _check_known(self, z_digest: str) -> None:
+        if z_digest != BASE_Z and z_digest not in self._known:
+            raise UnknownZ(f"z {z_digest[:12]} is not known to this engine", "give it with put_z first")
 
-    def _check_fits(self, z: str, prompt: int, more: int) -> None:
-        self._check_known(z)
+    def _check_fits(self, z_digest: str, prompt: int, more: int) -> None:
+        self._check_known(z_digest)
         if not prompt:
             raise InvalidRequest("the prompt is empty", "give at least one token")
         if prompt + more > self.max_length:

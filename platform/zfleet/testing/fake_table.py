@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from zfleet.engine.contract import BASE_Z
 
 
 class FakeTable:
-    """Which z lies in which row, and how many answers use it. Row 0 is the base's.
+    """Which z is in which row, and how many answers use it. Row 0 is the base's.
 
     Args:
         size: Rows, row 0 included.
@@ -21,17 +23,17 @@ class FakeTable:
 
     @property
     def resident(self) -> int:
-        """z-vectors in the table, row 0 not counted."""
+        """Number of z-vectors in the table, without row 0."""
         return sum(content is not None for content in self._rows[1:])
 
     def content(self, row: int) -> str:
-        """The digest of the z in a row that is pinned."""
+        """Return the digest of the z in a pinned row."""
         content = self._rows[row]
         assert content is not None, f"row {row} is empty"
         return content
 
     def pin(self, digest: str) -> int | None:
-        """The row of a z, loaded where it was not resident; None while every row is in use."""
+        """Return the row of a z, loaded if it had none; None while every row is in use."""
         if digest in self._rows:
             row = self._rows.index(digest)
         else:
@@ -46,10 +48,16 @@ class FakeTable:
         return row
 
     def unpin(self, row: int, *, keep: bool) -> None:
-        """One answer less uses a row; a z that was dropped meanwhile leaves with the last one."""
+        """Count one answer less on a row; a z that was dropped meanwhile leaves with the last one."""
         self._pins[row] -= 1
         if row and not keep and not self._pins[row]:
             self._rows[row] = None
+
+    def unpin_all(self, known: Collection[str]) -> None:
+        """Free every row from its answers; z-vectors that were dropped meanwhile leave."""
+        self._pins = [0] * self.size
+        for digest in set(self._rows[1:]) - {None, *known}:
+            self.forget(str(digest))
 
     def forget(self, digest: str) -> None:
         """Empty the row of a z that no answer uses."""

@@ -1,6 +1,6 @@
 """The parity test of an engine: one batch of many z gives, row by row, the greedy tokens of merged Hugging Face models.
 
-How to use it, for any engine on any base::
+For any engine on any base::
 
     zs = [random_z(factors, seed) for seed in range(16)] + [None]        # None: the base itself
     prompts = random_prompts(vocabulary, lengths)                        # one for each z
@@ -32,18 +32,18 @@ from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_harness import greedy, run_all
 
 MARGIN = 1e-4
-"""Two tokens whose logits in the merged model are nearer than this are equally right."""
+"""Two tokens whose logits in the merged model differ by less than this are equally right."""
 
 Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison found, as indices of rows.
+    """The result of a comparison, as indices of rows.
 
     Attributes:
         different: Rows with a token that the merged model of their z would not have chosen, by more than ``MARGIN``.
-        unmoved: Rows under a z whose answer is also the base's: they could not have told the z from the base.
+        unmoved: Rows under a z whose answer is also the base's; they cannot show that the z was used.
     """
 
     different: tuple[int, ...]
@@ -51,7 +51,7 @@ class Parity:
 
 
 def random_z(factors: Factors, seed: int, spread: float = 0.3) -> ZVector:
-    """A z of all matrices of these factors, normally distributed around 1."""
+    """Draw a z for all matrices of these factors, normally distributed around 1."""
     generator = torch.Generator().manual_seed(seed)
     flat = 1 + spread * torch.randn(factors.layout.size, generator=generator)
     values = {name: part.clone() for name, part in factors.layout.split(flat).items()}
@@ -59,11 +59,11 @@ def random_z(factors: Factors, seed: int, spread: float = 0.3) -> ZVector:
 
 
 def random_prompts(vocabulary: int, lengths: Sequence[int], seed: int = 1, shared: int = 0) -> list[Tokens]:
-    """Prompts of these lengths, of random tokens of a tiny base.
+    """Draw prompts of random tokens of a tiny base.
 
     Args:
-        vocabulary: Tokens of the base; the first five are special and left out.
-        lengths: Length of each prompt, the shared prefix not counted.
+        vocabulary: Tokens of the base; the first five are special and never drawn.
+        lengths: Length of each prompt, without the shared prefix.
         seed: Other seeds give other prompts.
         shared: Length of a prefix that all prompts have in common.
     """
@@ -86,7 +86,7 @@ def greedy_answers(
 async def collect_greedy(
     engine: Engine, prompts: Sequence[Tokens], zs: Sequence[ZVector | None], max_tokens: int
 ) -> list[Tokens]:
-    """Greedy answers to all prompts at once, prompt i under zs[i] (None: the base), of ``max_tokens`` tokens each."""
+    """Answer all prompts at once greedily, prompt i under zs[i] (None: the base), with ``max_tokens`` tokens each."""
     digests = await asyncio.gather(*(_put(engine, z) for z in zs))
     requests = [greedy(prompt, digest, max_tokens) for prompt, digest in zip(prompts, digests, strict=True)]
     return [completion.token_ids for completion in await run_all(engine, requests)]
@@ -105,9 +105,9 @@ def compare(
     Args:
         folder: The base.
         factors: Its factors, those of the z-vectors.
-        prompts: Token ids; the same z may stand in many rows, its model is merged once.
-        zs: One for each prompt; None is the base.
-        answers: What the engine gave for each prompt.
+        prompts: Token ids.
+        zs: One for each prompt; None is the base. A z of several rows is merged once.
+        answers: The engine's answer to each prompt.
     """
     base = load_base(folder).model
     rows = list(zip(prompts, zs, answers, strict=True))
@@ -133,7 +133,7 @@ async def _put(engine: Engine, z: ZVector | None) -> str:
 
 
 def _chosen_by(model: torch.nn.Module, prompt: Tokens, answer: Tokens) -> bool:
-    """Whether every token of the answer is the model's most likely one, or as good as that within the margin."""
+    """Say whether every token of the answer is the model's most likely one, within the margin."""
     logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
     chosen = logits[torch.arange(len(answer)), torch.tensor(answer)]
     return bool((logits.max(-1).values - chosen <= MARGIN).all())

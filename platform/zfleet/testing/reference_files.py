@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Policy(nn.Module):
-    """What its state dict names like that of the reference implementation's module of this name."""
+    """Has a state dict with the names of the reference implementation's module ``Policy``."""
 
     def __init__(self, params: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Policy(nn.Module):
 def params_of(
     model: nn.Module, trained: Callable[[str], bool] = lambda key: "mlp" in key, seed: int = 0
 ) -> dict[str, Tensor]:
-    """p of a model's trained weights, by the names and in the order of its state dict: [r] bfloat16, around 0."""
+    """Draw p of a model's trained weights, in the order of its state dict: {name: [r] bfloat16}, around 0."""
     generator = torch.Generator().manual_seed(seed)
     return {
         key: torch.randn(min(weight.shape), generator=generator).to(torch.bfloat16)

@@ -34,14 +34,14 @@ GREEDY = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
 
 @dataclass(frozen=True)
 class Seeing:
-    """A vision-language base and what is compared with it.
+    """A vision-language base, and Hugging Face's model to compare it with.
 
     Attributes:
-        folder: Of the base.
-        model: In SVF form.
-        engine: On that model.
+        folder: Folder of the base.
+        model: The base in SVF form.
+        engine: An engine on that model.
         plain: Hugging Face's model, with plain linears.
-        factors: Of the language tower.
+        factors: Factors of the language tower.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Seeing:
     factors: Factors
 
     def merged(self, z: ZVector) -> nn.Module:
-        """Hugging Face's model with W' = U diag(s * z) Vh in its language tower."""
+        """Return Hugging Face's model with W' = U diag(s * z) Vh in its language tower."""
         merged: Any = copy.deepcopy(self.plain)
         tower = nn.Module()
         tower.model = merged.model.language_model
@@ -59,7 +59,7 @@ class Seeing:
         return merged  # type: ignore[no-any-return]
 
     def generated(self, model: Any, prompt: str, images: Sequence[bytes]) -> tuple[int, ...]:
-        """What ``generate`` of Hugging Face's model says, as ``GREEDY`` asks the engine."""
+        """Answer with ``generate`` of Hugging Face's model, with the parameters of ``GREEDY``."""
         processor = AutoProcessor.from_pretrained(self.folder, backend="pil")
         decoded = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
         inputs = processor(text=prompt, images=decoded or None, return_tensors="pt")
@@ -70,7 +70,7 @@ class Seeing:
 
 @contextmanager
 def open_seeing(kind: Literal["llava", "llava_next"], tower: Path, root: Path) -> Iterator[Seeing]:
-    """A tiny vision-language model around the base in ``tower``, kept below ``root``."""
+    """Make a tiny vision-language model around the base in ``tower``, saved below ``root``."""
     folder = save_tiny_vision(kind, tower, root / "eyes")
     base = load_base(folder)
     factors = FactorCache(root / "factors").get(target_matrices(folder, base.fingerprint))
@@ -81,7 +81,7 @@ def open_seeing(kind: Literal["llava", "llava_next"], tower: Path, root: Path) -
 
 
 def noise(seed: int, width: int = 40, height: int = 30) -> bytes:
-    """A PNG of random pixels."""
+    """Draw a PNG of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

@@ -1,4 +1,4 @@
-"""A learner of one expert on a small task, which a random base gets right now and then."""
+"""A learner of one expert on a small task that a random base solves now and then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC = LearnerSpec(steps=20, prompts_per_step=8, samples_per_prompt=4, estimator
 
 @dataclass(frozen=True)
 class HasVowel:
-    """Whether a vowel is in the answer."""
+    """Rewards answers that have a vowel."""
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
         return verdict(bool(set(completion) & set("aei")), None, "")
@@ -39,28 +39,28 @@ class Solo:
 
     @property
     def z(self) -> ZVector:
-        """Where the expert stands."""
+        """The expert's current z."""
         return self.weights.z(self.member.spec, self.member.p)
 
     def step(self) -> StepReport:
-        """One step of it."""
+        """Take one step."""
         (report,) = self.learner.step()
         return report
 
 
 def solo(model: SvfModel, engine: SyncEngine, task: Task, spec: LearnerSpec, skip_failed_rewards: bool = False) -> Solo:
-    """A learner at the base."""
+    """Make a learner that starts at the base."""
     weights = SvfWeights(model)
     member = Member(weights, task, spec, "vowels", skip_failed_rewards)
     return Solo(Learner(weights, engine, [member]), member, weights)
 
 
 def vowels_task(reward: Reward | None = None) -> Task:
-    """The words, as samples ``s0`` to ``s7``."""
+    """Make a task of the words, as samples ``s0`` to ``s7``."""
     samples = tuple(Sample(f"s{place}", word) for place, word in enumerate(WORDS))
     return Task("vowels", samples, samples, PromptTemplate(), reward or HasVowel(), max_tokens=4)
 
 
 def python_reward(function: Callable[[str, Sample], object]) -> PythonReward:
-    """A user's reward."""
+    """Wrap a function as a user's reward."""
     return PythonReward("mine:function", function)

@@ -1,7 +1,7 @@
 """A tiny random base of each supported family, as an ordinary Hugging Face folder.
 
-Everything that tells families apart is there and is not trivial: biases, norm weights, fewer key-value heads than
-heads, heads that together are wider than the model, tied embeddings, partial rotation.
+The bases have everything in which families differ, with values that matter: biases, norm weights, fewer key-value heads
+than heads, heads that together are wider than the model, tied embeddings, partial rotation.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _KINDS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
 }
 
 FAMILIES: tuple[str, ...] = tuple(_KINDS)
-"""What ``save_tiny`` makes: the supported families, and variants of Llama with biases and with tied embeddings."""
+"""The supported families, and variants of Llama with biases and with tied embeddings."""
 
-# Larger than usual, so that a random model prefers some tokens clearly and every bias and norm weight counts.
+# Larger than usual, so that a random model clearly prefers some tokens and every bias and norm weight matters.
 _SPREAD = 0.2
 
 
@@ -49,7 +49,7 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
 
     Args:
         family: One of ``FAMILIES``.
-        folder: Where it goes; made where it is not there.
+        folder: Written here; created if it is missing.
         seed: Other seeds give other weights.
 
     Returns:
@@ -70,7 +70,8 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings}))
+    with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+        model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings}))
     _randomise(model, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -79,12 +80,12 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
 
 @torch.no_grad()
 def _randomise(model: PreTrainedModel, seed: int) -> None:
-    """Draw all parameters anew: matrices and biases around 0, norm weights around what they were made as."""
+    """Draw all parameters: matrices and biases around 0, norm weights around their initial values."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = _SPREAD * torch.randn(parameter.shape, generator=generator)
         norm = parameter.ndim == 1 and not name.endswith(".bias")
         parameter.copy_(parameter + noise if norm else noise)
     if model.config.model_type == "gemma":
-        # Gemma multiplies embeddings by 8, the root of its width: they would drown what the layers add.
+        # Gemma multiplies embeddings by 8, the root of its width; they would outweigh the layers.
         model.get_parameter("model.embed_tokens.weight").div_(4)

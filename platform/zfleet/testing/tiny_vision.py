@@ -24,24 +24,29 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 _SIDE, _PATCH = 28, 14
 _TILES = [[_SIDE, 2 * _SIDE], [2 * _SIDE, _SIDE], [2 * _SIDE, 2 * _SIDE]]
 _IMAGE = "<image>"
-# Larger than usual, so that what is seen changes what is said.
+# Larger than usual, so that images change answers.
 _SPREAD = 0.5
 
 
 def save_tiny_vision(kind: Literal["llava", "llava_next"], tower: Path, folder: Path, seed: int = 0) -> Path:
-    """Write a vision-language model whose language tower is a base that exists, weight for weight.
+    """Write a vision-language model whose language tower has the weights of an existing base.
 
-    Its tokenizer has one token more, the image's, and the embeddings one row.
+    Its tokenizer has one token more, for images, and its embeddings one row more.
 
     Args:
         kind: Its ``model_type``.
         tower: Folder of the base.
-        folder: Where it goes.
-        seed: Other seeds give other eyes.
+        folder: Written here.
+        seed: Other seeds give other vision towers.
 
     Returns:
         The folder.
     """
+    with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+        return _save(kind, tower, folder, seed)
+
+
+def _save(kind: Literal["llava", "llava_next"], tower: Path, folder: Path, seed: int) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(tower)
     tokenizer.add_tokens([_IMAGE], special_tokens=True)
     language = AutoModelForCausalLM.from_pretrained(tower, dtype=torch.float32)
@@ -77,7 +82,7 @@ def save_tiny_vision(kind: Literal["llava", "llava_next"], tower: Path, folder: 
     model.model.language_model.load_state_dict(language.model.state_dict())
     with torch.no_grad():
         model.lm_head.weight.copy_(language.lm_head.weight)
-        # No token of the base is ever less likely than the image's, whose logit is 0 everywhere.
+        # The logit of the image token is 0 everywhere: a text answer never needs it.
         model.lm_head.weight[-1] = 0
         for parameter in model.model.multi_modal_projector.parameters():
             parameter.normal_(std=_SPREAD)

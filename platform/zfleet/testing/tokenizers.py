@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that bases have, without a file of theirs."""
+"""Small tokenizers of the kinds that bases have, made without files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PIECES = ("[UNK]", "the", "a", "##b", "##ing", ".", "日", "##é")
 
 
 def byte_level() -> PreTrainedTokenizerFast:
-    """As GPT-2's: a token is bytes, some of them merged, half a character too; one token that was added by hand."""
+    """Make one like GPT-2's: tokens are byte sequences, also half characters; one token was added by hand."""
     symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in _MERGES)]
     ids = {symbol: place for place, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(ids, list(_MERGES)))
@@ -26,7 +26,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 
 def byte_fallback() -> PreTrainedTokenizerFast:
-    """As Llama's: words carry the space before them, and what is no word is written in bytes."""
+    """Make one like Llama's: words carry the space before them, and unknown words are spelled in bytes."""
     symbols = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *_WORDS]
     ids = {symbol: place for place, symbol in enumerate(symbols)}
     merges = [("▁", "a"), ("▁", "▁")]
@@ -39,14 +39,14 @@ def byte_fallback() -> PreTrainedTokenizerFast:
 
 
 def metaspace() -> PreTrainedTokenizerFast:
-    """Whole words with the space before them, and no bytes."""
+    """Make one with whole words that carry the space before them, and no bytes."""
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(_WORDS)}, unk_token="▁"))
     tokenizer.decoder = decoders.Metaspace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def word_piece() -> PreTrainedTokenizerFast:
-    """As BERT's: a word's first piece stands for a space too, and punctuation for none."""
+    """Make one like BERT's: a word's first piece implies a space before it, punctuation does not."""
     tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(_PIECES)}, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
@@ -59,4 +59,4 @@ TOKENIZERS: Mapping[str, Callable[[], PreTrainedTokenizerBase]] = {
     "word-piece": word_piece,
     "lab": build_tokenizer,
 }
-"""One of each kind."""
+"""One tokenizer of each kind."""

@@ -1,4 +1,4 @@
-"""Two processes of one PyTorch process group, for tests: started as a script, which imports what both need once."""
+"""Two processes of one PyTorch process group, for tests: a script that imports once and then forks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def run_two_ranks(script: str, *arguments: str, seconds: float = 240) -> None:
     """Run a script that calls ``as_two_ranks``, to its end.
 
     Raises:
-        AssertionError: A rank failed; has what both said.
-        TimeoutExpired: It did not end.
+        AssertionError: A rank failed. The message holds what both wrote.
+        TimeoutExpired: The script did not end in time.
     """
     command = [sys.executable, script, *arguments]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=seconds)
@@ -25,7 +25,7 @@ def run_two_ranks(script: str, *arguments: str, seconds: float = 240) -> None:
 
 
 def as_two_ranks(work: Callable[[int], None]) -> None:
-    """Be rank 0, and fork rank 1 before PyTorch has threads; exits with 1 where either fails."""
+    """Run ``work`` as rank 0 here and as rank 1 in a fork, before PyTorch has threads. Exits with 1 if either fails."""
     other = multiprocessing.get_context("fork").Process(target=work, args=(1,), daemon=True)
     other.start()
     work(0)
@@ -34,5 +34,5 @@ def as_two_ranks(work: Callable[[int], None]) -> None:
 
 
 def of_both(root: Path, name: str = "{}.safetensors") -> list[dict[str, Tensor]]:
-    """What rank 0 and rank 1 saved."""
+    """Load the tensors that rank 0 and rank 1 saved."""
     return [safetensors.torch.load_file(root / name.format(rank)) for rank in (0, 1)]

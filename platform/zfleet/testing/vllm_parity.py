@@ -1,4 +1,4 @@
-"""A tiny base of a family on vLLM, beside its merged models: what takes a start of vLLM each time."""
+"""The parity test of one family on vLLM. Each call starts vLLM."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _VOCABULARY = 80
 
 
 async def check_family(family: str, folder: Path, *, targets: str = "all", ranks: int = 1) -> None:
-    """See that a mixed batch of experts and base gives the tokens of the merged models.
+    """Check that a mixed batch of experts and base gives the tokens of the merged models.
 
     Args:
-        family: Of ``tiny_bases.FAMILIES``.
-        folder: Where the base is saved; ``ZFLEET_CACHE`` says where its factors go.
-        targets: Which of its matrices have factors.
-        ranks: Over how many processes vLLM splits it.
+        family: One of ``tiny_bases.FAMILIES``.
+        folder: The base is saved here; its factors go below ``ZFLEET_CACHE``.
+        targets: The matrices that have factors.
+        ranks: Processes over which vLLM splits the base.
 
     Raises:
         AssertionError: An answer differs, or the z change nothing.

@@ -19,16 +19,18 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Say which engines this machine can run and why not the others; exits with 1 when it can run none."""
-    from zfleet.doctor.engines import judge, look, read_base
+    from zfleet.doctor.base import read_base
+    from zfleet.doctor.machine import look
+    from zfleet.doctor.support import judge
     from zfleet.rewards.sandbox.doctor import look_at_sandbox
 
-    # First the base: what is wrong with it is known at once.
+    # The base first: a problem with it is known at once.
     facts = None if base is None else read_base(base)
     with Console(stderr=True).status("looking at torch and vLLM"):
         machine = look()
-    verdicts = judge(machine, facts)
-    print_rows(verdicts, "engines", as_json)
+    engines = judge(machine, facts)
+    print_rows(engines, "engines", as_json)
     if not as_json:
         typer.echo(f"sandbox for programs: {look_at_sandbox()}")
-    if not any(verdict.runs == "yes" for verdict in verdicts):
+    if not any(engine.runs == "yes" for engine in engines):
         raise typer.Exit(1)

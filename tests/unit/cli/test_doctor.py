@@ -15,9 +15,10 @@ import torch
 from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from typer.testing import CliRunner
 
-from zfleet.doctor import engines as doctor
-from zfleet.doctor.base_sizes import BaseSizes
-from zfleet.doctor.engines import BaseFacts, Machine, Verdict, judge, look, read_base
+from zfleet.doctor import machine as doctor
+from zfleet.doctor.base import BaseFacts, BaseSizes, read_base
+from zfleet.doctor.machine import Machine, look
+from zfleet.doctor.support import EngineSupport, judge
 from zfleet.engine.vllm_engine import version as vllm_version
 from zfleet.engine.vllm_engine.version import TESTED_VLLM, check_vllm
 from zfleet.errors import BaseModelError, EngineError, SpecError, ZfleetError
@@ -29,15 +30,15 @@ GPU = Machine("2.13.0+cu130", 8, ("NVIDIA H200",), 200.0, vllm="vllm 0.32.1", vl
 NO_VLLM = replace(CPU, vllm="", vllm_device="", vllm_problem=EngineError("vLLM is not installed", "`make vllm`"))
 BASE = BaseFacts("mine", BaseSizes(weights=0.5, u=0.4, vh=0.3))
 
-Lines = dict[tuple[str, str], Verdict]
+Lines = dict[tuple[str, str], EngineSupport]
 
 
 def lines(machine: Machine, base: BaseFacts | None = None) -> Lines:
-    return {(verdict.engine, verdict.device): verdict for verdict in judge(machine, base)}
+    return {(engine.engine, engine.device): engine for engine in judge(machine, base)}
 
 
 def runs(machine: Machine, base: BaseFacts | None = None) -> list[str]:
-    return [verdict.runs for verdict in judge(machine, base)]
+    return [engine.runs for engine in judge(machine, base)]
 
 
 @pytest.mark.parametrize("base", [None, BASE])
@@ -54,9 +55,9 @@ def runs(machine: Machine, base: BaseFacts | None = None) -> list[str]:
 )
 def test_which_engines_run(machine: Machine, base: BaseFacts | None, expected: list[str]) -> None:
     assert runs(machine, base) == expected
-    for verdict in judge(machine, base):
-        assert verdict.found
-        assert verdict.remedy or verdict.runs == "yes"
+    for engine in judge(machine, base):
+        assert engine.reason
+        assert engine.remedy or engine.runs == "yes"
 
 
 def test_memory_that_is_missing_is_named() -> None:
@@ -64,20 +65,20 @@ def test_memory_that_is_missing_is_named() -> None:
     tight = lines(replace(CPU, free_gib=2.1), BASE)
     assert tight["torch", "cpu"].runs == "yes"
     assert tight["vllm", "cpu"].runs == "no"
-    assert tight["vllm", "cpu"].found == (
+    assert tight["vllm", "cpu"].reason == (
         "2.1 GiB of memory are free, it takes about 0.5 for the weights + 0.7 for their factors + 1.0 for the cache"
     )
     assert "cache_gib" in tight["vllm", "cpu"].remedy
     tighter = lines(replace(CPU, free_gib=1.5), BASE)["torch", "cpu"]
     assert tighter.runs == "no"
-    assert "1.1 for their factors" in tighter.found
-    assert "cache" not in tighter.found + tighter.remedy
+    assert "1.1 for their factors" in tighter.reason
+    assert "cache" not in tighter.reason + tighter.remedy
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     base = replace(BASE, head_problem=EngineError("heads of size 8", "`engine: torch`"))
     line = lines(NO_VLLM, base)["vllm", "cpu"]
-    assert line.found == "vLLM is not installed; heads of size 8"
+    assert line.reason == "vLLM is not installed; heads of size 8"
     assert line.remedy == "`make vllm`; `engine: torch`"
 
 
@@ -88,7 +89,7 @@ def test_small_heads_are_for_torch_and_for_gpus(tiny_folder: Path, tmp_path: Pat
     LlamaForCausalLM(config).save_pretrained(tmp_path / "narrow")
     narrow = read_base(str(tmp_path / "narrow"))
     line = lines(CPU, narrow)["vllm", "cpu"]
-    assert (line.runs, "size 8" in line.found) == ("no", True)
+    assert (line.runs, "size 8" in line.reason) == ("no", True)
     assert runs(CPU, narrow)[0] == "yes"
     assert runs(GPU, narrow)[3] == "untested"
 
@@ -109,8 +110,8 @@ def test_another_family_runs_nowhere(tmp_path: Path) -> None:
     model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=1, vocab_size=64, n_positions=32))
     model.save_pretrained(tmp_path / "other")
     found = judge(GPU, read_base(str(tmp_path / "other")))
-    assert {verdict.runs for verdict in found} == {"no"}
-    assert all("gpt2" in verdict.found for verdict in found)
+    assert {engine.runs for engine in found} == {"no"}
+    assert all("gpt2" in engine.reason for engine in found)
 
 
 def test_weights_and_factors_are_counted_in_float32(tiny_folder: Path, tiny_factors: Factors, tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_the_command_says_what_is_here(tiny_folder: Path) -> None:
     found = {(line["engine"], line["device"]): line for line in json.loads(done.stdout)}
     assert set(found) == {("torch", "cpu"), ("torch", "cuda"), ("vllm", "cpu"), ("vllm", "cuda")}
     assert found["torch", "cpu"]["runs"] == "yes"
-    assert torch.__version__ in found["torch", "cpu"]["found"]
+    assert torch.__version__ in found["torch", "cpu"]["reason"]
     # One build is installed, and it runs on one device.
     assert "yes" in (found["vllm", "cpu"]["runs"], found["vllm", "cuda"]["runs"].replace("untested", "yes"))
 

@@ -1,4 +1,4 @@
-"""The queue in front of vLLM: order, rows, and tasks that are cancelled at the worst moment."""
+"""The queue in front of an engine: order, rows, and tasks that are cancelled at the worst moment."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import asyncio
 import pytest
 import torch
 
-from zfleet.engine.admission import Admission
+from zfleet.engine.admission import AwaitedAdmission
 from zfleet.engine.z_table import ZEntry, ZTable
-from zfleet.errors import RequestAborted
+from zfleet.errors import EngineError, RequestAborted
 
 
 class Queue:
-    """An admission with some z, and tasks that wait in it."""
+    """An admission with three z, and tasks that wait in it."""
 
     def __init__(self, slots: int, rows: int = 4) -> None:
         self.table = ZTable(2, rows)
         for name in "abc":
             self.table.put(name, torch.ones(2))
-        self.admission = Admission(self.table, slots)
+        self.admission = AwaitedAdmission(self.table, slots)
 
     def entry(self, name: str) -> ZEntry:
         return self.table.use(name)
@@ -42,41 +42,41 @@ async def test_slots_and_rows_are_given_first_come_first_served() -> None:
     assert await fourth == b.row
 
 
-async def test_past_one_that_waits_for_a_row_only_the_base_goes() -> None:
+async def test_behind_a_request_that_waits_for_a_row_only_base_requests_are_admitted() -> None:
     queue = Queue(slots=8, rows=2)
     a, b, base = queue.entry("a"), queue.entry("b"), queue.entry("base")
     await queue.admission.enter(a, "1")
-    wants_row, same, plain = await queue.waiting(b), await queue.waiting(a), await queue.waiting(base)
-    assert (wants_row.done(), same.done(), plain.done()) == (False, False, True)
+    needs_row, same, plain = await queue.waiting(b), await queue.waiting(a), await queue.waiting(base)
+    assert (needs_row.done(), same.done(), plain.done()) == (False, False, True)
     queue.admission.leave(a)
-    assert await wants_row == b.row
+    assert await needs_row == b.row
     queue.admission.leave(b)
     assert await same == a.row
 
 
-async def test_a_waiter_cancelled_in_the_turn_in_which_a_slot_becomes_free_costs_nothing() -> None:
+async def test_a_request_cancelled_in_the_iteration_that_frees_a_slot_keeps_none() -> None:
     queue = Queue(slots=1)
     a = queue.entry("a")
     await queue.admission.enter(a, "1")
-    cancelled, next_one = await queue.waiting(a), await queue.waiting(a)
+    cancelled, later = await queue.waiting(a), await queue.waiting(a)
     cancelled.cancel()
     queue.admission.leave(a)
     with pytest.raises(asyncio.CancelledError):
         await cancelled
-    assert await next_one == a.row
+    assert await later == a.row
     assert queue.admission.running == 1
 
 
-async def test_one_cancelled_after_it_was_admitted_gives_its_slot_back() -> None:
+async def test_a_request_cancelled_after_its_admission_gives_its_slot_back() -> None:
     queue = Queue(slots=1)
     a = queue.entry("a")
     await queue.admission.enter(a, "1")
-    admitted, next_one = await queue.waiting(a), await queue.waiting(a)
+    admitted, later = await queue.waiting(a), await queue.waiting(a)
     queue.admission.leave(a)
     admitted.cancel()
     with pytest.raises(asyncio.CancelledError):
         await admitted
-    assert await next_one == a.row
+    assert await later == a.row
     assert (queue.admission.running, a.pins) == (1, 1)
 
 
@@ -99,11 +99,46 @@ async def test_refusing_ends_one_request_or_all() -> None:
     queue = Queue(slots=1)
     a = queue.entry("a")
     await queue.admission.enter(a, "1")
-    one, other = await queue.waiting(a, "one"), await queue.waiting(a, "other")
-    queue.admission.refuse(RequestAborted("one", ""), "one")
+    refused, other = await queue.waiting(a, "refused"), await queue.waiting(a, "other")
+    queue.admission.refuse(RequestAborted("refused", ""), "refused")
     with pytest.raises(RequestAborted):
-        await one
+        await refused
     assert not other.done()
     queue.admission.refuse(RequestAborted("all", ""))
     with pytest.raises(RequestAborted):
         await other
+
+
+@pytest.mark.parametrize("call", ["pin", "fill"])
+async def test_a_table_that_cannot_give_a_row_refuses_who_waits(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    queue = Queue(slots=1)
+    a, b = queue.entry("a"), queue.entry("b")
+    await queue.admission.enter(a, "1")
+    waiting = await queue.waiting(b)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.table, call, _break)
+        queue.admission.leave(a)
+        with pytest.raises(EngineError, match="broke"):
+            await waiting
+    queue.admission.check()
+    assert await asyncio.wait_for(queue.admission.enter(b, "2"), 10) == b.row
+
+
+async def test_a_row_that_cannot_be_freed_refuses_who_waits_and_who_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(slots=1)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    waiting = await queue.waiting(a)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.table, "unpin", _break)
+        queue.admission.leave(a)
+    with pytest.raises(EngineError, match="broke"):
+        await waiting
+    with pytest.raises(EngineError, match="broke"):
+        await queue.admission.enter(a, "2")
+    with pytest.raises(EngineError, match="broke"):
+        queue.admission.check()
+
+
+def _break(*_: object) -> None:
+    raise RuntimeError("the table broke")

@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional
 
-from zfleet.engine.vllm_engine.linears.delta import DeltaLinear
-from zfleet.engine.vllm_engine.linears.graph import GraphLinear, StepBuffers
-from zfleet.engine.vllm_engine.linears.kernels import FactoredLinear, PartFactors
+from zfleet.engine.vllm_engine.linears.factored import FactoredLinear
+from zfleet.engine.vllm_engine.linears.graph import GraphLinear
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
+from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers
 from zfleet.svf.factors import decompose
 
 SIZES, N, ROWS, TOKENS = [16, 8, 8], 16, 5, 12
-RANK = 3
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 class Block(nn.Module):
-    """A fused linear in both forms, with something around it to compile."""
+    """A fused linear, with something around it to compile."""
 
     def __init__(self, device: torch.device, *, bias: bool = True) -> None:
         super().__init__()
@@ -36,11 +36,8 @@ class Block(nn.Module):
             rows = slice(row, row + size)
             self.parts.append(PartFactors(f"p{place}", *factors, slice(column, column + r), rows))
             column, row = column + r, row + size
-        self.kept = [torch.arange(RANK, device=device) for _ in SIZES]
         self.z = StepBuffers(ROWS, column, TOKENS, device)
-        self.d = StepBuffers(ROWS, RANK * len(SIZES), TOKENS, device)
-        self.exact = GraphLinear(self.plain, row, self.parts, self.z, torch.float32)
-        self.near = GraphLinear(self.plain, row, self.parts, self.d, torch.float32, self.kept, 0)
+        self.linear = GraphLinear(self.plain, row, self.parts, self.z, torch.float32)
         self.fill(1)
 
     def plain(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,39 +48,32 @@ class Block(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.z.table.copy_(1 + torch.randn(self.z.table.shape, generator=generator))
         self.z.index.copy_(torch.randint(ROWS, (TOKENS,), generator=generator))
-        delta = self._delta()
-        self.d.table.copy_(delta.rows_of(self.z.table))
-        self.d.index.copy_(self.z.index)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + 1
         bias = self.bias
         assert bias is None or isinstance(bias, Tensor)
-        out: Tensor = torch.cat([self.exact(x, bias), self.near(x, bias)], dim=1).relu()
+        out: Tensor = self.linear(x, bias).relu()
         return out
 
     def expected(self, x: Tensor) -> Tensor:
-        """The same through the kernels that take gathered rows."""
+        """The same through the linear that takes gathered rows."""
         x, bias = x + 1, self.bias
         assert bias is None or isinstance(bias, Tensor)
         index = self.z.index[: len(x)]
-        exact = FactoredLinear(self.plain, sum(SIZES), self.parts, torch.float32)
-        out: Tensor = torch.cat(
-            [exact(x, self.z.table[index], bias), self._delta()(x, self.d.table[index], bias)], dim=1
-        ).relu()
-        return out
+        factored = FactoredLinear(self.plain, sum(SIZES), self.parts, torch.float32)
+        return factored(x, self.z.table[index], bias).relu()
 
-    def _delta(self) -> DeltaLinear:
-        delta = DeltaLinear(self.plain, self.get_buffer("weight"), self.parts, RANK)
-        delta.set_directions({part.name: kept for part, kept in zip(self.parts, self.kept, strict=True)})
-        return delta
+
+def _x(tokens: int, seed: int = 0) -> Tensor:
+    return torch.randn(tokens, N, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @torch.no_grad()
-def test_the_operator_is_the_kernels(bias: bool) -> None:
+def test_the_operator_is_the_factored_linear(bias: bool) -> None:
     block = Block(torch.device("cpu"), bias=bias)
-    x = torch.randn(7, N)
+    x = _x(7)
     assert torch.allclose(block(x), block.expected(x), atol=1e-5)
 
 
@@ -91,7 +81,7 @@ def test_the_operator_is_the_kernels(bias: bool) -> None:
 def test_parts_without_factors_keep_their_weight() -> None:
     block = Block(torch.device("cpu"))
     linear = GraphLinear(block.plain, sum(SIZES), block.parts[1:2], block.z, torch.float32)
-    x = torch.randn(7, N)
+    x = _x(7)
     y, plain, part = linear(x), block.plain(x, None), block.parts[1]
     assert torch.equal(y[:, :16], plain[:, :16])
     assert torch.equal(y[:, 24:], plain[:, 24:])
@@ -102,11 +92,11 @@ def test_parts_without_factors_keep_their_weight() -> None:
 
 def test_the_operator_keeps_its_promises_to_the_compiler() -> None:
     block = Block(torch.device("cpu"))
-    exact = block.exact
-    args = (torch.empty(4, 32), torch.randn(4, N), exact.v, list(exact._us), [0, 16, 24])
+    linear = block.linear
+    args = (torch.empty(4, 32), _x(4), linear.v, list(linear._us), [0, 16, 24])
     torch.library.opcheck(
         torch.ops.zfleet.svf_into.default,
-        (*args, block.z.table, block.z.index, 0, False, None),
+        (*args, block.z.table, block.z.index, 0, None),
         test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
     )
 
@@ -119,7 +109,7 @@ def test_compiled_without_a_break_it_follows_buffers_and_batch_sizes() -> None:
     compiled = torch.compile(block, fullgraph=True, dynamic=True, backend=counter)
     for seed, tokens in enumerate([4, 7, 12]):
         block.fill(seed)
-        x = torch.randn(tokens, N, generator=torch.Generator().manual_seed(seed))
+        x = _x(tokens, seed)
         assert torch.allclose(compiled(x), block.expected(x), atol=1e-5)
     assert counter.frame_count == 1
 
@@ -131,7 +121,7 @@ def test_a_captured_graph_follows_its_buffers() -> None:
     device = torch.device("cuda")
     block = Block(device)
     compiled = torch.compile(block, fullgraph=True)
-    x = torch.randn(TOKENS, N, device=device)
+    x = _x(TOKENS).to(device)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -143,6 +133,6 @@ def test_a_captured_graph_follows_its_buffers() -> None:
         y = compiled(x)
     for seed in range(3):
         block.fill(seed)
-        x.copy_(torch.randn(TOKENS, N, generator=torch.Generator().manual_seed(seed)))
+        x.copy_(_x(TOKENS, seed))
         graph.replay()
         assert torch.allclose(y, block.expected(x), atol=1e-4)

@@ -38,20 +38,20 @@ class Streams:
 
 @given(st.lists(st.lists(st.integers(), max_size=5), max_size=4))
 def test_every_item_comes_once_and_each_stream_keeps_its_order(lists: list[list[int]]) -> None:
-    async def read() -> list[tuple[str, object]]:
+    async def gather() -> list[tuple[str, object]]:
         streams = Streams()
         parts = [streams.of(str(place), items) for place, items in enumerate(lists)]
-        found = [item async for item in merged(parts)]
+        read = [item async for item in merged(parts)]
         assert len(streams.closed) == len(lists)
-        return found
+        return read
 
-    found = asyncio.run(read())
-    assert [[item for name, item in found if name == str(place)] for place in range(len(lists))] == lists
+    read = asyncio.run(gather())
+    assert [[item for name, item in read if name == str(place)] for place in range(len(lists))] == lists
 
 
-async def _read(items: AsyncGenerator[object, None], found: list[object]) -> None:
+async def _read(items: AsyncGenerator[object, None], read: list[object]) -> None:
     async for item in items:
-        found.append(item)
+        read.append(item)
 
 
 async def test_items_come_when_they_are_there() -> None:
@@ -63,10 +63,10 @@ async def test_items_come_when_they_are_there() -> None:
 async def test_the_first_error_ends_all_streams() -> None:
     streams = Streams()
     parts = [streams.of("waits", [1, ...]), streams.of("fails", [2, KeyError("broken")]), streams.of("over", [])]
-    found: list[object] = []
+    read: list[object] = []
     with pytest.raises(KeyError, match="broken"):
-        await _read(merged(parts), found)
-    assert set(found) == {("fails", 2), ("waits", 1)}
+        await _read(merged(parts), read)
+    assert set(read) == {("fails", 2), ("waits", 1)}
     assert sorted(streams.closed) == ["fails", "over", "waits"]
 
 
@@ -80,10 +80,10 @@ async def test_leaving_early_ends_all_streams() -> None:
 async def test_a_stream_that_was_cancelled_keeps_nobody_waiting() -> None:
     streams = Streams()
     parts = [streams.of("waits", [...]), streams.of("cancelled", [1, asyncio.CancelledError()])]
-    found: list[object] = []
+    read: list[object] = []
     with pytest.raises(EngineError, match="cancelled"):
-        await _read(merged(parts), found)
-    assert found == [("cancelled", 1)]
+        await _read(merged(parts), read)
+    assert read == [("cancelled", 1)]
     assert sorted(streams.closed) == ["cancelled", "waits"]
 
 

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.contract import BASE_Z
-from zfleet.engine.vllm_engine.linears.forms import DeltaForm, FactoredForm, Form, GraphForm
-from zfleet.engine.vllm_engine.linears.kernels import PartFactors
+from zfleet.engine.vllm_engine.linears.delta import DeltaForm
+from zfleet.engine.vllm_engine.linears.factored import FactoredForm
+from zfleet.engine.vllm_engine.linears.forms import Form
+from zfleet.engine.vllm_engine.linears.graph import GraphForm
+from zfleet.engine.vllm_engine.linears.merged import MergedForm
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.engine.vllm_engine.linears.step_rows import StepRows
 from zfleet.svf.factors import MatrixFactors, decompose
 
@@ -48,14 +52,14 @@ class Fused:
         self.form.refresh()
 
     def run(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
-        """One step: (row, z, tokens) of each request."""
+        """Run one step with (row, z, tokens) of each request."""
         self.step.begin([(row, z) for row, z, _ in requests], np.array([n for *_, n in requests], np.int32))
         y = self.linear(x, None)
         self.step.end()
         return y
 
     def expected(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
-        """The merged weight of each request on its tokens."""
+        """Apply the merged weight of each request to its tokens."""
         rows, start = [], 0
         for _, z, tokens in requests:
             flat = self.step.known.get(z, torch.ones(SIZE))
@@ -73,7 +77,7 @@ def _x(tokens: int) -> Tensor:
     return torch.randn(tokens, INPUTS, generator=torch.Generator().manual_seed(tokens))
 
 
-@pytest.mark.parametrize("form", [FactoredForm(), FactoredForm(merging=True), GraphForm(), DeltaForm(8)])
+@pytest.mark.parametrize("form", [FactoredForm(), MergedForm(), GraphForm(), DeltaForm(8)])
 def test_every_form_gives_each_token_its_own_z(form: Form) -> None:
     """Mixed steps, then the base alone, then an expert alone, on rows that change hands."""
     fused = Fused(form)
@@ -96,7 +100,7 @@ def test_a_step_of_the_base_alone_is_the_engines_own_linear() -> None:
     assert torch.equal(fused.run(_x(2), (0, BASE_Z, 2)), torch.nn.functional.linear(_x(2), fused.weight))
 
 
-def test_what_no_request_asked_for_runs_as_the_base() -> None:
+def test_passes_without_requests_run_as_the_base() -> None:
     for form in (FactoredForm(), GraphForm()):
         fused = Fused(form)
         fused.know(a=_z(1))
@@ -107,7 +111,7 @@ def test_what_no_request_asked_for_runs_as_the_base() -> None:
 
 def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
     """And no sooner: the ski-rental rule, counted in multiplications."""
-    fused = Fused(FactoredForm(merging=True))
+    fused = Fused(MergedForm())
     fused.know(a=_z(1), b=_z(2))
     price = sum(m * r * INPUTS for m, r in zip(OUTPUTS, RANKS, strict=True))
     excess = 4 * sum(r * (m + INPUTS) - m * INPUTS for m, r in zip(OUTPUTS, RANKS, strict=True))
@@ -130,11 +134,11 @@ def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
     assert len(gathers) == steps, "another z begins anew"
 
 
-def test_what_rank_k_leaves_out_is_what_is_measured() -> None:
+def test_the_error_of_rank_k_in_closed_form_is_the_measured_one() -> None:
     fused = Fused(DeltaForm(2))
     fused.know(a=_z(1), b=_z(2))
-    left = fused.form.left_out()
-    for name, share in left.items():
+    errors = fused.form.relative_errors()
+    for name, share in errors.items():
         identity = torch.eye(INPUTS)
         got = fused.run(identity, (1, name, INPUTS))
         exact, base = fused.expected(identity, (1, name, INPUTS)), torch.nn.functional.linear(identity, fused.weight)

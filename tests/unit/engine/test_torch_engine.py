@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+import torch
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.contract import Engine
@@ -13,6 +16,7 @@ from zfleet.errors import BaseModelError
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
+from zfleet.testing.engine_harness import run, sampled
 
 
 class TestTorchEngine(EngineConformance):
@@ -46,3 +50,16 @@ def test_lengths_that_a_base_treats_otherwise_are_refused(
     with pytest.raises(BaseModelError, match=message) as refused:
         TorchEngine(tiny_model, EngineSpec(max_length=101))
     assert refused.value.remedy == "set engine.max_length to at most 100"
+
+
+async def test_the_global_random_states_stay_as_they_are(tiny_model: SvfModel, make_z: Callable[..., ZVector]) -> None:
+    """Constructing an engine, and sampling with and without a seed, neither seeds them nor draws from them."""
+    z = make_z(1)
+    before = (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
+    engine = TorchEngine(tiny_model, EngineSpec(slots=2))
+    prompt = tuple(tiny_model.base.tokenizer("flip bca")["input_ids"])
+    digest = await engine.put_z(z)
+    for seed in (None, 1):
+        await run(engine, sampled(prompt, seed, digest))
+    await engine.close()
+    assert (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()) == before

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from zfleet.config.specs import BaseSpec
-from zfleet.doctor.engines import read_base
+from zfleet.doctor.base import read_base
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, ScoreRequest, collect
 from zfleet.engine.torch_engine.engine import TorchEngine

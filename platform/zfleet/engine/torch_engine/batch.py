@@ -1,4 +1,4 @@
-"""Forward passes of the embedded engine: prompts, one token for everybody, and scoring."""
+"""Forward passes of the embedded engine: prompts, one token for each running sequence, and scoring."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.contract import Chunk
-from zfleet.engine.prompts import Tokens
-from zfleet.engine.torch_engine.answer import Answer
 from zfleet.engine.torch_engine.sampling import sample
+from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import BaseModelError, EngineError
 from zfleet.models.base import Base
-from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
+
+_PASS_TOKENS = 8192
+"""The most tokens in one pass over prompts, padding included."""
 
 
 class TorchBatch:
     """The model, its cache and the z table, as the engine's worker thread uses them.
 
-    Answers lie in slots 0 .. running-1, in the order of the engine's list.
+    Sequences lie in slots 0 .. running-1, in the order of the engine's list.
     """
 
     def __init__(self, model: SvfModel, table: TensorZTable) -> None:
@@ -33,55 +34,60 @@ class TorchBatch:
         self._gathered: tuple[tuple[object, ...], Tensor] | None = None
 
     @torch.no_grad()
-    def prefill(self, first: int, answers: list[Answer]) -> list[tuple[Answer, Chunk]]:
-        """Run the prompts of new answers into slots from ``first`` on, and sample their first tokens."""
-        prompts = [answer.prompt for answer in answers]
+    def prefill(self, first: int, sequences: list[SequenceState]) -> list[tuple[SequenceState, Chunk]]:
+        """Run the prompts of new sequences into slots from ``first`` on, and sample their first tokens."""
+        prompts = [sequence.prompt for sequence in sequences]
         longest = max(map(len, prompts))
         device = self._model.device
         ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
         self._cache.prefill(first, *ids.shape)
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        # Logits only where some prompt ends: with a large vocabulary those of all positions would fill memory.
+        # Logits only where a prompt ends: with a large vocabulary, logits of all positions would fill memory.
         ends, where = last.unique(return_inverse=True)
-        rows = self._rows([answer.entry for answer in answers])
+        rows = self._rows([sequence.entry for sequence in sequences])
         logits = self._model.causal_logits(
             ids,
             rows,
-            images=[answer.request.images for answer in answers],
+            images=[sequence.request.images for sequence in sequences],
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=ends,
         )
-        return self._sample(answers, logits[torch.arange(len(answers), device=device), where])
+        return self._sample(sequences, logits[torch.arange(len(sequences), device=device), where])
 
     @torch.no_grad()
-    def decode(self, answers: list[Answer]) -> list[tuple[Answer, Chunk]]:
-        """Add one token to each running answer."""
+    def decode(self, sequences: list[SequenceState]) -> list[tuple[SequenceState, Chunk]]:
+        """Add one token to each running sequence."""
         device = self._model.device
-        ids = torch.tensor([[answer.tokens[-1]] for answer in answers], device=device)
-        positions = torch.tensor([len(a.prompt) + len(a.tokens) - 1 for a in answers], device=device)
+        ids = torch.tensor([[sequence.tokens[-1]] for sequence in sequences], device=device)
+        positions = torch.tensor([len(s.prompt) + len(s.tokens) - 1 for s in sequences], device=device)
         self._cache.decode(positions)
         seen = torch.arange(int(positions.max()) + 1, device=device) <= positions.unsqueeze(1)
         logits = self._model.logits(
             ids,
-            self._rows([answer.entry for answer in answers]),
+            self._rows([sequence.entry for sequence in sequences]),
             attention_mask=seen[:, None, None, :],
             position_ids=positions.unsqueeze(1),
             past_key_values=self._cache,
             use_cache=True,
         )
-        return self._sample(answers, logits[:, -1])
+        return self._sample(sequences, logits[:, -1])
 
     @torch.no_grad()
-    def score(self, sequences: Sequence[tuple[Tokens, Tokens, Images, ZEntry]]) -> list[tuple[float, ...]]:
-        """Log-probability of each completion token: prompts and completions in one pass."""
-        prompts, completions, images, entries = zip(*sequences, strict=True)
-        scored = completion_logits(self._model, prompts, completions, self._rows(list(entries)), images)
+    def score(self, scorings: Sequence[Scoring]) -> list[tuple[float, ...]]:
+        """Compute the log-probability of each completion token: prompts and completions in one pass."""
+        scored = completion_logits(
+            self._model,
+            [scoring.prompt for scoring in scorings],
+            [scoring.completion for scoring in scorings],
+            self._rows([scoring.entry for scoring in scorings]),
+            [scoring.images for scoring in scorings],
+        )
         return [tuple(row[kept].tolist()) for row, kept in zip(scored.logprobs(), scored.mask, strict=True)]
 
-    def compact(self, answers: list[Answer]) -> list[Answer]:
-        """The answers that go on, in slots without gaps: the last ones move into the holes."""
-        running = list(answers)
+    def compact(self, sequences: list[SequenceState]) -> list[SequenceState]:
+        """Return the sequences that go on, in slots without gaps: the last ones move into the holes."""
+        running = list(sequences)
         for slot in range(len(running) - 1, -1, -1):
             if running[slot].finished:
                 last = running.pop()
@@ -91,7 +97,7 @@ class TorchBatch:
         return running
 
     def _rows(self, entries: list[ZEntry]) -> Tensor | None:
-        """z [B, R] of a batch; None when every row is the base, so that the dense weights serve."""
+        """Gather z [B, R] of a batch; None if every row is the base, so that the dense weights serve."""
         rows = [entry.row for entry in entries]
         if not any(rows):
             return None
@@ -100,33 +106,47 @@ class TorchBatch:
             self._gathered = key, self._table.table[torch.tensor(rows, device=self._table.table.device)]
         return self._gathered[1]
 
-    def _sample(self, answers: list[Answer], logits: Tensor) -> list[tuple[Answer, Chunk]]:
+    def _sample(self, sequences: list[SequenceState], logits: Tensor) -> list[tuple[SequenceState, Chunk]]:
         device = logits.device
-        parameters = [answer.request.sampling for answer in answers]
+        parameters = [sequence.request.sampling for sequence in sequences]
         tokens = sample(
             logits,
             torch.tensor([p.temperature for p in parameters], device=device),
             torch.tensor([p.top_p for p in parameters], device=device),
-            torch.tensor([answer.draw for answer in answers], dtype=torch.float64, device=device),
+            torch.tensor([sequence.draw for sequence in sequences], dtype=torch.float64, device=device),
         )
-        logprobs: list[float | None] = [None] * len(answers)
+        logprobs: list[float | None] = [None] * len(sequences)
         if any(p.logprobs for p in parameters):
             chosen = torch.log_softmax(logits, -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
             logprobs = [value if p.logprobs else None for value, p in zip(chosen.tolist(), parameters, strict=True)]
         chunks = []
-        for answer, token, logprob in zip(answers, tokens.tolist(), logprobs, strict=True):
-            chunk = answer.push(token, logprob)
+        for sequence, token, logprob in zip(sequences, tokens.tolist(), logprobs, strict=True):
+            chunk = sequence.push(token, logprob)
             if chunk is not None:
-                chunks.append((answer, chunk))
+                chunks.append((sequence, chunk))
         return chunks
 
 
+class PassBudget:
+    """Bounds a pass over prompts, in which every row is padded to the longest."""
+
+    def __init__(self) -> None:
+        self._longest = self._rows = 0
+
+    def takes(self, length: int) -> bool:
+        """Count one more row of this length in if it fits; a first row always does."""
+        self._longest = max(self._longest, length)
+        fits = not self._rows or self._longest * (self._rows + 1) <= _PASS_TOKENS
+        self._rows += fits
+        return fits
+
+
 _STRETCHING = ("dynamic", "longrope")
-"""Rotary embeddings that turn every row of a batch otherwise when its longest row passes the original length."""
+"""Rotary embeddings that change for every row of a batch when its longest row passes the original length."""
 
 
 def check_whole(model: SvfModel) -> None:
-    """Refuse a model that is split over processes: each has other requests, and would wait for the others' passes.
+    """Refuse a model that is split over processes: each process has other requests and would wait for the others.
 
     Raises:
         EngineError: Names the base.
@@ -139,7 +159,7 @@ def check_whole(model: SvfModel) -> None:
 
 
 def check_length(base: Base, length: int) -> None:
-    """Refuse a base that answers sequences this long otherwise than the batch does.
+    """Refuse a base that treats sequences of this length in a way that the batch does not.
 
     Raises:
         BaseModelError: Names the base's limit and the length.

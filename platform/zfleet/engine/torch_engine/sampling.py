@@ -1,4 +1,4 @@
-"""Choosing tokens: one vectorised draw for a batch whose rows have their own parameters and seeds."""
+"""Sampling: one vectorised draw for a batch whose rows have their own parameters and seeds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 
 def uniforms(seed: int | None, index: int, count: int) -> NDArray[np.float64]:
-    """The random numbers in [0, 1) of answer number ``index``: [count], fixed by the seed alone.
+    """Draw the random numbers [count] in [0, 1) of answer number ``index``, which depend on seed and index alone.
 
-    A counter-based generator (Philox) keyed by seed and index makes an answer independent of what else runs
-    in the batch and of how the batch is split.
+    A counter-based generator (Philox) keyed by seed and index makes an answer independent of the other requests in the
+    batch and of how the batch is split.
     """
     key = secrets.randbits(64) if seed is None else seed % 2**64
     return np.random.Generator(np.random.Philox(key=np.array([key, index], dtype=np.uint64))).random(count)
 
 
 def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one token a row by inverting the cumulative distribution.
+    """Draw one token for each row by inverting the cumulative distribution.
 
     Args:
         logits: [B, vocabulary] float32.
@@ -42,7 +42,7 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) 
         # A token stays while the mass before it is below top_p, so the likeliest always stays.
         keep = ordered.cumsum(-1) - ordered < top_p.unsqueeze(-1)
         nucleus = order.gather(-1, _invert(ordered * keep, uniform)).squeeze(-1)
-        # A row without top_p draws as it would alone: what its neighbours ask for must not change its answer.
+        # A row without top_p draws as it would alone: the parameters of other rows must not change its answer.
         drawn = torch.where(top_p < 1, nucleus, _invert(probabilities, uniform).squeeze(-1))
     else:
         drawn = _invert(probabilities, uniform).squeeze(-1)
@@ -50,10 +50,10 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) 
 
 
 def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
-    """The index [B, 1] where the running mass first exceeds ``uniform`` of the total."""
-    running = mass.cumsum(-1)
-    threshold = uniform.unsqueeze(-1) * running[:, -1:]
-    found = torch.searchsorted(running, threshold, right=True)
-    # Rounding can put the threshold at the very end: the last token with mass is meant then.
+    """Return the index [B, 1] where the cumulative mass first exceeds ``uniform`` of the total."""
+    cumulative = mass.cumsum(-1)
+    threshold = uniform.unsqueeze(-1) * cumulative[:, -1:]
+    index = torch.searchsorted(cumulative, threshold, right=True)
+    # Rounding can put the threshold at the very end; the last token with mass is the right one then.
     last = (mass > 0).long().mul(torch.arange(1, mass.shape[-1] + 1, device=mass.device)).argmax(-1, keepdim=True)
-    return torch.minimum(found, last)
+    return torch.minimum(index, last)

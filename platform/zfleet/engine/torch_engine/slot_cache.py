@@ -1,4 +1,4 @@
-"""Keys and values of all answers under way: a slot for each, written where that answer stands."""
+"""The key-value cache of all running sequences: one slot for each, written at the sequence's own position."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from transformers import Cache
 
 
 class SlotCache(Cache):
-    """A cache of shape [slots, heads, length, dim] per layer that grows as needed.
+    """A cache of shape [slots, heads, length, dim] for each layer, which grows as needed.
 
-    Slots 0 .. running-1 are in use, without gaps, so that a decoding step works on a view. Call ``prefill``
-    or ``decode`` before each forward pass: they say what ``update`` writes and where.
+    Slots 0 .. running-1 are in use, without gaps, so that a decoding step works on a view. Call ``prefill`` or
+    ``decode`` before each forward pass: they set where ``update`` writes.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class SlotCache(Cache):
         self._seen = 0
 
     def prefill(self, first: int, count: int, length: int) -> None:
-        """The next pass fills ``count`` slots from ``first`` on with prompts padded to ``length``."""
+        """Prepare a pass that fills ``count`` slots from ``first`` on with prompts padded to ``length``."""
         self._reserve(first + count, length)
         self._first, self._positions, self._seen = first, None, length
 
     def decode(self, positions: Tensor) -> None:
-        """The next pass adds one token to each of the first slots: ``positions`` [B], where it stands."""
+        """Prepare a pass that adds one token to each of the first slots, at ``positions`` [B]."""
         self._seen = int(positions.max()) + 1
         self._reserve(len(positions), self._seen)
         self._positions = positions
@@ -45,7 +45,7 @@ class SlotCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write one layer's new keys and values [B, heads, T, dim]; give back all that attention needs."""
+        """Write one layer's new keys and values [B, heads, T, dim]; return all that attention needs."""
         if layer_idx == len(self._keys):
             self._keys.append(self._new(key_states))
             self._values.append(self._new(value_states))
@@ -61,7 +61,7 @@ class SlotCache(Cache):
         return keys[:batch, :, : self._seen], values[:batch, :, : self._seen]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens seen, of the longest answer."""
+        """Return the number of tokens so far of the longest sequence."""
         return self._seen
 
     def _new(self, like: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class SlotCache(Cache):
             return
         slots = self._slots if slots <= self._slots else max(slots, 2 * self._slots)
         length = self._length if length <= self._length else max(length, 2 * self._length)
-        # All of it or nothing: where memory runs out, the cache stays as it was.
+        # All or nothing: if memory runs out, the cache stays as it was.
         keys = [_grown(tensor, slots, length) for tensor in self._keys]
         values = [_grown(tensor, slots, length) for tensor in self._values]
         self._keys, self._values, self._slots, self._length = keys, values, slots, length

@@ -1,4 +1,4 @@
-"""From tokens to text as they come: whole characters only, and never a piece of a stop string."""
+"""Streaming text from tokens: whole characters only, and never a piece of a stop string."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from zfleet.models.tokens import token_bytes
 class TextStream:
     """Decodes one answer token by token.
 
-    The text is that of the tokens' bytes, one after the other: it is the same however the tokens are cut into pushes.
-    Bytes that are no UTF-8 become U+FFFD, an unfinished character at the end too.
+    The text is the concatenation of the tokens' bytes, so that it does not depend on how tokens are split into pushes.
+    Bytes that are not UTF-8 become U+FFFD, and so does an unfinished character at the end.
+
+    Attributes:
+        stopped: Whether a stop string came up.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], stop: Sequence[str]) -> None:
@@ -25,11 +28,11 @@ class TextStream:
         self.stopped = False
 
     def push(self, tokens: Sequence[int]) -> str:
-        """Add tokens; the text that is final now. Sets ``stopped`` when a stop string came up."""
+        """Add tokens and return the text that is final now. Sets ``stopped`` at a stop string."""
         return self._filter(self._decoder.decode(b"".join(map(self._bytes, tokens))))
 
     def flush(self) -> str:
-        """What was held back, at the end of an answer that met no stop string."""
+        """Return the text that was held back, at the end of the answer; nothing after a stop string."""
         if self.stopped:
             return ""
         text = self._filter(self._decoder.decode(b"", final=True))
@@ -49,6 +52,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text could begin the stop string."""
+    """Count the characters at the end of the text that could begin the stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.admission import Admission
-from zfleet.engine.contract import Chunk, Engine, EngineStats, FinishReason, GenerationRequest, ScoreRequest
+from zfleet.engine.admission import AwaitedAdmission
+from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.streams import merged
+from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
-from zfleet.engine.vllm_engine.processes import EngineDied, Run, VllmCore, closed
+from zfleet.engine.vllm_engine.processes import Run, VllmCore, closed
+from zfleet.engine.vllm_engine.translation import chunk, generation_arguments, scores, scoring_arguments
 from zfleet.engine.z_table import ZEntry, ZTable
 from zfleet.errors import EngineError, RequestAborted
 from zfleet.models.bundle import BaseBundle
@@ -32,18 +33,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ATTEMPTS = 3
-"""How often a request that nothing was sent of is tried on an engine that dies."""
+"""How often a request is tried if the engine dies before the request's first output."""
 
 
 class VllmEngine(Engine):
     """Generates on vLLM, whose processes hold the base, its factors and the rows of the z table."""
 
     def __init__(self, core: VllmCore, tokenizer: PreTrainedTokenizerBase, spec: EngineSpec) -> None:
-        """Serve from processes that run and that no other engine uses.
+        """Use processes that run and that no other engine uses.
 
         Args:
             core: The processes, started.
-            tokenizer: The base's.
+            tokenizer: The tokenizer of the base.
             spec: Slots and rows, at most as many as the processes were started with.
         """
         plan = core.plan
@@ -54,17 +55,17 @@ class VllmEngine(Engine):
         self._forgotten: list[str] = []
         self._sending = asyncio.Lock()
         self._table = _SentTable(self._factors.layout.size, spec.z_rows, self._forgotten)
-        self._admission = Admission(self._table, spec.slots)
+        self._admission = AwaitedAdmission(self._table, spec.slots)
         self._runs: dict[Run, str] = {}
         self._numbers = count()
-        self._rounded = spec.vllm.form == "delta"
+        self._approximate = spec.vllm.form == "delta"
         self._sent = 0
         self._generated = 0
         self._closed = False
 
     @classmethod
     async def open(cls, bundle: BaseBundle, spec: EngineSpec) -> VllmEngine:
-        """Start vLLM on a base that was packed; takes 10 to 30 seconds.
+        """Start vLLM on a packed base. Takes 10 to 30 seconds.
 
         Raises:
             EngineError: vLLM is missing, untested or does not start, or cannot run this base on this device.
@@ -104,31 +105,18 @@ class VllmEngine(Engine):
                 self._table.unuse(entry)
 
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        from vllm.sampling_params import RequestOutputKind
-
         self._check_open()
         prompt, completion = self._prompts.score(request)
         if not completion:
             return ()
-        # The last token is asked for as one that could be generated: a completion may fill the context.
-        sampling: dict[str, Any] = {
-            "temperature": 0.0,
-            "max_tokens": 1,
-            "prompt_logprobs": 0,
-            "logprob_token_ids": [completion[-1]],
-            "detokenize": False,
-            "output_kind": RequestOutputKind.FINAL_ONLY,
-        }
+        tokens = (*prompt, *completion[:-1])
         entry = self._table.use(request.z)
         try:
-            tokens = (*prompt, *completion[:-1])
-            async with aclosing(self._run(tokens, sampling, entry, uuid4().hex)) as outputs:
+            async with aclosing(self._run(tokens, scoring_arguments(completion), entry, uuid4().hex)) as outputs:
                 output = await anext(outputs)
         finally:
             self._table.unuse(entry)
-        before = output.prompt_logprobs[len(prompt) :]
-        values = [logprobs[token].logprob for token, logprobs in zip(completion[:-1], before, strict=True)]
-        return (*values, output.outputs[0].logprobs[0][completion[-1]].logprob)
+        return scores(output, len(prompt), completion)
 
     async def abort(self, request_id: str) -> None:
         self._admission.refuse(_aborted(request_id), request_id)
@@ -149,12 +137,13 @@ class VllmEngine(Engine):
 
     async def check_health(self) -> None:
         self._check_open()
-        await self._core.check_health()
+        self._admission.check()
+        await self._core.check_health(lambda: self._table.values)
 
-    async def left_out(self) -> dict[str, float]:
-        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` leaves out; else 0."""
-        left: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_left_out"))
-        return left
+    async def relative_errors(self) -> dict[str, float]:
+        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` lacks; otherwise 0."""
+        errors: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_relative_errors"))
+        return errors
 
     async def close(self) -> None:
         if self._closed:
@@ -167,31 +156,19 @@ class VllmEngine(Engine):
     async def _answer(
         self, request: GenerationRequest, index: int, prompt: Tokens, entry: ZEntry
     ) -> AsyncGenerator[Chunk, None]:
-        from vllm.sampling_params import RequestOutputKind
-
-        asked = request.sampling
-        sampling: dict[str, Any] = {
-            "temperature": asked.temperature,
-            "top_p": asked.top_p,
-            "max_tokens": asked.max_tokens,
-            "stop": list(asked.stop),
-            "seed": _seed(asked.seed, index),
-            "logprobs": 0 if asked.logprobs else None,
-            "ignore_eos": asked.ignore_eos,
-            "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
-        }
+        sampling = generation_arguments(request, index)
         async with aclosing(self._run(prompt, sampling, entry, request.request_id)) as outputs:
             async for output in outputs:
-                yield _chunk(index, output.outputs[0], len(prompt))
+                yield chunk(index, output.outputs[0], len(prompt))
 
     async def _run(
         self, prompt: Tokens, sampling: dict[str, Any], entry: ZEntry, request_id: str
     ) -> AsyncGenerator[vllm.RequestOutput, None]:
-        """One request of vLLM's, from waiting for a slot and a row to its end; again where its engine died unheard."""
+        """Wait for a slot and a row, then stream. Retry if the engine dies before its first output."""
         row = await self._admission.enter(entry, request_id)
         try:
             for _ in range(_ATTEMPTS):
-                generation, heard = self._core.generation, False
+                generation, answered = self._core.generation, False
                 run = Run(f"{request_id}-{next(self._numbers)}")
                 self._runs[run] = request_id
                 answer = self._core.generate(prompt, sampling, (row, entry.digest), self._salt(entry), run)
@@ -199,11 +176,11 @@ class VllmEngine(Engine):
                     async with aclosing(answer) as outputs:
                         async for output in outputs:
                             self._check_whole(output.outputs[0].finish_reason, run, request_id)
-                            heard = True
+                            answered = True
                             yield output
                     return
                 except EngineDied:
-                    if heard:
+                    if answered:
                         raise _died(request_id) from None
                     await self._revive(generation)
                 finally:
@@ -213,18 +190,21 @@ class VllmEngine(Engine):
             self._admission.leave(entry)
 
     def _check_whole(self, reason: str | None, run: Run, request_id: str) -> None:
-        """Refuse what vLLM cut off: an answer is whole, or an error."""
+        """Raise if vLLM cut the request off: a reader gets a whole answer or an error."""
         if run.aborted:
             raise closed() if self._closed else _aborted(request_id)
         if reason not in (None, "stop", "length"):
             raise EngineError(f"vLLM ended request {request_id} with {reason!r}", "send it again")
 
     def _salt(self, entry: ZEntry) -> str:
-        """Who shares prefixes: keys and values depend on the z, in form ``delta`` also on the directions kept."""
-        return f"{entry.digest}/{self._sent}" if self._rounded and entry.row != 0 else entry.digest
+        """Name the requests that may share a cached prefix.
+
+        Keys and values depend on the z, and in form ``delta`` also on the directions, which each new z may change.
+        """
+        return f"{entry.digest}/{self._sent}" if self._approximate and entry.row != 0 else entry.digest
 
     async def _send(self, digest: str, flat: Tensor) -> None:
-        """Have the workers know a z; again where they were started anew over it."""
+        """Send a z to the workers. Send it again if they were restarted meanwhile."""
         while True:
             generation = self._core.generation
             await self._insist(lambda: self._core.put(digest, flat))
@@ -234,7 +214,7 @@ class VllmEngine(Engine):
                 return
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what can be done again where the engine dies over it."""
+        """Call the workers. Restart them and try again if they die over it."""
         for _ in range(_ATTEMPTS):
             self._check_open()
             generation = self._core.generation
@@ -249,7 +229,7 @@ class VllmEngine(Engine):
         await self._core.revive(generation, lambda: self._table.values)
 
     async def _forget(self) -> None:
-        """Tell the workers what is not known any more. In order with ``put``, by the lock that the caller holds."""
+        """Have the workers forget what nobody needs. The caller holds ``_sending``, which keeps the order with puts."""
         while self._forgotten:
             digest = self._forgotten[-1]
             if not self._table.knows(digest):
@@ -262,7 +242,7 @@ class VllmEngine(Engine):
 
 
 class _SentTable(ZTable):
-    """Notes which z nobody knows or uses any more, so that the workers can be told."""
+    """Notes which z nobody knows or uses any more, for the workers to forget."""
 
     def __init__(self, size: int, rows: int, forgotten: list[str]) -> None:
         super().__init__(size, rows)
@@ -272,30 +252,15 @@ class _SentTable(ZTable):
         self._forgotten.append(digest)
 
 
-def _chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int) -> Chunk:
-    tokens = tuple(output.token_ids)
-    given = output.logprobs or ()
-    logprobs = tuple(step[token].logprob for token, step in zip(tokens, given, strict=False))
-    reason = cast(FinishReason | None, output.finish_reason)
-    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens)
-
-
-def _seed(seed: int | None, index: int) -> int | None:
-    """A seed for answer number ``index`` that no answer of another seed shares: [0, 2**63)."""
-    if seed is None:
-        return None
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "little") >> 1
-
-
 def _aborted(request_id: str) -> RequestAborted:
     return RequestAborted(f"request {request_id} was aborted", "send it again")
 
 
 def _died(request_id: str) -> EngineError:
-    return EngineError(f"the engine died in the middle of request {request_id}", "send it again: it comes back")
+    return EngineError(f"the engine died in the middle of request {request_id}", "send it again: the engine restarts")
 
 
 def _keeps_dying() -> EngineError:
     return EngineError(
-        f"the engine died {_ATTEMPTS} times over this request", "its own messages say why; send it without this request"
+        f"the engine died {_ATTEMPTS} times over this request", "vLLM's own messages say why; do not send it again"
     )

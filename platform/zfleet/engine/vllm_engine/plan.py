@@ -1,4 +1,4 @@
-"""What a vLLM engine is started with: where the base lies, vLLM's arguments, and its environment."""
+"""The plan of a vLLM engine: the folder of its base, vLLM's arguments, and environment variables."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ SETTINGS = "zfleet"
 
 _EXTENSION = "zfleet.engine.vllm_engine.worker.SvfExtension"
 ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""A rank that is alone computes in the process of vLLM's scheduler.
+"""Without tensor parallelism, the model computes in the process of vLLM's scheduler.
 
-On a CPU vLLM would start a process for it, to bind its threads to cores, which we leave unbound; and the scheduler
-would wait for it in a tight loop, on a core that the threads need.
+On a CPU vLLM would start a process for it, to bind its threads to cores, which we leave unbound. The scheduler would
+wait for that process in a tight loop, on a core that the threads need.
 """
 
 _GIB = 2**30
 _BLOCK = 32
-"""Tokens in a block of the prefix cache. vLLM's default on a CPU is 128: a shorter prefix would never be shared."""
+"""Tokens in a block of the prefix cache. With vLLM's 128 on a CPU, shorter prefixes would never be shared."""
 
 
 @dataclass(frozen=True)
 class VllmPlan:
-    """A base that lies ready for vLLM, and how it is to run.
+    """A base on disk, ready for vLLM, and how to run it.
 
     Attributes:
         folder: Holds the base and its factors for as long as the engine lives.
@@ -45,10 +45,10 @@ class VllmPlan:
         factors: Its factors.
         base: Fingerprint of the base.
         device: ``cpu`` or ``cuda``.
-        dtype: What it computes in.
+        dtype: The type that it computes in.
         vocabulary: Entries of the base's embedding.
-        max_length: The longest sequence, in tokens.
-        spec: Its settings.
+        max_length: The longest prompt and answer together, in tokens.
+        spec: Slots, rows and vLLM's own settings.
     """
 
     folder: tempfile.TemporaryDirectory[str]
@@ -63,7 +63,7 @@ class VllmPlan:
 
     @classmethod
     def unpack(cls, bundle: BaseBundle, spec: EngineSpec) -> VllmPlan:
-        """Write a base that was packed to where vLLM can read it.
+        """Write a packed base to a folder that vLLM can read.
 
         Raises:
             EngineError: vLLM is missing or untested, or does not run this base, or this form, on this device.
@@ -91,7 +91,7 @@ class VllmPlan:
         return cls(folder, model, manifest, base, device, dtype, int(config.vocab_size), length, spec)
 
     def arguments(self) -> dict[str, Any]:
-        """Of vLLM's ``AsyncEngineArgs``."""
+        """Return the arguments of vLLM's ``AsyncEngineArgs``."""
         spec = self.spec
         tokens = max(spec.vllm.batch_tokens, spec.slots)
         arguments: dict[str, Any] = {
@@ -129,16 +129,16 @@ class VllmPlan:
         return arguments
 
     def set_environment(self) -> None:
-        """Set what vLLM reads from the environment alone; what a person has set stays."""
-        wanted = {
+        """Set what vLLM reads only from the environment. What a person has set stays."""
+        variables = {
             "VLLM_LOGGING_LEVEL": "ERROR",
             "VLLM_NO_USAGE_STATS": "1",
-            # Answers that meet a stop string are stopped in the turn that delivers them: their rows are free after it.
+            # vLLM then handles all outputs of a step at once: an answer that meets a stop string frees its row in time.
             "VLLM_V1_OUTPUT_PROC_CHUNK_SIZE": str(max(self.spec.slots, 128)),
         }
         if self.device == "cpu":
-            # Threads bound to cores would collide with those of other engines and of learners on the same machine.
-            wanted["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+            # Threads bound to cores would collide with those of other engines and learners on the same machine.
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
             os.environ |= cpu_environment()
-        for name, value in wanted.items():
+        for name, value in variables.items():
             os.environ.setdefault(name, value)

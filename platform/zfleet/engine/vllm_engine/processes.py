@@ -1,8 +1,8 @@
-"""The processes of one vLLM engine: how they are started, spoken to, and started again after they died.
+"""The processes of one vLLM engine: starting them, calling them, and restarting them after they died.
 
-Relies on vLLM's ``tokens_input`` and ``AsyncLLM``: ``add_request`` and what it gives back (``get_nowait``, ``get``,
-``close``), ``abort``, ``collective_rpc``, ``errored``, ``shutdown``; and on its sending aborts and requests to its
-processes in the order in which they were given.
+Relies on vLLM's ``tokens_input`` and ``AsyncLLM``: ``add_request`` and the collector it returns (``get_nowait``,
+``get``, ``close``), ``abort``, ``collective_rpc``, ``errored``, ``shutdown``; and on aborts and requests reaching the
+processes in the order in which they were sent.
 """
 
 from __future__ import annotations
@@ -11,30 +11,36 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from zfleet.engine.vllm_engine.llm import EngineDied, call_workers, launch
 from zfleet.engine.vllm_engine.plan import SETTINGS, VllmPlan
-from zfleet.errors import EngineError
-from zfleet.supervise import HANG_SECONDS
+from zfleet.errors import EngineError, ZfleetError
+from zfleet.supervise import HANG_SECONDS, guarded
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_POLL_SECONDS = 1.0
 _STOP_SECONDS = 10.0
+_START_SECONDS = 1800.0
+"""A start that takes longer hangs; loading a large base takes minutes."""
+
+Known = Callable[[], Mapping[str, Tensor]]
+"""Returns {digest: z [R] float32} of every z that the workers must know."""
 
 
 @dataclass(eq=False)
 class Run:
-    """One request of vLLM's.
+    """One request inside vLLM.
 
     Attributes:
-        name: What vLLM calls it.
-        added: vLLM knows it.
-        aborted: It is to stop.
+        name: Its id in vLLM.
+        added: Whether vLLM knows it.
+        aborted: Whether it must stop.
     """
 
     name: str
@@ -42,16 +48,12 @@ class Run:
     aborted: bool = False
 
 
-class EngineDied(Exception):
-    """The processes are gone; ``VllmCore.revive`` starts them again."""
-
-
 class VllmCore:
-    """One ``AsyncLLM``. When its processes die, whoever notices calls ``revive``.
+    """One ``AsyncLLM``. A caller that sees its processes dead calls ``revive``.
 
     Attributes:
-        plan: What it runs.
-        generation: Counts the starts: a failure belongs to the generation it happened in.
+        plan: The base and the arguments that it runs with.
+        generation: Number of starts so far. A failure belongs to the generation in which it happened.
     """
 
     def __init__(self, plan: VllmPlan) -> None:
@@ -59,11 +61,13 @@ class VllmCore:
         self.generation = 0
         self._llm: AsyncLLM | None = None
         self._starting = asyncio.Lock()
-        self._failed_start: EngineError | None = None
+        self._revival: asyncio.Task[None] | None = None
+        self._revival_began = 0.0
+        self._failed_start: ZfleetError | None = None
         self._closed = False
 
     async def start(self) -> None:
-        """Start the processes; takes 10 to 30 seconds.
+        """Start the processes. Takes 10 to 30 seconds.
 
         Raises:
             EngineError: vLLM does not start, or has no linear for a matrix that has factors.
@@ -75,25 +79,21 @@ class VllmCore:
                 self.plan.folder.cleanup()
                 raise
 
-    async def revive(self, generation: int, known: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Start again what died, once for all that noticed. Nobody is served before every z is known again.
+    async def revive(self, generation: int, known: Known) -> None:
+        """Restart dead processes, once for all callers. They serve nobody before every z is known again.
 
         Args:
-            generation: The one that was found dead.
-            known: Gives {digest: z [R]}.
+            generation: The generation that died.
+            known: See ``Known``.
 
         Raises:
-            EngineError: It does not start again now; the next call may.
+            EngineError: They do not start now; the next call tries again.
         """
-        async with self._starting:
-            if generation == self.generation:
-                await self._stop()
-                try:
-                    await self._start(known)
-                except EngineError as error:
-                    self._failed_start = error
-                    raise
-                self._failed_start = None
+        self._begin_revival(generation, known)
+        if self._revival is not None:
+            # Shielded: a cancelled request must not end a restart that other requests await.
+            await asyncio.shield(self._revival)
+        self._check_started()
 
     async def generate(
         self, prompt: tuple[int, ...], sampling: dict[str, Any], z: tuple[int, str], salt: str, run: Run
@@ -104,8 +104,8 @@ class VllmCore:
             prompt: Token ids.
             sampling: Arguments of vLLM's ``SamplingParams``.
             z: Row of the table and digest.
-            salt: Requests of the same salt share the keys and values of a common prefix.
-            run: Names the request; it is aborted when ``run.aborted`` says so.
+            salt: Requests with the same salt share the keys and values of a common prefix.
+            run: The request; ``abort`` may have marked it before vLLM knows it.
 
         Raises:
             EngineDied: The processes are gone.
@@ -137,7 +137,7 @@ class VllmCore:
             raise EngineDied from None
 
     async def abort(self, runs: Iterable[Run]) -> None:
-        """Stop requests, also those that vLLM has not heard of yet."""
+        """Stop requests, also those that vLLM does not know yet."""
         runs = list(runs)
         for run in runs:
             run.aborted = True
@@ -147,43 +147,54 @@ class VllmCore:
 
     async def put(self, digest: str, flat: Tensor) -> None:
         """Send a z [R] float32 to every worker."""
-        await self.call("zfleet_put", digest, _bytes(flat))
+        await self.call("zfleet_put", digest, flat.numpy().tobytes())
 
     async def drop(self, digest: str) -> None:
         """Have every worker forget a z."""
         await self.call("zfleet_drop", digest)
 
     async def call(self, method: str, *arguments: object) -> Any:
-        """Call a method of the worker extension on every worker; what the first gives back.
+        """Call a method of the worker extension on every worker. Returns the first worker's result.
 
         Raises:
             EngineDied: The processes are gone.
             EngineError: The method failed.
         """
-        return await _call(self._running, method, *arguments)
+        return await call_workers(self._running, method, *arguments)
 
-    async def check_health(self) -> None:
-        """See that the processes answer, or are being started again.
+    async def check_health(self, known: Known) -> None:
+        """Check that the processes answer or are being restarted. Restart them if they died.
+
+        Args:
+            known: See ``Known``.
 
         Raises:
-            EngineError: They do not answer, or the last attempt to start them again failed.
+            EngineError: They do not answer, or the last restart failed or hangs.
         """
-        if self._failed_start is not None:
-            raise self._failed_start
+        self._check_started()
+        if self._reviving:
+            if monotonic() - self._revival_began > _START_SECONDS:
+                raise EngineError(f"vLLM has been starting for {_START_SECONDS:.0f} s", "start the engine again")
+            return
+        generation = self.generation
         try:
             async with asyncio.timeout(HANG_SECONDS):
                 await self.call("zfleet_peaks")
         except EngineDied:
-            return  # the next request starts them again
+            self._begin_revival(generation, known)  # the next check sees the outcome
         except TimeoutError:
             raise EngineError(f"vLLM has not answered for {HANG_SECONDS:.0f} s", "start the engine again") from None
 
     async def close(self) -> None:
-        """End the processes; those of a start under way too. Idempotent."""
+        """End the processes, also those of a start under way. Idempotent."""
         self._closed = True
         async with self._starting:
             await self._stop()
             self.plan.folder.cleanup()
+
+    @property
+    def _reviving(self) -> bool:
+        return self._revival is not None and not self._revival.done()
 
     @property
     def _running(self) -> AsyncLLM:
@@ -193,78 +204,54 @@ class VllmCore:
             raise EngineDied
         return self._llm
 
+    def _begin_revival(self, generation: int, known: Known) -> None:
+        if generation == self.generation and not self._reviving:
+            self._revival_began = monotonic()
+            self._revival = asyncio.create_task(self._restart(known))
+
+    async def _restart(self, known: Known) -> None:
+        with guarded("restarting vLLM", self._note_failed_start):
+            async with self._starting:
+                await self._stop()
+                await self._start(known)
+
+    def _check_started(self) -> None:
+        if self._failed_start is not None:
+            raise EngineError(self._failed_start.message, self._failed_start.remedy)
+
+    def _note_failed_start(self, error: ZfleetError) -> None:
+        self._failed_start = error
+
     async def _stop(self) -> None:
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, timeout=_STOP_SECONDS)
 
-    async def _start(self, known: Callable[[], Mapping[str, Tensor]]) -> None:
-        # Not as the thread's result, which its pool would keep alive beyond the engine's end.
+    async def _start(self, known: Known) -> None:
+        # Returned through a list: the thread pool would keep a result alive beyond the engine's end.
         started: list[AsyncLLM] = []
-        await asyncio.to_thread(lambda: started.append(_launch(self.plan)))
+        await asyncio.to_thread(lambda: started.append(launch(self.plan)))
         llm = started.pop()
         try:
-            covered = await _call(llm, "zfleet_open", os.getpid())
-            if lost := sorted(set(self.plan.factors.names) - set(covered)):
+            covered = await call_workers(llm, "zfleet_open", os.getpid())
+            if uncovered := sorted(set(self.plan.factors.names) - set(covered)):
                 raise EngineError(
-                    f"vLLM has no linear for {lost[0]!r}, which targets {self.plan.factors.targets!r} name",
+                    f"vLLM has no linear for {uncovered[0]!r}, which targets {self.plan.factors.targets!r} name",
                     "use targets within attention and MLP, or `engine: torch`",
                 )
             for digest, flat in known().items():
-                await _call(llm, "zfleet_put", digest, _bytes(flat))
+                await call_workers(llm, "zfleet_put", digest, flat.numpy().tobytes())
             if self._closed:
                 raise closed()
-        except EngineDied:
-            raise EngineError("vLLM died while it started", "its own messages say why") from None
-        except BaseException:
+        except BaseException as error:
             llm.shutdown(timeout=_STOP_SECONDS)
+            if isinstance(error, EngineDied):
+                raise EngineError("vLLM died while it started", "its own messages say why") from None
             raise
-        self._llm = llm
+        self._llm, self._failed_start = llm, None
         self.generation += 1
 
 
 def closed() -> EngineError:
-    """What every call of a closed engine raises."""
+    """The error of every call on a closed engine."""
     return EngineError("the engine is closed", "start an engine and send the request again")
-
-
-def _launch(plan: VllmPlan) -> AsyncLLM:
-    plan.set_environment()
-    # Importing vLLM takes seconds and sets up logging: only where it is used, after the environment is set.
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    import zfleet.engine.vllm_engine.worker  # noqa: F401  (makes our linears known to vLLM by name)
-
-    try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**plan.arguments()))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(
-            f"vLLM does not start on base {plan.base[:12]}: {str(error).strip().splitlines()[0]}",
-            "its own messages above say why; engine.vllm.cache_gib and engine.max_length decide what memory it needs",
-        ) from error
-
-
-async def _call(llm: AsyncLLM, method: str, *arguments: object) -> Any:
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    call = asyncio.ensure_future(llm.collective_rpc(method, args=arguments))
-    try:
-        # vLLM never answers a call whose engine dies over it.
-        while not (await asyncio.wait([call], timeout=_POLL_SECONDS))[0]:
-            if llm.errored:
-                raise EngineDied
-        return call.result()[0]
-    except EngineDeadError:
-        raise EngineDied from None
-    except EngineDied:
-        raise
-    except Exception as error:  # vLLM passes a worker's error on as a bare Exception
-        raise EngineError(f"vLLM's worker failed in {method}: {error}", "its own messages say why") from error
-    finally:
-        call.cancel()
-
-
-def _bytes(flat: Tensor) -> bytes:
-    data: bytes = flat.numpy().tobytes()
-    return data

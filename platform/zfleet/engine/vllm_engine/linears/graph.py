@@ -1,19 +1,21 @@
-"""The SVF linear as one operator, for engines that compile their model and replay CUDA graphs.
+"""Form ``factored`` as one operator, for engines that compile their model and replay CUDA graphs.
 
-A table of rows and the row of each token lie in buffers that never move: a step changes their contents, and what was
-compiled or captured stays as it is. Nothing branches on data, so that torch.compile keeps one graph, and a graph
-captured for T tokens serves every mixture of z. Tables are float32 whatever the model computes in: near 1 bfloat16
-has steps of 1/128, as large as what an expert changes.
+The table of rows and the row of each token lie in buffers that never move: a step changes their contents, and the
+compiled or captured graph stays valid. Nothing branches on data, so that torch.compile keeps one graph, and a graph
+captured for T tokens serves every mixture of z. Tables are float32 whatever the model's dtype: near 1 bfloat16 has
+steps of 1/128, as large as the changes of an expert.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from zfleet.engine.vllm_engine.linears.kernels import Linear, PartFactors, length, neighbours
+from zfleet.engine.vllm_engine.linears.factored import FactoredForm
+from zfleet.engine.vllm_engine.linears.parts import Linear, PartFactors, length, neighbours
+from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers, StepLinear, StepRows
 
 
 @torch.library.custom_op("zfleet::svf_into", mutates_args=("y",))
@@ -26,33 +28,29 @@ def svf_into(
     table: Tensor,
     index: Tensor,
     column: int,
-    add: bool,
     bias: Tensor | None,
 ) -> None:
-    """Each part's ((x V) * row) U^T into its columns of y.
+    """Write each part's ((x V) * z) (U s)^T into its columns of y.
 
     Args:
         y: [T, m]; written in place.
         x: [T, n].
         v: V of all parts, one under the other: [sum of r, n].
-        us: U of each part, transposed (with s where the rows are z): [r, m of the part].
+        us: U s of each part, transposed: [r, m of the part].
         starts: First column of y of each part.
         table: [rows, C] float32.
         index: Row of each token: [max tokens, at least T] int64.
-        column: Where the parts' values start in a row.
-        add: Add to y (rank k) instead of writing it (exact).
-        bias: [m], for what is written.
+        column: First column of the parts' z in a row.
+        bias: [m].
     """
     rows = table[:, column : column + v.shape[0]].index_select(0, index[: x.shape[0]])
     h = torch.nn.functional.linear(x, v).mul_(rows)
-    left = 0
+    offset = 0
     for u, start in zip(us, starts, strict=True):
-        part = h[:, left : left + u.shape[0]]
-        left += u.shape[0]
+        part = h[:, offset : offset + u.shape[0]]
+        offset += u.shape[0]
         out = y[:, start : start + u.shape[1]]
-        if add:
-            out.addmm_(part, u)
-        elif bias is None:
+        if bias is None:
             torch.mm(part, u, out=out)
         else:
             torch.addmm(bias[start : start + u.shape[1]], part, u, out=out)
@@ -68,27 +66,9 @@ def _(
     table: Tensor,
     index: Tensor,
     column: int,
-    add: bool,
     bias: Tensor | None,
 ) -> None:
     return None
-
-
-class StepBuffers(nn.Module):
-    """What a step sets, in place, before the graph runs.
-
-    Attributes:
-        table: [rows, C] float32: z, or d for the rank-k form.
-        index: Row of each token: [tokens] int64. Tokens beyond the step's may hold anything in range.
-    """
-
-    table: Tensor
-    index: Tensor
-
-    def __init__(self, rows: int, columns: int, tokens: int, device: torch.device) -> None:
-        super().__init__()
-        self.register_buffer("table", torch.zeros(rows, columns, device=device), persistent=False)
-        self.register_buffer("index", torch.zeros(tokens, dtype=torch.int64, device=device), persistent=False)
 
 
 class GraphLinear(nn.Module):
@@ -97,56 +77,59 @@ class GraphLinear(nn.Module):
     v: Tensor
 
     def __init__(
-        self,
-        plain: Linear,
-        outputs: int,
-        parts: Sequence[PartFactors],
-        step: StepBuffers,
-        dtype: torch.dtype,
-        kept: Sequence[Tensor] | None = None,
-        column: int | None = None,
+        self, plain: Linear, outputs: int, parts: Sequence[PartFactors], step: StepBuffers, dtype: torch.dtype
     ) -> None:
         """Prepare the factors.
 
         Args:
-            plain: The engine's own linear: what the rank-k form adds to, and parts without factors use.
+            plain: The engine's own linear, which computes the outputs of parts without factors.
             outputs: m, the outputs of the linear.
-            parts: Those that have factors.
-            step: Where rows come from.
-            dtype: What the engine computes in.
-            kept: Rank-k form: the directions of each part, as many indices as wanted. None is the exact form.
-            column: Rank-k form: where this linear's d start in a row.
+            parts: The parts that have factors; their columns must be neighbours in a flat z.
+            step: The buffers that hold the rows.
+            dtype: The engine's dtype.
 
         Raises:
-            ValueError: No parts, or exact parts that are no neighbours in a flat z.
+            ValueError: No parts, or columns that are not neighbours.
         """
         super().__init__()
+        parts = neighbours(parts)
         self._plain, self._outputs, self._step = plain, outputs, step
-        self._add = kept is not None
-        if kept is None:
-            parts = neighbours(parts)
-            kept = [torch.arange(part.s.numel(), device=part.s.device) for part in parts]
-            column = parts[0].columns.start
-            us = [part.u.double() * part.s.double() for part in parts]
-        else:
-            us = [part.u[:, chosen] for part, chosen in zip(parts, kept, strict=True)]
-        assert column is not None
-        self._column = column
+        self._column = parts[0].columns.start
         self._whole = sum(length(part.outputs) for part in parts) == outputs
         self._starts = [part.outputs.start for part in parts]
-        v = torch.cat([part.vh[chosen] for part, chosen in zip(parts, kept, strict=True)])
+        v = torch.cat([part.vh for part in parts])
         self.register_buffer("v", v.to(dtype).contiguous(), persistent=False)
+        us = [part.u.double() * part.s.double() for part in parts]
         self._us = nn.ParameterList(nn.Parameter(u.t().to(dtype).contiguous(), requires_grad=False) for u in us)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """[T, n] to [T, m], token t under row ``index[t]``."""
-        if self._add:
-            y = self._plain(x, bias)
-        else:
-            y = x.new_empty(x.shape[0], self._outputs) if self._whole else self._plain(x, bias)
-        us, written = list(self._us), None if self._add else bias
+        """Map x [T, n] to [T, m], token t under row ``index[t]``."""
+        y = x.new_empty(x.shape[0], self._outputs) if self._whole else self._plain(x, bias)
         step = self._step
         torch.ops.zfleet.svf_into(
-            y, x, self.v, us, self._starts, step.table, step.index, self._column, self._add, written
+            y, x, self.v, list(self._us), self._starts, step.table, step.index, self._column, bias
         )
         return y
+
+
+class GraphForm(FactoredForm):
+    """All linears exact and without branches: for models that are compiled or captured as graphs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._build: list[Callable[[StepBuffers], None]] = []
+
+    def linear(self, plain: Linear, weight: Tensor, parts: Sequence[PartFactors]) -> StepLinear:
+        """As ``Form.linear``."""
+        outputs, dtype = len(weight), weight.dtype
+        built: list[GraphLinear] = []
+        self._build.append(lambda buffers: built.append(GraphLinear(plain, outputs, parts, buffers, dtype)))
+        return lambda x, bias: built[0](x, bias)
+
+    def open(self, rows: int, tokens: int, size: int, device: torch.device) -> StepRows:
+        """As ``Form.open``."""
+        buffers = StepBuffers(rows, size, tokens, device)
+        for build in self._build:
+            build(buffers)
+        self._step = StepRows(buffers, lambda z: z, torch.ones(size))
+        return self._step

@@ -1,42 +1,49 @@
-"""One answer under way: its prompt, what was sampled so far, and where its chunks go."""
+"""The state of running work: a sequence that is generated, and a completion that is scored."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
+from zfleet.engine.prompts import Tokens
 from zfleet.engine.torch_engine.sampling import uniforms
 from zfleet.engine.torch_engine.text import TextStream
 from zfleet.engine.z_table import ZEntry
+from zfleet.models.images import Images
 
 Sink = asyncio.Queue[Chunk | Exception]
 
 
 @dataclass(eq=False)
-class Answer:
-    """Answer number ``index`` of a request.
+class SequenceState:
+    """Answer number ``index`` of a request, and how far it has come.
 
     Attributes:
-        request: What was asked.
+        slots: It takes one slot of the engine.
+        request: The request.
         index: Which of the request's ``n`` answers.
         prompt: Token ids of the prompt.
-        entry: The z it runs under.
-        sink: Where its chunks go.
-        draws: One number in [0, 1) for each token it may sample.
-        text: Its decoder.
+        entry: The z that it runs under.
+        sink: Its chunks go here, or the error that ends it.
+        draws: One number in [0, 1) for each token that it may sample.
+        text: Decodes its tokens.
         eos: Tokens that end it.
         tokens: Sampled so far.
-        logprobs: One per token when asked for.
+        logprobs: One for each token if the request wants them.
+        finished: Why it has ended; None while it runs.
     """
+
+    slots: ClassVar[int] = 1
 
     request: GenerationRequest
     index: int
-    prompt: tuple[int, ...]
+    prompt: Tokens
     entry: ZEntry
     sink: Sink
     draws: NDArray[np.float64]
@@ -53,36 +60,42 @@ class Answer:
         cls,
         request: GenerationRequest,
         index: int,
-        prompt: tuple[int, ...],
+        prompt: Tokens,
         entry: ZEntry,
         sink: Sink,
         tokenizer: PreTrainedTokenizerBase,
         eos: frozenset[int],
-    ) -> Answer:
-        """An answer with nothing sampled yet."""
+    ) -> SequenceState:
+        """Start with nothing sampled."""
         sampling = request.sampling
         draws = uniforms(sampling.seed, index, sampling.max_tokens if sampling.temperature > 0 else 0)
         text = TextStream(tokenizer, prompt, sampling.stop)
         return cls(request, index, prompt, entry, sink, draws, text, frozenset() if sampling.ignore_eos else eos)
 
     @property
+    def length(self) -> int:
+        """Tokens of its first pass."""
+        return len(self.prompt)
+
+    @property
     def draw(self) -> float:
-        """The random number for the next token; a greedy answer needs none."""
+        """The random number for the next token; 0 for a greedy answer, which needs none."""
         return float(self.draws[len(self.tokens)]) if len(self.draws) else 0.0
 
     def push(self, token: int, logprob: float | None) -> Chunk | None:
-        """Take one sampled token; the chunk to send for it, if any."""
+        """Take one sampled token; returns the chunk that is ready to be sent, if any."""
         self.tokens.append(token)
         if logprob is not None:
             self.logprobs.append(logprob)
         sampling = self.request.sampling
-        watched = self.request.stream or bool(sampling.stop)
-        new = self.text.push([token]) if watched and token not in self.eos else ""
+        # Text that nobody reads on the way is decoded once, at the end.
+        decoding = self.request.stream or bool(sampling.stop)
+        new = self.text.push([token]) if decoding and token not in self.eos else ""
         if token in self.eos or self.text.stopped:
             self.finished = "stop"
         elif len(self.tokens) >= sampling.max_tokens:
             self.finished = "length"
-        if not watched:
+        if not decoding:
             new = self.text.push([t for t in self.tokens if t not in self.eos]) if self.finished else ""
         if self.finished:
             new += self.text.flush()
@@ -90,6 +103,10 @@ class Answer:
                 self.finished = "stop"
         self._pending += new
         return self._chunk() if self.finished or (self.request.stream and self._pending) else None
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        self.sink.put_nowait(error)
 
     def _chunk(self) -> Chunk:
         start, self._sent = self._sent, len(self.tokens)
@@ -102,3 +119,39 @@ class Answer:
             self.finished,
             len(self.prompt),
         )
+
+
+@dataclass(eq=False)
+class Scoring:
+    """A completion whose log-probability is computed in one step.
+
+    Attributes:
+        slots: It takes no slot: it needs its row for one step only, and never keeps answers waiting.
+        prompt: Token ids.
+        completion: Token ids.
+        images: Of the prompt.
+        entry: The z that it runs under.
+        result: The log-probability of each completion token.
+    """
+
+    slots: ClassVar[int] = 0
+    prompt: Tokens
+    completion: Tokens
+    images: Images
+    entry: ZEntry
+    result: asyncio.Future[tuple[float, ...]]
+
+    @property
+    def length(self) -> int:
+        """Tokens of its pass."""
+        return len(self.prompt) + len(self.completion)
+
+    def finish(self, logprobs: tuple[float, ...]) -> None:
+        """Hand out the log-probabilities, unless the reader has left."""
+        if not self.result.done():
+            self.result.set_result(logprobs)
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        if not self.result.done():
+            self.result.set_exception(error)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from zfleet.engine.vllm_engine.linears.delta import DeltaLinear, spaced
-from zfleet.engine.vllm_engine.linears.kernels import FactoredLinear, PartFactors
+from zfleet.engine.vllm_engine.linears.factored import FactoredLinear
+from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.svf.factors import MatrixFactors, decompose
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -178,7 +179,7 @@ def test_as_many_tokens_as_there_are_give_the_same_delta(sizes: list[int]) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lines_of_a_spaced_weight_are_never_a_power_of_two_apart(dtype: torch.dtype) -> None:
-    weight = torch.randn(2, 3, 8192 // dtype.itemsize).to(dtype)
+    weight = torch.arange(2 * 3 * 8192 // dtype.itemsize).to(dtype).view(2, 3, -1)
     room = spaced(weight)
     assert torch.equal(room, weight)
     assert room.stride(1) * room.element_size() % 4096 == 64

@@ -1,0 +1,69 @@
+"""Our requests in vLLM's terms, and vLLM's outputs in ours. vLLM is imported where it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, cast
+
+from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
+from zfleet.engine.prompts import Tokens
+
+if TYPE_CHECKING:
+    import vllm
+
+
+def generation_arguments(request: GenerationRequest, index: int) -> dict[str, Any]:
+    """Arguments of vLLM's ``SamplingParams`` for answer number ``index`` of a request."""
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = request.sampling
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "stop": list(sampling.stop),
+        "seed": _seed(sampling.seed, index),
+        "logprobs": 0 if sampling.logprobs else None,
+        "ignore_eos": sampling.ignore_eos,
+        "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
+    }
+
+
+def chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int) -> Chunk:
+    """Build a chunk of answer number ``index`` from what vLLM sent."""
+    tokens = tuple(output.token_ids)
+    steps = output.logprobs or ()
+    logprobs = tuple(step[token].logprob for token, step in zip(tokens, steps, strict=False))
+    reason = cast(FinishReason | None, output.finish_reason)
+    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens)
+
+
+def scoring_arguments(completion: Tokens) -> dict[str, Any]:
+    """Arguments of vLLM's ``SamplingParams`` that score a completion, all but its last token given as prompt.
+
+    vLLM reports the last token as one that it could generate, so that a completion may fill the context.
+    """
+    from vllm.sampling_params import RequestOutputKind
+
+    return {
+        "temperature": 0.0,
+        "max_tokens": 1,
+        "prompt_logprobs": 0,
+        "logprob_token_ids": [completion[-1]],
+        "detokenize": False,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
+
+
+def scores(output: vllm.RequestOutput, prompt_tokens: int, completion: Tokens) -> tuple[float, ...]:
+    """Read the log-probability of each completion token from vLLM's output to ``scoring_arguments``."""
+    steps = output.prompt_logprobs[prompt_tokens:]
+    values = [step[token].logprob for token, step in zip(completion[:-1], steps, strict=True)]
+    return (*values, output.outputs[0].logprobs[0][completion[-1]].logprob)
+
+
+def _seed(seed: int | None, index: int) -> int | None:
+    """Derive a seed for answer number ``index`` that no answer of another seed shares: [0, 2**63)."""
+    if seed is None:
+        return None
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest(), "little") >> 1
