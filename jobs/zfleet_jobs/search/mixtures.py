@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from zfleet.config.names import Alpha
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle
 from zfleet.search.coefficients import alphas_of
@@ -21,8 +22,6 @@ from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_d
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
-
-Alpha = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from zfleet.config.names import CHAMPION, Alpha
 from zfleet.config.specs import SearchSpec
 from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
@@ -20,10 +21,10 @@ from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import by_value, ship
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.search.mixtures import Alpha, FoundMixture, finished_mixtures, search_mixtures
+from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
+from zfleet_registry import ExpertRegistry
 from zfleet_registry.provenance import Parent, Provenance
-from zfleet_registry.registry import CHAMPION, ExpertRegistry
 from zfleet_registry.version import ExpertVersion
 
 EXPERIMENT = "search"

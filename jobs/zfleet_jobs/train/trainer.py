@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from zfleet.config.names import CHAMPION
 from zfleet.config.specs import ResourceSpec, TrainSpec
 from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
 from zfleet.svf.zvector import ZVector
@@ -34,7 +35,6 @@ from zfleet_jobs.train.progress.display import TrainDisplay, train_display
 from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.worker import MemberJob, WorkerJob, train_loop
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
-from zfleet_registry.registry import CHAMPION
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25

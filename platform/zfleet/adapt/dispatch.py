@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from zfleet.config.names import DISPATCH_QUESTION
 from zfleet.engine.blocking import collect
 from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams
 
@@ -17,7 +18,6 @@ Method = Literal["prompt", "classifier"]
 Render = Callable[[str], tuple[int, ...] | str]
 """What a user types, as the prompt that an engine gets (the chat template, usually)."""
 
-ASK = "kind? {prompt}"
 LABEL_TOKENS = 8
 
 
@@ -77,16 +77,16 @@ class PromptDispatcher:
     Attributes:
         routes: From its answer to an expert.
         render: Turns the question into an engine's prompt.
-        ask: The question; ``{prompt}`` is what the user typed.
+        question: ``{prompt}`` in it stands for the user's text.
     """
 
     routes: Routes
     render: Render
-    ask: str = ASK
+    question: str = DISPATCH_QUESTION
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""
-        return self.routes.decide("prompt", await _label(engine, self.render(_fill(self.ask, prompt)), BASE_Z))
+        return self.routes.decide("prompt", await _label(engine, self.render(_fill(self.question, prompt)), BASE_Z))
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,22 @@ class ClassifierDispatcher:
         routes: From its answer to an expert.
         render: Turns the question into an engine's prompt.
         z: Digest of the classifier's z; the engine must know it.
-        ask: The question it was trained on; ``{prompt}`` is what the user typed.
+        question: The one it was trained on; ``{prompt}`` in it stands for the user's text.
     """
 
     routes: Routes
     render: Render
     z: str
-    ask: str = ASK
+    question: str = DISPATCH_QUESTION
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""
-        return self.routes.decide("classifier", await _label(engine, self.render(_fill(self.ask, prompt)), self.z))
+        return self.routes.decide("classifier", await _label(engine, self.render(_fill(self.question, prompt)), self.z))
 
 
-def _fill(ask: str, prompt: str) -> str:
-    # Not str.format: braces in what the user typed, or elsewhere in the question, are no fields.
-    return ask.replace("{prompt}", prompt)
+def _fill(question: str, prompt: str) -> str:
+    # Not str.format: braces in the user's text, or elsewhere in the question, are no fields.
+    return question.replace("{prompt}", prompt)
 
 
 async def _label(engine: Engine, prompt: tuple[int, ...] | str, z: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from zfleet.config.names import Alpha
 from zfleet.errors import SpecError
 
 Points = NDArray[np.float64]
@@ -42,7 +43,7 @@ def known_points(experts: int, layers: int | None) -> Points:
     return np.concatenate([np.zeros((1, dimension(experts, layers))), singles])
 
 
-def alphas_of(point: Sequence[float], experts: int, layers: int | None) -> list[float | tuple[float, ...]]:
+def alphas_of(point: Sequence[float], experts: int, layers: int | None) -> list[Alpha]:
     """The alphas of one point, in the order of the experts: a number each, or a number per layer.
 
     Raises:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from zfleet.config.names import CHAMPION, Alpha
 from zfleet.errors import ExpertNotFound, RegistryError
-from zfleet.svf.mixture import Alpha
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.adaptive.last_known import NEW_SECONDS, LastKnown, begin, within
@@ -19,7 +19,6 @@ from zfleet_serve.adaptive.registry_line import Registry, RegistryLine
 from zfleet_serve.http.errors import ModelNotFound
 from zfleet_serve.lasting_engine import LastingEngine
 
-CHAMPION = "champion"
 LOAD_SECONDS = 30.0
 """How long a request waits for the file of an expert that is not loaded, while the registry answers."""
 
