@@ -82,7 +82,7 @@ def gradient_of(way: Way, base: str, pass_tokens: int) -> Iterator[Callable[[Seq
         member.p.copy_(spread)
     with SyncEngine(FakeEngine()) as engine:
         learner = Learner(weights, engine, [member])
-        yield lambda rollouts: learner.gradients([member], [rollouts]).each[0]
+        yield lambda rollouts: learner.mean_gradients(learner.compare([member], [rollouts])).each[0]
 
 
 def measure_steps(base: str, pass_tokens: int, rounds: dict[int, int], tell: Callable[[], None]) -> dict[str, Any]:

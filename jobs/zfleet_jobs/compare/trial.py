@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from zfleet.config.compare import AblateSpec, CompareSpec, MethodSpec
 from zfleet.config.learner import LearnerSpec
@@ -19,12 +18,11 @@ from zfleet.models.bundle import BaseBundle
 from zfleet.rl.learner import Learner
 from zfleet.rl.lora import LoraWeights
 from zfleet.rl.member import Member
-from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights, Weights
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.memory import Memory
 from zfleet_jobs.compare.outcome import Outcome
-from zfleet_jobs.run_folder.samples import write_samples
+from zfleet_jobs.run_folder.samples import step_with_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +70,19 @@ def run_trial(
 def _train(
     trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
 ) -> Outcome:
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        return write_samples(samples, step, 0, rollouts, advantages)
-
     memory = Memory(bundle.spec.device)
     weights = _weights(trial.settings, bundle)
     skip = spec.tasks[trial.task].reward.on_error == "skip"
     member = Member(weights, task, trial.learner, str(trial), skip)
     with SyncEngine(TorchEngine(weights.model, spec.engine)) as engine:
-        learner = Learner(weights, engine, [member], record=record)
+        learner = Learner(weights, engine, [member])
         held_out = task.test[: spec.eval_samples]
         held = memory.held()
         # Both kinds of weights begin at the base.
         before = learner.measure(member, held_out, member.p.detach())
         used, began = 0, time.perf_counter()
         while not member.done:
-            (report,) = learner.step()
+            (report,) = step_with_samples(learner, {member.name: samples})
             used += report.used
         seconds, peak = time.perf_counter() - began, memory.peak()
         with torch.no_grad():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,14 +24,13 @@ from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.learner import Learner, Measured
 from zfleet.rl.member import Member
 from zfleet.rl.report import StepReport
-from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
 from zfleet_cluster.fleet.actors import EnginePool
 from zfleet_cluster.fleet.base import ShippedBase, open_model
 from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_states
 from zfleet_jobs.run_folder.lock import Turn
-from zfleet_jobs.run_folder.samples import write_samples
+from zfleet_jobs.run_folder.samples import step_with_samples
 from zfleet_jobs.train.progress.board import Row
 
 
@@ -136,11 +134,7 @@ class _Cohort:
         for member, state in zip(members, kept_states([one.kept for one in jobs]), strict=True):
             if state is not None:
                 member.restore(state)
-
-        def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-            return write_samples(self._jobs[member.name].kept.samples, step, workers.rank, rollouts, advantages)
-
-        self._learner = Learner(weights, engine, members, workers, record)
+        self._learner = Learner(weights, engine, members, workers)
 
     def train(self) -> None:
         """To the end of every member; each is kept as soon as it is done."""
@@ -155,7 +149,7 @@ class _Cohort:
         self._learner.close()
 
     def _step(self) -> None:
-        reports = self._learner.step()
+        reports = step_with_samples(self._learner, {name: one.kept.samples for name, one in self._jobs.items()})
         if not self._first:
             return
         members = {member.name: member for member in self._learner.members}

@@ -16,6 +16,9 @@ from zfleet.models.svf_model import SvfModel
 class CompletionLogits:
     """One row per sequence, aligned so that column k predicts token ``targets[:, k]``.
 
+    Only this class knows which columns are a sequence's completion; others go through ``token_sums``, ``unpadded``
+    and ``padded``.
+
     Attributes:
         logits: [B, K, vocabulary] float32.
         targets: [B, K] token ids.
@@ -31,8 +34,22 @@ class CompletionLogits:
         chosen = torch.log_softmax(self.logits / temperature, -1).gather(-1, self.targets.unsqueeze(-1)).squeeze(-1)
         return chosen.masked_fill(~self.mask, 0.0)
 
+    def token_sums(self, values: Tensor) -> Tensor:
+        """Sum values [B, K] over each sequence's completion tokens: [B]."""
+        return (values * self.mask).sum(-1)
+
+    def unpadded(self, values: Tensor) -> list[Tensor]:
+        """Split values [B, K] into those of each sequence's completion tokens: [C] each."""
+        return [row[completion] for row, completion in zip(values, self.mask, strict=True)]
+
+    def padded(self, values: Sequence[Tensor]) -> Tensor:
+        """Lay out values of completion tokens, [C] of each sequence, as ``logprobs`` are: [B, K], 0 elsewhere."""
+        laid_out = torch.zeros(self.mask.shape, dtype=values[0].dtype, device=self.mask.device)
+        laid_out[self.mask] = torch.cat(list(values))
+        return laid_out
+
     def at(self, rows: Tensor) -> CompletionLogits:
-        """Some of the rows [N] int."""
+        """Select rows [N] int."""
         if len(rows) == len(self.mask):
             return self
         rows = rows.to(self.mask.device)

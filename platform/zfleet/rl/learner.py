@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +18,11 @@ from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import InvalidZ, TrainingDiverged
 from zfleet.evaluate import answers_graded, nothing_graded
 from zfleet.rl.advantages import ESTIMATORS, Means
-from zfleet.rl.answers import Answers
+from zfleet.rl.answers import Answered, Answers
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.gradient import Share, gradients, token_logprobs
+from zfleet.rl.gradient import ExpertBatch, summed_gradients, token_logprobs
 from zfleet.rl.member import Member
-from zfleet.rl.report import StepReport, sample_sums, step_report
+from zfleet.rl.report import SampleSums, StepReport, step_report
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.signal import teaching
 from zfleet.rl.weights import Weights
@@ -48,26 +48,35 @@ class Measured:
 
 _SMALLER = "lower learner.lr, or raise learner.kl"
 
-Record = Callable[[Member, int, Sequence[Rollout], Tensor], str]
-"""Given a member, a step's number from 1, this worker's samples N and their advantages [N], before it is taken.
 
-The advantage of a sample that is not learned from is NaN. Gives the place where they are kept.
-"""
+@dataclass(frozen=True, eq=False)
+class StepSamples:
+    """The samples of one step, before anything is learned from them.
+
+    Attributes:
+        batches: Of each member that takes the step.
+        answers: What each batch was made from.
+        wait_seconds: How long the learner waited for answers.
+        answered_at: When they were there (``time.perf_counter``).
+    """
+
+    batches: Sequence[ExpertBatch]
+    answers: Sequence[Answered]
+    wait_seconds: float
+    answered_at: float
 
 
 @dataclass(frozen=True, eq=False)
-class Gradients:
-    """Of one step.
+class MeanGradients:
+    """What a step's samples say of each member, over all workers.
 
     Attributes:
-        each: The gradient of each member's mean loss over its samples of all workers, unclipped: [P].
-        sums: Of each member, over all workers, as of ``sample_sums``.
-        means: Of each member, what its samples were compared with.
+        each: The gradient of each member's mean loss, unclipped: [P].
+        sums: Of each member's samples.
     """
 
     each: Sequence[Tensor]
-    sums: Sequence[Tensor]
-    means: Sequence[Means]
+    sums: Sequence[SampleSums]
 
 
 class Learner:
@@ -79,7 +88,6 @@ class Learner:
         engine: SyncEngine,
         members: Sequence[Member],
         workers: DataParallel | None = None,
-        record: Record = lambda member, step, rollouts, advantages: "",
     ) -> None:
         """Hold what a step needs.
 
@@ -88,7 +96,6 @@ class Learner:
             engine: Rolls out; it may run on the same model.
             members: The cohort.
             workers: This worker's place among several.
-            record: Keeps samples, also those of a step that ends the run.
         """
         if weights.limit is not None and len(members) > weights.limit:
             raise ValueError(f"{type(weights).__name__} learns {weights.limit} at once, not {len(members)}")
@@ -96,64 +103,88 @@ class Learner:
         self.engine = engine
         self.members = members
         self.workers = workers or DataParallel()
-        self._record = record
-        self._recorded: dict[Member, str] = {}
         self._answers = Answers(engine, weights, self.workers)
 
     def step(self) -> list[StepReport]:
-        """One step of every member that is not done: the same on any number of workers, up to rounding.
+        """Take one step of every member that is not done: ``sample``, then ``learn``."""
+        return self.learn(self.sample())
+
+    def sample(self) -> StepSamples:
+        """Sample, grade and compare what the next step of every member that is not done learns from.
 
         Raises:
             RewardError: A reward function raised.
-            TrainingDiverged: A gradient or a z is not finite, or a divergence above its limit: the step is not to be
-                kept. Where it is the gradient or the divergence, no member is changed.
         """
         members = [member for member in self.members if not member.done]
         for member in members:
             if member.spec.validate_every and not member.steps_done and member.selection.score is None:
                 self._validate(member)
         began = time.perf_counter()
-        answered = self._answers.take(members)
-        waited = time.perf_counter()
-        found = self.gradients(members, [one.rollouts for one in answered])
-        norms = self._apply(members, found)
-        learned = time.perf_counter()
+        answers = self._answers.take(members)
+        answered_at = time.perf_counter()
+        batches = self.compare(members, [one.rollouts for one in answers])
+        return StepSamples(batches, answers, answered_at - began, answered_at)
+
+    def learn(self, samples: StepSamples) -> list[StepReport]:
+        """Take the step: the same on any number of workers, up to rounding.
+
+        Raises:
+            TrainingDiverged: A gradient or a z is not finite, or a divergence above its limit: the step must not be
+                checkpointed. If it is the gradient or the divergence, no member is changed.
+        """
+        gradients = self.mean_gradients(samples.batches)
+        norms = self._apply(samples.batches, gradients)
+        learn_seconds = time.perf_counter() - samples.answered_at
+        members = [batch.member for batch in samples.batches]
         validations = [self._validate(member) if _due(member) else None for member in members]
         return [
-            step_report(member, one, sums.tolist(), norm, validation, waited - began, learned - waited)
-            for member, one, sums, norm, validation in zip(
-                members, answered, found.sums, norms, validations, strict=True
+            step_report(member, answers, sums, norm, validation, samples.wait_seconds, learn_seconds)
+            for member, answers, sums, norm, validation in zip(
+                members, samples.answers, gradients.sums, norms, validations, strict=True
             )
         ]
 
-    def gradients(self, members: Sequence[Member], rollouts: Sequence[Sequence[Rollout]]) -> Gradients:
-        """The gradients of a step.
+    def compare(self, members: Sequence[Member], rollouts: Sequence[Sequence[Rollout]]) -> list[ExpertBatch]:
+        """Compute the advantages of a step's samples.
 
         Args:
             members: Which.
             rollouts: This worker's samples of each.
         """
-        kept = [teaching(member.spec, some) for member, some in zip(members, rollouts, strict=True)]
-        penalties = [self._penalties(member, some) for member, some in zip(members, kept, strict=True)]
+        used = [teaching(member.spec, some) for member, some in zip(members, rollouts, strict=True)]
+        penalties = [self._penalties(member, some) for member, some in zip(members, used, strict=True)]
         rewards = [
             torch.tensor([rollout.reward for rollout in some]) - penalty
-            for some, penalty in zip(kept, penalties, strict=True)
+            for some, penalty in zip(used, penalties, strict=True)
         ]
         means = self._means(members, rewards)
-        shares = []
-        for member, all_, some, of_each, mean in zip(members, rollouts, kept, rewards, means, strict=True):
-            advantages = _advantages(member, some, of_each, mean)
-            self._recorded[member] = self._record(member, member.steps_done + 1, all_, _of_all(all_, some, advantages))
-            shares.append(Share(member, some, advantages, self._sampled(member, some)))
-        each, kl = gradients(self.weights, shares)
+        return [
+            ExpertBatch(
+                member,
+                member.steps_done + 1,
+                all_,
+                some,
+                _advantages(member, some, own, mean),
+                penalty,
+                mean,
+                self._sampled_logprobs(member, some),
+            )
+            for member, all_, some, own, penalty, mean in zip(
+                members, rollouts, used, rewards, penalties, means, strict=True
+            )
+        ]
+
+    def mean_gradients(self, batches: Sequence[ExpertBatch]) -> MeanGradients:
+        """Compute the gradients of a step, over the samples of all workers."""
+        each, kl = summed_gradients(self.weights, batches)
         sums = []
-        for member, all_, some, far, penalty in zip(members, rollouts, kept, kl.tolist(), penalties, strict=True):
-            distance = far if member.spec.kl_in == "loss" else float(penalty.sum()) / member.spec.kl
-            sums.append(sample_sums(member, all_, some, distance).to(each[0].device))
-        for tensor in (*sums, *each):
+        for batch, far, gradient in zip(batches, kl.tolist(), each, strict=True):
+            spec = batch.member.spec
+            divergence = far if spec.kl_in == "loss" else float(batch.penalties.sum()) / spec.kl
+            sums.append(SampleSums.of(batch.member.parts, batch.rollouts, batch.used, divergence, gradient.device))
+        for tensor in (*(one.values for one in sums), *each):
             self.workers.sum(tensor)
-        of_mean = [part / sum_[4].clamp_min(1).float() for part, sum_ in zip(each, sums, strict=True)]
-        return Gradients(of_mean, sums, means)
+        return MeanGradients([one.mean(gradient) for one, gradient in zip(sums, each, strict=True)], sums)
 
     def measure(
         self, member: Member, samples: Sequence[Sample], p: Tensor | None, temperature: float = 0.0
@@ -206,7 +237,7 @@ class Learner:
         ratios = [float((ours - theirs).sum()) for ours, theirs in zip(policy, base, strict=True)]
         return member.spec.kl * torch.tensor(ratios)
 
-    def _sampled(self, member: Member, rollouts: Sequence[Rollout]) -> list[Tensor] | None:
+    def _sampled_logprobs(self, member: Member, rollouts: Sequence[Rollout]) -> list[Tensor] | None:
         if member.answered_by == member.steps_done:
             return None
         return token_logprobs(self.weights, member, rollouts, member.p_at(member.answered_by))
@@ -219,47 +250,39 @@ class Learner:
             for member, (reward, count) in zip(members, sums, strict=True)
         ]
 
-    def _apply(self, members: Sequence[Member], found: Gradients) -> list[float]:
+    def _apply(self, batches: Sequence[ExpertBatch], gradients: MeanGradients) -> list[float]:
         # All are looked at before one is changed: a step is taken by every member or by none. Clipping follows the
         # all-reduce: every worker clips the same gradient and stays equal to the others.
-        for member, gradient, sums in zip(members, found.each, found.sums, strict=True):
-            self._check(member, gradient, float(sums[1] / sums[4].clamp_min(1)))
+        for batch, gradient, sums in zip(batches, gradients.each, gradients.sums, strict=True):
+            self._check(batch.member, gradient, sums.divergence)
         norms = []
-        for member, gradient, sums, means in zip(members, found.each, found.sums, found.means, strict=True):
-            used = int(sums[4]) > 0
-            norms.append(member.apply(gradient if used else None))
-            if used:
-                member.remember(means.step)
-        for member in members:
-            self._check_z(member)
+        for batch, gradient, sums in zip(batches, gradients.each, gradients.sums, strict=True):
+            norms.append(batch.member.apply(gradient if sums.used else None))
+            if sums.used:
+                batch.member.remember(batch.means.step)
+        for batch in batches:
+            self._check_z(batch.member)
         return norms
 
     def _check(self, member: Member, gradient: Tensor, kl: float) -> None:
         norm = float(gradient.norm())
         if not math.isfinite(norm):
-            raise self._diverged(member, member.steps_done + 1, f"the gradient's norm is {norm}", _SMALLER)
+            raise _diverged(member, member.steps_done + 1, f"the gradient's norm is {norm}", _SMALLER)
         limit = member.spec.kl_limit
         if limit is not None and not abs(kl) <= limit:
             far = f"the mean divergence from the base is {kl:.4g}, learner.kl_limit is {limit:g}"
-            raise self._diverged(member, member.steps_done + 1, far, f"{_SMALLER}, or raise the limit")
+            raise _diverged(member, member.steps_done + 1, far, f"{_SMALLER}, or raise the limit")
 
     def _check_z(self, member: Member) -> None:
-        """Before anybody keeps a step that leads to no z."""
+        """Refuse a step that leads to no z, before anybody checkpoints it."""
         try:
             self.weights.z(member.spec, member.p)
         except InvalidZ as error:
-            raise self._diverged(member, member.steps_done, error.message, _SMALLER) from error
-
-    def _diverged(self, member: Member, step: int, what: str, remedy: str) -> TrainingDiverged:
-        place = self._recorded.get(member)
-        where = f"; the samples of that step are in {place}" if place else ""
-        return TrainingDiverged(f"expert {member.name!r}, step {step}: {what}", f"{remedy}{where}")
+            raise _diverged(member, member.steps_done, error.message, _SMALLER) from error
 
 
-def _of_all(rollouts: Sequence[Rollout], used: Sequence[Rollout], advantages: Tensor) -> Tensor:
-    """The advantages of all samples, NaN where one is not used: [N]."""
-    known = {id(rollout): float(value) for rollout, value in zip(used, advantages, strict=True)}
-    return torch.tensor([known.get(id(rollout), math.nan) for rollout in rollouts])
+def _diverged(member: Member, step: int, what: str, remedy: str) -> TrainingDiverged:
+    return TrainingDiverged(f"expert {member.name!r}, step {step}: {what}", remedy, member.name)
 
 
 def _due(member: Member) -> bool:

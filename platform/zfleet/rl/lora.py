@@ -63,8 +63,8 @@ class LoraWeights:
         """None: the model has what is learned."""
         self._require_own(ps)
 
-    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
-        """As ``Weights.gradients``."""
+    def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """As ``Weights.backward``."""
         self._require_own(ps)
         parts = torch.autograd.grad(loss, self._parts, materialize_grads=True)
         return [torch.cat([part.reshape(-1) for part in parts])]

@@ -47,4 +47,4 @@ def divergence(one: CompletionLogits, other: CompletionLogits) -> Tensor:
     log_p = torch.log_softmax(one.logits, -1)
     log_q = torch.log_softmax(other.logits, -1)
     per_token = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return (per_token * one.mask).sum(-1)
+    return one.token_sums(per_token)

@@ -57,32 +57,102 @@ class StepReport:
     parts: Mapping[str, float]
 
 
-def sample_sums(member: Member, rollouts: Sequence[Rollout], used: Sequence[Rollout], distance: float) -> Tensor:
-    """Sums over one worker's samples.
+@dataclass(frozen=True, eq=False)
+class SampleSums:
+    """Sums over the samples of one member's step, in one tensor, so that one all-reduce adds those of all workers.
 
-    Reward, divergence, those graded, those cut, those used, tokens; the reward of each part, and how many it graded.
+    Only this class knows the tensor's order.
+
+    Attributes:
+        values: Reward, divergence, samples graded, cut and learned from, and tokens; then for each part of the reward
+            its sum, and for each how many samples it graded: [6 + 2 * parts] float64.
+        parts: The parts' names.
     """
-    grades = [rollout.grade for rollout in rollouts if isinstance(rollout.grade, Grade)]
-    parts = [[grade.parts[name] for grade in grades if name in grade.parts] for name in member.parts]
-    return torch.tensor(
-        [
-            sum(grade.value for grade in grades),
-            distance,
-            len(grades),
-            sum(rollout.finish == "length" for rollout in rollouts),
-            len(used),
-            sum(len(rollout.completion) for rollout in rollouts),
-            *(sum(part) for part in parts),
-            *(len(part) for part in parts),
-        ],
-        dtype=torch.float64,
-    )
+
+    values: Tensor
+    parts: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[str],
+        rollouts: Sequence[Rollout],
+        used: Sequence[Rollout],
+        divergence: float,
+        device: torch.device,
+    ) -> SampleSums:
+        """Add up one worker's samples.
+
+        Args:
+            parts: Names of the reward's parts.
+            rollouts: All samples.
+            used: Those that are learned from.
+            divergence: From the base, summed over those that are learned from.
+            device: Where the sums lie, for the all-reduce.
+        """
+        grades = [rollout.grade for rollout in rollouts if isinstance(rollout.grade, Grade)]
+        by_part = [[grade.parts[name] for grade in grades if name in grade.parts] for name in parts]
+        values = torch.tensor(
+            [
+                sum(grade.value for grade in grades),
+                divergence,
+                len(grades),
+                sum(rollout.finish == "length" for rollout in rollouts),
+                len(used),
+                sum(len(rollout.completion) for rollout in rollouts),
+                *(sum(values) for values in by_part),
+                *(len(values) for values in by_part),
+            ],
+            dtype=torch.float64,
+        )
+        return cls(values.to(device), parts)
+
+    @property
+    def reward(self) -> float | None:
+        """Mean reward of the samples that were graded; None if none was."""
+        return float(self.values[0]) / self.graded if self.graded else None
+
+    @property
+    def divergence(self) -> float:
+        """Mean divergence from the base of the samples that are learned from; 0 if there are none."""
+        return float(self.values[1]) / max(self.used, 1)
+
+    @property
+    def graded(self) -> int:
+        """How many samples were graded."""
+        return int(self.values[2])
+
+    @property
+    def truncated(self) -> int:
+        """How many answers were cut at ``max_tokens``."""
+        return int(self.values[3])
+
+    @property
+    def used(self) -> int:
+        """How many samples are learned from."""
+        return int(self.values[4])
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were sampled."""
+        return int(self.values[5])
+
+    @property
+    def part_means(self) -> dict[str, float]:
+        """Mean of each part over the samples that it graded, without parts that graded none."""
+        sums, counts = self.values[6:].reshape(2, len(self.parts)).tolist()
+        return {name: sum_ / n for name, sum_, n in zip(self.parts, sums, counts, strict=True) if n}
+
+    def mean(self, summed: Tensor) -> Tensor:
+        """Divide a sum over the samples that are learned from by their number (by 1 if there are none)."""
+        # A tensor on the same device: on a GPU, division by a number would round otherwise.
+        return summed / self.values[4].clamp_min(1).float()
 
 
 def step_report(
     member: Member,
     answered: Answered,
-    sums: Sequence[float],
+    sums: SampleSums,
     norm: float,
     validation: float | None,
     waited: float,
@@ -91,26 +161,24 @@ def step_report(
     """The report of a step that was taken.
 
     Args:
-        sums: As of ``sample_sums``, over all workers.
+        sums: Over all workers.
     """
-    reward, kl, samples, truncated, used, tokens, *parts = sums
-    values, counts = parts[: len(member.parts)], parts[len(member.parts) :]
     asked = member.spec.prompts_per_step * member.spec.samples_per_prompt
     return StepReport(
         expert=member.name,
         step=member.steps_done,
-        reward=reward / samples if samples else None,
-        kl=kl / max(used, 1.0),
+        reward=sums.reward,
+        kl=sums.divergence,
         grad_norm=norm,
-        samples=int(samples),
-        skipped=asked - int(samples),
-        truncated=int(truncated),
-        used=int(used),
-        tokens=int(tokens),
+        samples=sums.graded,
+        skipped=asked - sums.graded,
+        truncated=sums.truncated,
+        used=sums.used,
+        tokens=sums.tokens,
         staleness=member.steps_done - 1 - answered.z_step,
         rollout_seconds=answered.seconds,
         wait_seconds=waited,
         learn_seconds=learned,
         validation=validation,
-        parts={name: sum_ / n for name, sum_, n in zip(member.parts, values, counts, strict=True) if n},
+        parts=sums.part_means,
     )

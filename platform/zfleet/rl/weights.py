@@ -35,7 +35,7 @@ class Weights(Protocol):
         """What the model's batch rows are bound to, one row [E, R] for each expert; None where nothing is bound."""
         ...
 
-    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+    def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of a loss in each p: [P] each; zeros where the loss does not depend on it."""
         ...
 
@@ -69,8 +69,8 @@ class SvfWeights:
         """z of each expert: [E, R] float32."""
         return torch.stack([self.shape(spec).z(p) for spec, p in zip(specs, ps, strict=True)])
 
-    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
-        """As ``Weights.gradients``."""
+    def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """As ``Weights.backward``."""
         return list(torch.autograd.grad(loss, list(ps), materialize_grads=True))
 
     def reference(self) -> AbstractContextManager[Tensor | None]:

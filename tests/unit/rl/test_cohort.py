@@ -86,11 +86,12 @@ def _learned(weights: SvfWeights, engine: SyncEngine, chosen: Sequence[int], **v
     learner = Learner(weights, engine, members)
     found: dict[int, list[Tensor]] = {number: [] for number in chosen}
     for step in range(STEPS):
-        gradients = learner.gradients(members, [_recorded(number, step) for number in chosen])
-        for number, member, gradient, means in zip(chosen, members, gradients.each, gradients.means, strict=True):
+        batches = learner.compare(members, [_recorded(number, step) for number in chosen])
+        gradients = learner.mean_gradients(batches)
+        for number, member, gradient, batch in zip(chosen, members, gradients.each, batches, strict=True):
             found[number].append(gradient.clone())
             member.apply(gradient)
-            member.remember(means.step)
+            member.remember(batch.means.step)
     for number, member in zip(chosen, members, strict=True):
         found[number].append(weights.rows([member.spec], [member.p]).detach())
     return found
@@ -134,22 +135,16 @@ def test_one_member_that_diverges_stops_all_before_any_is_changed(
         Member(weights, _task(name), _spec(kl=kl, kl_limit=limit), name)
         for name, limit in (("near", 1e9), ("far", 1e-9))
     ]
-    recorded: list[tuple[str, int]] = []
-
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        recorded.append((member.name, len(rollouts)))
-        return f"{member.name}/{step}"
-
-    learner = Learner(weights, engine, members, record=record)
+    learner = Learner(weights, engine, members)
     with torch.no_grad():
         for member in members:
             member.p.add_(torch.linspace(-1, 1, member.p.numel()))
     before = [member.p.detach().clone() for member in members]
-    with pytest.raises(TrainingDiverged, match=r"'far', step 1: .*divergence.*kl_limit is 1e-09") as told:
-        learner.step()
-    assert told.value.remedy.endswith("the samples of that step are in far/1")
+    samples = learner.sample()
+    with pytest.raises(TrainingDiverged, match=r"'far', step 1: .*divergence.*kl_limit is 1e-09") as raised:
+        learner.learn(samples)
+    assert raised.value.expert == "far"
     assert all(torch.equal(member.p, p) for member, p in zip(members, before, strict=True))
-    assert recorded == [("near", 12), ("far", 12)], "the samples of the step were not kept"
     assert issubclass(TrainingDiverged, InvalidZ)
 
 
@@ -172,15 +167,14 @@ def test_answers_are_as_old_as_the_spec_says_and_a_resume_asks_for_the_same(
     tiny_model: SvfModel, engine: SyncEngine, tmp_path: Path
 ) -> None:
     weights = SvfWeights(tiny_model)
-    ages: list[tuple[int, set[int]]] = []
     learner, whole = _stale(weights, engine, 2)
-
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        ages.append((step, {rollout.z_step for rollout in rollouts}))
-        return ""
-
-    learner._record = record
-    assert [report.staleness for report in _run(learner, STEPS)] == [0, 1, 2, 2, 2]
+    ages, staleness = [], []
+    for _ in range(STEPS):
+        samples = learner.sample()
+        ages += [(batch.step, {rollout.z_step for rollout in batch.rollouts}) for batch in samples.batches]
+        staleness += [report.staleness for report in learner.learn(samples)]
+    learner.close()
+    assert staleness == [0, 1, 2, 2, 2]
     assert ages == [(1, {0}), (2, {0}), (3, {0}), (4, {1}), (5, {2})]
 
     learner, half = _stale(weights, engine, 2)

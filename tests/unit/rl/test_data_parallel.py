@@ -27,8 +27,9 @@ from zfleet.models.matrices import target_matrices
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.learner import Gradients, Learner
+from zfleet.rl.learner import Learner, MeanGradients
 from zfleet.rl.member import Member
+from zfleet.rl.report import SampleSums
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
@@ -160,11 +161,11 @@ class _Share(DataParallel):
 
 def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> None:
     rollouts = _recorded()
-    reward, kl, samples, truncated, used, tokens = gradients[1]["rloo/sums"][0].tolist()
-    assert (samples, used, truncated) == (PROMPTS * SAMPLES, PROMPTS * SAMPLES, 0)
-    assert tokens == sum(len(rollout.completion) for rollout in rollouts)
-    assert reward == pytest.approx(sum(rollout.reward for rollout in rollouts))
-    assert kl > 0
+    sums = SampleSums(gradients[1]["rloo/sums"][0], ())
+    assert (sums.graded, sums.used, sums.truncated) == (PROMPTS * SAMPLES, PROMPTS * SAMPLES, 0)
+    assert sums.tokens == sum(len(rollout.completion) for rollout in rollouts)
+    assert sums.reward == pytest.approx(sum(rollout.reward for rollout in rollouts) / (PROMPTS * SAMPLES))
+    assert sums.divergence > 0
 
 
 def _recorded() -> list[Rollout]:
@@ -201,7 +202,8 @@ def _measure(folder: Path, root: Path, workers: DataParallel, mesh: DeviceMesh |
                     chance = torch.Generator().manual_seed(number)
                     member.p.copy_(0.5 * torch.randn(member.p.shape, generator=chance))
             both = _gradients(Learner(weights, engine, members, workers), mine)
-            found |= {f"{case}/gradient": torch.cat(list(both.each)), f"{case}/sums": torch.stack(list(both.sums))}
+            found[f"{case}/gradient"] = torch.cat(list(both.each))
+            found[f"{case}/sums"] = torch.stack([sums.values for sums in both.sums])
             if mesh is None:
                 found[f"{case}/share"] = torch.cat(list(_gradients(Learner(weights, engine, members), mine).each))
             for member, gradient in zip(members, both.each, strict=True):
@@ -223,8 +225,8 @@ def _spec(in_passes: bool, **values: str) -> LearnerSpec:
     return LearnerSpec.model_validate(settings | values)
 
 
-def _gradients(learner: Learner, rollouts: list[Rollout]) -> Gradients:
-    return learner.gradients(learner.members, [rollouts for _ in learner.members])
+def _gradients(learner: Learner, rollouts: list[Rollout]) -> MeanGradients:
+    return learner.mean_gradients(learner.compare(learner.members, [rollouts for _ in learner.members]))
 
 
 def _work(folder: Path, root: Path, rank: int) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.blocking import SyncEngine
@@ -19,8 +17,6 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.rl.advantages import ESTIMATORS
-from zfleet.rl.member import Member
-from zfleet.rl.rollout import Rollout
 from zfleet.svf.factors import Factors
 from zfleet.tasks.task import Sample, Ungraded
 from zfleet.testing.solo import SPEC, WORDS, HasVowel, python_reward, solo, vowels_task
@@ -119,21 +115,17 @@ def test_a_step_with_nothing_to_learn_from_leaves_z_where_it_is(tiny_model: SvfM
     assert torch.equal(learner.member.p, before), "momentum moved it"
 
 
-def test_samples_without_a_grade_are_recorded_and_counted(tiny_model: SvfModel, engine: SyncEngine) -> None:
+def test_samples_without_a_grade_are_handed_out_and_counted(tiny_model: SvfModel, engine: SyncEngine) -> None:
     def some(completion: str, sample: Sample) -> float | None:
         if sample.id == "s0":
             raise ValueError("cannot be graded")
         return None if sample.id == "s1" else 1.0
 
     learner = solo(tiny_model, engine, vowels_task(python_reward(some)), SPEC, skip_failed_rewards=True)
-    kept: list[tuple[Rollout, float]] = []
-
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        kept.extend(zip(rollouts, advantages.tolist(), strict=True))
-        return ""
-
-    learner.learner._record = record
-    report = learner.step()
+    samples = learner.learner.sample()
+    (report,) = learner.learner.learn(samples)
+    (batch,) = samples.batches
+    kept = list(zip(batch.rollouts, batch.advantages_of_all.tolist(), strict=True))
     assert (report.samples, report.skipped, report.used) == (6 * 4, 2 * 4, 6 * 4)
     assert report.tokens == sum(len(rollout.completion) for rollout, _ in kept)
     reasons = {rollout.sample.id: rollout.grade.reason for rollout, _ in kept if isinstance(rollout.grade, Ungraded)}

@@ -171,7 +171,7 @@ def test_steps_are_those_of_the_reference(
     before = member.p.detach().clone()
     for _ in range(3):
         dense.backward(rollouts, kl, base_to_policy)
-        (gradient,) = learner.gradients([member], [rollouts]).each
+        (gradient,) = learner.mean_gradients(learner.compare([member], [rollouts])).each
         assert _distance(gradient, _flat(learner, dense.gradients())) < 1e-5
         assert float(gradient.norm()) > 10 * CLIP, "nothing was clipped"
         dense.step()
@@ -186,7 +186,7 @@ def test_the_divergence_has_two_directions(
     dense: Dense, learner: Learner, start: Params, rollouts: list[Rollout]
 ) -> None:
     member = _member(learner, start, SPEC.model_copy(update={"kl": 0.5, "kl_over": "policy"}))
-    (gradient,) = learner.gradients([member], [rollouts]).each
+    (gradient,) = learner.mean_gradients(learner.compare([member], [rollouts])).each
     dense.backward(rollouts, 0.5, policy_to_base)
     assert _distance(gradient, _flat(learner, dense.gradients())) < 1e-5
     dense.optimizer.zero_grad()
