@@ -1,9 +1,12 @@
-"""Checkpoints of an expert in training: safetensors, resumed bit for bit."""
+"""Checkpoints of an expert in training: safetensors, resumed bit for bit.
+
+No state of a random generator is in them: every draw follows from the spec's seed, the step and the sample, see
+``rollout.seed_of`` and ``rollout.draw_prompts``. What is stored is the expert's own.
+"""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +19,7 @@ from zfleet.errors import CheckpointError
 from zfleet.rl.selection import Selection
 from zfleet.svf.digest import digest_tensors
 
-_SIGNED = ("python_rng", "step", "mean_reward", "selection", "factors")
+_SIGNED = ("step", "mean_reward", "selection", "factors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +27,8 @@ class LearnerState:
     """An expert in training between two steps.
 
     Attributes:
-        tensors: ``p`` [P], Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P], ``adam_step``, ``torch_rng``; ``past`` [k, P]:
+        tensors: ``p`` [P], Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P], ``adam_step``; ``past`` [k, P]:
             before each of the last steps, from which answers under way may come; ``best`` [P] where there is one.
-        python_rng: State of Python's random numbers.
         step: Steps done; the data's position follows from it.
         mean_reward: Moving average over the steps; None before the first.
         best_score, best_step, worse: Of ``Selection``.
@@ -34,7 +36,6 @@ class LearnerState:
     """
 
     tensors: dict[str, Tensor]
-    python_rng: tuple[object, ...]
     step: int
     mean_reward: float | None
     best_score: float | None
@@ -61,13 +62,12 @@ class LearnerState:
             "exp_avg": adam.get("exp_avg", torch.zeros_like(p)).detach().cpu().clone(),
             "exp_avg_sq": adam.get("exp_avg_sq", torch.zeros_like(p)).detach().cpu().clone(),
             "adam_step": torch.as_tensor(adam.get("step", 0.0)).reshape(1).clone(),
-            "torch_rng": torch.get_rng_state(),
             "past": torch.stack(list(past)).cpu() if past else torch.empty(0, p.numel()),
         }
         if selection.p is not None:
             tensors["best"] = selection.p.cpu().clone()
         found = (selection.score, selection.step, selection.worse)
-        return cls(tensors, random.getstate(), step, mean_reward, *found, factors)
+        return cls(tensors, step, mean_reward, *found, factors)
 
     def selection(self, device: torch.device) -> Selection:
         """What validations had found."""
@@ -75,7 +75,7 @@ class LearnerState:
         return Selection(self.best_score, self.best_step, None if best is None else best.to(device), self.worse)
 
     def apply(self, p: Tensor, optimizer: torch.optim.Adam) -> list[Tensor]:
-        """Put everything back into p, its optimizer and the random numbers; the p of the last steps."""
+        """Put everything back into p and its optimizer, and return the p of the last steps."""
         with torch.no_grad():
             p.copy_(self.tensors["p"])
         optimizer.state[p] = {
@@ -83,16 +83,11 @@ class LearnerState:
             "exp_avg": self.tensors["exp_avg"].to(p.device).clone(),
             "exp_avg_sq": self.tensors["exp_avg_sq"].to(p.device).clone(),
         }
-        torch.set_rng_state(self.tensors["torch_rng"])
-        version, numbers, gauss = self.python_rng
-        assert isinstance(numbers, list | tuple)
-        random.setstate((version, tuple(numbers), gauss))
         return list(self.tensors["past"].to(p.device))
 
     def to_bytes(self) -> bytes:
         """A safetensors file."""
         header = {
-            "python_rng": json.dumps(self.python_rng),
             "step": str(self.step),
             "mean_reward": json.dumps(self.mean_reward),
             "selection": json.dumps([self.best_score, self.best_step, self.worse]),
@@ -120,7 +115,6 @@ class LearnerState:
             best_score, best_step, worse = json.loads(header["selection"])
             return cls(
                 tensors,
-                tuple(json.loads(header["python_rng"])),
                 int(header["step"]),
                 json.loads(header["mean_reward"]),
                 best_score,

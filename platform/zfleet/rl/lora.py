@@ -48,8 +48,11 @@ class LoraWeights:
     def start(self, spec: LearnerSpec) -> Tensor:
         """PEFT's own start: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
         assert self._adapted is None, "the model has its adapters"
-        torch.manual_seed(spec.seed)
-        self._adapted = get_peft_model(self.model.base.model, self._settings)
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        # PEFT draws from the process's random numbers: they are lent to it, and given back as they were.
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(spec.seed)
+            self._adapted = get_peft_model(self.model.base.model, self._settings)
         self._parts = [part for part in self.model.base.model.parameters() if part.requires_grad]
         self._p = torch.cat([part.detach().reshape(-1).float() for part in self._parts])
         place = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 
 import torch
@@ -64,8 +63,6 @@ class Member:
         self.parts = part_names(task.reward)
         self._weights = weights
         self._past: deque[Tensor] = deque(maxlen=spec.staleness)
-        torch.manual_seed(spec.seed)
-        random.seed(spec.seed)
 
     @property
     def done(self) -> bool:
