@@ -17,7 +17,7 @@ from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_reference
 from zfleet.errors import ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_with_targets
 from zfleet.rewards.needs import check_reward
-from zfleet.rl.references import check_references
+from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task

@@ -15,9 +15,9 @@ from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import JobError
 from zfleet.models.bundle import BaseBundle
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
 from zfleet.rl.lora import LoraWeights
-from zfleet.rl.member import Member
 from zfleet.rl.weights import SvfWeights, Weights
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.memory import Memory
@@ -73,21 +73,21 @@ def _train(
     memory = Memory(bundle.spec.device)
     weights = _weights(trial.settings, bundle)
     skip = spec.tasks[trial.task].reward.on_error == "skip"
-    member = Member(weights, task, trial.learner, str(trial), skip)
+    expert = ExpertInTraining(weights, task, trial.learner, str(trial), skip)
     with SyncEngine(TorchEngine(weights.model, spec.engine)) as engine:
-        learner = Learner(weights, engine, [member])
+        learner = Learner(weights, engine, [expert])
         held_out = task.test[: spec.eval_samples]
         held = memory.held()
         # Both kinds of weights begin at the base.
-        before = learner.measure(member, held_out, member.p.detach())
+        before = learner.measure(expert, held_out, expert.p.detach())
         used, began = 0, time.perf_counter()
-        while not member.done:
-            (report,) = step_with_samples(learner, {member.name: samples})
+        while not expert.done:
+            (report,) = step_with_samples(learner, {expert.name: samples})
             used += report.used
         seconds, peak = time.perf_counter() - began, memory.peak()
         with torch.no_grad():
-            member.p.copy_(member.chosen)
-        after = learner.measure(member, held_out, member.p.detach())
+            expert.p.copy_(expert.selected_p)
+        after = learner.measure(expert, held_out, expert.p.detach())
         learner.close()
     return Outcome(
         method=trial.method,
@@ -98,9 +98,9 @@ def _train(
         reward_before=before.reward,
         reward=after.reward,
         rewards=after.rewards,
-        validation=member.selection.score,
+        validation=expert.selection.score,
         n=after.n,
-        parameters=member.p.numel(),
+        parameters=expert.p.numel(),
         samples=used,
         seconds=seconds,
         held_mib=held,

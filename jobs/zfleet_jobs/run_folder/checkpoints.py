@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zfleet.errors import CheckpointError
-from zfleet.rl.checkpoint import LearnerState
+from zfleet.rl.checkpoint import Checkpoint
 from zfleet.svf.zvector import ZVector
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import Training
@@ -38,7 +38,7 @@ def kept_run(run: Storage, plan: Plan) -> KeptRun:
     return KeptRun(run.folder(f"{plan.expert.name}-{digest}"), samples)
 
 
-def kept_states(cohort: Sequence[KeptRun]) -> list[LearnerState | None]:
+def kept_states(cohort: Sequence[KeptRun]) -> list[Checkpoint | None]:
     """What each member of a cohort goes on from.
 
     Where a kill came when some had kept a step and others had not, those go back to the one before: members share
@@ -95,7 +95,7 @@ class KeptRun:
         found = {int(name.partition(".")[0]): curve.get(name) or b"" for name in curve.names()}
         return [Row(expert, step, json.loads(found[step]), 0) for step in sorted(found)]
 
-    def keep_state(self, state: LearnerState) -> None:
+    def keep_state(self, state: Checkpoint) -> None:
         """Keep what the next step needs, beside what was kept last; older ones go.
 
         Raises:
@@ -109,7 +109,7 @@ class KeptRun:
         """After which steps a state is kept, in their order."""
         return sorted(int(name.removesuffix(_STATE)) for name in self._states.names() if name.endswith(_STATE))
 
-    def state(self, step: int | None = None) -> LearnerState | None:
+    def state(self, step: int | None = None) -> Checkpoint | None:
         """What was kept after a step, or last; None where nothing is.
 
         Raises:
@@ -123,7 +123,7 @@ class KeptRun:
         earlier = max((one for one in steps if one < step), default=0)
         place = f"{self._states.place}/{name}"
         remedy = f"delete it: the run goes on from step {earlier}" if earlier else "delete it: the run begins again"
-        return LearnerState.from_bytes(self._states.get(name) or b"", place, remedy)
+        return Checkpoint.from_bytes(self._states.get(name) or b"", place, remedy)
 
     def check(self, factors: str) -> None:
         """Refuse to go on from what was learned on other factors, before anything is started.

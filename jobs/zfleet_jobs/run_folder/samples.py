@@ -44,8 +44,8 @@ def step_with_samples(learner: Learner, folders: Mapping[str, str]) -> list[Step
 
 def _write_all(samples: StepSamples, folders: Mapping[str, str], rank: int) -> dict[str, str]:
     return {
-        batch.member.name: write_samples(
-            folders[batch.member.name], batch.step, rank, batch.rollouts, batch.advantages_of_all
+        batch.expert.name: write_samples(
+            folders[batch.expert.name], batch.step, rank, batch.rollouts, batch.advantages_of_all
         )
         for batch in samples.batches
     }
@@ -79,7 +79,7 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
             "logprob": rollout.logprob,
             **_grade(rollout.grade),
             "advantage": None if math.isnan(advantage) else advantage,
-            "z": rollout.z,
+            "z": rollout.z_digest,
             "staleness": step - 1 - rollout.z_step,
         }
         for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True)

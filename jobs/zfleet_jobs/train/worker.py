@@ -21,8 +21,8 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import ZfleetError
 from zfleet.models.recompute import checkpoint_layers
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.learner import Learner, Measured
-from zfleet.rl.member import Member
+from zfleet.rl.expert import ExpertInTraining
+from zfleet.rl.learner import HeldOutScore, Learner
 from zfleet.rl.report import StepReport
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
@@ -138,7 +138,7 @@ class _Cohort:
 
     def train(self) -> None:
         """To the end of every member; each is kept as soon as it is done."""
-        members = list(self._learner.members)
+        members = list(self._learner.experts)
         before = {member.name: self._before(member) for member in members}
         while members:
             for member in [member for member in members if member.done]:
@@ -152,7 +152,7 @@ class _Cohort:
         reports = step_with_samples(self._learner, {name: one.kept.samples for name, one in self._jobs.items()})
         if not self._first:
             return
-        members = {member.name: member for member in self._learner.members}
+        members = {member.name: member for member in self._learner.experts}
         rows = [
             Row(report.expert, report.step, _curve(report, self._weights.model.device), os.getpid())
             for report in reports
@@ -163,11 +163,11 @@ class _Cohort:
         # All or none: they go on from one step.
         if any(row.step % every == 0 or members[row.expert].done for row in rows):
             for row in rows:
-                self._jobs[row.expert].kept.keep_state(members[row.expert].state())
+                self._jobs[row.expert].kept.keep_state(members[row.expert].checkpoint())
         for row in rows:
             self._job.board.post.remote(row)
 
-    def _before(self, member: Member) -> dict[str, float]:
+    def _before(self, member: ExpertInTraining) -> dict[str, float]:
         """What the base answers; asked once, however often the run is begun again."""
         kept = self._jobs[member.name].kept
         known = kept.before()
@@ -177,27 +177,27 @@ class _Cohort:
                 kept.keep_before(known)
         return known
 
-    def _finish(self, member: Member, before: dict[str, float]) -> None:
-        after = _measured("after", self._measure(member, member.chosen))
+    def _finish(self, member: ExpertInTraining, before: dict[str, float]) -> None:
+        after = _measured("after", self._measure(member, member.selected_p))
         if self._first:
             learned = {
                 "parameters": float(member.p.numel()),
                 "steps": float(member.steps_done),
-                "chosen_step": float(member.chosen_step),
+                "chosen_step": float(member.selected_step),
             }
-            self._jobs[member.name].kept.finish(self._weights.z(member.spec, member.chosen), before | after | learned)
+            self._jobs[member.name].kept.finish(self._weights.z(member.spec, member.selected_p), before | after | learned)
 
-    def _measure(self, member: Member, p: Tensor | None) -> Measured:
+    def _measure(self, member: ExpertInTraining, p: Tensor | None) -> HeldOutScore:
         spec = self._job.spec
         return self._learner.measure(member, member.task.test[: spec.eval_samples], p, spec.eval_temperature)
 
 
-def _member(spec: TrainSpec, weights: SvfWeights, job: MemberJob) -> Member:
+def _member(spec: TrainSpec, weights: SvfWeights, job: MemberJob) -> ExpertInTraining:
     skip = job.expert.task.reward.on_error == "skip"
-    return Member(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
+    return ExpertInTraining(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
 
 
-def _measured(when: str, found: Measured) -> dict[str, float]:
+def _measured(when: str, found: HeldOutScore) -> dict[str, float]:
     return {f"reward_{when}": found.reward, f"accuracy_{when}": found.accuracy, f"n_{when}": float(found.n)}
 
 

@@ -16,23 +16,45 @@ import torch
 from torch import Tensor
 
 from zfleet.errors import CheckpointError
-from zfleet.rl.selection import Selection
 from zfleet.svf.digest import digest_tensors
 
 _SIGNED = ("step", "mean_reward", "selection", "factors")
 
 
 @dataclass(frozen=True, eq=False)
-class LearnerState:
+class Selection:
+    """The best p of a run by validation, if there is any.
+
+    Attributes:
+        score: Its mean reward; None before the first validation.
+        step: After how many steps it was reached.
+        p: It: [P].
+        worse: How many validations since then found nothing better.
+    """
+
+    score: float | None = None
+    step: int = 0
+    p: Tensor | None = None
+    worse: int = 0
+
+    def updated(self, score: float, step: int, p: Tensor) -> Selection:
+        """Take one more validation into account. Of equals the first stays: it is the nearest to the base."""
+        if self.score is not None and score <= self.score:
+            return Selection(self.score, self.step, self.p, self.worse + 1)
+        return Selection(score, step, p.detach().clone())
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
     """An expert in training between two steps.
 
     Attributes:
-        tensors: ``p`` [P], Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P], ``adam_step``; ``past`` [k, P]:
-            before each of the last steps, from which answers under way may come; ``best`` [P] where there is one.
-        step: Steps done; the data's position follows from it.
+        tensors: ``p`` [P]; Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P] and ``adam_step``; ``past`` [k, P], the p before
+            each of the last steps, which answers under way may be sampled from; ``best`` [P] of ``Selection``, if any.
+        step: How many steps are done; the data's position follows from it.
         mean_reward: Moving average over the steps; None before the first.
         best_score, best_step, worse: Of ``Selection``.
-        factors: Digest of the factors it trains on.
+        factors: Digest of the factors that it trains on.
     """
 
     tensors: dict[str, Tensor]
@@ -54,7 +76,7 @@ class LearnerState:
         step: int,
         mean_reward: float | None,
         factors: str,
-    ) -> LearnerState:
+    ) -> Checkpoint:
         """Copy everything a step depends on."""
         adam = optimizer.state.get(p, {})
         tensors = {
@@ -66,11 +88,10 @@ class LearnerState:
         }
         if selection.p is not None:
             tensors["best"] = selection.p.cpu().clone()
-        found = (selection.score, selection.step, selection.worse)
-        return cls(tensors, step, mean_reward, *found, factors)
+        return cls(tensors, step, mean_reward, selection.score, selection.step, selection.worse, factors)
 
     def selection(self, device: torch.device) -> Selection:
-        """What validations had found."""
+        """Return what validations found."""
         best = self.tensors.get("best")
         return Selection(self.best_score, self.best_step, None if best is None else best.to(device), self.worse)
 
@@ -86,7 +107,7 @@ class LearnerState:
         return list(self.tensors["past"].to(p.device))
 
     def to_bytes(self) -> bytes:
-        """A safetensors file."""
+        """Serialise as a safetensors file."""
         header = {
             "step": str(self.step),
             "mean_reward": json.dumps(self.mean_reward),
@@ -97,12 +118,12 @@ class LearnerState:
         return safetensors.torch.save(self.tensors, header)
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: str, remedy: str) -> LearnerState:
-        """Read what ``to_bytes`` gave.
+    def from_bytes(cls, data: bytes, place: str, remedy: str) -> Checkpoint:
+        """Read what ``to_bytes`` wrote.
 
         Args:
-            place: What errors call it.
-            remedy: What they advise.
+            place: What errors call the file.
+            remedy: What errors advise.
 
         Raises:
             CheckpointError: Truncated or damaged.

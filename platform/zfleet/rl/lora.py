@@ -62,7 +62,7 @@ class LoraWeights:
             place += part.numel()
         return self._p
 
-    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> None:
+    def z_rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> None:
         """None: the model has what is learned."""
         self._require_own(ps)
 
@@ -73,8 +73,8 @@ class LoraWeights:
         return [torch.cat([part.reshape(-1) for part in parts])]
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
-        """As ``Weights.reference``: without the adapters."""
+    def reference_policy(self) -> Iterator[None]:
+        """As ``Weights.reference_policy``: without the adapters."""
         assert self._adapted is not None
         with self._adapted.disable_adapter():
             yield

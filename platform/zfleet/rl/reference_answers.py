@@ -1,4 +1,4 @@
-"""Whether a task has what objective `supervised` learns from, asked before anything is trained."""
+"""Reference answers: what objective `supervised` learns from, and whether a task has them all."""
 
 from __future__ import annotations
 
@@ -6,13 +6,53 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.errors import TaskError
 from zfleet.models.images import ImageReader
-from zfleet.rl.recite import reference_tokens
+from zfleet.rl.rollout import Rollout, RolloutRequest
 from zfleet.tasks.fit import prompt_length
-from zfleet.tasks.task import Task
+from zfleet.tasks.task import Grade, Task
+
+RIGHT = Grade(1.0, reason="the reference answer")
+
+
+def reference_rollouts(tokenizer: PreTrainedTokenizerBase, request: RolloutRequest) -> list[Rollout]:
+    """Answer every prompt with its row's reference answer and the end of the sequence.
+
+    Raises:
+        TaskError: A row has no reference answer; names it.
+    """
+    return [
+        Rollout(
+            sample,
+            group,
+            request.task.prompt(tokenizer, sample),
+            reference_tokens(tokenizer, sample.answer, sample.id),
+            sample.answer,
+            RIGHT,
+            sample.read_images(),
+            z_digest=request.z_digest,
+            z_step=request.z_step,
+        )
+        for group, sample in enumerate(request.samples, start=request.first_group)
+    ]
+
+
+def reference_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, sample: str) -> tuple[int, ...]:
+    """Tokenize a reference answer, the end of the sequence included.
+
+    Raises:
+        TaskError: It is empty.
+    """
+    if not answer.strip():
+        raise TaskError(
+            f"sample {sample} has no reference answer, from which objective `supervised` learns",
+            "give its row an answer, or set learner.objective to `reinforce`",
+        )
+    tokens = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    return (*tokens, *([] if end is None else [end]))
 
 
 def check_answered(task: Task) -> None:
-    """See that every training prompt has a reference answer.
+    """Check that every training prompt has a reference answer.
 
     Raises:
         TaskError: Some have none; says how many, and names the first.
@@ -29,11 +69,11 @@ def check_answered(task: Task) -> None:
 def check_references(
     task: Task, tokenizer: PreTrainedTokenizerBase, context: int, reader: ImageReader | None = None
 ) -> None:
-    """See that every training prompt has a reference answer, and that both fit the base together.
+    """Check that every training prompt has a reference answer, and that both fit the base together.
 
     Args:
         context: The most that the base takes, in tokens.
-        reader: Of the base's images; None where it takes none.
+        reader: Of the base's images; None if it takes none.
 
     Raises:
         TaskError: Some have none, or do not fit; says how many, and names one.

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfleet.rl.answers import Answered
-from zfleet.rl.member import Member
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.rollout import Rollout
+from zfleet.rl.sampler import StepRollouts
 from zfleet.tasks.task import Grade
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did to one member, over all workers.
+    """What one step did to one expert, over all workers.
 
     Attributes:
-        expert: The member's name.
+        expert: Its name.
         step: From 1.
         reward: Mean over the samples that were graded; None where none was.
         kl: Mean divergence from the base per sample; 0 where the spec does not use it.
@@ -31,9 +31,9 @@ class StepReport:
         used: How many were learned from.
         tokens: How many were sampled, those that were not graded included.
         staleness: Steps between the z that was sampled from and the one that learned.
-        rollout_seconds: Of this worker, for the batch that answered and graded, all members together.
+        rollout_seconds: Of this worker, for the batch that answered and graded, all experts together.
         wait_seconds: Of that, what the learner waited.
-        learn_seconds: Of this worker, for the gradient step, all members together.
+        learn_seconds: Of this worker, for the gradient step, all experts together.
         validation: Mean reward of the validation prompts after this step, where it was measured.
         parts: Of a reward of several parts, the mean of each over the samples that it graded; without those that graded
             none.
@@ -59,7 +59,7 @@ class StepReport:
 
 @dataclass(frozen=True, eq=False)
 class SampleSums:
-    """Sums over the samples of one member's step, in one tensor, so that one all-reduce adds those of all workers.
+    """Sums over the samples of one expert's step, in one tensor, so that one all-reduce adds those of all workers.
 
     Only this class knows the tensor's order.
 
@@ -150,23 +150,23 @@ class SampleSums:
 
 
 def step_report(
-    member: Member,
-    answered: Answered,
+    expert: ExpertInTraining,
+    rollouts: StepRollouts,
     sums: SampleSums,
     norm: float,
     validation: float | None,
-    waited: float,
-    learned: float,
+    wait_seconds: float,
+    learn_seconds: float,
 ) -> StepReport:
-    """The report of a step that was taken.
+    """Report a step that was taken.
 
     Args:
         sums: Over all workers.
     """
-    asked = member.spec.prompts_per_step * member.spec.samples_per_prompt
+    asked = expert.spec.prompts_per_step * expert.spec.samples_per_prompt
     return StepReport(
-        expert=member.name,
-        step=member.steps_done,
+        expert=expert.name,
+        step=expert.steps_done,
         reward=sums.reward,
         kl=sums.divergence,
         grad_norm=norm,
@@ -175,10 +175,10 @@ def step_report(
         truncated=sums.truncated,
         used=sums.used,
         tokens=sums.tokens,
-        staleness=member.steps_done - 1 - answered.z_step,
-        rollout_seconds=answered.seconds,
-        wait_seconds=waited,
-        learn_seconds=learned,
+        staleness=expert.steps_done - 1 - rollouts.z_step,
+        rollout_seconds=rollouts.seconds,
+        wait_seconds=wait_seconds,
+        learn_seconds=learn_seconds,
         validation=validation,
         parts=sums.part_means,
     )

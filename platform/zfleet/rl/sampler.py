@@ -1,4 +1,4 @@
-"""Where the answers of a step come from: the engine, now or some steps ahead, or the task's reference answers."""
+"""The rollouts of a step: sampled by the engine, now or some steps ahead, or the task's reference answers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from torch import Tensor
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.member import Member
-from zfleet.rl.recite import recite
-from zfleet.rl.rollout import Rollout, Turn, roll_out
+from zfleet.rl.expert import ExpertInTraining
+from zfleet.rl.reference_answers import reference_rollouts
+from zfleet.rl.rollout import Rollout, RolloutRequest, roll_out
 from zfleet.rl.weights import Weights
 from zfleet.svf.zvector import ZVector
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One member's answers of one step.
+class StepRollouts:
+    """One expert's rollouts of one step.
 
     Attributes:
         rollouts: This worker's.
-        z_step: Steps that the z had learned under which they were sampled.
-        seconds: That the batch took in which they were sampled and graded.
+        z_step: After how many steps the z was reached that they were sampled under.
+        seconds: How long the batch took in which they were sampled and graded.
     """
 
     rollouts: Sequence[Rollout]
@@ -38,51 +38,61 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A step of a member that is to be answered, under the p of an earlier step or of this one."""
+class _PlannedStep:
+    """A step of an expert that is to be sampled, under the p of an earlier step or of this one."""
 
-    member: Member
+    expert: ExpertInTraining
     step: int
     z_step: int
     p: Tensor
 
 
-class Answers:
-    """Asks for the answers of steps, for all members in one batch.
+@dataclass(frozen=True)
+class _PendingStep:
+    """A step that is being sampled: at ``place`` of what the future gives."""
 
-    With staleness k, step t is answered under the z of step t - k (of step 0 before that), whatever the timing: what is
-    learned depends on the spec alone, and a run that was interrupted asks again for just what was under way.
+    step: int
+    batch: Future[list[StepRollouts]]
+    place: int
+
+
+class Sampler:
+    """Samples the steps of all experts of a cohort in one batch.
+
+    With staleness k, step t is sampled under the z of step t - k (of step 0 before that), whatever the timing: what is
+    learned depends on the spec alone, and a run that was interrupted samples again just what was under way.
     """
 
     def __init__(self, engine: SyncEngine, weights: Weights, workers: DataParallel) -> None:
         self._engine = engine
         self._weights = weights
         self._workers = workers
-        self._pending: dict[Member, deque[tuple[int, Future[list[Answered]], int]]] = defaultdict(deque)
+        self._pending: dict[ExpertInTraining, deque[_PendingStep]] = defaultdict(deque)
         self._ahead: ThreadPoolExecutor | None = None
-        self._busy = threading.Lock()
+        self._publishing = threading.Lock()
 
-    def take(self, members: Sequence[Member]) -> list[Answered]:
-        """The answers of each member's next step.
+    def take(self, experts: Sequence[ExpertInTraining]) -> list[StepRollouts]:
+        """Return the rollouts of each expert's next step.
 
         Raises:
             RewardError: A reward function raised; names the sample.
             InvalidZ: A z is not finite.
         """
-        wanted = [one for member in members for one in self._missing(member)]
-        if any(member.spec.staleness for member in members):
+        planned = [step for expert in experts for step in self._unplanned(expert)]
+        batch: Future[list[StepRollouts]]
+        if any(expert.spec.staleness for expert in experts):
             self._ahead = self._ahead or ThreadPoolExecutor(1, "zfleet-rollouts")
-            future = self._ahead.submit(self._answer, wanted)
+            batch = self._ahead.submit(self._sample, planned)
         else:
-            future = Future()
-            future.set_result(self._answer(wanted))
-        for place, one in enumerate(wanted):
-            self._pending[one.member].append((one.step, future, place))
+            batch = Future()
+            batch.set_result(self._sample(planned))
+        for place, step in enumerate(planned):
+            self._pending[step.expert].append(_PendingStep(step.step, batch, place))
         try:
-            taken = [self._pending[member].popleft() for member in members]
-            return [future.result()[place] for _, future, place in taken]
+            taken = [self._pending[expert].popleft() for expert in experts]
+            return [step.batch.result()[step.place] for step in taken]
         except BaseException:
-            # What was asked ahead belongs to a step that is not taken.
+            # What was sampled ahead belongs to a step that is not taken.
             self._pending.clear()
             raise
 
@@ -93,8 +103,11 @@ class Answers:
 
     @contextmanager
     def published(self, *zs: ZVector | None) -> Iterator[list[str]]:
-        """The digests of some z, which the engine knows inside the block; None stands for the model as it is."""
-        with self._busy:
+        """Give some z to the engine for as long as the block runs, and yield their digests; None is the model as it is.
+
+        Blocks of several threads run one after another.
+        """
+        with self._publishing:
             known: list[str] = []
             digests = []
             try:
@@ -109,27 +122,28 @@ class Answers:
                 for digest in known:
                     self._engine.drop_z(digest)
 
-    def _missing(self, member: Member) -> list[_Wanted]:
-        """Steps up to ``staleness`` ahead that nobody has asked for."""
-        done, behind = member.steps_done, member.spec.staleness
-        asked = {step for step, *_ in self._pending[member]}
-        steps = [step for step in range(done, min(done + behind + 1, member.spec.steps)) if step not in asked]
-        z_steps = [max(0, step - behind) for step in steps]
-        return [_Wanted(member, step, at, member.p_at(at)) for step, at in zip(steps, z_steps, strict=True)]
+    def _unplanned(self, expert: ExpertInTraining) -> list[_PlannedStep]:
+        """Steps up to ``staleness`` ahead that are not being sampled yet."""
+        done, staleness = expert.steps_done, expert.spec.staleness
+        pending = {step.step for step in self._pending[expert]}
+        steps = [step for step in range(done, min(done + staleness + 1, expert.spec.steps)) if step not in pending]
+        z_steps = [max(0, step - staleness) for step in steps]
+        return [
+            _PlannedStep(expert, step, z_step, expert.p_at(z_step)) for step, z_step in zip(steps, z_steps, strict=True)
+        ]
 
-    def _answer(self, wanted: Sequence[_Wanted]) -> list[Answered]:
+    def _sample(self, planned: Sequence[_PlannedStep]) -> list[StepRollouts]:
         began = time.perf_counter()
-        with self.published(*(self._weights.z(one.member.spec, one.p) for one in wanted)) as digests:
-            turns = [
-                one.member.turn(one.step, digest, one.z_step, self._workers)
-                for one, digest in zip(wanted, digests, strict=True)
+        with self.published(*(self._weights.z(step.expert.spec, step.p) for step in planned)) as digests:
+            requests = [
+                step.expert.rollout_request(step.step, digest, step.z_step, self._workers)
+                for step, digest in zip(planned, digests, strict=True)
             ]
-            rollouts = self._rollouts(turns)
+            rollouts = self._rollouts(requests)
         seconds = time.perf_counter() - began
-        return [Answered(some, one.z_step, seconds) for some, one in zip(rollouts, wanted, strict=True)]
+        return [StepRollouts(some, step.z_step, seconds) for some, step in zip(rollouts, planned, strict=True)]
 
-    def _rollouts(self, turns: Sequence[Turn]) -> list[list[Rollout]]:
+    def _rollouts(self, requests: Sequence[RolloutRequest]) -> list[list[Rollout]]:
         tokenizer = self._weights.model.base.tokenizer
-        sampled = [turn for turn in turns if turn.spec.objective == "reinforce"]
-        answers = iter(roll_out(self._engine, tokenizer, sampled))
-        return [next(answers) if turn.spec.objective == "reinforce" else recite(tokenizer, turn) for turn in turns]
+        sampled = iter(roll_out(self._engine, tokenizer, [one for one in requests if one.samples_answers]))
+        return [next(sampled) if one.samples_answers else reference_rollouts(tokenizer, one) for one in requests]

@@ -13,8 +13,7 @@ import pytest
 
 from zfleet.errors import CheckpointError, JobError, SpecError
 from zfleet.models.bundle import BaseBundle, pack_base
-from zfleet.rl.checkpoint import LearnerState
-from zfleet.rl.selection import Selection
+from zfleet.rl.checkpoint import Checkpoint, Selection
 from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_run, kept_states
 from zfleet_jobs.run_folder.lock import only_writer
 from zfleet_jobs.run_folder.record import CHANGES, check_started, record, recorded_spec
@@ -153,12 +152,12 @@ def test_a_checkpoint_of_another_base_is_refused_before_a_cluster_starts(
     assert "resume with the base it was made on" in refused.value.remedy
 
 
-def a_state(factors: str, step: int = 3) -> LearnerState:
+def a_state(factors: str, step: int = 3) -> Checkpoint:
     import torch
 
     p = torch.zeros(4, requires_grad=True)
     adam = torch.optim.Adam([p])
-    return LearnerState.capture(p, adam, [], Selection(), step=step, mean_reward=0.5, factors=factors)
+    return Checkpoint.capture(p, adam, [], Selection(), step=step, mean_reward=0.5, factors=factors)
 
 
 def test_what_is_kept_comes_back(tmp_path: Path) -> None:
