@@ -25,8 +25,8 @@ from zfleet_cluster import cluster
 from zfleet_cluster.capacity import actors_that_fit
 from zfleet_cluster.fleet.base import by_value
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.compare.kept import KeptTrial, keep_spec, kept_trials, open_storage, warn_of_other_code
 from zfleet_jobs.compare.outcome import Failure, Outcome, Results
+from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, stored_trials, warn_of_other_code
 from zfleet_jobs.compare.trial import Trial, run_trial
 
 _RETRIES = 2
@@ -56,22 +56,22 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
         for task in tasks.values():
             check_reward(task.reward)
     storage = open_storage(spec)
-    kept = kept_trials(storage, spec, trials, bundles, tasks)
-    finished = {trial: outcome for trial in trials if (outcome := kept[trial].outcome()) is not None}
+    stored = stored_trials(storage, spec, trials, bundles, tasks)
+    finished = {trial: outcome for trial in trials if (outcome := stored[trial].outcome()) is not None}
     warn_of_other_code(finished.values(), code_version(), storage)
     failed: dict[Trial, Failure] = {}
     todo = [trial for trial in trials if trial not in finished]
     if todo:
-        keep_spec(storage, spec)
+        store_spec(storage, spec)
         # Trainings run side by side: in this order no method has all its own at the busiest time.
         random.Random(0).shuffle(todo)
         with cluster(address), _progress(len(trials), len(finished)) as advance:
-            for trial, result in _train(spec, todo, kept, bundles, tasks):
+            for trial, result in _train(spec, todo, stored, bundles, tasks):
                 if isinstance(result, Failure):
                     failed[trial] = result
                     advance(f"{trial}: failed")
                     continue
-                kept[trial].keep(result)
+                stored[trial].store(result)
                 finished[trial] = result
                 advance(f"{trial}: {result.accuracy:.3f}")
     return Results(
@@ -97,7 +97,7 @@ def _targets(spec: CompareSpec | AblateSpec, trial: Trial) -> str:
 def _train(
     spec: CompareSpec | AblateSpec,
     todo: list[Trial],
-    kept: Mapping[Trial, KeptTrial],
+    stored: Mapping[Trial, StoredTrial],
     bundles: Mapping[str, BaseBundle],
     tasks: Mapping[str, Task],
 ) -> Iterator[tuple[Trial, Outcome | Failure]]:
@@ -114,7 +114,7 @@ def _train(
         while waiting and len(running) < at_once:
             trial = waiting.pop()
             bundle, task = sent_bundles[_targets(spec, trial)], sent_tasks[trial.task]
-            running[remote.remote(trial, bundle, task, spec, kept[trial].samples, code_version())] = trial
+            running[remote.remote(trial, bundle, task, spec, stored[trial].samples, code_version())] = trial
         (done, *_), _ = ray.wait(list(running))
         trial = running.pop(done)
         yield trial, _result(trial, done)

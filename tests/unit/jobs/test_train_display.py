@@ -8,15 +8,15 @@ from functools import partial
 import pytest
 from rich.console import Console
 
+from zfleet_jobs.run_folder.checkpoints import CurvePoint
 from zfleet_jobs.train.progress import display
-from zfleet_jobs.train.progress.board import Row
 from zfleet_jobs.train.progress.display import train_display
 
 EXPERTS = {f"expert-{number:02}": 4 for number in range(40)}
 
 
-def _row(name: str, step: int) -> Row:
-    return Row(name, step, {"reward": 0.25 * step, "tokens_per_second": 100.0}, 1)
+def _point(name: str, step: int) -> CurvePoint:
+    return CurvePoint(name, step, {"reward": 0.25 * step, "tokens_per_second": 100.0})
 
 
 def _shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
@@ -26,13 +26,13 @@ def _shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> str:
     monkeypatch.setattr(display, "Console", lambda **options: console(**{**options, "stderr": False}))
     with train_display(EXPERTS) as shown:
         for name in list(EXPERTS)[:30]:
-            shown.update([_row(name, 4)])
+            shown.update([_point(name, 4)])
             shown.done(name, f"{name}/1")
-        shown.update([_row("expert-31", 1), _row("expert-30", 1)])
+        shown.update([_point("expert-31", 1), _point("expert-30", 1)])
         told = file.getvalue()
         file.truncate(0)
         file.seek(0)
-        shown.update([_row("expert-31", 2)])
+        shown.update([_point("expert-31", 2)])
         shown.done("expert-30", "failed")
     assert "train expert-07: expert-07/1" in told
     return file.getvalue()
