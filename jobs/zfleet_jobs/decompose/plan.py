@@ -11,11 +11,11 @@ from rich.console import Console
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import FactorsError
+from zfleet.files import cache_root
 from zfleet.models.base import base_slug
 from zfleet.models.bundle import locate_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.matrices import target_matrices
-from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.matrix_file import read_header
 from zfleet.svf.stored import StoredMatrix, TargetMatrices

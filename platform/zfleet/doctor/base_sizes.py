@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from zfleet.errors import BaseModelError
 from zfleet.models.fingerprint import weight_files
-from zfleet.svf.targets import PRESETS
+from zfleet.svf.layout import PRESETS
 
 _GIB_OF_A_NUMBER = 4 / 2**30
 _EYES = re.compile(r".*\b(vision_tower|multi_modal_projector)\..*")

@@ -15,8 +15,8 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import language_tower
 from zfleet.models.families import check_family, sees
 from zfleet.models.fingerprint import read_config, weight_files
+from zfleet.svf.layout import target_names
 from zfleet.svf.stored import Entry, StoredMatrix, TargetMatrices, read_entries
-from zfleet.svf.targets import target_names
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _REMEDY = "fetch the base again"

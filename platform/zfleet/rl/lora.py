@@ -13,7 +13,7 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.models.base import Base
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.factors import Factors
-from zfleet.svf.targets import target_names
+from zfleet.svf.layout import target_names
 from zfleet.svf.zvector import ZVector
 
 

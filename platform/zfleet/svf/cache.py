@@ -15,11 +15,12 @@ from filelock import FileLock, Timeout
 
 from zfleet.files import write_atomic
 from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
-from zfleet.svf.factors import Factors, combine_digests
+from zfleet.svf.digest import combine_digests
+from zfleet.svf.factors import Factors
 from zfleet.svf.folder import MANIFEST, FactorFolder, Manifest
+from zfleet.svf.layout import PRESETS
 from zfleet.svf.matrix_file import SUFFIX
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
-from zfleet.svf.targets import PRESETS
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zfleet.errors import FactorsError
-from zfleet.svf.digest import digest_tensors
+from zfleet.svf.digest import combine_digests, digest_tensors
 from zfleet.svf.layout import ZLayout
 
 _ROWS = 1024
@@ -107,8 +106,3 @@ class Factors:
 def matrix_digest(name: str, matrix: MatrixFactors) -> str:
     """Digest of one matrix's factors and of its name."""
     return digest_tensors({"u": matrix.u, "s": matrix.s, "vh": matrix.vh}, name)
-
-
-def combine_digests(base: str, targets: str, matrices: Iterable[str]) -> str:
-    """Digest of all factors from those of the matrices, in order."""
-    return hashlib.sha256("\0".join([base, targets, *matrices]).encode()).hexdigest()

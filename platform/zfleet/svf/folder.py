@@ -10,7 +10,8 @@ from pathlib import Path
 
 from zfleet.errors import FactorsError
 from zfleet.files import read_or
-from zfleet.svf.factors import Factors, MatrixFactors, combine_digests
+from zfleet.svf.digest import combine_digests
+from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.matrix_file import FileHeader, matrix_file, read_header, read_matrix
 

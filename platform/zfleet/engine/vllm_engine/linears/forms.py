@@ -13,7 +13,7 @@ from zfleet.engine.vllm_engine.linears.graph import GraphLinear, StepBuffers
 from zfleet.engine.vllm_engine.linears.kernels import FactoredLinear, Linear, Pack, PartFactors, length, unpacked
 from zfleet.engine.vllm_engine.linears.merged import MergedLinear
 from zfleet.engine.vllm_engine.linears.step_rows import StepRows
-from zfleet.svf.directions import choose_directions, left_out
+from zfleet.svf.directions import choose_directions, truncation
 
 StepLinear = Callable[[Tensor, Tensor | None], Tensor]
 """x [T, n] and a bias to y [T, m], token t under the row that the step says."""
@@ -150,8 +150,8 @@ class DeltaForm:
         dropped, whole = torch.zeros(len(z), dtype=torch.float64), torch.zeros(len(z), dtype=torch.float64)
         for part in self._parts:
             own = z[:, part.columns]
-            dropped += left_out(own, part.s, self._kept[part.name]).absolute ** 2
-            whole += left_out(own, part.s, torch.empty(0, dtype=torch.int64)).absolute ** 2
+            dropped += truncation(own, part.s, self._kept[part.name]).absolute ** 2
+            whole += truncation(own, part.s, torch.empty(0, dtype=torch.int64)).absolute ** 2
         shares = torch.where(whole > 0, (dropped / whole).sqrt(), torch.zeros_like(whole))
         return dict(zip(self._step.known, shares.tolist(), strict=True))
 
