@@ -66,7 +66,7 @@ class Evaluation:
 
 
 def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a proportion measured on n independent samples (Wilson 1927)."""
+    """Compute Wilson's 95% interval of a proportion measured on n independent samples (Wilson 1927)."""
     center = accuracy + _Z95**2 / (2 * n)
     spread = _Z95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z95**2 / (4 * n**2))
     scale = 1 + _Z95**2 / n
@@ -110,7 +110,7 @@ def answers_graded(
     skip_failed_rewards: bool,
     first: int = 0,
 ) -> Evaluation:
-    """As ``evaluate``, of a part of a list, of which not one need be graded.
+    """Answer and grade a part of a list, as ``evaluate``; that none is graded is no error.
 
     Args:
         digests: One for each sample.
@@ -131,7 +131,7 @@ def answers_graded(
 
 
 def nothing_graded(task: Task, count: int) -> RewardError:
-    """What to say where a reward graded none of the held-out prompts."""
+    """Make the error of a reward that graded none of the held-out prompts."""
     return RewardError(
         f"the reward of {task.name} graded none of {count} held-out prompts: "
         "it failed, gave None or could not tell, on all of them",

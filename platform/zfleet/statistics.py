@@ -38,7 +38,7 @@ class Estimate:
 
 
 def accuracy(seeds: Sequence[float], n: int) -> Estimate:
-    """The mean of fractions that are right.
+    """Average fractions that are right.
 
     Args:
         seeds: Of each seed, all measured on the same prompts.
@@ -50,7 +50,7 @@ def accuracy(seeds: Sequence[float], n: int) -> Estimate:
 
 
 def average(seeds: Sequence[float], prompts: Sequence[float]) -> Estimate:
-    """The mean of values of any size; of differences, it is the paired one.
+    """Average values of any size; of differences, this is the paired interval.
 
     Args:
         seeds: Of each seed the mean over prompts.
@@ -61,7 +61,7 @@ def average(seeds: Sequence[float], prompts: Sequence[float]) -> Estimate:
 
 
 def ratio(seeds: Sequence[tuple[float, float]], prompts: Sequence[tuple[float, float]]) -> Estimate | None:
-    """The mean of one over the mean of another, both 0 or more; None where the other is 0.
+    """Divide one mean by another, both 0 or more; None if the other is 0.
 
     Args:
         seeds: Of each seed the two means over prompts.
@@ -79,7 +79,7 @@ def ratio(seeds: Sequence[tuple[float, float]], prompts: Sequence[tuple[float, f
 
 
 def _over_seeds(values: Sequence[float]) -> float | None:
-    """Half of Student's t interval (Student 1908)."""
+    """Compute half of Student's t interval (Student 1908)."""
     if len(values) < 2:
         return None
     return float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))

@@ -23,7 +23,7 @@ class Memory:
         self._before = self._now()
 
     def held(self) -> float:
-        """What is held now, in MiB; the peak is measured from here on."""
+        """Return what is held now, in MiB; the peak is measured from here on."""
         held = self._now() - self._before
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -33,7 +33,7 @@ class Memory:
         return held
 
     def peak(self) -> float:
-        """The most since ``held``, in MiB: what was held is part of it."""
+        """Return the most since ``held``, in MiB; what was held is part of it."""
         most = torch.cuda.max_memory_allocated() / 2**20 if self._gpu else _status("VmHWM")
         return most - self._before
 
@@ -48,7 +48,7 @@ class Memory:
 
 
 def _status(key: str) -> float:
-    """An entry of this process's memory, in MiB."""
+    """Read an entry of this process's memory, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (kib,) = (int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
     return kib / 1024

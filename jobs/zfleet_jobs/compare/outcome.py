@@ -48,12 +48,12 @@ class Outcome:
     code: str
 
     def to_json(self) -> bytes:
-        """As a file keeps it."""
+        """Serialise as JSON."""
         return json.dumps(asdict(self), allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """What ``to_json`` gave.
+        """Read what ``to_json`` wrote.
 
         Raises:
             ValidationError: It is damaged.

@@ -15,7 +15,7 @@ from zfleet_jobs.compare.findings import Finding
 
 
 def plot(found: Sequence[Finding], title: str) -> bytes:
-    """A PNG: a group of bars for each task, a bar for each method, the base as a line across its group."""
+    """Draw a PNG: a group of bars for each task, a bar for each method, the base as a line across its group."""
     tasks, methods = (list(dict.fromkeys(getattr(one, key) for one in found)) for key in ("task", "method"))
     width = 0.8 / len(methods)
     colours = plt.get_cmap("tab20")

@@ -81,7 +81,7 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
 
 
 def trials_of(spec: CompareSpec | AblateSpec) -> list[Trial]:
-    """All trainings of an experiment."""
+    """List all trainings of an experiment."""
     return [
         Trial(name, task, seed, method, spec.learner_of(method, seed))
         for name, method in spec.methods.items()
@@ -101,7 +101,7 @@ def _train(
     bundles: Mapping[str, BaseBundle],
     tasks: Mapping[str, Task],
 ) -> Iterator[tuple[Trial, Outcome | Failure]]:
-    """What each gave, as they come, as many at once as fit."""
+    """Run trainings, as many at once as fit, and yield each result as it comes."""
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
     # A process each: its memory is its own, and what one leaves behind disturbs no other.
@@ -121,7 +121,7 @@ def _train(
 
 
 def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
-    """What a training gave, or why it failed; an error that nobody foresaw is raised."""
+    """Return what a training gave, or why it failed; an unexpected error is raised."""
     try:
         return ray.get(done)
     except RayTaskError as error:
@@ -139,7 +139,7 @@ def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
 
 
 def _fitting(spec: CompareSpec | AblateSpec, bundle: BaseBundle) -> dict[str, Task]:
-    """The tasks without prompts that do not fit, and with all reference answers that a method needs."""
+    """Build the tasks, without prompts that do not fit, and check the reference answers that a method needs."""
     tokenizer, reader = bundle.tokenizer(), bundle.image_reader()
     longest = min(spec.engine.max_length or bundle.context, bundle.context)
     tasks = {}

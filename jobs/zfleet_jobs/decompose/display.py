@@ -15,7 +15,7 @@ from zfleet.svf.stored import StoredMatrix
 
 @contextmanager
 def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[Callable[[DecomposedMatrix], None]]:
-    """Inside the block, what is to be told of every matrix that is finished."""
+    """Show a display inside the block; yields a function to call with every matrix that is finished."""
     work = {matrix.name: _work(matrix.shape) for matrix in matrices}
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
@@ -45,7 +45,7 @@ def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[C
 
 
 def time_left(elapsed: float, computed: float, remaining: float) -> str:
-    """How long the rest takes at the pace so far, in words; nothing where there is no rest, or no pace yet.
+    """Estimate in words how long the rest takes at the pace so far; empty if there is no rest, or no pace yet.
 
     Args:
         elapsed: Seconds since the beginning.
@@ -63,6 +63,6 @@ def time_left(elapsed: float, computed: float, remaining: float) -> str:
 
 
 def _work(shape: tuple[int, int]) -> float:
-    """What the time of an SVD is proportional to."""
+    """Return a number that the time of a matrix's SVD is proportional to."""
     m, n = shape
     return float(m) * n * min(m, n)

@@ -10,5 +10,5 @@ WORKER_BYTES = 512 * 2**20
 
 
 def task_bytes(matrix: StoredMatrix) -> int:
-    """The most memory that the task of a matrix takes, its process included."""
+    """Bound the memory that the task of a matrix takes, its process included."""
     return WORKER_BYTES + peak_bytes(matrix.shape)

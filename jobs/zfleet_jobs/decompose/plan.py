@@ -66,7 +66,7 @@ class DecomposePlan:
 
 
 def open_matrices(spec: BaseSpec) -> tuple[str, TargetMatrices]:
-    """Slug and target matrices of a base: its files are read once, for its fingerprint, and no model is loaded.
+    """Find the slug and target matrices of a base: its files are read once, and no model is loaded.
 
     Raises:
         BaseModelError: No base, or one that cannot be decomposed.
@@ -81,12 +81,12 @@ def open_matrices(spec: BaseSpec) -> tuple[str, TargetMatrices]:
 
 
 def factor_cache() -> FactorCache:
-    """Where all jobs keep factors."""
+    """Open the cache that all jobs share."""
     return FactorCache(cache_root() / "factors")
 
 
 def plan_decompose(spec: BaseSpec) -> DecomposePlan:
-    """What decomposing a base takes, and what of it is done.
+    """Plan what decomposing a base takes, and what of it is done.
 
     Raises:
         BaseModelError, SpecError: As ``open_matrices``.

@@ -76,7 +76,7 @@ _decompose: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_one)
 
 
 def _machines() -> list[dict[str, float]]:
-    """What each machine of the cluster has."""
+    """List the resources of each machine of the cluster."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
 
@@ -117,7 +117,7 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
 
 
 def _failure(matrix: str, error: RayError) -> JobError:
-    """What Ray could not do with a task, and how often it tried where that is known."""
+    """Explain what Ray could not do with a task, and how often it tried if that is known."""
     what, remedy = f"{matrix} could not be decomposed", "the same command goes on where it stopped"
     told = on_one_line(error)
     if isinstance(error, OutOfMemoryError):

@@ -108,7 +108,7 @@ def record(storage: Storage, spec: TrainSpec, plans: Sequence[Plan]) -> None:
 
 
 def recorded_spec(run: str, overrides: Sequence[str] = ()) -> TrainSpec:
-    """The spec that a run was last started with.
+    """Read the spec that a run was last started with.
 
     Args:
         run: Its name.
@@ -168,12 +168,12 @@ def _read(storage: Storage) -> dict[str, Any] | None:
 
 
 def _from(storage: Storage) -> str:
-    """The current folder, from the run's: the two may be moved together."""
+    """Return the current folder relative to the run's, as the two may be moved together."""
     return str(Path.cwd()) if storage.local is None else os.path.relpath(Path.cwd(), storage.local)
 
 
 def _started_in(storage: Storage, folder: str) -> Path:
-    """The folder that ``_from`` wrote down, where it would be now."""
+    """Resolve the folder that ``_from`` wrote, as it would be now."""
     return Path(os.path.normpath((storage.local or Path()) / folder))
 
 

@@ -26,7 +26,7 @@ class Storage:
 
     @classmethod
     def at(cls, storage: str, *names: str) -> Storage:
-        """A folder of a spec's ``storage``."""
+        """Open a folder of a spec's ``storage``."""
         root = storage.rstrip("/") if "://" in storage else str(Path(storage).resolve())
         return cls("/".join((root, *names)))
 
@@ -36,7 +36,7 @@ class Storage:
         return None if "://" in self.place else Path(self.place)
 
     def folder(self, name: str) -> Storage:
-        """A folder in this one."""
+        """Open a folder in this one."""
         return Storage(f"{self.place}/{name}")
 
     def put(self, name: str, data: bytes) -> None:
@@ -81,7 +81,7 @@ class Storage:
             system.delete_file(f"{root}/{name}")
 
     def names(self) -> list[str]:
-        """Files and folders in here, sorted, without those that are being written."""
+        """List files and folders in here, sorted, without those that are being written."""
         system, root = fs.FileSystem.from_uri(self.place)
         found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
         return sorted(one.base_name for one in found if not one.base_name.startswith("."))

@@ -62,7 +62,7 @@ class Change:
 
 
 def spreads(keys: Keys) -> list[Spread]:
-    """The rewards of every training of which a sample was graded."""
+    """Summarise the rewards of every training of which a sample was graded."""
     columns = [("step", "count_distinct"), ("step", "min"), ("step", "max"), ("step", "count"), ("reward", "count")]
     columns += [("reward", how) for how in ("min", "mean", "max")]
     found = keys.table.group_by("training").aggregate(columns).sort_by("training")
@@ -77,7 +77,7 @@ def spreads(keys: Keys) -> list[Spread]:
 
 
 def extremes(keys: Keys, count: int, best: bool) -> list[int]:
-    """The rows with the highest rewards, or the lowest.
+    """Choose the rows with the highest rewards, or the lowest.
 
     Equal ones: the larger advantage first, up or down, then the later step. Left out are trainings whose rewards are
     all one number: there is nothing to choose by.
@@ -96,7 +96,7 @@ def extremes(keys: Keys, count: int, best: bool) -> list[int]:
 
 
 def changes(keys: Keys, count: int) -> list[Change]:
-    """The prompts whose mean reward changed most, up or down; equal ones: the one asked later first."""
+    """Choose the prompts whose mean reward changed most, up or down; of equal ones the one asked later first."""
     asked = keys.table.group_by(["prompt", "step"]).aggregate([("reward", "sum"), ("reward", "count")])
     asked = asked.sort_by([("prompt", "ascending"), ("step", "ascending")])
     prompt, step = asked["prompt"].to_numpy(), asked["step"].to_numpy()
@@ -131,6 +131,6 @@ def changes(keys: Keys, count: int) -> list[Change]:
 
 
 def _nearest(keys: Keys, rows: Rows, mean: float, latest: bool = False) -> int:
-    """Of some rows the one with the reward nearest to a mean; of equal ones the first step's, or the last step's."""
+    """Choose the row whose reward is nearest to a mean; of equal ones the first step's, or the last step's."""
     step, reward = (keys.table[name].take(pa.array(rows)).to_numpy() for name in ("step", "reward"))
     return int(rows[np.lexsort((rows, -step if latest else step, np.abs(reward - mean)))[0]])

@@ -33,7 +33,7 @@ class Found:
 
 
 def find_files(run: str, storage: str, expert: str | None = None) -> Found:
-    """The files of a run that are there now.
+    """Find the files of a run that are there now.
 
     Args:
         run: A run's name (``lab-experts``), or a folder or URI: anything with a slash in it. It is then the run's own
@@ -64,7 +64,7 @@ def find_files(run: str, storage: str, expert: str | None = None) -> Found:
 
 
 def _resolve(run: str, storage: str) -> tuple[fs.FileSystem, str, Mapping[str, str]]:
-    """The file system, its folder of samples, and the values of partitions that ``run`` stands for."""
+    """Resolve ``run`` to a file system, its folder of samples, and the values of partitions."""
     partition = _PARTITION.fullmatch(run)
     if partition:
         return *_open(partition[1] or "."), _keys(partition[2])
@@ -102,7 +102,7 @@ def _matches(file: SampleFile, root: str, keys: Mapping[str, str]) -> bool:
 
 
 def _named(system: fs.FileSystem, root: str, name: str) -> dict[str, str]:
-    """What a name stands for."""
+    """Resolve a name."""
     runs = _runs(system, root)
     if name in runs:
         return {"run": name}

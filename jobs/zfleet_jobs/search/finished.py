@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def write_finished(searcher: ChunkSearcher, folder: Path) -> None:
-    """Keep the outcome of a run whose searches all came to their end."""
+    """Write the outcome of a run whose searches all came to their end."""
     searcher.save(str(folder / FINISHED))
 
 

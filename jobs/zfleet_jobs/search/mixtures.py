@@ -142,7 +142,7 @@ def finished_mixtures(
     storage: Path,
     name: str = "search",
 ) -> list[FoundMixture] | None:
-    """The results of exactly these searches where they were run to their end before; needs no cluster.
+    """Read the results of exactly these searches if they were finished before; needs no cluster.
 
     Args:
         bundle: The base of all experts.
@@ -162,7 +162,7 @@ def finished_mixtures(
 def _prepared(
     base: str, problems: Sequence[SearchProblem], settings: SearchSettings, storage: Path, name: str
 ) -> tuple[dict[str, SearchProblem], ChunkSearcher, Path]:
-    """The searches by name, at their start, and the folder of their run."""
+    """Prepare the searches by name, at their start, and the folder of their run."""
     named = {problem.name: problem for problem in problems}
     if not problems or len(named) != len(problems):
         raise SpecError(f"searches are named {[problem.name for problem in problems]}", "give each a name of its own")
@@ -197,7 +197,7 @@ def _found(
 
 
 def _first_scores(records: list[dict[str, object]]) -> list[ShotScore]:
-    """Scores of the first population, which begins with the base and every single expert."""
+    """Select the scores of the first population, which begins with the base and every single expert."""
     first = sorted((r for r in records if r["generation"] == 0), key=lambda r: str(r["chunk"]).zfill(9))
     return [ShotScore(*score) for record in first for score in _scores(record)]
 

@@ -117,7 +117,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
 
 
 def settings_of(spec: SearchSpec) -> SearchSettings:
-    """How the spec searches."""
+    """Select the settings of a search from its spec."""
     return SearchSettings(
         population=spec.population,
         generations=spec.generations,

@@ -58,7 +58,7 @@ class HoldActors(FIFOScheduler):
 
 
 def _raised(trial: Any) -> BaseException | None:
-    """What was raised in the trial, out of what Ray wraps around it."""
+    """Unwrap the error that a trial raised."""
     # `get_pickled_error` reads the copy in the storage, which arrives there later.
     path = Path(trial.pickled_error_file or "")
     error = cloudpickle.loads(path.read_bytes()) if path.is_file() else None

@@ -61,7 +61,7 @@ class ChunkSearcher(Searcher):
     def suggest(  # type: ignore[override]  # Ray's own FINISHED is a string
         self, trial_id: str
     ) -> dict[str, Any] | str | None:
-        """The next chunk as a trial's config; ``None`` at the barrier, ``FINISHED`` at the end."""
+        """Offer the next chunk as a trial's config; ``None`` at the barrier, ``FINISHED`` at the end."""
         if self.finished:
             return str(Searcher.FINISHED)
         if self._handing_over or (not self._held and self._started >= self.actors):
@@ -77,13 +77,13 @@ class ChunkSearcher(Searcher):
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A trial's scores. Those of a chunk that has scores already, or of a told generation, are ignored."""
+        """Take a trial's scores. Those of a chunk that has scores, or of a finished generation, are ignored."""
         self._running.pop(trial_id, None)
         self._held.add(trial_id)
         self._take(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial. A chunk that failed is never scored: it is offered again."""
+        """Note the end of a trial. A chunk that failed has no scores: it is offered again."""
         if result is not None and not error:
             self._take(result)
         if self._handing_over and trial_id in self._held:
@@ -137,7 +137,7 @@ class ChunkSearcher(Searcher):
             search.tell([score for chunk in range(self.chunks) for score in generation[chunk]["scores"]])
 
     def _open_chunks(self, name: str) -> dict[int, list[list[float]]]:
-        """Chunks of the search's present generation without scores; asks for the population if need be."""
+        """List chunks of the search's present generation without scores; asks for the population if need be."""
         search = self.searches[name]
         if search.generation >= self.generations:
             return {}

@@ -41,7 +41,7 @@ _TUNE_SETTINGS = {
 
 
 def new_searcher(problems: Mapping[str, SearchProblem], settings: SearchSettings) -> ChunkSearcher:
-    """The searches at their start.
+    """Make the searches, at their start.
 
     Raises:
         SpecError: The population is too small for the experts.
@@ -97,13 +97,13 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
 
 
 def trial_name(trial: Trial) -> str:
-    """``exam-3-1``: search, generation, chunk."""
+    """Name a trial ``exam-3-1``: search, generation, chunk."""
     config = trial.config
     return f"{config['search']}-{config['generation']}-{config['chunk']}"
 
 
 def trial_folder(trial: Trial) -> str:
-    """The trial's folder; its id too, for a chunk may be tried again."""
+    """Name a trial's folder, which has its id too, because a chunk may be tried again."""
     return f"{trial_name(trial)}-{trial.trial_id}"
 
 
@@ -135,7 +135,7 @@ def _fresh(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner:
 
 
 def _resumed(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner | None:
-    """The tuner of a run that was cut short, or None. Every file that Tune will read is tried first.
+    """Restore the tuner of a run that was cut short, or return None. Every file that Tune will read is tried first.
 
     Tune would quietly run a single trial where it cannot read its own state.
     """
@@ -166,7 +166,7 @@ def _load_newest(searcher: ChunkSearcher, folder: Path) -> None:
 
 
 def _cause(error: BaseException) -> ZfleetError:
-    """The error of ours that made Tune stop, out of what Tune wraps around it."""
+    """Find the error of ours that made Tune stop among those that Tune wraps around it."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ZfleetError):
@@ -192,7 +192,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _signals_given_back() -> Iterator[Callable[[], bool]]:
-    """Tune obeys a first Ctrl-C by a clean stop, tells nobody, and without one keeps the signals after its end.
+    """Restore signal handlers: Tune obeys a first Ctrl-C by a clean stop, without saying so, and then keeps them.
 
     Yields:
         Whether Tune was stopped by a signal.
@@ -212,7 +212,7 @@ def _signals_given_back() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Tune logs every interruption and failure; they are reported once, by us."""
+    """Silence a logger: Tune logs every interruption and failure, which are reported once, by us."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -93,7 +93,7 @@ class Place:
         return ExpertRegistry(f"sqlite:///{self.root}/mlflow.db")
 
     def spec(self, rewards: dict[str, dict[str, str]], **changes: Any) -> TrainSpec:
-        """A job of one expert for each reward, all on the same prompts; the run is named after them."""
+        """Specify a job of one expert for each reward, all on the same prompts; the run is named after them."""
         task = {"jsonl": str(self.root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
         settings = {
             "base": {"model": str(self.base)},
@@ -108,27 +108,27 @@ class Place:
         return TrainSpec.model_validate(settings | changes)
 
     def calls(self, name: str) -> Counter[int]:
-        """{pid: how often it asked the reward}."""
+        """Count the calls of a reward: {pid: calls}."""
         return Counter(map(int, (self.root / f"{name}.log").read_text().split()))
 
     def process(self, name: str, pid: int) -> None:
-        """Tell graders of a process."""
+        """Write down the pid of a process that a grader will kill."""
         (self.root / name).write_text(str(pid))
 
 
 def contains(value: str) -> dict[str, str]:
-    """The reward for answers that hold a text."""
+    """Specify the reward for answers that hold a text."""
     return {"kind": "contains", "value": value}
 
 
 def python(function: str) -> dict[str, str]:
-    """The reward of a grader."""
+    """Specify the reward of a grader."""
     return {"kind": "python", "value": f"{GRADERS}:{function}"}
 
 
 @contextmanager
 def training_place(root: Path, base: Path, graders: str) -> Iterator[Place]:
-    """Prompts and graders in a folder, and this process in it.
+    """Make a folder of prompts and graders the current one inside the block.
 
     Args:
         root: The folder.

@@ -62,7 +62,7 @@ class Routes:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def decide(self, method: Method, label: str) -> Decision:
-        """The expert that a label names; an unknown label, or one whose expert does not exist, is the base's."""
+        """Find the expert that a label names; an unknown label, or one whose expert does not exist, means the base."""
         expert = self.labels.get(label, label)
         if expert in self.experts:
             return Decision(method, label, expert, f"the {method} dispatch said {label!r}")

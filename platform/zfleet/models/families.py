@@ -69,7 +69,7 @@ def check_no_images(config: Mapping[str, object], base_name: str) -> None:
 
 
 def head_size(config: Any) -> int:
-    """Numbers in one attention head: ``head_dim``, or the hidden size divided by the heads where it is not set."""
+    """Return the size of an attention head: ``head_dim``, or the hidden size divided by the number of heads."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 

@@ -58,7 +58,7 @@ class ImageReader:
 
     @classmethod
     def open(cls, folder: Path) -> ImageReader:
-        """The reader of a vision-language base, tried on an image.
+        """Open the reader of a vision-language base, and try it on an image.
 
         Raises:
             BaseModelError: The folder does not say how images are read, or an image is not its token alone, repeated.
@@ -83,7 +83,7 @@ class ImageReader:
         return reader
 
     def spread(self, prompt: Sequence[int], images: Images) -> tuple[int, ...]:
-        """The prompt with each image token repeated for every feature of its image.
+        """Repeat each image token of a prompt for every feature of its image.
 
         Raises:
             InvalidRequest: As many image tokens as images are not there, or bytes that are no image.
@@ -99,7 +99,7 @@ class ImageReader:
         return tuple(token for one in prompt for token in ([one] * next(sizes) if one == self.token else [one]))
 
     def tokens(self, image: bytes) -> int:
-        """How many tokens an image takes.
+        """Count the tokens that an image takes.
 
         Raises:
             InvalidRequest: The bytes are no image.
@@ -113,7 +113,7 @@ class ImageReader:
         return count
 
     def pixels(self, image: bytes) -> dict[str, Tensor]:
-        """What the model's vision tower reads."""
+        """Return what the model's vision tower reads."""
         return self._read(image)[1]
 
     def _processed(self, data: bytes) -> tuple[int, dict[str, Tensor]]:
@@ -142,7 +142,7 @@ class Vision:
         self._features = lru_cache(_KEPT)(self._computed)
 
     def check(self) -> None:
-        """See that eyes and reader agree on how many tokens an image takes.
+        """Check that vision tower and reader agree on how many tokens an image takes.
 
         Raises:
             BaseModelError: They do not.
@@ -152,7 +152,7 @@ class Vision:
         self._features(file.getvalue())
 
     def embed(self, input_ids: Tensor, images: Sequence[Images]) -> Tensor:
-        """Embeddings [B, T, D] of token ids [B, T], with the features of row i's images at its first image tokens.
+        """Embed token ids [B, T] as [B, T, D], with the features of row i's images at its first image tokens.
 
         Args:
             input_ids: Prompts that were spread; image tokens after those are tokens like others.

@@ -23,7 +23,7 @@ _REMEDY = "fetch the base again"
 
 
 def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatrices:
-    """Where each target matrix of a base lies, in the order of its modules; no weight is read.
+    """Find where each target matrix of a base lies, in the order of its modules; no weight is read.
 
     Modules have the names that they have in the base as it is loaded: those of a vision-language model's language tower
     are what they would be alone. A matrix that shares its weight with another one (tied embeddings) may lie under the
@@ -62,7 +62,7 @@ def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatr
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The files that the base is loaded from, absolute: one, or the shards that its index names.
+    """List the files that the base is loaded from, absolute: one, or the shards that its index names.
 
     Raises:
         BaseModelError: There are none, or the index cannot be read.
@@ -79,7 +79,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def _shell(folder: Path, seeing: bool) -> PreTrainedModel:
-    """The base's modules, without memory for their weights."""
+    """Build the base's modules, without memory for their weights."""
     kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -93,7 +93,7 @@ def _shell(folder: Path, seeing: bool) -> PreTrainedModel:
 
 
 def _stored(model: PreTrainedModel, files: list[Path]) -> dict[str, tuple[Path, str, Entry]]:
-    """{parameter of the model: file, key and entry}, renamed as transformers renames them when it loads a model."""
+    """Map parameters to {name: (file, key, entry)}, renamed as transformers renames them when it loads a model."""
     wanted = model.state_dict()
     prefix = model.base_model_prefix
     renamings = [one for one in get_model_conversion_mapping(model) if isinstance(one, WeightRenaming)]
@@ -108,7 +108,7 @@ def _stored(model: PreTrainedModel, files: list[Path]) -> dict[str, tuple[Path, 
 
 
 def _names(model: nn.Module) -> dict[int, list[str]]:
-    """{identity of a parameter: its names}: tied ones have several, an output layer's own first."""
+    """Map the identity of each parameter to its names: tied ones have several, an output layer's own first."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).insert(0, name)

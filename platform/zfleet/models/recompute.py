@@ -16,7 +16,7 @@ from zfleet.svf.linear import RowBinding
 
 
 def checkpoint_layers(model: SvfModel) -> None:
-    """Keep of each decoder layer only what goes into it; passes without gradients stay as they are.
+    """Keep only the input of each decoder layer, and compute the rest again; passes without gradients stay as they are.
 
     transformers' own ``gradient_checkpointing_enable`` would do nothing here: it asks for training mode, which turns
     dropout on. Call this once; before or after the model is split over processes.
@@ -26,7 +26,7 @@ def checkpoint_layers(model: SvfModel) -> None:
 
 
 def decoder_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Path and module of each decoder layer, in order."""
+    """List path and module of each decoder layer, in order."""
     return [(path, part) for path, part in model.named_modules() if isinstance(part, GradientCheckpointingLayer)]
 
 

@@ -38,7 +38,7 @@ class Spectrum(Factors):
 
 
 def open_sharded(base: Base, factors: Path, targets: str, mesh: DeviceMesh) -> SvfModel:
-    """A base in SVF form, split over all processes of the mesh; each calls this, and no dimension need divide.
+    """Open a base in SVF form, sharded over all processes of the mesh; each calls this. No dimension need divide.
 
     Factors are read, split and let go layer by layer. From then on every pass of the model, forward and backward, is
     run by all processes, as often by each (``most_micro_batches``), on rows of its own.

@@ -84,7 +84,7 @@ class SvfModel:
             yield
 
     def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
-        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
+        """Compute logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
 
         Args:
             images: Of each row, whose places are in its ids; empty if no row has any.
@@ -100,7 +100,7 @@ class SvfModel:
         return logits.float()
 
     def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
-        """Logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
+        """Compute logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
         length = input_ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
         positions = torch.arange(length, device=input_ids.device).unsqueeze(0)

@@ -30,7 +30,7 @@ class CompletionLogits:
     mask: Tensor
 
     def logprobs(self, temperature: float = 1.0) -> Tensor:
-        """Log-probability of each completion token under softmax(logits / temperature), 0 elsewhere: [B, K]."""
+        """Compute each completion token's log-probability under softmax(logits / temperature), 0 elsewhere: [B, K]."""
         chosen = torch.log_softmax(self.logits / temperature, -1).gather(-1, self.targets.unsqueeze(-1)).squeeze(-1)
         return chosen.masked_fill(~self.mask, 0.0)
 

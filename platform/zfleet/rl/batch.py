@@ -88,7 +88,7 @@ def compare(
 
 
 def _penalties(weights: Weights, expert: ExpertInTraining, rollouts: Sequence[Rollout]) -> Tensor:
-    """What distance from the base takes from each reward, by what was sampled (arXiv 2203.02155): [N]."""
+    """Compute what divergence from the base takes from each reward, as the samples estimate it (arXiv 2203.02155): [N]."""
     if expert.spec.kl_in != "reward":
         return torch.zeros(len(rollouts))
     policy = token_logprobs(weights, expert, rollouts, expert.p_at(expert.sampling_step))

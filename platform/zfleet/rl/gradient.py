@@ -38,7 +38,7 @@ def summed_gradients(weights: Weights, batches: Sequence[ExpertBatch]) -> tuple[
 
 
 def _loss(weights: Weights, batches: Sequence[ExpertBatch], samples: Sequence[tuple[int, int]], kl: Tensor) -> Tensor:
-    """The loss of one micro-batch, summed over experts; adds each one's divergence to ``kl`` [E].
+    """Compute the loss of one micro-batch, summed over experts, and add each expert's divergence to ``kl`` [E].
 
     Args:
         samples: For each row of the micro-batch the place of its batch, and its place among that batch's ``used``.
@@ -68,7 +68,7 @@ def _loss(weights: Weights, batches: Sequence[ExpertBatch], samples: Sequence[tu
 
 @torch.no_grad()
 def _base_logits(weights: Weights, rollouts: Sequence[Rollout], alone: bool) -> CompletionLogits:
-    """Logits of the base, the reference policy.
+    """Compute the logits of the base, the reference policy.
 
     Args:
         alone: Whether the micro-batch is of one expert.
@@ -88,13 +88,13 @@ def _measures_kl(expert: ExpertInTraining) -> bool:
 
 
 def _divergence(spec: LearnerSpec, policy: CompletionLogits, base: CompletionLogits) -> Tensor:
-    """Summed over samples; with a gradient where the loss has it."""
+    """Sum the divergence over samples; with a gradient if it is part of the loss."""
     with torch.set_grad_enabled(spec.kl > 0):
         return (divergence(policy, base) if spec.kl_over == "policy" else divergence(base, policy)).sum()
 
 
 def _spread(z: Tensor, owners: Tensor) -> Tensor:
-    """Row i of the batch under z[owners[i]]: [B, R]; [1, R] where there is one z."""
+    """Put row i of the micro-batch under z[owners[i]]: [B, R]; [1, R] if there is one z."""
     return z if len(z) == 1 else z.index_select(0, owners)
 
 

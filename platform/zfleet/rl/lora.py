@@ -46,7 +46,7 @@ class LoraWeights:
         self._p = torch.empty(0)
 
     def start(self, spec: LearnerSpec) -> Tensor:
-        """PEFT's own start: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
+        """Start as PEFT does: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
         assert self._adapted is None, "the model has its adapters"
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         # PEFT draws from the process's random numbers: they are lent to it, and given back as they were.
@@ -63,7 +63,7 @@ class LoraWeights:
         return self._p
 
     def z_rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> None:
-        """None: the model has what is learned."""
+        """Return None: the model itself has what is learned."""
         self._require_own(ps)
 
     def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
@@ -80,7 +80,7 @@ class LoraWeights:
             yield
 
     def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
-        """None: the model has what is learned."""
+        """Return None: the model itself has what is learned."""
         self._require_own([p])
         return None
 

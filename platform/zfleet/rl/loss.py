@@ -9,7 +9,7 @@ from zfleet.models.teacher_forcing import CompletionLogits
 
 
 def policy_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """REINFORCE: minus the sum over samples of advantage times the log-probability of the completion.
+    """Compute REINFORCE's loss: minus the sum over samples of advantage times the completion's log-probability.
 
     Args:
         logprobs: [B, K], 0 outside the completion.
@@ -22,7 +22,7 @@ def policy_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
 
 
 def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """PPO: minus the sum over samples and tokens of min(ratio x advantage, clipped ratio x advantage).
+    """Compute PPO's loss: minus the sum over samples and tokens of min(ratio x advantage, clipped ratio x advantage).
 
     Where policy and sampler are one, its gradient is ``policy_loss``'s.
 

@@ -16,11 +16,11 @@ class Parametrisation(Protocol):
     """One way."""
 
     def start(self) -> Tensor:
-        """The p of the base: [R]."""
+        """Return the p of the base: [R]."""
         ...
 
     def z(self, p: Tensor) -> Tensor:
-        """z [R] float32 of p [R], differentiable."""
+        """Compute z [R] float32 of p [R], differentiable."""
         ...
 
 

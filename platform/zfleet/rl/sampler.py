@@ -123,7 +123,7 @@ class Sampler:
                     self._engine.drop_z(digest)
 
     def _unplanned(self, expert: ExpertInTraining) -> list[_PlannedStep]:
-        """Steps up to ``staleness`` ahead that are not being sampled yet."""
+        """List the steps up to ``staleness`` ahead that are not being sampled yet."""
         done, staleness = expert.steps_done, expert.spec.staleness
         pending = {step.step for step in self._pending[expert]}
         steps = [step for step in range(done, min(done + staleness + 1, expert.spec.steps)) if step not in pending]

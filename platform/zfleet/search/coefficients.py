@@ -19,7 +19,7 @@ Points = NDArray[np.float64]
 
 
 def dimension(experts: int, layers: int | None) -> int:
-    """How many numbers a point has.
+    """Count the numbers of a point.
 
     Args:
         experts: How many are mixed.
@@ -34,7 +34,7 @@ def dimension(experts: int, layers: int | None) -> int:
 
 
 def known_points(experts: int, layers: int | None) -> Points:
-    """What is worth trying before anything is known: the base, then every single expert.
+    """List what is worth trying first: the base, then every single expert.
 
     Returns:
         [experts + 1, dim] float64: zeros, then each expert's own alphas at 1.
@@ -44,7 +44,7 @@ def known_points(experts: int, layers: int | None) -> Points:
 
 
 def alphas_of(point: Sequence[float], experts: int, layers: int | None) -> list[Alpha]:
-    """The alphas of one point, in the order of the experts: a number each, or a number per layer.
+    """Return the alphas of one point, in the order of the experts: a number each, or a number per layer.
 
     Raises:
         SpecError: The point has another number of entries.

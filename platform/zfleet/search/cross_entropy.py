@@ -116,7 +116,7 @@ class CrossEntropy:
         return max(1, int(self.elites * self.population))
 
     def ask(self) -> Points:
-        """The next population: [population, dim] float64 in [0, 1].
+        """Draw the next population: [population, dim] float64 in [0, 1].
 
         It stays available as ``pending`` until it is told.
 
@@ -158,7 +158,7 @@ class CrossEntropy:
         self.pending = None
 
     def to_json(self) -> str:
-        """Everything, a population that waits for its scores included."""
+        """Serialise everything, a population that waits for its scores included."""
         return json.dumps(
             {
                 "format": FORMAT,
@@ -179,7 +179,7 @@ class CrossEntropy:
 
     @classmethod
     def from_json(cls, text: str) -> CrossEntropy:
-        """A search that goes on exactly as the one that ``to_json`` was called on would have.
+        """Restore a search that goes on exactly as the one that ``to_json`` was called on would have.
 
         Raises:
             CheckpointError: Not the state of a search.

@@ -44,7 +44,7 @@ class FactorCache:
     root: Path
 
     def folder(self, base: str, targets: str, dtype: torch.dtype = torch.float32) -> Path:
-        """Where the factors of a base lie."""
+        """Name the folder of the factors of a base."""
         # Patterns that differ in punctuation alone must not share a folder.
         slug = targets if targets in PRESETS else f"pattern-{hashlib.sha256(targets.encode()).hexdigest()[:16]}"
         return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}-{_LAYOUT}"

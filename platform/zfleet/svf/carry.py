@@ -13,7 +13,7 @@ _TOLERANCE = 1e-5
 
 
 def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
-    """The same expert for another base: it changes the same matrices, by name, into the same matrices.
+    """Carry an expert to another base: it changes the same matrices, by name, into the same matrices.
 
     Weights that are no targets are not compared: a base whose embeddings or norms were trained on may answer otherwise.
 
@@ -39,7 +39,7 @@ def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
 
 
 def _difference(one: MatrixFactors, other: MatrixFactors, scale: torch.Tensor) -> float:
-    """Norm of the difference over the norm, of U diag(s) Vh or of U diag(s * z) Vh, whichever differs more."""
+    """Compute the relative norm of the difference of U diag(s) Vh or U diag(s * z) Vh, whichever differs more."""
     if all(torch.equal(a, b) for a, b in ((one.u, other.u), (one.s, other.s), (one.vh, other.vh))):
         return 0.0
     if one.u.shape != other.u.shape or one.vh.shape != other.vh.shape:

@@ -33,7 +33,7 @@ def composing_pays(tokens: int, us: Tensor, vh: Tensor) -> bool:
 
 
 def composed_linear(x: Tensor, z: Tensor, us: Tensor, vh: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x (U diag(s z) Vh)^T + b, with gradients for x and z alone: [..., n] to [..., m].
+    """Compute y = x (U diag(s z) Vh)^T + b, with gradients for x and z alone: [..., n] to [..., m].
 
     Args:
         x: [..., n].

@@ -36,7 +36,7 @@ class DecomposedMatrix:
 
     @classmethod
     def of(cls, name: str, header: FileHeader, seconds: float | None) -> DecomposedMatrix:
-        """A matrix whose file says ``header``."""
+        """Make one of a matrix whose file says ``header``."""
         return cls(name, header.shape, header.error, seconds, header.digest)
 
 
@@ -69,7 +69,7 @@ def decompose_matrix(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> 
 
 
 def finished(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> FileHeader | None:
-    """What the matrix's file says where it is whole, every byte read; none where it is to be computed."""
+    """Read the header of a matrix's file if it is whole, every byte read; None if it has to be computed."""
     try:
         header = read_header(folder, matrix.name, "")
         factors = read_matrix(folder, matrix.name, header.digest, "")
@@ -79,7 +79,7 @@ def finished(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> FileHead
 
 
 def peak_bytes(shape: Sequence[int]) -> int:
-    """The most memory that decomposing a matrix [m, n] takes, in bytes, beside what the process has anyway.
+    """Bound the memory that decomposing a matrix [m, n] takes, in bytes, beside what the process has anyway.
 
     W in float32, twice in float64 (LAPACK overwrites its own), U and Vh, and 6 r^2 for LAPACK's ``gesdd`` to work in:
     84 bytes for each number of a square matrix, 21 times what it takes in float32, and less for others.

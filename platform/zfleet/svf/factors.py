@@ -38,11 +38,11 @@ class MatrixFactors:
         return self.u.shape[0], self.vh.shape[1]
 
     def merged(self, z: Tensor) -> Tensor:
-        """U diag(s * z) Vh, computed in float64: [m, n] float64."""
+        """Compute U diag(s * z) Vh in float64: [m, n] float64."""
         return (self.u.double() * (self.s.double() * z.double())) @ self.vh.double()
 
     def error(self, weight: Tensor) -> float:
-        """How far the factors are from a matrix: the Frobenius norm of W - U diag(s) Vh over that of W, in float64.
+        """Compute the relative error of the factors: the Frobenius norm of W - U diag(s) Vh over that of W, in float64.
 
         Args:
             weight: W [m, n].
@@ -57,7 +57,7 @@ class MatrixFactors:
 
 
 def decompose(weight: Tensor, dtype: torch.dtype, what: str = "a weight") -> MatrixFactors:
-    """The thin SVD of a matrix [m, n], computed in float64 and rounded once to ``dtype``.
+    """Compute the thin SVD of a matrix [m, n] in float64, and round it once to ``dtype``.
 
     Args:
         weight: The matrix.
@@ -104,5 +104,5 @@ class Factors:
 
 
 def matrix_digest(name: str, matrix: MatrixFactors) -> str:
-    """Digest of one matrix's factors and of its name."""
+    """Compute the digest of one matrix's factors and name."""
     return digest_tensors({"u": matrix.u, "s": matrix.s, "vh": matrix.vh}, name)

@@ -120,7 +120,7 @@ class FactorFolder:
         return ZLayout(tuple(self.headers), tuple(min(header.shape) for header in self.headers.values()))
 
     def matrix(self, name: str) -> MatrixFactors:
-        """The factors of one matrix; no other file is read.
+        """Read the factors of one matrix; no other file is read.
 
         Raises:
             FactorsError: The file is truncated or was changed.
@@ -128,7 +128,7 @@ class FactorFolder:
         return read_matrix(self.path, name, self._manifest.matrices[name], self._remedy)
 
     def load(self) -> Factors:
-        """All factors.
+        """Read all factors.
 
         Raises:
             FactorsError: A file is truncated or was changed.

@@ -50,16 +50,16 @@ class ZLayout:
         return tuple(layer_of(name) for name in self.names)
 
     def flatten(self, values: dict[str, Tensor]) -> Tensor:
-        """{name: [r]} to [R]."""
+        """Concatenate {name: [r]} to [R]."""
         return torch.cat([values[name].reshape(-1) for name in self.names])
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """[..., R] to {name: [..., r]}; views, not copies."""
+        """Split [..., R] into {name: [..., r]}; views, not copies."""
         return {name: flat[..., where] for name, where in self.slices.items()}
 
 
 def layer_of(name: str) -> int:
-    """The layer index in a module path: ``model.layers.3.mlp.up_proj`` is 3."""
+    """Return the layer index in a module path: ``model.layers.3.mlp.up_proj`` is 3."""
     found = _LAYER.search(name)
     return int(found.group(1)) if found else 0
 

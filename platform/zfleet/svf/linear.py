@@ -65,7 +65,7 @@ class SvfLinear(nn.Module):
         self.register_buffer("vh", factors.vh.to(weight.dtype).to(weight.device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, n] to [B, T, m], row i under its own z."""
+        """Map [B, T, n] to [B, T, m], row i under its own z."""
         rows = self.binding.rows
         if rows is None and self.weight is not None:
             return functional.linear(x, self.weight, self.bias)
@@ -86,7 +86,7 @@ class SvfLinear(nn.Module):
         return alone and composing_pays(tokens, self.us, self.vh)
 
     def forget_weight(self) -> None:
-        """Let go of W, and hold the rest as frozen parameters, which can be split over processes as buffers cannot.
+        """Drop W, and hold the rest as frozen parameters, which can be sharded over processes as buffers cannot.
 
         Base rows run on the factors from then on.
         """

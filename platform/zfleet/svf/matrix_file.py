@@ -31,7 +31,7 @@ class FileHeader:
 
 
 def matrix_file(folder: Path, name: str) -> Path:
-    """Where the factors of a matrix lie."""
+    """Name the file of a matrix's factors."""
     return folder / f"{name}{SUFFIX}"
 
 
@@ -56,7 +56,7 @@ def write_matrix(folder: Path, name: str, factors: MatrixFactors, error: float) 
 
 
 def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFactors:
-    """The factors of a matrix.
+    """Read the factors of a matrix, and check their digest.
 
     Args:
         folder: Where they lie.
@@ -80,7 +80,7 @@ def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFact
 
 
 def read_header(folder: Path, name: str, remedy: str) -> FileHeader:
-    """What a matrix's file says of itself; the factors are not read.
+    """Read the header of a matrix's file; the factors are not read.
 
     Raises:
         FactorsError: The file is missing or truncated; names it.

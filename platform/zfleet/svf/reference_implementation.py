@@ -65,7 +65,7 @@ class ReferenceFile:
     params: Mapping[str, Tensor]
 
     def targets_on(self, layouts: Mapping[str, ZLayout]) -> str:
-        """Which targets of a base the file holds: the first whose matrices and ranks are the file's.
+        """Find which targets of a base the file holds: the first whose matrices and ranks are the file's.
 
         Args:
             layouts: {targets: layout} of the base, such as for ``TARGETS``.
@@ -80,7 +80,7 @@ class ReferenceFile:
         raise InvalidZ(f"{self.source} fits no matrices of the base. {self._mismatch(layouts[nearest])}", _OTHER_BASE)
 
     def z_on(self, factors: Factors) -> ZVector:
-        """The effective z: mask and rescale folded in, computed in float64 and rounded once to float32.
+        """Compute the effective z: mask and rescale folded in, in float64, rounded once to float32.
 
         The mask is that of the p in the file; what the reference implementation rounds on its way to W' (mask, U, s and
         V to bfloat16) is not imitated.
@@ -95,7 +95,7 @@ class ReferenceFile:
         return ZVector(values, factors.base, factors.digest, factors.targets)
 
     def _values(self, layout: ZLayout) -> list[Tensor]:
-        """In the layout's order."""
+        """List the values in the layout's order."""
         if self.kind == "policy_params":
             return list(self.params.values())
         return [self.params[name] for name in layout.names]
@@ -106,7 +106,7 @@ class ReferenceFile:
         return len(self.params.keys() ^ set(layout.names))
 
     def _mismatch(self, layout: ZLayout) -> str | None:
-        """The first thing that does not fit, as a sentence; None where all does."""
+        """Describe the first thing that does not fit, as a sentence; None if all fits."""
         if self.kind == "policy_params" and len(self.params) != len(layout.names):
             return f"It holds {len(self.params)} vectors; nearest are {len(layout.names)} matrices of the base"
         if self.kind == "learnable_params":
@@ -154,7 +154,7 @@ def read_reference(path: Path) -> ReferenceFile:
 
 
 def _effective(name: str, p: Tensor, s: Tensor) -> Tensor:
-    """z [r] float32 of p [r] and s [r]."""
+    """Compute z [r] float32 of p [r] and s [r]."""
     remedy = "the training diverged: import an earlier file of it"
     p, s = p.detach().double(), s.double()
     if not bool(torch.isfinite(p).all()):
@@ -186,7 +186,7 @@ def _load(source: str, data: bytes) -> object:
 
 
 def _tensors(source: str, found: object) -> dict[str, Tensor]:
-    """The file's content, if it is {text: [r] of floating numbers}."""
+    """Return the file's content, if it is {text: [r] of floating numbers}."""
     if not isinstance(found, dict) or not found:
         raise InvalidZ(f"{source} holds {_kind(found)}, not parameters by name", _GIVE)
     for key, p in found.items():

@@ -54,7 +54,7 @@ class OutputPart:
 
 
 def shard_outputs(matrix: MatrixFactors, parts: tuple[OutputPart, ...], rank: int, world: int) -> MatrixFactors:
-    """A column-parallel rank's factors of W [m, n]: its rows of U, all of s and Vh.
+    """Select a column-parallel rank's factors of W [m, n]: its rows of U, all of s and Vh.
 
     Args:
         matrix: The whole matrix's factors.
@@ -80,7 +80,7 @@ def shard_outputs(matrix: MatrixFactors, parts: tuple[OutputPart, ...], rank: in
 
 
 def shard_inputs(matrix: MatrixFactors, rank: int, world: int) -> MatrixFactors:
-    """A row-parallel rank's factors of W [m, n]: its columns of Vh, all of U and s.
+    """Select a row-parallel rank's factors of W [m, n]: its columns of Vh, all of U and s.
 
     Raises:
         FactorsError: The ranks cannot share the n inputs evenly.

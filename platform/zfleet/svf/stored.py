@@ -60,7 +60,7 @@ class StoredMatrix:
     dtype: torch.dtype
 
     def read(self) -> Tensor:
-        """W [m, n] float32, as the base has it when it is loaded in float32.
+        """Read W [m, n] in float32, as the base has it when it is loaded in float32.
 
         Raises:
             BaseModelError: The file is not there or damaged, or holds another matrix by now.
@@ -100,7 +100,7 @@ class TargetMatrices:
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
-    """{key: entry} of a safetensors file, from its header alone.
+    """Read {key: entry} of a safetensors file, from its header alone.
 
     Raises:
         BaseModelError: The file cannot be read, or is truncated or damaged.
