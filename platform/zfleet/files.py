@@ -1,4 +1,4 @@
-"""Files and folders: where caches lie, and writing so that a kill leaves the old or the new one, never half of one."""
+"""Files and folders: the cache's root, and writing that leaves the old or the new one after a kill, never a half."""
 
 from __future__ import annotations
 

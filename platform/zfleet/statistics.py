@@ -1,4 +1,4 @@
-"""How sure a mean is that was measured with a few seeds on the same prompts.
+"""Intervals of means that were measured with a few seeds on the same prompts.
 
 Seeds and prompts are both samples, and an interval has to cover both: half-widths of their own are combined as the
 sides of a right angle (square-and-add, Newcombe 1998; MOVER). One seed says nothing of the spread over seeds, and one
@@ -25,7 +25,7 @@ class Estimate:
 
     Attributes:
         mean: Of the values.
-        low, high: The interval over seeds and prompts; None where one seed or one prompt says nothing of the spread.
+        low, high: The interval over seeds and prompts; None if there is one seed or one prompt: it shows no spread.
     """
 
     mean: float
@@ -95,7 +95,7 @@ def _joined(centre: float, seeds: float | None, below: float | None, above: floa
     return Estimate(centre, centre - math.hypot(seeds, below), centre + math.hypot(seeds, above))
 
 
-def _clipped(found: Estimate, least: float, most: float) -> Estimate:
-    if found.low is None or found.high is None:
-        return found
-    return Estimate(found.mean, max(least, found.low), min(most, found.high))
+def _clipped(estimate: Estimate, least: float, most: float) -> Estimate:
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return Estimate(estimate.mean, max(least, estimate.low), min(most, estimate.high))

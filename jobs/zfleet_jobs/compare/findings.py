@@ -1,4 +1,4 @@
-"""What an experiment shows: means with intervals over seeds and prompts, and who won."""
+"""Findings of an experiment: means with intervals over seeds and prompts, and which method won."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Ratio:
         task, method, against: Which.
         seeds: How many both finished.
         n: Held-out prompts that every one of these trainings graded.
-        ratio: Of accuracies; None where the other has nothing right.
+        ratio: Of accuracies; None if the other has nothing right.
         difference: Of accuracies, paired by seed and prompt.
         parameters: Share of the other's numbers.
     """
@@ -66,7 +66,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """Who won, where the interval of the difference says so."""
+        """Which method won, if the interval of the difference says so."""
         if self.difference.low is not None and self.difference.low > 0:
             return f"{self.method} wins"
         if self.difference.high is not None and self.difference.high < 0:
@@ -82,13 +82,13 @@ def findings(outcomes: Sequence[Outcome]) -> list[Finding]:
 def ratios(outcomes: Sequence[Outcome], against: str) -> list[Ratio]:
     """Compare every other method with one, task by task; the same seed drew the same prompts for both."""
     grouped = _grouped(outcomes)
-    found = []
+    compared = []
     for (task, method), some in grouped.items():
         other = {outcome.seed: outcome for outcome in grouped.get((task, against), [])}
         mine = [outcome for outcome in some if outcome.seed in other]
         if method != against and mine:
-            found.append(_ratio(mine, [other[outcome.seed] for outcome in mine]))
-    return [one for one in found if one is not None]
+            compared.append(_ratio(mine, [other[outcome.seed] for outcome in mine]))
+    return [one for one in compared if one is not None]
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:

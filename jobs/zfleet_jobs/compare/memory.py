@@ -1,4 +1,4 @@
-"""What memory a part of a process takes, measured from outside: the device's, or this process's resident pages."""
+"""Memory of a part of a process: what the device's allocator gave, or this process's resident pages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 
 class Memory:
-    """Measures from the moment it is made: what the process had before is not counted."""
+    """Measures memory, less what the process had when this object was made."""
 
     def __init__(self, device: str) -> None:
-        """Begin.
+        """Begin to measure.
 
         Args:
             device: ``cuda`` counts what PyTorch's allocator gave there, ``cpu`` this process's resident memory.

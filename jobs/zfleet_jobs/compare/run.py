@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 
 def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -> Results:
-    """Train everything that is not finished already, and give what all gave.
+    """Train everything that is not finished already, and return all outcomes.
 
-    A training that fails does not hold up the others: it is told in the results, and tried again by the next call.
+    A training that fails does not hold up the others: the results say so, and the next call tries it again.
 
     Args:
         spec: The experiment.
@@ -104,7 +104,7 @@ def _train(
     """Run trainings, as many at once as fit, and yield each result as it comes."""
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
-    # A process each: its memory is its own, and what one leaves behind disturbs no other.
+    # Each in a process of its own: its memory is measured, and it leaves nothing behind for the next.
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1, max_retries=_RETRIES)(run_trial)
     sent_bundles = {targets: ray.put(bundle) for targets, bundle in bundles.items()}
     sent_tasks = {name: ray.put(by_value(task)) for name, task in tasks.items()}

@@ -63,7 +63,9 @@ class StoredTrial:
             data = self.storage.get(self.file)
             return None if data is None else Outcome.from_json(data)
         except OSError as error:
-            raise JobError(f"{place} cannot be read: {error}", "mend its rights, or see that it answers") from error
+            raise JobError(
+                f"{place} cannot be read: {error}", "correct its permissions, or check that it answers"
+            ) from error
         except ValueError as error:
             raise JobError(f"{place} is damaged: {error}", "delete it: its training runs again") from error
 

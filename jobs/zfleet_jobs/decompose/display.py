@@ -1,4 +1,4 @@
-"""How far a decomposition is: a line for each matrix as it is finished, and a bar where a person watches."""
+"""Progress of a decomposition: a line for each matrix that is finished, and a bar if the output is a terminal."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[C
             left = time_left(time.perf_counter() - start, computed, remaining)
             progress.update(bar, advance=work[one.matrix], count=count, left=left)
             took = "finished before" if one.seconds is None else f"{one.seconds:.1f} s"
-            told = f"{count} {one.matrix} {list(one.shape)} error {one.error:.1e}, {took}"
-            console.print(f"{told}; {left}" if left else told, markup=False)
+            line = f"{count} {one.matrix} {list(one.shape)} error {one.error:.1e}, {took}"
+            console.print(f"{line}; {left}" if left else line, markup=False)
 
         yield tell
 

@@ -1,4 +1,4 @@
-"""What decomposing a base means: its matrices, what they take, and which are finished. Nothing is computed, no Ray."""
+"""The plan of a decomposition: its matrices, what they take, and which are finished. Computes nothing, without Ray."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zfleet.svf.stored import StoredMatrix, TargetMatrices
 from zfleet_jobs.decompose.memory import task_bytes
 
 DTYPE = torch.float32
-"""What factors are stored in."""
+"""Of the factors that are stored."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PlannedMatrix:
 
 @dataclass(frozen=True)
 class DecomposePlan:
-    """What a job would do.
+    """The plan of a job.
 
     Attributes:
         base: Name and fingerprint of the base.

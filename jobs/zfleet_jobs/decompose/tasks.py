@@ -36,10 +36,10 @@ def decompose_on_ray(
     finished stays.
 
     Args:
-        matrices: Where they lie; every machine reads them there.
+        matrices: In the base's files, which every machine can read.
         folder: Where the factors go; every machine writes there.
         dtype: What they are stored in.
-        memory: What all tasks together may take, in bytes; none: what the cluster has.
+        memory: How much all tasks together may take, in bytes; None for all that the cluster has.
 
     Raises:
         JobError: A matrix needs more memory than there is, no machine has a CPU, workers died too often, Ray failed, or
@@ -82,7 +82,7 @@ def _machines() -> list[dict[str, float]]:
 
 
 def _check_room(largest: StoredMatrix, memory: int | None) -> None:
-    """Refuse what would wait for ever."""
+    """Refuse a job whose tasks would wait for ever."""
     need = task_bytes(largest)
     what = f"decomposing {largest.name} {list(largest.shape)} takes up to {need / _GIB:.1f} GiB"
     if memory is not None and need > memory:
@@ -119,11 +119,11 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
 def _failure(matrix: str, error: RayError) -> JobError:
     """Explain what Ray could not do with a task, and how often it tried if that is known."""
     what, remedy = f"{matrix} could not be decomposed", "the same command goes on where it stopped"
-    told = on_one_line(error)
+    reason = on_one_line(error)
     if isinstance(error, OutOfMemoryError):
-        return JobError(f"{what}, its machine has too little memory: {told}", f"lower --memory; {remedy}")
+        return JobError(f"{what}, its machine has too little memory: {reason}", f"lower --memory; {remedy}")
     if isinstance(error, _DIED):
         return JobError(
-            f"{what}, its worker died {_RETRIES + 1} times: {told}", f"where memory ran out, lower --memory; {remedy}"
+            f"{what}, its worker died {_RETRIES + 1} times: {reason}", f"where memory ran out, lower --memory; {remedy}"
         )
-    return JobError(f"{what}: {type(error).__name__}: {told}", remedy)
+    return JobError(f"{what}: {type(error).__name__}: {reason}", remedy)

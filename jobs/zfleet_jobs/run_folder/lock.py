@@ -56,7 +56,7 @@ class WriteLease:
             file = (local / WORKERS_FILE).open("a+")
         with file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            # In this order: the next command writes its id first, and then waits for those who have the other lock.
+            # In this order: the next command writes its id first, and then waits for workers that hold the other lock.
             if _id_in(local / FILE) != self.id:
                 raise JobError(
                     f"run {self.run!r} in {self.storage.place} belongs to another command by now",

@@ -65,12 +65,12 @@ def spreads(keys: Keys) -> list[Spread]:
     """Summarise the rewards of every training of which a sample was graded."""
     columns = [("step", "count_distinct"), ("step", "min"), ("step", "max"), ("step", "count"), ("reward", "count")]
     columns += [("reward", how) for how in ("min", "mean", "max")]
-    found = keys.table.group_by("training").aggregate(columns).sort_by("training")
+    totals = keys.table.group_by("training").aggregate(columns).sort_by("training")
     names = ["training", *("_".join(column) for column in columns)]
     return [
         Spread(training, steps, first, last, graded, every - graded, *rewards)
         for training, steps, first, last, every, graded, *rewards in zip(
-            *(found[name].to_pylist() for name in names), strict=True
+            *(totals[name].to_pylist() for name in names), strict=True
         )
         if graded
     ]
@@ -113,13 +113,13 @@ def changes(keys: Keys, count: int) -> list[Change]:
     last = step[starts + steps - 1]
     order = np.lexsort((prompt[starts][moved], -last[moved], -np.abs(late - early)[moved]))
     of_row, step_of_row = keys.table["prompt"].to_numpy(), keys.table["step"].to_numpy()
-    found = []
+    chosen = []
     for place in moved[order[:count]]:
         start, length = starts[place], steps[place]
         rows = np.flatnonzero(of_row == prompt[start])
         first = rows[step_of_row[rows] <= step[start + length // 2 - 1]]
         final = rows[step_of_row[rows] >= step[start + length - length // 2]]
-        found.append(
+        chosen.append(
             Change(
                 float(early[place]),
                 float(late[place]),
@@ -127,7 +127,7 @@ def changes(keys: Keys, count: int) -> list[Change]:
                 _nearest(keys, final, late[place], latest=True),
             )
         )
-    return found
+    return chosen
 
 
 def _nearest(keys: Keys, rows: Rows, mean: float, latest: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Where samples lie: ``STORAGE/samples/run=R/expert=E/digest=D/step=000001/worker-0.parquet``, and their columns.
+"""Folders and columns of samples: ``STORAGE/samples/run=R/expert=E/digest=D/step=000001/worker-0.parquet``.
 
 Folders of this form are Hive partitions: pyarrow, DuckDB and pandas read the whole of ``STORAGE/samples`` as one table
 in which run, expert, digest and step are columns.

@@ -37,8 +37,7 @@ class SearchTrial:
             it is the most of any step of the pool until the trial's end.
         distinct_z: The most different z in one such step.
         seconds: Of its step.
-        opened_seconds: Of opening the base (of a pool's trial, the tokenizer), where the trial started its actor;
-            else 0.
+        opened_seconds: Of opening the base (of a pool's trial, the tokenizer), if the trial started its actor; else 0.
     """
 
     generation: int
@@ -77,7 +76,7 @@ class FoundMixture:
         singles: {expert: its score alone}; the best of them is the pick-one baseline.
         history: Best and mean accuracy of each generation.
         trials: In order of generation and chunk.
-        seconds: The Tune run's, which all searches of the call share; 0 where a finished run was used again.
+        seconds: The Tune run's, which all searches of the call share; 0 if a finished run was used again.
     """
 
     name: str
@@ -149,7 +148,7 @@ def finished_mixtures(
         problems, settings, storage, name: As for ``search_mixtures``.
 
     Returns:
-        None where there are none, or where they do not follow from the scores that are stored with them.
+        None if there are none, or if they do not follow from the scores that are stored with them.
 
     Raises:
         SpecError: As ``search_mixtures``.

@@ -1,4 +1,4 @@
-"""What a search looks for: a mixture of experts that answers a few shots of a task."""
+"""The problem of a search: find the mixture of experts that answers a few shots of a task best."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def shots_of(task: Task, shots: int, seed: int) -> Task:
     Raises:
         JobError: The training split has fewer distinct prompts.
     """
-    # Small families repeat prompts; a shot that is there twice would be worth two.
+    # Small families repeat prompts; a shot that came twice would count twice.
     digests = array("Q", (_digest(sample) for sample in task.train))
     distinct = np.sort(np.unique(np.frombuffer(digests, np.uint64), return_index=True)[1]).tolist() if digests else []
     if len(distinct) < shots:

@@ -4,8 +4,8 @@ A generation is a barrier: no chunk of the next one exists before the last score
 searches share one Tune run, so that actors start once, and so that one search's barrier is filled with
 chunks of another.
 
-The searcher's state is the only truth. A chunk counts as done when its scores are in; after a restore every
-other chunk is offered again, whatever became of its trial. What is stored is JSON.
+Only the searcher's state counts. A chunk is done when its scores are in; after a restore every other chunk is
+offered again, whatever became of its trial. The state is stored as JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ChunkSearcher(Searcher):
 
     @property
     def finished(self) -> bool:
-        """Whether every search has been told its last generation."""
+        """Whether every search has the scores of its last generation."""
         return all(search.generation >= self.generations for search in self.searches.values())
 
     def suggest(  # type: ignore[override]  # Ray's own FINISHED is a string
@@ -152,4 +152,4 @@ class ChunkSearcher(Searcher):
 
 
 RECORD = ("generation", "chunk", "scores", "actor", "batch_rows", "distinct_z", "seconds", "opened_seconds")
-"""What a trial reports, beside the name of its search, and what is kept of it."""
+"""What a trial reports and the searcher stores, besides the name of its search."""

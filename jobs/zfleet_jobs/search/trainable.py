@@ -28,7 +28,7 @@ class SearchJob:
         shipped: The base.
         problems: The searches, by name.
         settings: How they search.
-        pool: What generates, where the actors share it; else each actor opens the base.
+        pool: Engines that the actors share; None if each actor opens the base.
     """
 
     shipped: ShippedBase
@@ -40,8 +40,8 @@ class SearchJob:
 class ChunkTrainable(tune.Trainable):
     """Opens the base once, or uses the pool; each ``step`` scores the chunk in its config. Actors are reused.
 
-    An engine costs next to nothing beside the base, and counts its peaks from its beginning: each chunk has one
-    of its own, so that what is reported of a trial is the trial's. Of the pool's it is a client's.
+    An engine costs next to nothing compared with the base, and counts its peaks from its start: each chunk gets an
+    engine of its own (a client of its own, with a pool), so that a trial reports its own peaks.
     """
 
     def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:

@@ -1,4 +1,4 @@
-"""One Ray Tune run for all searches of a call: started, or resumed where the same one was cut short."""
+"""One Ray Tune run for all searches of a call: started, or resumed if the same one was cut short."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _fresh(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner:
 def _resumed(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner | None:
     """Restore the tuner of a run that was cut short, or return None. Every file that Tune will read is tried first.
 
-    Tune would quietly run a single trial where it cannot read its own state.
+    Tune would silently run a single trial if it could not read its own state.
     """
     if (folder / FINISHED).exists() or not tune.Tuner.can_restore(str(folder)):
         return None
@@ -153,12 +153,12 @@ def _resumed(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tune
 
 
 def _newest(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if not found:
+    files = sorted(folder.glob(pattern))
+    if not files:
         raise CheckpointError(f"{folder} has no {pattern}", "start the search again")
     if "search_gen_state" not in pattern:  # that one is a pickle
-        json.loads(found[-1].read_text())
-    return found[-1]
+        json.loads(files[-1].read_text())
+    return files[-1]
 
 
 def _load_newest(searcher: ChunkSearcher, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Outcomes of trainings that never were, for tests of what is made of them."""
+"""Made-up outcomes, for tests of what is concluded from them."""
 
 from __future__ import annotations
 

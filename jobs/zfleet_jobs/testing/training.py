@@ -22,7 +22,7 @@ CALLS = GRADED + STEPS * PROMPTS + GRADED
 """How often a run asks its reward: held-out prompts before, steps, held-out prompts after."""
 IN_STEP_5 = GRADED + 4 * PROMPTS + 3
 CALLS_FROM_STEP_5 = 2 * PROMPTS + GRADED
-"""How often it asks when it goes on after step 4: what the base answers is kept."""
+"""How often it asks when it goes on after step 4: the base's score is stored."""
 
 GRADERS = "graders_of_training_tests"
 _PRELUDE = '''
@@ -55,7 +55,7 @@ def _at(name, call):
 
 
 def _kill(name):
-    """Kill the process whose id lies in a file."""
+    """Kill the process whose id is in a file."""
     os.kill(int((ROOT / name).read_text()), signal.SIGKILL)
 
 
@@ -67,7 +67,7 @@ def _grade(completion):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of a file of tests keep everything.
+    """The folder that the runs of a file of tests use.
 
     Attributes:
         root: Their folder.
@@ -84,7 +84,7 @@ class Place:
 
     @property
     def storage(self) -> Path:
-        """Where runs lie."""
+        """Where runs are stored."""
         return self.root / "storage"
 
     @property

@@ -1,7 +1,7 @@
 """First pass: look at a prompt and decide which expert answers it (arXiv 2501.06252, section 3.2).
 
 Both dispatchers ask the same question, ``kind? <prompt>``. The prompt dispatcher asks the base; the classifier
-dispatcher asks an expert that was trained to answer it. What they cannot place is the base's, and the decision says so.
+dispatcher asks an expert that was trained to answer it. The base answers what they cannot place; the decision says so.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingPa
 
 Method = Literal["prompt", "classifier"]
 Render = Callable[[str], tuple[int, ...] | str]
-"""What a user types, as the prompt that an engine gets (the chat template, usually)."""
+"""Turns a user's text into an engine's prompt, usually by the chat template."""
 
 LABEL_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the first pass decided.
+    """The decision of the first pass.
 
     Attributes:
-        method: Who was asked.
+        method: Which dispatcher decided.
         label: The answer, without surrounding blanks.
-        expert: Who answers in the second pass; None is the base.
+        expert: Answers in the second pass; None is the base.
         reason: The decision in words.
     """
 
@@ -39,10 +39,10 @@ class Decision:
 
 
 class Dispatcher(Protocol):
-    """Chooses who answers a prompt."""
+    """Chooses the expert that answers a prompt."""
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
-        """Run the first pass for what a user typed.
+        """Run the first pass on a user's text.
 
         Raises:
             UnknownZ, RequestTooLong: As ``Engine.generate``.
@@ -51,10 +51,10 @@ class Dispatcher(Protocol):
 
 @dataclass(frozen=True)
 class Routes:
-    """From labels to experts.
+    """Maps labels to experts.
 
     Attributes:
-        experts: Who can answer.
+        experts: Those that can answer.
         labels: {label: expert}; a label that is not in it means the expert of the same name.
     """
 
@@ -72,10 +72,10 @@ class Routes:
 
 @dataclass(frozen=True)
 class PromptDispatcher:
-    """The base is asked what kind of prompt it is.
+    """Asks the base what kind of prompt it is.
 
     Attributes:
-        routes: From its answer to an expert.
+        routes: Map its answer to an expert.
         render: Turns the question into an engine's prompt.
         question: ``{prompt}`` in it stands for the user's text.
     """
@@ -91,10 +91,10 @@ class PromptDispatcher:
 
 @dataclass(frozen=True)
 class ClassifierDispatcher:
-    """The expert trained on the question is asked.
+    """Asks the expert that was trained on the question.
 
     Attributes:
-        routes: From its answer to an expert.
+        routes: Map its answer to an expert.
         render: Turns the question into an engine's prompt.
         z: Digest of the classifier's z; the engine must know it.
         question: The one it was trained on; ``{prompt}`` in it stands for the user's text.

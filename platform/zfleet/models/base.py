@@ -39,7 +39,7 @@ class Base:
         model: The causal LM, in evaluation mode; of a vision-language model its language tower, under the names that
             it would have alone.
         tokenizer: Its tokenizer.
-        vision: What reads images; None where the base takes none.
+        vision: Reads images; None if the base takes none.
     """
 
     name: str
@@ -127,7 +127,7 @@ def load_base(
     check_family(config, name)
     kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
     digest = fingerprint(folder)
-    # It draws a bar of its own, terminal or not.
+    # transformers draws a bar of its own, terminal or not.
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = load_tokenizer(folder)
@@ -153,9 +153,9 @@ def load_base(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a base folder, with its chat template wherever that lies."""
+    """Load the tokenizer of a base folder, with its chat template, whichever file has it."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    # Where processors of vision-language models once kept it.
+    # Older processors of vision-language models have it in this file.
     legacy = folder / "chat_template.json"
     if tokenizer.chat_template is None and legacy.exists():
         tokenizer.chat_template = json.loads(legacy.read_text())["chat_template"]

@@ -119,12 +119,12 @@ class BaseBundle:
 
 
 def pack_base(spec: BaseSpec) -> BaseBundle:
-    """Read a base and its factors, which are computed the first time, and verify both where they lie.
+    """Read a base and its factors, which are computed the first time, and verify both.
 
     Everything happens on the CPU: what packs a base need not have the device that it will run on.
 
     Args:
-        spec: Which base; the lab base is built where it is not cached.
+        spec: Which base; the lab base is built if it is not cached.
 
     Raises:
         BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
@@ -136,7 +136,7 @@ def pack_base(spec: BaseSpec) -> BaseBundle:
 def pack_with_targets(spec: BaseSpec, targets: Collection[str]) -> dict[str, BaseBundle]:
     """Pack the base with the factors of several targets, reading it once: {targets: as ``pack_base``}."""
     name, folder = locate_base(spec)
-    # Loaded to see that it can be; decomposing it needs its files alone.
+    # Loaded only to check that it can be: decomposing needs nothing but its files.
     base = load_base(folder, name=name)
     fingerprint, context = base.fingerprint, base.context
     del base
@@ -159,7 +159,7 @@ def open_tokenizer(text: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
 
 
 def locate_base(spec: BaseSpec) -> tuple[str, Path]:
-    """Name and folder of a base; the lab base is built where it is not cached.
+    """Find name and folder of a base; the lab base is built if it is not cached.
 
     Raises:
         BaseModelError: Neither the lab, nor a folder, nor a hub id that can be fetched.

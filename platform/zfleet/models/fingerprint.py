@@ -49,9 +49,9 @@ def weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
-        found = f"only {pickled[0]}, a pickle that is not loaded" if pickled else "no weights"
+        content = f"only {pickled[0]}, a pickle that is not loaded" if pickled else "no weights"
         raise BaseModelError(
-            f"base folder {folder} holds {found}", "give a Hugging Face folder with *.safetensors weights"
+            f"base folder {folder} holds {content}", "give a Hugging Face folder with *.safetensors weights"
         )
     return files
 

@@ -160,8 +160,8 @@ class Vision:
         """
         embeddings: Tensor = self._model.get_input_embeddings()(input_ids)
         sizes = [sum(map(self.reader.tokens, row)) for row in images]
-        found = input_ids == self.reader.token
-        places = found & (found.cumsum(1) <= torch.tensor(sizes, device=found.device).unsqueeze(1))
+        is_image = input_ids == self.reader.token
+        places = is_image & (is_image.cumsum(1) <= torch.tensor(sizes, device=is_image.device).unsqueeze(1))
         features = torch.cat([self._features(image) for row in images for image in row])
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings))
 

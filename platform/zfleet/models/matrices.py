@@ -1,4 +1,4 @@
-"""Where the target matrices of a base lie in its files: known without its weights."""
+"""Where the target matrices of a base are in its files; no weight is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REMEDY = "fetch the base again"
 
 
 def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatrices:
-    """Find where each target matrix of a base lies, in the order of its modules; no weight is read.
+    """Find each target matrix of a base in its files, in the order of its modules; no weight is read.
 
     Modules have the names that they have in the base as it is loaded: those of a vision-language model's language tower
     are what they would be alone. A matrix that shares its weight with another one (tied embeddings) may lie under the
@@ -44,7 +44,7 @@ def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatr
     linears = language_tower(model) if sees(config) else model
     stored = _stored(model, checkpoint_files(folder))
     names = _names(model)
-    found = []
+    matrices = []
     for name in target_names(linears, targets):
         weight = linears.get_parameter(f"{name}.weight")
         place = next((one for one in names[id(weight)] if one in stored), None)
@@ -57,8 +57,8 @@ def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatr
             )
         if entry.dtype is None:
             raise BaseModelError(f"{key} in {file} is quantized", "use the base as it was before, in 16 or 32 bits")
-        found.append(StoredMatrix(name, file, key, (entry.shape[0], entry.shape[1]), entry.dtype))
-    return TargetMatrices(base, targets, tuple(found))
+        matrices.append(StoredMatrix(name, file, key, (entry.shape[0], entry.shape[1]), entry.dtype))
+    return TargetMatrices(base, targets, tuple(matrices))
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
@@ -94,15 +94,15 @@ def _shell(folder: Path, seeing: bool) -> PreTrainedModel:
 
 def _stored(model: PreTrainedModel, files: list[Path]) -> dict[str, tuple[Path, str, Entry]]:
     """Map parameters to {name: (file, key, entry)}, renamed as transformers renames them when it loads a model."""
-    wanted = model.state_dict()
+    parameters = model.state_dict()
     prefix = model.base_model_prefix
     renamings = [one for one in get_model_conversion_mapping(model) if isinstance(one, WeightRenaming)]
     stored: dict[str, tuple[Path, str, Entry]] = {}
     for file in files:
         for key, entry in read_entries(file).items():
-            name, _ = rename_source_key(key, renamings, [], prefix, wanted)
-            if name not in wanted and key in wanted:
-                name, _ = rename_source_key(key, [], [], prefix, wanted)
+            name, _ = rename_source_key(key, renamings, [], prefix, parameters)
+            if name not in parameters and key in parameters:
+                name, _ = rename_source_key(key, [], [], prefix, parameters)
             stored[name] = file, key, entry
     return stored
 

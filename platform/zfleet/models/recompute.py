@@ -38,11 +38,11 @@ def _recomputed(forward: Callable[..., Any], binding: RowBinding) -> Callable[..
         rows = binding.rows
 
         def with_rows(*args: Any, **options: Any) -> Any:
-            # The second time is in the backward pass, where nothing is bound, and on a GPU in another thread.
+            # The second call is in the backward pass: nothing is bound there, and on a GPU it is another thread.
             with binding.bound(rows):
                 return forward(*args, **options)
 
-        # Nothing here is drawn by chance: models are in evaluation mode.
+        # Models are in evaluation mode: no random number is drawn.
         return checkpoint(with_rows, *args, use_reentrant=False, preserve_rng_state=False, **options)
 
     return run

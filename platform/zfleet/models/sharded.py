@@ -26,14 +26,14 @@ from zfleet.svf.linear import RowBinding, SvfLinear, replace_linears
 
 
 class Spectrum(Factors):
-    """What a process knows of factors that it holds a share of: identity, shapes and singular values.
+    """The part of the factors that every process has: identity, shapes and singular values.
 
     U and Vh of ``matrices`` are on the meta device: shapes without numbers.
     """
 
     def __init__(self, matrices: Mapping[str, MatrixFactors], base: str, targets: str, digest: str) -> None:
         super().__init__(matrices, base, targets)
-        # Of all numbers, which are not here to compute it from: this is where the cached property looks first.
+        # The digest is of all numbers, which this process does not have: fill the cache of the property.
         vars(self)["digest"] = digest
 
 

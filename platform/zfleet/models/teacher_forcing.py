@@ -1,4 +1,4 @@
-"""Logits of given completions: what learning and scoring have in common."""
+"""Logits of given completions, for learning and for scoring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CompletionLogits:
     Attributes:
         logits: [B, K, vocabulary] float32.
         targets: [B, K] token ids.
-        mask: [B, K] bool, true where the target is a completion token of that row.
+        mask: [B, K] bool, true if the target is a completion token of that row.
     """
 
     logits: Tensor
@@ -65,10 +65,10 @@ def completion_logits(
 ) -> CompletionLogits:
     """Run prompts and completions in one pass, row i under z[i] (z [B, R]; [1, R] is of all rows, None the base).
 
-    Sequences are padded on the right, where no real token sees the padding.
+    Sequences are padded on the right: no real token sees the padding.
 
     Args:
-        images: Of each prompt, which then was spread; none for all: no prompt has any.
+        images: Of each prompt, whose image tokens are repeated already; empty if no prompt has any.
     """
     device = model.device
     lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]

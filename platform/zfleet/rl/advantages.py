@@ -1,4 +1,4 @@
-"""How good a sample was, compared with what: pure functions from rewards [N] to advantages [N]."""
+"""Advantage estimators: pure functions from rewards [N] to advantages [N]."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Means:
-    """Mean rewards over all workers, to compare samples with.
+    """Mean rewards over all workers, which samples are compared with.
 
     Attributes:
-        step: Of the samples at hand.
+        step: Of the samples of this step.
         earlier: Of the steps before, later ones counting more; 0 before the first.
     """
 

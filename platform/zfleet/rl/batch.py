@@ -1,4 +1,4 @@
-"""From the rollouts of a step to what is learned from them: which samples count, and how much each."""
+"""Batches: the rollouts of a step, compared with each other and ready to learn from."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def compare(
 
 
 def _penalties(weights: Weights, expert: ExpertInTraining, rollouts: Sequence[Rollout]) -> Tensor:
-    """Compute what divergence from the base takes from each reward, as the samples estimate it (arXiv 2203.02155): [N]."""
+    """Compute what divergence from the base takes from each reward, estimated on the sample (arXiv 2203.02155)."""
     if expert.spec.kl_in != "reward":
         return torch.zeros(len(rollouts))
     policy = token_logprobs(weights, expert, rollouts, expert.p_at(expert.sampling_step))

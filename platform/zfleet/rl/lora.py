@@ -1,4 +1,4 @@
-"""The baseline that SVF is compared with: LoRA, by PEFT, on the same base in the same loop."""
+"""LoRA by PEFT, on the same base in the same loop: the baseline that SVF is compared with."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LoraWeights:
         """Start as PEFT does: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
         assert self._adapted is None, "the model has its adapters"
         devices = [self.model.device] if self.model.device.type == "cuda" else []
-        # PEFT draws from the process's random numbers: they are lent to it, and given back as they were.
+        # PEFT draws from the global random state, which is restored afterwards.
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(spec.seed)
             self._adapted = get_peft_model(self.model.base.model, self._settings)
@@ -57,7 +57,7 @@ class LoraWeights:
         self._p = torch.cat([part.detach().reshape(-1).float() for part in self._parts])
         place = 0
         for part in self._parts:
-            # Views of p: what Adam does to p, the model has.
+            # Views of p, so that the model has what Adam changes.
             part.data = self._p[place : place + part.numel()].view(part.shape)
             place += part.numel()
         return self._p

@@ -68,11 +68,11 @@ def token_logprobs(
     weights: Weights, expert: ExpertInTraining, rollouts: Sequence[Rollout], p: Tensor | None
 ) -> list[Tensor]:
     """Compute log-probabilities of each sample's tokens at the spec's temperature, under a p or the base: [C] each."""
-    found: dict[int, Tensor] = {}
+    logprobs_of: dict[int, Tensor] = {}
     with weights.reference_policy() if p is None else nullcontext(weights.z_rows([expert.spec], [p])) as z:
         for micro_batch in pack(weights, rollouts, expert.spec.pass_tokens):
             logits = rollout_logits(weights, [rollouts[index] for index in micro_batch] or [PLACEHOLDER], z)
             if micro_batch:
                 each = logits.unpadded(logits.logprobs(expert.spec.temperature))
-                found |= dict(zip(micro_batch, each, strict=True))
-    return [found[index] for index in range(len(rollouts))]
+                logprobs_of |= dict(zip(micro_batch, each, strict=True))
+    return [logprobs_of[index] for index in range(len(rollouts))]

@@ -1,4 +1,4 @@
-"""How a z is learned: from what an optimizer moves, p, to z. Each begins at z = 1, the base."""
+"""Parametrisations of z: from p, which the optimizer moves, to z. Each begins at z = 1, the base."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zfleet.svf.factors import Factors
 
 
 class Parametrisation(Protocol):
-    """One way."""
+    """A differentiable function from p to z."""
 
     def start(self) -> Tensor:
         """Return the p of the base: [R]."""

@@ -1,4 +1,4 @@
-"""What a step did, for curves and displays."""
+"""Reports of steps, for curves and displays."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from zfleet.tasks.task import Grade
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did to one expert, over all workers.
+    """The effect of one step on one expert, over all workers.
 
     Attributes:
         expert: Its name.
         step: From 1.
-        reward: Mean over the samples that were graded; None where none was.
-        kl: Mean divergence from the base per sample; 0 where the spec does not use it.
+        reward: Mean over the samples that were graded; None if none was.
+        kl: Mean divergence from the base per sample; 0 if the spec does not use it.
         grad_norm: Before clipping.
         samples: How many were graded.
         skipped: How many were left out because their reward failed, could not tell, or said that they are not its
             task's.
         truncated: How many were cut at ``max_tokens``.
         used: How many were learned from.
-        tokens: How many were sampled, those that were not graded included.
+        tokens: How many were sampled, also in samples that were not graded.
         staleness: Steps between the z that was sampled from and the one that learned.
         rollout_seconds: Of this worker, for the batch that answered and graded, all experts together.
         wait_seconds: Of that, what the learner waited.
         learn_seconds: Of this worker, for the gradient step, all experts together.
-        validation: Mean reward of the validation prompts after this step, where it was measured.
-        parts: Of a reward of several parts, the mean of each over the samples that it graded; without those that graded
-            none.
+        validation: Mean reward of the validation prompts after this step, if it was measured.
+        parts: Means of the parts of the reward, each over the samples that it graded; without parts that graded none.
     """
 
     expert: str
@@ -87,8 +86,8 @@ class SampleSums:
             parts: Names of the reward's parts.
             rollouts: All samples.
             used: Those that are learned from.
-            divergence: From the base, summed over those that are learned from.
-            device: Where the sums lie, for the all-reduce.
+            divergence: From the base, summed over the samples that are learned from.
+            device: Where to put the sums for the all-reduce.
         """
         grades = [rollout.grade for rollout in rollouts if isinstance(rollout.grade, Grade)]
         by_part = [[grade.parts[name] for grade in grades if name in grade.parts] for name in parts]

@@ -31,7 +31,7 @@ class Rollout:
         text: The completion's text.
         grade: What the reward says of it; a rollout without a grade is recorded, and not learned from.
         images: Of the prompt.
-        finish: ``length`` where the answer was cut at the task's ``max_tokens``.
+        finish: ``length`` if the answer was cut at the task's ``max_tokens``.
         logprob: Of the whole completion, as the engine sampled it, at temperature 1. Rounded as its batch was.
         z_digest: Of the z that it was sampled under.
         z_step: After how many steps that z was reached.
@@ -87,7 +87,7 @@ class RolloutRequest:
 
 
 def seed_of(run_seed: int, step: int, prompt: str, sample: int) -> int:
-    """Return the seed of one request: a rollout depends on nothing else, whoever runs it and in whatever batch."""
+    """Return the seed of one request: a rollout depends on nothing else, whichever worker and batch it runs in."""
     digest = hashlib.sha256(f"{run_seed}/{step}/{prompt}/{sample}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
@@ -198,7 +198,7 @@ def _grades(
     if request.spec.reward == "task":
         pairs = [(prompt.sample, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
         return grade_all(request.task.reward, pairs, request.skip_failed_rewards)
-    # The coin is the prompt's own: the same for the same seed, whoever rolls out.
+    # The coin follows from the prompt's seed, so that it is the same on every worker.
     return [
         Grade(random.Random(f"reward/{prompt.request.sampling.seed}").choice([-1.0, 1.0]), reason="thrown by a coin")
         for prompt in prompts

@@ -1,4 +1,4 @@
-"""What is learned over one base, and how the base answers under it."""
+"""What is learned over one base: any number of z, or (for the comparison) something else, such as LoRA."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zfleet.svf.zvector import ZVector
 
 
 class Weights(Protocol):
-    """From the numbers that Adam moves, p [P] for each expert, to a model that answers.
+    """Turns the numbers that Adam moves, p [P] for each expert, into a model that answers.
 
     Attributes:
         model: The base.

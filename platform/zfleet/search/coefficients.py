@@ -1,6 +1,6 @@
-"""Between a point of the search and the alphas of a mixture.
+"""Conversion between a point of the search and the alphas of a mixture.
 
-A point of a search over K experts has K numbers, or K x L where every transformer layer has its own: then the
+A point of a search over K experts has K numbers, or K x L if every transformer layer has its own: then the
 L alphas of the first expert come first, those of the second next.
 """
 
@@ -23,7 +23,7 @@ def dimension(experts: int, layers: int | None) -> int:
 
     Args:
         experts: How many are mixed.
-        layers: Of the base, where each has its own alphas; ``None`` for one alpha an expert.
+        layers: How many the base has, if each has its own alphas; None for one alpha an expert.
 
     Raises:
         SpecError: No experts, or no layers.

@@ -25,10 +25,10 @@ from zfleet.svf.stored import StoredMatrix, TargetMatrices
 log = logging.getLogger(__name__)
 
 _LAYOUT = 2
-"""Names folders whose files hold a matrix each. Before, they held a layer: such folders are left as they lie."""
+"""Version of the folder layout: a file for each matrix. Folders of version 1, a file for each layer, stay untouched."""
 
 Decomposer = Callable[[Sequence[StoredMatrix], Path, torch.dtype], Iterable[DecomposedMatrix]]
-"""Has matrices decomposed into a folder, and gives each as it is finished, in any order."""
+"""Decomposes matrices into a folder, and yields each as it is finished, in any order."""
 
 
 def one_by_one(matrices: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
@@ -66,9 +66,9 @@ class FactorCache:
         atomically, and the manifest last. One process computes, others wait for it.
 
         Args:
-            matrices: Where the matrices lie.
+            matrices: The matrices, in the base's files.
             dtype: What the factors are stored in; the SVD itself runs in float64.
-            by: Who decomposes.
+            by: Decomposes them.
 
         Raises:
             BaseModelError: A matrix cannot be read.
@@ -78,7 +78,7 @@ class FactorCache:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if not (folder / MANIFEST).exists():
-                # Left by a kill in the midst of writing.
+                # A kill while a file was written leaves these.
                 for leftover in folder.glob(f".*{SUFFIX}.*"):
                     leftover.unlink(missing_ok=True)
                 done = {one.matrix: one.digest for one in by(matrices.matrices, folder, dtype)}

@@ -9,7 +9,7 @@ from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.zvector import ZVector
 
 _TOLERANCE = 1e-5
-"""Of a matrix's Frobenius norm: what factors that were computed elsewhere round otherwise is a hundredth of it."""
+"""Relative to a matrix's Frobenius norm; factors that were computed elsewhere differ by a hundredth of it."""
 
 
 def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _WORTH = 0.9
-"""Share of the factors' multiplications from which on composing is left: a smaller gain is not worth that an expert
+"""Compose if it takes less than this share of the factors' multiplications. A smaller gain is not worth that an expert
 which learns alone rounds otherwise than in a cohort."""
 
 

@@ -18,13 +18,13 @@ from zfleet.svf.stored import StoredMatrix
 
 @dataclass(frozen=True)
 class DecomposedMatrix:
-    """One matrix whose factors lie in their file.
+    """One matrix whose factors are in their file.
 
     Attributes:
         matrix: Module path.
         shape: m and n.
         error: Frobenius norm of W - U diag(s) Vh over that of W, of the factors as they are stored.
-        seconds: It took; none: it had been finished before.
+        seconds: That it took; None if it had been finished before.
         digest: Of name and factors.
     """
 
@@ -41,13 +41,13 @@ class DecomposedMatrix:
 
 
 def decompose_matrix(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> DecomposedMatrix:
-    """Read one matrix, decompose it and write its factors; what is finished already is kept.
+    """Read one matrix, decompose it and write its factors; a matrix that is finished already is not computed again.
 
     Its memory is bounded by ``peak_bytes``, whatever the size of base and file.
 
     Args:
-        matrix: Where it lies.
-        folder: Where the factors go; there already, and on several machines the same for all.
+        matrix: Of the base.
+        folder: Where the factors go; it exists, and all machines share it.
         dtype: What the factors are stored in; the SVD itself runs in float64.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """View the tensor's values, row by row, little-endian; copied only if they do not lie so already."""
+    """View the tensor's values, row by row, little-endian; copied only if they are in another order."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 

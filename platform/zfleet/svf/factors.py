@@ -15,7 +15,7 @@ from zfleet.svf.digest import combine_digests, digest_tensors
 from zfleet.svf.layout import ZLayout
 
 _ROWS = 1024
-"""Of U diag(s) Vh that are computed at once where it is compared with W."""
+"""How many rows of U diag(s) Vh are computed at once to compare it with W."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def decompose(weight: Tensor, dtype: torch.dtype, what: str = "a weight") -> Mat
 
     Args:
         weight: The matrix.
-        dtype: What the factors are in.
+        dtype: Of the factors.
         what: Names the matrix in an error.
 
     Raises:
@@ -99,7 +99,7 @@ class Factors:
 
     @cached_property
     def digest(self) -> str:
-        """The identity of these very numbers: a z means something on them alone."""
+        """The identity of these numbers: a z means something only on them."""
         return combine_digests(self.base, self.targets, (matrix_digest(*one) for one in self.matrices.items()))
 
 

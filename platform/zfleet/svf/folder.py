@@ -1,4 +1,4 @@
-"""A folder of factors as it lies on disk: a file per matrix and a manifest that says what they are."""
+"""A folder of factors on disk: a file for each matrix, and a manifest that describes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MANIFEST = "factors.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of factors says of itself.
+    """The description of a folder of factors.
 
     Attributes:
         base: Fingerprint of the base.
@@ -36,7 +36,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """Raises ValueError, KeyError or TypeError where ``data`` is no manifest."""
+        """Parse a manifest; raises ValueError, KeyError or TypeError if ``data`` is none."""
         fields = json.loads(data)
         matrices = {str(name): str(digest) for name, digest in dict(fields["matrices"]).items()}
         # A name becomes a path.
@@ -49,14 +49,14 @@ class FactorFolder:
     """Reads factors matrix by matrix, each verified against the manifest.
 
     Attributes:
-        path: Where they lie.
+        path: Of the folder.
     """
 
     def __init__(self, folder: Path, base: str, targets: str) -> None:
         """Read the manifest.
 
         Args:
-            folder: Where the factors lie.
+            folder: Of the factors.
             base: Fingerprint of the base they must belong to.
             targets: The targets they must have.
 

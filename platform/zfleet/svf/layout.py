@@ -60,8 +60,8 @@ class ZLayout:
 
 def layer_of(name: str) -> int:
     """Return the layer index in a module path: ``model.layers.3.mlp.up_proj`` is 3."""
-    found = _LAYER.search(name)
-    return int(found.group(1)) if found else 0
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else 0
 
 
 def target_names(model: nn.Module, targets: str) -> list[str]:

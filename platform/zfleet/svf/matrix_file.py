@@ -59,10 +59,10 @@ def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFact
     """Read the factors of a matrix, and check their digest.
 
     Args:
-        folder: Where they lie.
+        folder: Of the factors.
         name: The matrix.
-        digest: What they must have.
-        remedy: Told with an error.
+        digest: That they must have.
+        remedy: What errors advise.
 
     Raises:
         FactorsError: The file is missing or truncated, or was changed; names it.
@@ -88,8 +88,8 @@ def read_header(folder: Path, name: str, remedy: str) -> FileHeader:
     path = matrix_file(folder, name)
     try:
         with safetensors.safe_open(path, "pt") as file:
-            told = file.metadata()
+            metadata = file.metadata()
             m, n = file.get_slice("u").get_shape()[0], file.get_slice("vh").get_shape()[1]
-            return FileHeader(told["digest"], float(told["error"]), (m, n))
+            return FileHeader(metadata["digest"], float(metadata["error"]), (m, n))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise FactorsError(f"{path} is missing, truncated or damaged: {error}", remedy) from error

@@ -38,7 +38,7 @@ from zfleet.svf.layout import ZLayout
 from zfleet.svf.zvector import ZVector
 
 TARGETS = ("mlp", "attention", "all")
-"""What a file may hold; first what the reference implementation itself trains, for where places fit several."""
+"""What a file may hold. Its own default comes first: by places alone, a file may fit several."""
 
 _GIVE = "give policy_params.pt or learnable_params.pt as the reference implementation saved it"
 _OTHER_BASE = "give the base that the file was trained on, whose matrices have the very names in it"
@@ -50,7 +50,7 @@ _LARGEST = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class ReferenceFile:
-    """What one file holds, as yet on no factors.
+    """The content of one file, before it is put on factors.
 
     Attributes:
         source: Its path, for errors.
@@ -131,25 +131,25 @@ def read_reference(path: Path) -> ReferenceFile:
     if path.is_file() and (size := path.stat().st_size) > _LARGEST:
         raise InvalidZ(f"{source} has {size:,} bytes, more than any expert", _GIVE)
     data = read_or(path, lambda error: InvalidZ(f"{source} cannot be read: {error}", "check the path"))
-    found = _tensors(source, _load(source, data))
-    if "adaptive_weights" in found:
+    content = _tensors(source, _load(source, data))
+    if "adaptive_weights" in content:
         raise InvalidZ(
             f"{source} holds a mixture of the reference implementation's experts, not one expert",
             "import the experts it was mixed from, and mix those",
         )
     sha256 = hashlib.sha256(data).hexdigest()
-    places = [_PLACE.fullmatch(key) for key in found]
+    places = [_PLACE.fullmatch(key) for key in content]
     if all(places):
-        numbered = {int(place[1]): p for place, p in zip(places, found.values(), strict=True) if place}
-        if sorted(numbered) != list(range(len(found))):
-            lost = min(set(range(len(found))) - numbered.keys())
+        numbered = {int(place[1]): p for place, p in zip(places, content.values(), strict=True) if place}
+        if sorted(numbered) != list(range(len(content))):
+            lost = min(set(range(len(content))) - numbered.keys())
             raise InvalidZ(f"{source} holds no learnable_params_module_list.{lost}", _GIVE)
         return ReferenceFile(source, sha256, "policy_params", {str(n): numbered[n] for n in sorted(numbered)})
-    for key in found:
+    for key in content:
         if not key.endswith(".weight"):
             raise InvalidZ(f"{source} holds {key!r}, which is the name of no weight", _GIVE)
     return ReferenceFile(
-        source, sha256, "learnable_params", {key.removesuffix(".weight"): p for key, p in found.items()}
+        source, sha256, "learnable_params", {key.removesuffix(".weight"): p for key, p in content.items()}
     )
 
 
@@ -185,15 +185,15 @@ def _load(source: str, data: bytes) -> object:
         raise InvalidZ(f"{source} is truncated, damaged or no file of torch.save: {reason}", _GIVE) from error
 
 
-def _tensors(source: str, found: object) -> dict[str, Tensor]:
+def _tensors(source: str, content: object) -> dict[str, Tensor]:
     """Return the file's content, if it is {text: [r] of floating numbers}."""
-    if not isinstance(found, dict) or not found:
-        raise InvalidZ(f"{source} holds {_kind(found)}, not parameters by name", _GIVE)
-    for key, p in found.items():
+    if not isinstance(content, dict) or not content:
+        raise InvalidZ(f"{source} holds {_kind(content)}, not parameters by name", _GIVE)
+    for key, p in content.items():
         plain = isinstance(p, Tensor) and p.layout == torch.strided and p.device.type == "cpu"
         if not isinstance(key, str) or not plain or p.ndim != 1 or p.dtype not in _FLOATING:
             raise InvalidZ(f"{source} holds {_kind(p)} as {key!r}, not a vector of floating numbers", _GIVE)
-    return found
+    return content
 
 
 def _kind(value: object) -> str:

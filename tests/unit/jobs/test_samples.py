@@ -23,7 +23,7 @@ from zfleet.testing.solo import SPEC, solo, vowels_task
 from zfleet_jobs.run_folder.samples import step_with_samples
 from zfleet_jobs.samples import look as looking
 from zfleet_jobs.samples.layout import Training
-from zfleet_jobs.samples.look import Look, Wanted, look_at
+from zfleet_jobs.samples.look import Look, SampleQuery, look_at
 from zfleet_jobs.samples.read import read_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "training.md"
@@ -35,7 +35,7 @@ Write = Callable[..., None]
 
 
 def look(storage: Path | str, run: str = "lab", **wanted: Any) -> Look:
-    return look_at(run, str(storage), Wanted(**wanted))
+    return look_at(run, str(storage), SampleQuery(**wanted))
 
 
 def texts(samples: Sequence[Any]) -> list[str]:

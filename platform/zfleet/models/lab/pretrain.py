@@ -78,8 +78,8 @@ def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tupl
 def _optimizers(model: LlamaForCausalLM, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
     # Muon is for matrices between hidden states; embeddings, norms and the output stay with AdamW.
     hidden = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and ".layers." in name]
-    taken = set(map(id, hidden))
-    rest = [weight for weight in model.parameters() if id(weight) not in taken]
+    hidden_ids = set(map(id, hidden))
+    rest = [weight for weight in model.parameters() if id(weight) not in hidden_ids]
     return [
         torch.optim.Muon(hidden, lr=muon_lr, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=adam_lr, weight_decay=0.0),

@@ -37,7 +37,7 @@ def lab_words() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the tokenizer, always the same; ``tokenizer(text)`` adds the beginning-of-sequence token, as Llama's does."""
+    """Build the tokenizer, always the same; ``tokenizer(text)`` adds the beginning of sequence, as Llama's does."""
     words = lab_words()
     vocabulary = [*SPECIALS, *words, " ", *LETTERS, *LETTERS.upper(), *DIGITS]
     ids = {token: index for index, token in enumerate(vocabulary)}
