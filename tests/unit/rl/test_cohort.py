@@ -52,7 +52,7 @@ SPECS = (
         "truncated": "leave_out",
     },
 )
-"""Members that differ in all that a expert may differ in."""
+"""Experts that differ in all that an expert may differ in."""
 
 
 def _spec(**values: Any) -> LearnerSpec:
@@ -111,7 +111,7 @@ def test_a_cohort_of_four_learns_what_four_learn_alone(tiny_model: SvfModel, pas
     assert float((first - second).abs().max()) > 0.01, "the experts learned the same"
 
 
-def test_members_answer_in_one_batch_and_stop_on_their_own(tiny_model: SvfModel, engine: SyncEngine) -> None:
+def test_experts_answer_in_one_batch_and_stop_on_their_own(tiny_model: SvfModel, engine: SyncEngine) -> None:
     weights = SvfWeights(tiny_model)
     specs = (_spec(steps=1), _spec(steps=3, seed=8))
     experts = [
@@ -128,7 +128,7 @@ def test_members_answer_in_one_batch_and_stop_on_their_own(tiny_model: SvfModel,
 
 
 @pytest.mark.parametrize("kl", [0.1, 0.0])
-def test_one_member_that_diverges_stops_all_before_any_is_changed(
+def test_one_expert_that_diverges_stops_all_before_any_is_changed(
     tiny_model: SvfModel, engine: SyncEngine, kl: float
 ) -> None:
     """Also where the divergence has a limit and no weight."""

@@ -44,7 +44,7 @@ CASES: dict[str, tuple[dict[str, str], ...]] = {
     "penalised": ({"estimator": "rloo", "kl_in": "reward"},),
     "cohort": ({"estimator": "rloo"}, {"estimator": "batch", "kl_in": "reward"}),
 }
-"""Members, by what they differ in; the first of each has the whole batch, a second one the same again."""
+"""Experts, by what they differ in; the first of each has the whole batch, a second one the same again."""
 PROMPTS, SAMPLES = 7, 3  # seven: the workers' shares differ in size
 
 

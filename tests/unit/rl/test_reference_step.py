@@ -136,7 +136,7 @@ def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SvfMod
 
 @pytest.fixture
 def learner(model: SvfModel) -> Iterator[Learner]:
-    """A learner of no expert, whose gradients are asked for."""
+    """A learner without experts of its own: tests ask it for gradients."""
     with SyncEngine(FakeEngine()) as engine:
         yield Learner(SvfWeights(model), engine, [])
 
