@@ -30,18 +30,18 @@ def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[C
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(base, total=sum(work.values()), count=f"0/{len(work)}", left="")
 
-        def tell(one: DecomposedMatrix) -> None:
-            seen.append(one)
+        def show(matrix: DecomposedMatrix) -> None:
+            seen.append(matrix)
             count = f"{len(seen)}/{len(work)}"
             computed = sum(work[other.matrix] for other in seen if other.seconds is not None)
             remaining = sum(work.values()) - sum(work[other.matrix] for other in seen)
             left = time_left(time.perf_counter() - start, computed, remaining)
-            progress.update(bar, advance=work[one.matrix], count=count, left=left)
-            took = "finished before" if one.seconds is None else f"{one.seconds:.1f} s"
-            line = f"{count} {one.matrix} {list(one.shape)} error {one.error:.1e}, {took}"
+            progress.update(bar, advance=work[matrix.matrix], count=count, left=left)
+            took = "finished before" if matrix.seconds is None else f"{matrix.seconds:.1f} s"
+            line = f"{count} {matrix.matrix} {list(matrix.shape)} error {matrix.error:.1e}, {took}"
             console.print(f"{line}; {left}" if left else line, markup=False)
 
-        yield tell
+        yield show
 
 
 def time_left(elapsed: float, computed: float, remaining: float) -> str:

@@ -57,11 +57,11 @@ def run_decompose(spec: BaseSpec, address: str | None = None, memory_gib: float 
     computed: dict[str, DecomposedMatrix] = {}
 
     def on_ray(todo: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
-        with cluster(address), decompose_display(slug, todo) as tell:
-            for one in decompose_on_ray(todo, folder, dtype, memory):
-                computed[one.matrix] = one
-                tell(one)
-                yield one
+        with cluster(address), decompose_display(slug, todo) as show:
+            for matrix in decompose_on_ray(todo, folder, dtype, memory):
+                computed[matrix.matrix] = matrix
+                show(matrix)
+                yield matrix
 
     factors = factor_cache().compute(matrices, DTYPE, on_ray)
     rows = [computed.get(name) or DecomposedMatrix.of(name, header, None) for name, header in factors.headers.items()]

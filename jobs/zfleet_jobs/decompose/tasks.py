@@ -67,12 +67,12 @@ def decompose_on_ray(
             ray.cancel(task, force=True)
 
 
-def _one(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> DecomposedMatrix:
+def _decompose_matrix(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> DecomposedMatrix:
     torch.set_num_threads(1)
     return decompose_matrix(matrix, folder, dtype)
 
 
-_decompose: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_one)
+_decompose: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_decompose_matrix)
 
 
 def _machines() -> list[dict[str, float]]:

@@ -42,9 +42,9 @@ def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, clip: fl
     return -torch.minimum(ratio * advantages, bounded * advantages).sum()
 
 
-def divergence(one: CompletionLogits, other: CompletionLogits) -> Tensor:
-    """Sum over completion tokens of KL(one || other), exact over the vocabulary, for each sample: [B]."""
-    log_p = torch.log_softmax(one.logits, -1)
-    log_q = torch.log_softmax(other.logits, -1)
+def divergence(first: CompletionLogits, second: CompletionLogits) -> Tensor:
+    """Sum KL(first || second) over completion tokens, exact over the vocabulary, for each sample: [B]."""
+    log_p = torch.log_softmax(first.logits, -1)
+    log_q = torch.log_softmax(second.logits, -1)
     per_token = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return one.token_sums(per_token)
+    return first.token_sums(per_token)
