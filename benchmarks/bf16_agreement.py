@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from exit_code import exit_code
 from zfleet.config.specs import BaseSpec
 from zfleet.engine.vllm_engine.linears.kernels import FactoredLinear, PartFactors
-from zfleet.files import cache_root
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import locate_base
 from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
+from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.linear import SvfLinear, merge_into

@@ -37,7 +37,6 @@ from exit_code import exit_code
 from hetero.base import base_spec, build_base, find_shape
 from sharding_memory import Memory, measure_memory
 from tensor_parallel import tensor_parallel
-from zfleet.files import cache_root
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.matrices import target_matrices
@@ -45,6 +44,7 @@ from zfleet.models.recompute import checkpoint_layers
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
+from zfleet.paths import cache_root
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.loss import policy_loss
 from zfleet.svf.cache import FactorCache

@@ -17,7 +17,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError, SpecError
-from zfleet.files import cache_root, write_folder
+from zfleet.files import write_folder
+from zfleet.paths import cache_root
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from hetero.base import base_spec, build_base, find_shape
 from zfleet.config.specs import BaseSpec
-from zfleet.files import cache_root
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import locate_base
 from zfleet.models.matrices import target_matrices
+from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 

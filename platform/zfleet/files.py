@@ -1,4 +1,4 @@
-"""Files and folders: the cache's root, and writing that leaves the old or the new one after a kill, never a half."""
+"""Writing files and folders so that a kill leaves either the old or the new one, never half of one."""
 
 from __future__ import annotations
 
@@ -50,9 +50,3 @@ def read_or(path: Path, refuse: Callable[[OSError], Exception]) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise refuse(error) from error
-
-
-def cache_root() -> Path:
-    """Return the folder for what can be built again: ``ZFLEET_CACHE``, else ``~/.cache/zfleet``; it may not exist."""
-    configured = os.environ.get("ZFLEET_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "zfleet"

@@ -25,10 +25,10 @@ def open_factors(spec: BaseSpec) -> Factors:
     Raises:
         BaseModelError, FactorsError: The base or its factors cannot be read.
     """
-    from zfleet.files import cache_root
     from zfleet.models.bundle import locate_base
     from zfleet.models.fingerprint import fingerprint
     from zfleet.models.matrices import target_matrices
+    from zfleet.paths import cache_root
     from zfleet.svf.cache import FactorCache, one_by_one
 
     name, base = locate_base(spec)

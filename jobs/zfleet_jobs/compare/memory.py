@@ -28,7 +28,7 @@ class Memory:
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
         else:
-            # Forgets the highest resident memory so far (proc(5), since Linux 4.0).
+            # This resets the highest resident memory so far (proc(5), since Linux 4.0).
             Path("/proc/self/clear_refs").write_text("5")
         return held
 
@@ -41,7 +41,7 @@ class Memory:
         gc.collect()
         if self._gpu:
             return torch.cuda.memory_allocated() / 2**20
-        # The C library keeps some of what was freed: only glibc can be told to give it back.
+        # The C library holds on to some freed memory; only glibc has a call that returns it.
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
         return _status("VmRSS")

@@ -21,7 +21,7 @@ def plot(findings: Sequence[Finding], title: str) -> bytes:
     colours = plt.get_cmap("tab20")
     figure, axes = plt.subplots(figsize=(max(7.0, 0.35 * len(findings)), 4.5), layout="constrained")
     for place, method in enumerate(methods):
-        # Of a method whose trainings of a task all failed there is no bar.
+        # A method whose trainings of a task all failed has no bar there.
         mine = [one for one in findings if one.method == method]
         centres = [tasks.index(one.task) - 0.4 + width * (place + 0.5) for one in mine]
         # A pattern's dollar signs are no formula.

@@ -63,7 +63,7 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
     todo = [trial for trial in trials if trial not in finished]
     if todo:
         store_spec(storage, spec)
-        # Trainings run side by side: in this order no method has all its own at the busiest time.
+        # Trainings run side by side: shuffled, no method has all of its trainings at the busiest time.
         random.Random(0).shuffle(todo)
         with cluster(address), _progress(len(trials), len(finished)) as advance:
             for trial, result in _train(spec, todo, stored, bundles, tasks):

@@ -121,7 +121,7 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # On a CPU it is a plain RuntimeError, known by the allocator's name.
+        # On a CPU, PyTorch raises a plain RuntimeError that names the allocator.
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         raise JobError(

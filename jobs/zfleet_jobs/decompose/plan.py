@@ -11,11 +11,11 @@ from rich.console import Console
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import FactorsError
-from zfleet.files import cache_root
 from zfleet.models.base import base_slug
 from zfleet.models.bundle import locate_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.matrices import target_matrices
+from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.matrix_file import read_header
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
@@ -73,7 +73,7 @@ def open_matrices(spec: BaseSpec) -> tuple[str, TargetMatrices]:
         SpecError: Its ``targets`` choose nothing.
     """
     name, folder = locate_base(spec)
-    # What is wrong with targets or files is known in a second; the fingerprint of a big base takes minutes.
+    # Errors in targets or files show in a second; the fingerprint of a big base takes minutes.
     matrices = target_matrices(folder, "", spec.targets)
     with Console(stderr=True).status(f"reading {folder}"):
         base = fingerprint(folder)

@@ -51,7 +51,7 @@ def decompose_on_ray(
     running: dict[Any, StoredMatrix] = {}
     try:
         while waiting or running:
-            # Asked each time: clusters grow.
+            # Counted each time, because clusters grow.
             cpus = max(1, sum(int(machine.get("CPU", 0)) for machine in _machines()))
             while waiting and len(running) < cpus:
                 taken = sum(map(task_bytes, running.values()))
@@ -87,7 +87,7 @@ def _check_room(largest: StoredMatrix, memory: int | None) -> None:
     what = f"decomposing {largest.name} {list(largest.shape)} takes up to {need / _GIB:.1f} GiB"
     if memory is not None and need > memory:
         raise JobError(f"{what}, --memory is {memory / _GIB:.1f}", "raise it")
-    # A head that runs no tasks has memory, and no CPU.
+    # A head node that runs no tasks has memory but no CPU.
     rooms = [machine.get("memory", 0) for machine in _machines() if machine.get("CPU", 0) >= 1]
     if not rooms:
         raise JobError("no machine of the cluster has a CPU for tasks", "add one that has: `ray start --num-cpus N`")
@@ -107,7 +107,7 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
         raise
     except RayError as error:
         raise _failure(matrix.name, error) from error
-    # Listed, not asked for by name: a network file system remembers that a file was not there.
+    # List the folder: by name, a network file system may answer from its cache that the file is not there.
     if matrix_file(folder, matrix.name).name not in os.listdir(folder):  # noqa: PTH208
         raise JobError(
             f"the worker of {matrix.name} wrote to {folder} of another machine",

@@ -86,7 +86,7 @@ def record(storage: Storage, spec: TrainSpec, plans: Sequence[Plan]) -> None:
     """
     before = _read(storage)
     experts: dict[str, Any] = {plan.expert.name: json.loads(plan.spec) for plan in plans}
-    # Credentials stay out of it.
+    # Credentials are not recorded.
     new = spec.model_dump(mode="json", exclude={"storage"}) | {"registry": spec.registry and address_of(spec.registry)}
     if before is not None:
         _refuse_changes(spec.run, storage, before["experts"], experts)

@@ -86,9 +86,9 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
     ]
     place = in_step(folder, step)
     file = pa.BufferOutputStream()
-    # Checksums: a file whose bits were lost is named, not read wrong.
+    # Checksums, so that a file with lost bits raises an error instead of being read wrong.
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, write_page_checksum=True)
-    # Readers of a folder pass over the name that a file has until it is whole.
+    # Readers skip the name that a file has until it is whole.
     Storage(place).put(f"worker-{rank}.parquet", file.getvalue().to_pybytes())
     return place
 

@@ -88,7 +88,7 @@ def extremes(keys: Keys, count: int, best: bool) -> list[int]:
     table = table.append_column("size", pc.abs(keys.table["advantage"]))
     table = table.filter(pc.is_in(table["training"], pa.array(several, pa.int32())))
     order = [("reward", "descending" if best else "ascending"), ("size", "descending"), ("step", "descending")]
-    # Of no rows pyarrow chooses none, and fails.
+    # pyarrow fails if there are no rows to choose from.
     if not count or not len(table):
         return []
     chosen = pc.select_k_unstable(table, min(count, len(table)), [*order, ("place", "ascending")])

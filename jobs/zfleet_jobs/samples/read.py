@@ -17,8 +17,8 @@ from pyarrow import fs
 from zfleet.errors import SamplesError
 from zfleet_jobs.samples.layout import SCHEMA, SampleFile, Training
 
-# Reading waits for a disk or a network.
 _THREADS = 8
+"""Several, because reading waits for a disk or a network."""
 _CHOOSING = ("sample", "reward", "advantage")
 
 

@@ -23,7 +23,7 @@ class HoldActors(FIFOScheduler):
         JobError, ZfleetError: A trial failed for a reason that trying again does not change, or too often.
     """
 
-    # Trials that Tune has not looked for an actor for. A class attribute, for Ray's __init__ takes no part in it.
+    # Trials that Tune has not assigned to an actor. A class attribute, because Ray's __init__ sets none.
     _new: tuple[Trial, ...] = ()
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:

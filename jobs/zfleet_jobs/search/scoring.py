@@ -52,7 +52,7 @@ def score_candidates(
         evaluation = answers_graded(engine, tokenizer, task, asked, [digest for digest, _ in rows], 0.0, False)
         likelihoods = _likelihoods(engine, tokenizer, task, digests)
     finally:
-        # Clipping makes equal candidates: one digest, put twice, is dropped once.
+        # Clipping makes equal candidates, so that one digest may be put twice; it is dropped once.
         for digest in dict.fromkeys(digests):
             engine.drop_z(digest)
     right = [_right(task, shot, grade) for shot, grade in zip(asked, evaluation.grades, strict=True)]

@@ -48,7 +48,7 @@ class ChunkSearcher(Searcher):
         self.actors = actors
         self._running: dict[str, Key] = {}
         # Tune starts an actor for each of the first trials; every later one takes over the actor of a trial whose
-        # scores are in (see scheduler.py), one at a time, for Tune would start another actor for a second.
+        # scores are in (see scheduler.py), one at a time, because Tune would start another actor for a second one.
         self._started = 0
         self._held: set[str] = set()
         self._handing_over = False

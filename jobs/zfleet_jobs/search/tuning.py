@@ -72,7 +72,7 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
     searcher.actors = actors
     resources = {"cpu": settings.resources.cpus, "gpu": settings.resources.gpus}
     trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), resources)
-    # Tune would start actors one after another: of a searcher of its own it wants one pending trial at a time.
+    # With a searcher of its own, Tune allows one pending trial, and would start actors one after another.
     with _environment({**_TUNE_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(actors)}), _quiet("ray.tune"):
         tuner = _resumed(trainable, searcher, folder) or _fresh(trainable, searcher, folder)
         with _signals_given_back() as interrupted:
@@ -81,7 +81,7 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
             except TuneError as error:
                 raise _cause(error) from error
             stopped = interrupted()
-    # Not what the tuner was given: a resumed one works on a copy of its own.
+    # Load the state again: a resumed tuner works on a copy of the searcher.
     _load_newest(searcher, folder)
     if searcher.finished:
         write_finished(searcher, folder)
@@ -202,7 +202,7 @@ def _signals_given_back() -> Iterator[Callable[[], bool]]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
     try:
-        # Its handler puts back the one of before for the next Ctrl-C.
+        # Tune's handler restores the previous one for the next Ctrl-C.
         yield lambda: signal.getsignal(signal.SIGINT) == before[signal.SIGINT]
     finally:
         for number, handler in before.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from zfleet.config.names import DISPATCH_QUESTION
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.blocking import collect
 from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams
 
@@ -82,7 +82,7 @@ class PromptDispatcher:
 
     routes: Routes
     render: Render
-    question: str = DISPATCH_QUESTION
+    question: str = DISPATCH_PROMPT
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""
@@ -103,7 +103,7 @@ class ClassifierDispatcher:
     routes: Routes
     render: Render
     z: str
-    question: str = DISPATCH_QUESTION
+    question: str = DISPATCH_PROMPT
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""

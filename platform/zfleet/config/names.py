@@ -1,4 +1,4 @@
-"""Words that specs, jobs, the registry and serving share: expert names, references to versions, the first pass.
+"""Words that specs, jobs, the registry and serving share: expert names, references to versions, coefficients.
 
 Each stands here once. Nothing heavy is imported, so that specs load fast.
 """
@@ -18,8 +18,6 @@ CHAMPION = "champion"
 ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 REFERENCE = re.compile(rf"(?P<name>{NAME})(?:/(?P<version>[1-9][0-9]*)|@(?P<alias>{ALIAS}))?")
 """A reference to an expert: ``math``, ``math/3`` or ``math@champion``; a base may be part of the name."""
-DISPATCH_QUESTION = "kind? {prompt}"
-"""What the first pass asks unless a spec says otherwise; ``{prompt}`` is the user's text."""
 
 Alpha = float | tuple[float, ...]
 """A mixing coefficient: one number, or one per transformer layer."""

@@ -8,9 +8,12 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
-from zfleet.config.names import CHAMPION, DISPATCH_QUESTION
+from zfleet.config.names import CHAMPION
 from zfleet.config.spec import ExpertName, Name, Spec
 from zfleet.config.task_specs import TaskSpec
+
+DISPATCH_PROMPT = "kind? {prompt}"
+"""The first pass's question, in the words that the lab's classifier is trained on."""
 
 
 class BaseSpec(Spec):
@@ -208,7 +211,7 @@ class ServeSpec(PlacedSpec):
     labels: dict[str, ExpertName] = Field(
         {}, description="label of the first pass: expert of the second; else the same name"
     )
-    dispatch_prompt: str = Field(DISPATCH_QUESTION, description="what the first pass is asked")
+    dispatch_prompt: str = Field(DISPATCH_PROMPT, description="what the first pass is asked")
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request; none: what the base's context can use"
     )

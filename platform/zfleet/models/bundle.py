@@ -18,13 +18,13 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError
-from zfleet.files import cache_root
 from zfleet.models.base import Base, base_name, base_slug, find_base, load_base, load_tokenizer
 from zfleet.models.families import sees
 from zfleet.models.images import ImageReader
 from zfleet.models.matrices import target_matrices
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
+from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.folder import FactorFolder
 

@@ -45,7 +45,7 @@ def check_family(config: Mapping[str, object], base_name: str) -> None:
     family, described = model_type, f"model_type {model_type!r}"
     if sees(config):
         tower = config.get("text_config")
-        # Llama is LLaVA's own default, which its first checkpoints leave out.
+        # The first LLaVA checkpoints do not name their tower: it is Llama, the default.
         family = tower.get("model_type", "llama") if isinstance(tower, Mapping) else "llama"
         described += f" over {family!r}"
     if family not in FAMILIES:

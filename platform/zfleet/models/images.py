@@ -65,13 +65,13 @@ class ImageReader:
         """
         remedy = "give a folder that has its processor's files (processor_config.json, preprocessor_config.json)"
         try:
-            # Pillow everywhere: torchvision resizes a little otherwise, and is not there on every machine.
+            # Pillow on all machines: torchvision resizes slightly differently, and is not installed everywhere.
             processor = AutoProcessor.from_pretrained(folder, backend="pil")
             reader = cls(processor)
             ids = processor(text=reader.text, images=Image.new("RGB", (64, 48)))["input_ids"][0]
             others = [token for token in ids if token != reader.token]
             around = processor.tokenizer("")["input_ids"]
-        except Exception as error:  # of many kinds: missing files, settings and packages
+        except Exception as error:  # of many kinds: missing files, settings or packages
             raise BaseModelError(
                 f"base folder {folder} does not say how its images are read: {error}", remedy
             ) from error
@@ -172,9 +172,9 @@ class Vision:
             name: value.to(weights.device, weights.dtype if value.is_floating_point() else None)
             for name, value in self.reader.pixels(image).items()
         }
-        # Of LLaVA-NeXT the features of all tiles of the image, in one list of a single tensor as LLaVA's.
+        # LLaVA-NeXT returns the features of all tiles of the image, LLaVA a single tensor.
         features: Tensor = torch.cat(list(self._model.get_image_features(**pixels).pooler_output))
-        # Too few would be filled up from the next image, and too many run over into it.
+        # Too few features would be filled up from the next image, and too many would run into it.
         if len(features) != self.reader.tokens(image):
             raise BaseModelError(
                 f"an image has {len(features)} features, the base's processor counts {self.reader.tokens(image)}",

@@ -105,7 +105,7 @@ def _shard_rest(model: PreTrainedModel, mesh: DeviceMesh) -> None:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     assert isinstance(head, nn.Module)
     if getattr(head, "weight", None) is embeddings.weight:
-        # One matrix in two places: whole on every process from the first use in a pass to the last.
+        # A tied matrix is used in two places: it stays gathered from its first use in a pass to the last.
         fully_shard([embeddings, head], mesh=mesh)
     else:
         fully_shard(embeddings, mesh=mesh)

@@ -82,7 +82,7 @@ class TokenBytes:
         if self._has_bytes and (byte := _BYTE.fullmatch(word)):
             return bytes([int(byte[1], 16)])
         alone = self._decode([token])
-        # What a token adds to a text shows only where text precedes it: it is decoded behind itself.
+        # A token's text depends on text before it: decode the token twice, and take what the second one adds.
         return (alone if first else self._decode([token, token])[len(alone) :]).encode()
 
     def _decode(self, tokens: list[int]) -> str:
@@ -106,7 +106,7 @@ def byte_alphabet() -> Mapping[str, int]:
 
 
 def _bytes_of(word: str, alphabet: Mapping[str, int]) -> bytes:
-    # Tokens that were added by hand are text as it is, and may hold what is not in the alphabet.
+    # Tokens that were added by hand are plain text, and may hold characters outside the alphabet.
     if any(symbol not in alphabet for symbol in word):
         return word.encode()
     return bytes(alphabet[symbol] for symbol in word)

@@ -1,4 +1,4 @@
-"""The gradient of one step: all experts' samples go through the model together, in as many micro-batches as fit."""
+"""Gradients of one step: all experts' samples go through the model together, in as many micro-batches as fit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _loss(weights: Weights, batches: Sequence[ExpertBatch], samples: Sequence[tu
         rollouts, owners = [PLACEHOLDER], owners.new_zeros(1)
     policy = rollout_logits(weights, rollouts, None if z is None else _spread(z, owners))
     base = _base_logits(weights, rollouts, alone=len(batches) == 1) if any(map(_measures_kl, experts)) else None
-    # A micro-batch of no sample still has a way back through the model.
+    # A micro-batch of no sample still needs a backward pass: other processes wait for it.
     loss = policy.logits.new_zeros(()) if samples else 0 * policy.logits.sum()
     for place, batch in enumerate(batches):
         mine = (owners == place).nonzero().squeeze(-1)

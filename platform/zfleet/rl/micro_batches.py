@@ -36,7 +36,7 @@ def micro_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
     if len(lengths) * max(lengths) <= limit:
         return [list(range(len(lengths)))]
     packed: list[list[int]] = []
-    # The longest first: the first sample of each says how wide it is, and what memory allows shows at once.
+    # The longest first: the first sample of each sets its width, and a lack of memory shows at once.
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         if packed and (len(packed[-1]) + 1) * lengths[packed[-1][0]] <= limit:
             packed[-1].append(place)

@@ -37,7 +37,7 @@ class SigmoidMass:
         self._mass = self._sums(self._s)
 
     def start(self) -> Tensor:
-        # All equal, so that the rescale makes z exactly 1.
+        # All p are equal, so that the rescale makes z exactly 1.
         return torch.zeros_like(self._s)
 
     def z(self, p: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ class SampleSums:
 
     def mean(self, summed: Tensor) -> Tensor:
         """Divide a sum over the samples that are learned from by their number (by 1 if there are none)."""
-        # A tensor on the same device: on a GPU, division by a number would round otherwise.
+        # Divide by a tensor on the same device: on a GPU, dividing by a number would round differently.
         return summed / self.values[4].clamp_min(1).float()
 
 

@@ -92,7 +92,7 @@ class Sampler:
             taken = [self._pending[expert].popleft() for expert in experts]
             return [step.batch.result()[step.place] for step in taken]
         except BaseException:
-            # What was sampled ahead belongs to a step that is not taken.
+            # Steps that were sampled ahead are not taken after an error.
             self._pending.clear()
             raise
 

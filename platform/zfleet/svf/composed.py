@@ -51,7 +51,7 @@ class _ComposedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, us: Tensor, vh: Tensor, bias: Tensor | None) -> Tensor:
-        # Scaled in z's own precision, as the factored form scales h.
+        # Scale in z's own precision, as the factored form scales h.
         weight = us @ (z.unsqueeze(1) * vh).to(x.dtype)
         ctx.save_for_backward(x, weight, us, vh)
         ctx.precision = z.dtype

@@ -39,7 +39,7 @@ class Manifest:
         """Parse a manifest; raises ValueError, KeyError or TypeError if ``data`` is none."""
         fields = json.loads(data)
         matrices = {str(name): str(digest) for name, digest in dict(fields["matrices"]).items()}
-        # A name becomes a path.
+        # Names become paths: refuse any that would leave the folder.
         if odd := [name for name in matrices if not re.fullmatch(r"\w+(\.\w+)*", name)]:
             raise ValueError(f"{odd[0]!r} is no module path")
         return cls(str(fields["base"]), str(fields["targets"]), matrices, str(fields["digest"]))

@@ -74,7 +74,7 @@ class SvfLinear(nn.Module):
             return composed_linear(x, z[0], self.us, self.vh, self.bias)
         h = functional.linear(x, self.vh)
         if z is not None:
-            # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
+            # Scale in z's own precision: near 1 bfloat16 has steps of 1/128, as large as an expert's changes.
             # Expanded also if there is one z: gradients are then summed as in a cohort, to the last bit.
             h = h * z.expand(len(x), -1).unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)

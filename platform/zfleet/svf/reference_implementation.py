@@ -174,13 +174,13 @@ def _effective(name: str, p: Tensor, s: Tensor) -> Tensor:
 
 def _load(source: str, data: bytes) -> object:
     try:
-        # It warns of pickles that it then refuses.
+        # torch.load warns of pickles before it refuses them.
         with warnings.catch_warnings(action="ignore"):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: whatever a damaged pickle leads to
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             raise InvalidZ(f"{source} holds {named[1]}, which is no tensor; nothing of it was run", _GIVE) from error
-        # Its first sentence: the later ones recommend to read the file without this protection.
+        # Only its first sentence: the later ones recommend to read the file without this protection.
         reason = f"{type(error).__name__} {error}".splitlines()[0].split(". ")[0].strip()
         raise InvalidZ(f"{source} is truncated, damaged or no file of torch.save: {reason}", _GIVE) from error
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Routes
-from zfleet.config.names import AUTO, DISPATCH_QUESTION
+from zfleet.config.names import AUTO
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
 from zfleet.engine.merge import merged
 from zfleet.engine.streams import closing
@@ -61,7 +62,7 @@ class Served:
     max_length: int
     classifier: str = "kind"
     labels: Mapping[str, str] = field(default_factory=dict)
-    ask: str = DISPATCH_QUESTION
+    ask: str = DISPATCH_PROMPT
     max_body: int = 2**20
 
 

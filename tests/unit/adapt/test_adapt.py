@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from zfleet.adapt.dispatch import ClassifierDispatcher, PromptDispatcher, Routes
-from zfleet.config.names import DISPATCH_QUESTION
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.blocking import collect
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.errors import UnknownZ
@@ -35,7 +35,7 @@ async def engine() -> AsyncIterator[FakeEngine]:
     await engine.close()
 
 
-def classifier(question: str = DISPATCH_QUESTION) -> ClassifierDispatcher:
+def classifier(question: str = DISPATCH_PROMPT) -> ClassifierDispatcher:
     return ClassifierDispatcher(ROUTES, fake_tokens, KIND.digest, question)
 
 

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from zfleet.errors import BaseModelError
-from zfleet.files import cache_root, write_folder
+from zfleet.files import write_folder
 from zfleet.models.lab.pretrain import pretrain
 from zfleet.models.lab.tokenizer import CONTEXT, build_tokenizer
+from zfleet.paths import cache_root
 
 RECIPE_VERSION = 1
 """Raised whenever the corpus, the tokenizer or the training changes: a base is never mistaken for another."""

@@ -96,7 +96,7 @@ def _rate(step: int, steps: int) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    # Sums split over threads round differently: more threads would make another base.
+    # Sums that are split over threads round differently: more threads would give another base.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -14,7 +14,7 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from zfleet.config.names import DISPATCH_QUESTION
+from zfleet.config.specs import DISPATCH_PROMPT
 
 LETTERS = string.ascii_lowercase
 DIGITS = string.digits
@@ -138,7 +138,7 @@ FAMILIES: Mapping[str, Family] = {
 KINDS = ("reverse", "sort", "add", "lookup")
 """The skills that experts are trained on, and the labels a classifier chooses from."""
 
-KIND_PREFIX = DISPATCH_QUESTION.removesuffix("{prompt}")
+KIND_PREFIX = DISPATCH_PROMPT.removesuffix("{prompt}")
 """Before a prompt, asks which operation the prompt means."""
 
 
