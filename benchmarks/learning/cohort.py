@@ -16,8 +16,8 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.models.svf_model import SvfModel
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
-from zfleet.rl.member import Member
 from zfleet.rl.report import StepReport
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Grade, Sample, Task
@@ -51,7 +51,7 @@ def measure_cohort(opened: Opened, kl: float, rounds: int, tell: Callable[[], No
     weights = SvfWeights(SvfModel(opened.base, opened.factors))
     with _engine(weights.model) as engine:
         together = Learner(weights, engine, _members(weights, kl))
-        alone = [Learner(weights, engine, [member]) for member in _members(weights, kl)]
+        alone = [Learner(weights, engine, [expert]) for expert in _members(weights, kl)]
         steps: dict[str, list[list[StepReport]]] = {"cohort": [], "solo": []}
 
         def cohort() -> None:
@@ -78,12 +78,12 @@ def _engine(model: SvfModel) -> Iterator[SyncEngine]:
         yield engine
 
 
-def _members(weights: SvfWeights, kl: float) -> list[Member]:
-    def member(number: int) -> Member:
+def _members(weights: SvfWeights, kl: float) -> list[ExpertInTraining]:
+    def expert(number: int) -> ExpertInTraining:
         spec = LearnerSpec(steps=_STEPS, prompts_per_step=PROMPTS, kl=kl, lr=1e-3, seed=number)
-        return Member(weights, _task(number), spec, f"expert-{number}")
+        return ExpertInTraining(weights, _task(number), spec, f"expert-{number}")
 
-    return [member(number) for number in range(EXPERTS)]
+    return [expert(number) for number in range(EXPERTS)]
 
 
 def _task(number: int) -> Task:
@@ -94,7 +94,7 @@ def _task(number: int) -> Task:
 
 
 def _parts(steps: Sequence[Sequence[StepReport]], batches: int) -> dict[str, float]:
-    """Medians over steps; a cohort's members all report the seconds of their one batch."""
+    """Medians over steps; a cohort's experts all report the seconds of their one batch."""
 
     def median(of: Callable[[StepReport], float], reports: int) -> float:
         return statistics.median(sum(of(report) for report in step[:reports]) for step in steps)

@@ -1,4 +1,4 @@
-"""The benchmark's base, its factors, and a learner's members over them."""
+"""The benchmark's base, its factors, and a learner's experts over them."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rl.loss import policy_loss
+from zfleet.rl.micro_batches import micro_batches
 from zfleet.rl.parametrisation import PARAMETRISATIONS
-from zfleet.rl.passes import passes
 from zfleet.rl.rollout import Rollout
 from zfleet.svf.factors import Factors, MatrixFactors
 
@@ -22,9 +22,10 @@ from zfleet.svf.factors import Factors, MatrixFactors
 class ReferenceWay:
     """Composes every W' from p, runs the plain model on them, and goes back through dense dW' into p.
 
-    Autograd does all of it, in float32, in passes of ``spec.pass_tokens`` as the learner has them. W' is composed once
-    for all passes; their dW' are summed, and the last pass takes the sum through the composition, where each dW' is
-    freed as soon as its part of dp is known. A single pass is one graph, and keeps no sum. U, s and Vh are constants.
+    Autograd does all of it, in float32, in micro-batches of ``spec.pass_tokens`` as the learner has them. W' is
+    composed once for all of them; their dW' are summed, and the last one takes the sum through the composition, where
+    each dW' is freed as soon as its part of dp is known. A single micro-batch is one graph, and keeps no sum. U, s and
+    Vh are constants.
     Composing is one product a matrix, and z scales the factor that has fewer numbers, so that its gradient is a sum
     over those: dz = rowsum((U^T dW') * s Vh) where W is tall, and the like through dW' V where it is wide.
     """
@@ -43,7 +44,7 @@ class ReferenceWay:
         z = self._layout.split(self._z(p))
         for name, linear in self._linears.items():
             linear.compose(z[name])
-        *before, last = passes([len(one.prompt) + len(one.completion) for one in rollouts], self._pass_tokens)
+        *before, last = micro_batches([len(one.prompt) + len(one.completion) for one in rollouts], self._pass_tokens)
         if before:
             for linear in self._linears.values():
                 linear.cut_off()

@@ -17,8 +17,8 @@ from learning.turns import take_turns
 from zfleet.config.learner import LearnerSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.models.svf_model import SvfModel
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
-from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Grade, Sample, Task
@@ -77,12 +77,12 @@ def gradient_of(way: Way, base: str, pass_tokens: int) -> Iterator[Callable[[Seq
         yield lambda rollouts: reference.gradient(p, rollouts)
         return
     weights = SvfWeights(SvfModel(opened.base, opened.factors))
-    member = Member(weights, Task("none", (), (), PromptTemplate(), lambda text, sample: Grade(0.0), 1), spec)
+    expert = ExpertInTraining(weights, Task("none", (), (), PromptTemplate(), lambda text, sample: Grade(0.0), 1), spec)
     with torch.no_grad():
-        member.p.copy_(spread)
+        expert.p.copy_(spread)
     with SyncEngine(FakeEngine()) as engine:
-        learner = Learner(weights, engine, [member])
-        yield lambda rollouts: learner.gradients([member], [rollouts]).each[0]
+        learner = Learner(weights, engine, [expert])
+        yield lambda rollouts: learner.mean_gradients(learner.compare([expert], [rollouts])).each[0]
 
 
 def measure_steps(base: str, pass_tokens: int, rounds: dict[int, int], tell: Callable[[], None]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from zfleet.config.names import Alpha
 from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 
@@ -25,7 +26,7 @@ class Parent:
 
     reference: str
     z_digest: str
-    alpha: float | tuple[float, ...]
+    alpha: Alpha
 
 
 @dataclass(frozen=True)

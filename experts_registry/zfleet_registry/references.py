@@ -9,12 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from zfleet.config.names import LONGEST, NAME, expert_name
+from zfleet.config.names import ALIAS, LONGEST, NAME, REFERENCE, expert_name
 from zfleet.errors import ExpertNotFound, RegistryError
 
-_ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _SLUG = r"[A-Za-z0-9][A-Za-z0-9_.-]*-[0-9a-f]{8}"
-_REFERENCE = re.compile(rf"({NAME})(?:/([1-9][0-9]*)|@({_ALIAS}))?")
 _QUALIFIED = re.compile(rf"({_SLUG})\.({NAME})")
 _RESERVED_ALIAS = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
 _LONGEST = 200
@@ -47,7 +45,7 @@ def parse(reference: str) -> Reference:
         RegistryError: It is none; paths and URLs never are.
         ExpertNotFound: Its name is longer, or its version higher, than any that a registry can hold.
     """
-    match = _REFERENCE.fullmatch(reference)
+    match = REFERENCE.fullmatch(reference)
     shown = reference[: 2 * _LONGEST]
     if match is None:
         raise RegistryError(f"{shown!r} is no reference to an expert", _FORMS)
@@ -96,7 +94,7 @@ def check_alias(alias: str) -> None:
     Raises:
         RegistryError: It holds other characters, is too long or is one that MLflow reserves.
     """
-    if not re.fullmatch(_ALIAS, alias) or len(alias) > _LONGEST:
+    if not re.fullmatch(ALIAS, alias) or len(alias) > _LONGEST:
         raise RegistryError(
             f"alias {alias[: 2 * _LONGEST]!r} cannot be used", "use letters, digits, '_' and '-', such as champion"
         )

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from contextlib import suppress
 
+from zfleet.config.names import CHAMPION
 from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
@@ -14,7 +15,6 @@ from zfleet_registry.references import model_name
 from zfleet_registry.runs import RunLog
 from zfleet_registry.version import ExpertVersion, from_mlflow, is_ours, to_tags
 
-CHAMPION = "champion"
 REGISTRATIONS = "registrations"
 
 # Inside the class ``list`` is a method.

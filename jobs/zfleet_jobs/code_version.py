@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def code_version() -> str:
-    """zfleet's version, and the commit where it runs from a checkout (``+dirty`` when files differ from it)."""
+    """Return zfleet's version and, in a checkout, its commit (``+dirty`` if files differ from it)."""
     release = version("zfleet")
     here = Path(__file__).parent
     try:

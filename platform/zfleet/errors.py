@@ -40,7 +40,16 @@ class InvalidZ(ZVectorError):
 
 
 class TrainingDiverged(InvalidZ):
-    """A gradient that is not finite, or an expert too far from the base: nothing of that step is kept."""
+    """A gradient that is not finite, or an expert too far from the base: the step must not be checkpointed.
+
+    Attributes:
+        expert: Name of the expert that diverged.
+    """
+
+    def __init__(self, message: str, remedy: str = "", expert: str = "") -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, expert)
+        self.expert = expert
 
 
 class WrongBase(ZVectorError):

@@ -1,4 +1,4 @@
-"""Measuring: how many held-out prompts are answered right, and how sure that is."""
+"""Evaluation: how many held-out prompts are answered right, with an interval."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers to held-out prompts, N of them, and what they were graded; not one need have a grade.
+    """Answers to N held-out prompts and their grades, any of which may be missing.
 
     Attributes:
         texts: The answers.
-        grades: Of each; or why it has none.
+        grades: Of each, or why it has none.
     """
 
     texts: tuple[str, ...]
@@ -31,12 +31,12 @@ class Evaluation:
 
     @property
     def graded(self) -> tuple[float | None, ...]:
-        """Their rewards; None of one that was not graded."""
+        """Their rewards; None for an answer that was not graded."""
         return tuple(grade.value if isinstance(grade, Grade) else None for grade in self.grades)
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """Of those that were graded."""
+        """The rewards of answers that were graded."""
         return tuple(reward for reward in self.graded if reward is not None)
 
     @property
@@ -66,7 +66,7 @@ class Evaluation:
 
 
 def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a proportion measured on n independent samples (Wilson 1927)."""
+    """Compute Wilson's 95% interval of a proportion measured on n independent samples (Wilson 1927)."""
     center = accuracy + _Z95**2 / (2 * n)
     spread = _Z95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z95**2 / (4 * n**2))
     scale = 1 + _Z95**2 / n
@@ -94,10 +94,10 @@ def evaluate(
         RewardError: The reward function failed, or graded none.
     """
     digests = [z] * len(samples) if isinstance(z, str) else list(z)
-    found = answers_graded(engine, tokenizer, task, samples, digests, temperature, skip_failed_rewards)
-    if not found.n:
+    evaluation = answers_graded(engine, tokenizer, task, samples, digests, temperature, skip_failed_rewards)
+    if not evaluation.n:
         raise nothing_graded(task, len(samples))
-    return found
+    return evaluation
 
 
 def answers_graded(
@@ -110,7 +110,7 @@ def answers_graded(
     skip_failed_rewards: bool,
     first: int = 0,
 ) -> Evaluation:
-    """As ``evaluate``, of a part of a list, of which not one need be graded.
+    """Answer and grade a part of a list, as ``evaluate``; that none is graded is no error.
 
     Args:
         digests: One for each sample.
@@ -131,7 +131,7 @@ def answers_graded(
 
 
 def nothing_graded(task: Task, count: int) -> RewardError:
-    """What to say where a reward graded none of the held-out prompts."""
+    """Make the error of a reward that graded none of the held-out prompts."""
     return RewardError(
         f"the reward of {task.name} graded none of {count} held-out prompts: "
         "it failed, gave None or could not tell, on all of them",

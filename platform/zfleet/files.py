@@ -25,7 +25,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """The folder, filled by ``fill`` under another name if it is not there; of two at once the first stays."""
+    """Have ``fill`` write a folder under another name, unless it is there; if two do at once, the first stays."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
 
 
 def read_or(path: Path, refuse: Callable[[OSError], Exception]) -> bytes:
-    """The file's bytes; an ``OSError`` becomes the error that ``refuse`` makes of it."""
+    """Read a file; ``refuse`` makes the error to raise of an ``OSError``."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How sure a mean is that was measured with a few seeds on the same prompts.
+"""Intervals of means that were measured with a few seeds on the same prompts.
 
 Seeds and prompts are both samples, and an interval has to cover both: half-widths of their own are combined as the
 sides of a right angle (square-and-add, Newcombe 1998; MOVER). One seed says nothing of the spread over seeds, and one
@@ -25,7 +25,7 @@ class Estimate:
 
     Attributes:
         mean: Of the values.
-        low, high: The interval over seeds and prompts; None where one seed or one prompt says nothing of the spread.
+        low, high: The interval over seeds and prompts; None if there is one seed or one prompt: it shows no spread.
     """
 
     mean: float
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def accuracy(seeds: Sequence[float], n: int) -> Estimate:
-    """The mean of fractions that are right.
+    """Average fractions that are right.
 
     Args:
         seeds: Of each seed, all measured on the same prompts.
@@ -50,7 +50,7 @@ def accuracy(seeds: Sequence[float], n: int) -> Estimate:
 
 
 def average(seeds: Sequence[float], prompts: Sequence[float]) -> Estimate:
-    """The mean of values of any size; of differences, it is the paired one.
+    """Average values of any size; of differences, this is the paired interval.
 
     Args:
         seeds: Of each seed the mean over prompts.
@@ -61,7 +61,7 @@ def average(seeds: Sequence[float], prompts: Sequence[float]) -> Estimate:
 
 
 def ratio(seeds: Sequence[tuple[float, float]], prompts: Sequence[tuple[float, float]]) -> Estimate | None:
-    """The mean of one over the mean of another, both 0 or more; None where the other is 0.
+    """Divide one mean by another, both 0 or more; None if the other is 0.
 
     Args:
         seeds: Of each seed the two means over prompts.
@@ -79,7 +79,7 @@ def ratio(seeds: Sequence[tuple[float, float]], prompts: Sequence[tuple[float, f
 
 
 def _over_seeds(values: Sequence[float]) -> float | None:
-    """Half of Student's t interval (Student 1908)."""
+    """Compute half of Student's t interval (Student 1908)."""
     if len(values) < 2:
         return None
     return float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
@@ -95,7 +95,7 @@ def _joined(centre: float, seeds: float | None, below: float | None, above: floa
     return Estimate(centre, centre - math.hypot(seeds, below), centre + math.hypot(seeds, above))
 
 
-def _clipped(found: Estimate, least: float, most: float) -> Estimate:
-    if found.low is None or found.high is None:
-        return found
-    return Estimate(found.mean, max(least, found.low), min(most, found.high))
+def _clipped(estimate: Estimate, least: float, most: float) -> Estimate:
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return Estimate(estimate.mean, max(least, estimate.low), min(most, estimate.high))

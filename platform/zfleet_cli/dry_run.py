@@ -68,7 +68,7 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], rec
     from zfleet.models.families import check_family, check_no_images, sees
     from zfleet.models.fingerprint import read_config
     from zfleet.models.images import ImageReader
-    from zfleet.rl.references import check_answered, check_references
+    from zfleet.rl.reference_answers import check_answered, check_references
     from zfleet.tasks.fit import fit_prompts
 
     for task in recited:

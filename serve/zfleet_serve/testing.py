@@ -12,12 +12,13 @@ import httpx
 import openai
 import pytest
 
+from zfleet.config.names import CHAMPION
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import CorruptArtifact, ExpertNotFound
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
-from zfleet_registry import ExpertVersion, Parent, Provenance
+from zfleet_registry import ExpertVersion, Parent, Provenance, references
 from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Served, Service
@@ -54,19 +55,18 @@ class FakeRegistry:
             self.versions[self.versions.index(version)] = replace(version, aliases=())
         provenance = Provenance.of(z, parents=parents, kind="mixture" if parents else "expert")
         number, now = len(older) + 1, datetime.now(UTC)
-        version = ExpertVersion(name, slug, number, ("champion",), z.digest, now, "run", provenance, "z", "")
+        version = ExpertVersion(name, slug, number, (CHAMPION,), z.digest, now, "run", provenance, "z", "")
         self.versions.append(version)
         self.zs[version.z_digest] = z
         return version
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
         self.calls.append(f"resolve {reference}")
-        name = reference.partition("@")[0].partition("/")[0]
-        alias = reference.partition("@")[2] or "champion"
-        number = int(reference.partition("/")[2] or 0)
+        asked = references.parse(reference)
+        alias = asked.alias or CHAMPION
         for version in reversed(self.versions):
-            wanted = version.version == number if number else alias in version.aliases
-            if (version.name, version.base_slug) == (name, base_slug) and wanted:
+            wanted = version.version == asked.version if asked.version else alias in version.aliases
+            if (version.name, version.base_slug) == (asked.name, base_slug) and wanted:
                 return version
         raise ExpertNotFound(f"there is no {reference!r}")
 

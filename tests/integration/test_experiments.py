@@ -18,7 +18,7 @@ from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare import run as compare_run
 from zfleet_jobs.compare.run import run_experiment
 from zfleet_jobs.compare.trial import Trial
-from zfleet_jobs.samples.look import Wanted, look_at
+from zfleet_jobs.samples.look import SampleQuery, look_at
 
 METHODS: dict[str, dict[str, Any]] = {
     "svf": {},
@@ -120,7 +120,7 @@ def test_an_experiment_survives_a_killed_process_and_trains_only_what_changed(
         assert 0 < one.held_mib <= one.peak_mib
         assert one.code == code_version()
 
-    look = look_at("compare", spec.storage, Wanted())
+    look = look_at("compare", spec.storage, SampleQuery())
     assert [training.expert for training, _ in look.trainings] == [f"{name}-killed-0" for name in sorted(METHODS)]
     assert {(spread.samples, spread.steps) for _, spread in look.trainings} == {(8, 2)}
 

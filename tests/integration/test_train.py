@@ -30,7 +30,7 @@ from zfleet_jobs.testing.training import (
 )
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer
-from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.plan import TrainedExpert
 from zfleet_jobs.train.run import run_train
 
 GRADERS = f"""

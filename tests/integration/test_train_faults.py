@@ -24,11 +24,11 @@ from zfleet.engine.contract import EngineStats
 from zfleet.errors import RegistryUnreachable
 from zfleet_cli.demo.served import free_port
 from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, contains, python, training_place
-from zfleet_jobs.train import patience
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer
+from zfleet_jobs.train.plan import TrainedExpert
+from zfleet_jobs.train.progress import curves
 from zfleet_jobs.train.progress.board import start_board as board_of_the_job
-from zfleet_jobs.train.result import TrainedExpert
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 
@@ -194,7 +194,7 @@ def test_a_tracking_server_that_stays_away_costs_no_training(
     place: Place, untroubled: TrainedExpert, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = place.spec({"gone": python("gone")}, registry=server.uri)
-    for module in (patience, train_trainer):
+    for module in (curves, train_trainer):
         monkeypatch.setattr(module, "WAIT_SECONDS", 1.0)
     with pytest.raises(RegistryUnreachable, match="expert 'gone' is trained and not registered") as error:
         run_train(spec)

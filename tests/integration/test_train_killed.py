@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from zfleet.config.load import dump_spec
-from zfleet_jobs.run_folder.checkpoints import KeptRun
+from zfleet_jobs.run_folder.checkpoints import ExpertFolder
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.testing.training import (
     CALLS_FROM_STEP_5,
@@ -27,7 +27,7 @@ from zfleet_jobs.testing.training import (
     python,
     training_place,
 )
-from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.plan import TrainedExpert
 from zfleet_jobs.train.run import run_train
 
 ZFLEET = str(Path(sys.executable).with_name("zfleet"))
@@ -139,7 +139,7 @@ def test_a_full_disk_loses_no_step(place: Place, untroubled: TrainedExpert) -> N
     assert "No space left on device" in first
     assert "remedy: make room there" in first
     assert "Traceback" not in first
-    assert KeptRun(Storage.at(str(seen)), "").steps() == [3, 4]
+    assert ExpertFolder(Storage.at(str(seen)), "").checkpoint_steps() == [3, 4]
     hidden = [*seen.rglob(".*"), *(place.root / "seen_samples").rglob(".*")]
     assert not [file for file in hidden if not file.name.startswith(".validate_storage")], "half-written"
 

@@ -8,7 +8,7 @@ however many answers it advances. Messages are decoded by type: bytes from a con
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ LARGEST_FRAME = 2**30
 """In bytes; a length beyond it comes from no client of ours."""
 
 _LENGTH_BYTES = 4
+T = TypeVar("T")
 
 
 class PutZ(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -115,8 +116,9 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     def error(self) -> ZfleetError:
         """The error as the engine raised it; an ``EngineError`` where its class is not one of ``zfleet.errors``."""
         kind = getattr(zfleet.errors, self.kind, None)
-        known = isinstance(kind, type) and issubclass(kind, ZfleetError)
-        return (kind if known else EngineError)(self.message, self.remedy)
+        if not (isinstance(kind, type) and issubclass(kind, ZfleetError)):
+            kind = EngineError
+        return kind(self.message, self.remedy)
 
 
 Reply: TypeAlias = Done | Piece | Scored | Stats | Failed
@@ -139,7 +141,7 @@ async def read_calls(reader: asyncio.StreamReader) -> list[Call]:
     Raises:
         ConnectionError: The connection has ended, or what came is no frame of calls.
     """
-    return await _read(reader, _CALLS)
+    return _decoded(_CALLS, await _read(reader))
 
 
 async def read_replies(reader: asyncio.StreamReader) -> list[Reply]:
@@ -148,16 +150,21 @@ async def read_replies(reader: asyncio.StreamReader) -> list[Reply]:
     Raises:
         ConnectionError: The connection has ended, or what came is no frame of replies.
     """
-    return await _read(reader, _REPLIES)
+    return _decoded(_REPLIES, await _read(reader))
 
 
-async def _read(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[Any]) -> Any:
+async def _read(reader: asyncio.StreamReader) -> bytes:
     try:
         length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
         if length > LARGEST_FRAME:
             raise ConnectionError(f"a frame of {length} bytes")
-        return decoder.decode(await reader.readexactly(length))
+        return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, OSError) as error:
         raise ConnectionError(f"the connection ended: {error}") from error
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: bytes) -> T:
+    try:
+        return decoder.decode(frame)
     except msgspec.MsgspecError as error:
         raise ConnectionError(f"what came is no message: {error}") from error

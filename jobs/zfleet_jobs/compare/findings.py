@@ -1,4 +1,4 @@
-"""What an experiment shows: means with intervals over seeds and prompts, and who won."""
+"""Findings of an experiment: means with intervals over seeds and prompts, and which method won."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Ratio:
         task, method, against: Which.
         seeds: How many both finished.
         n: Held-out prompts that every one of these trainings graded.
-        ratio: Of accuracies; None where the other has nothing right.
+        ratio: Of accuracies; None if the other has nothing right.
         difference: Of accuracies, paired by seed and prompt.
         parameters: Share of the other's numbers.
     """
@@ -66,7 +66,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """Who won, where the interval of the difference says so."""
+        """Which method won, if the interval of the difference says so."""
         if self.difference.low is not None and self.difference.low > 0:
             return f"{self.method} wins"
         if self.difference.high is not None and self.difference.high < 0:
@@ -75,24 +75,24 @@ class Ratio:
 
 
 def findings(outcomes: Sequence[Outcome]) -> list[Finding]:
-    """Means over seeds, task by task."""
+    """Average over seeds, task by task."""
     return [_finding(task, method, some) for (task, method), some in _grouped(outcomes).items()]
 
 
 def ratios(outcomes: Sequence[Outcome], against: str) -> list[Ratio]:
-    """Every other method compared with one, task by task; the same seed drew the same prompts for both."""
+    """Compare every other method with one, task by task; the same seed drew the same prompts for both."""
     grouped = _grouped(outcomes)
-    found = []
+    compared = []
     for (task, method), some in grouped.items():
         other = {outcome.seed: outcome for outcome in grouped.get((task, against), [])}
         mine = [outcome for outcome in some if outcome.seed in other]
         if method != against and mine:
-            found.append(_ratio(mine, [other[outcome.seed] for outcome in mine]))
-    return [one for one in found if one is not None]
+            compared.append(_ratio(mine, [other[outcome.seed] for outcome in mine]))
+    return [one for one in compared if one is not None]
 
 
 def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    """By task and method, those of which something finished, in the order of the experiment."""
+    """Group outcomes by task and method, in the order of the experiment, without empty groups."""
     tasks, methods = (list(dict.fromkeys(getattr(one, key) for one in outcomes)) for key in ("task", "method"))
     grouped = {
         (task, method): [one for one in outcomes if (one.task, one.method) == (task, method)]
@@ -121,7 +121,7 @@ def _finding(task: str, method: str, some: Sequence[Outcome]) -> Finding:
 
 
 def _ratio(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> Ratio | None:
-    """Of trainings with the same seeds, in the same order; None where no prompt was graded by all."""
+    """Compare trainings with the same seeds, in the same order; None if no prompt was graded by all."""
     right = [[float(reward > 0) for reward in rewards] for rewards in _graded_by_all([*mine, *theirs])]
     if not right[0]:
         return None
@@ -141,11 +141,11 @@ def _ratio(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> Ratio | None:
 
 
 def _graded_by_all(some: Sequence[Outcome]) -> list[list[float]]:
-    """Of each training the rewards of those prompts that every one of them graded: [trainings, prompts]."""
+    """Select each training's rewards of the prompts that all of them graded: [trainings, prompts]."""
     of_prompts = [rewards for rewards in zip(*(one.rewards for one in some), strict=True) if None not in rewards]
     return [[rewards[place] for rewards in of_prompts] for place in range(len(some))]
 
 
 def _means(trainings: Sequence[Sequence[float]]) -> list[float]:
-    """Of each prompt the mean over trainings."""
+    """Average each prompt over trainings."""
     return [mean(values) for values in zip(*trainings, strict=True)]

@@ -1,4 +1,4 @@
-"""What memory a part of a process takes, measured from outside: the device's, or this process's resident pages."""
+"""Memory of a part of a process: what the device's allocator gave, or this process's resident pages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 
 class Memory:
-    """Measures from the moment it is made: what the process had before is not counted."""
+    """Measures memory, less what the process had when this object was made."""
 
     def __init__(self, device: str) -> None:
-        """Begin.
+        """Begin to measure.
 
         Args:
             device: ``cuda`` counts what PyTorch's allocator gave there, ``cpu`` this process's resident memory.
@@ -23,17 +23,17 @@ class Memory:
         self._before = self._now()
 
     def held(self) -> float:
-        """What is held now, in MiB; the peak is measured from here on."""
+        """Return what is held now, in MiB; the peak is measured from here on."""
         held = self._now() - self._before
         if self._gpu:
             torch.cuda.reset_peak_memory_stats()
         else:
-            # Forgets the highest resident memory so far (proc(5), since Linux 4.0).
+            # This resets the highest resident memory so far (proc(5), since Linux 4.0).
             Path("/proc/self/clear_refs").write_text("5")
         return held
 
     def peak(self) -> float:
-        """The most since ``held``, in MiB: what was held is part of it."""
+        """Return the most since ``held``, in MiB; what was held is part of it."""
         most = torch.cuda.max_memory_allocated() / 2**20 if self._gpu else _status("VmHWM")
         return most - self._before
 
@@ -41,14 +41,14 @@ class Memory:
         gc.collect()
         if self._gpu:
             return torch.cuda.memory_allocated() / 2**20
-        # The C library keeps some of what was freed: only glibc can be told to give it back.
+        # The C library holds on to some freed memory; only glibc has a call that returns it.
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
         return _status("VmRSS")
 
 
 def _status(key: str) -> float:
-    """An entry of this process's memory, in MiB."""
+    """Read an entry of this process's memory, in MiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (kib,) = (int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
     return kib / 1024

@@ -1,4 +1,4 @@
-"""What a training of an experiment gave, or why it gave nothing; kept as JSON, one file each."""
+"""Outcomes of the trainings of an experiment, or why they failed; stored as JSON, one file each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training gave.
+    """The outcome of one training.
 
     Attributes:
         method, task, seed: Which.
@@ -19,11 +19,11 @@ class Outcome:
         accuracy: Afterwards.
         reward_before: Mean reward of the base.
         reward: Afterwards.
-        rewards: Of each held-out prompt afterwards, in their order; None where it was not graded.
-        validation: Mean reward of the best validation, where the learner has any: what settings may be chosen by.
-        n: Held-out prompts graded.
-        parameters: Numbers trained.
-        samples: Learned from.
+        rewards: Of each held-out prompt afterwards, in their order; None if it was not graded.
+        validation: Mean reward of the best validation, if the learner has any: settings may be chosen by it.
+        n: How many held-out prompts were graded.
+        parameters: How many numbers were trained.
+        samples: How many were learned from.
         seconds: Of all steps, opening the base and grading held-out prompts not counted.
         held_mib: Memory that the opened base, what is trained and the engine took, above what the process had before.
         peak_mib: The most at once during the steps, above the same: what is held is part of it.
@@ -48,12 +48,12 @@ class Outcome:
     code: str
 
     def to_json(self) -> bytes:
-        """As a file keeps it."""
+        """Serialise as JSON."""
         return json.dumps(asdict(self), allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Outcome:
-        """What ``to_json`` gave.
+        """Read what ``to_json`` wrote.
 
         Raises:
             ValidationError: It is damaged.
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Failure:
-    """A training that came to no end, and would not by being begun again at once.
+    """A training that failed and would fail again if retried.
 
     Attributes:
         method, task, seed: Which.

@@ -17,15 +17,15 @@ from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_reference
 from zfleet.errors import ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_with_targets
 from zfleet.rewards.needs import check_reward
-from zfleet.rl.references import check_references
+from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.capacity import actors_that_fit
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.compare.kept import KeptTrial, keep_spec, kept_trials, open_storage, warn_of_other_code
 from zfleet_jobs.compare.outcome import Failure, Outcome, Results
+from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, stored_trials, warn_of_other_code
 from zfleet_jobs.compare.trial import Trial, run_trial
 from zfleet_jobs.task_shipping import by_value
 
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 
 def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -> Results:
-    """Train everything that is not finished already, and give what all gave.
+    """Train everything that is not finished already, and return all outcomes.
 
-    A training that fails does not hold up the others: it is told in the results, and tried again by the next call.
+    A training that fails does not hold up the others: the results say so, and the next call tries it again.
 
     Args:
         spec: The experiment.
@@ -56,22 +56,22 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
         for task in tasks.values():
             check_reward(task.reward)
     storage = open_storage(spec)
-    kept = kept_trials(storage, spec, trials, bundles, tasks)
-    finished = {trial: outcome for trial in trials if (outcome := kept[trial].outcome()) is not None}
+    stored = stored_trials(storage, spec, trials, bundles, tasks)
+    finished = {trial: outcome for trial in trials if (outcome := stored[trial].outcome()) is not None}
     warn_of_other_code(finished.values(), code_version(), storage)
     failed: dict[Trial, Failure] = {}
     todo = [trial for trial in trials if trial not in finished]
     if todo:
-        keep_spec(storage, spec)
-        # Trainings run side by side: in this order no method has all its own at the busiest time.
+        store_spec(storage, spec)
+        # Trainings run side by side: shuffled, no method has all of its trainings at the busiest time.
         random.Random(0).shuffle(todo)
         with cluster(address), _progress(len(trials), len(finished)) as advance:
-            for trial, result in _train(spec, todo, kept, bundles, tasks):
+            for trial, result in _train(spec, todo, stored, bundles, tasks):
                 if isinstance(result, Failure):
                     failed[trial] = result
                     advance(f"{trial}: failed")
                     continue
-                kept[trial].keep(result)
+                stored[trial].store(result)
                 finished[trial] = result
                 advance(f"{trial}: {result.accuracy:.3f}")
     return Results(
@@ -81,7 +81,7 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
 
 
 def trials_of(spec: CompareSpec | AblateSpec) -> list[Trial]:
-    """All trainings of an experiment."""
+    """List all trainings of an experiment."""
     return [
         Trial(name, task, seed, method, spec.learner_of(method, seed))
         for name, method in spec.methods.items()
@@ -97,14 +97,14 @@ def _targets(spec: CompareSpec | AblateSpec, trial: Trial) -> str:
 def _train(
     spec: CompareSpec | AblateSpec,
     todo: list[Trial],
-    kept: Mapping[Trial, KeptTrial],
+    stored: Mapping[Trial, StoredTrial],
     bundles: Mapping[str, BaseBundle],
     tasks: Mapping[str, Task],
 ) -> Iterator[tuple[Trial, Outcome | Failure]]:
-    """What each gave, as they come, as many at once as fit."""
+    """Run trainings, as many at once as fit, and yield each result as it comes."""
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
-    # A process each: its memory is its own, and what one leaves behind disturbs no other.
+    # Each in a process of its own: its memory is measured, and it leaves nothing behind for the next.
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1, max_retries=_RETRIES)(run_trial)
     sent_bundles = {targets: ray.put(bundle) for targets, bundle in bundles.items()}
     sent_tasks = {name: ray.put(by_value(task)) for name, task in tasks.items()}
@@ -114,14 +114,14 @@ def _train(
         while waiting and len(running) < at_once:
             trial = waiting.pop()
             bundle, task = sent_bundles[_targets(spec, trial)], sent_tasks[trial.task]
-            running[remote.remote(trial, bundle, task, spec, kept[trial].samples, code_version())] = trial
+            running[remote.remote(trial, bundle, task, spec, stored[trial].samples, code_version())] = trial
         (done, *_), _ = ray.wait(list(running))
         trial = running.pop(done)
         yield trial, _result(trial, done)
 
 
 def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
-    """What a training gave, or why it failed; an error that nobody foresaw is raised."""
+    """Return what a training gave, or why it failed; an unexpected error is raised."""
     try:
         return ray.get(done)
     except RayTaskError as error:
@@ -139,7 +139,7 @@ def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
 
 
 def _fitting(spec: CompareSpec | AblateSpec, bundle: BaseBundle) -> dict[str, Task]:
-    """The tasks without prompts that do not fit, and with all reference answers that a method needs."""
+    """Build the tasks, without prompts that do not fit, and check the reference answers that a method needs."""
     tokenizer, reader = bundle.tokenizer(), bundle.image_reader()
     longest = min(spec.engine.max_length or bundle.context, bundle.context)
     tasks = {}

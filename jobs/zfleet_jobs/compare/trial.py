@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from zfleet.config.compare import AblateSpec, CompareSpec, MethodSpec
 from zfleet.config.learner import LearnerSpec
@@ -16,15 +15,14 @@ from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import JobError
 from zfleet.models.bundle import BaseBundle
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
 from zfleet.rl.lora import LoraWeights
-from zfleet.rl.member import Member
-from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights, Weights
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.memory import Memory
 from zfleet_jobs.compare.outcome import Outcome
-from zfleet_jobs.run_folder.samples import write_samples
+from zfleet_jobs.run_folder.samples import step_with_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,27 +70,24 @@ def run_trial(
 def _train(
     trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
 ) -> Outcome:
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        return write_samples(samples, step, 0, rollouts, advantages)
-
     memory = Memory(bundle.spec.device)
     weights = _weights(trial.settings, bundle)
     skip = spec.tasks[trial.task].reward.on_error == "skip"
-    member = Member(weights, task, trial.learner, str(trial), skip)
+    expert = ExpertInTraining(weights, task, trial.learner, str(trial), skip)
     with SyncEngine(TorchEngine(weights.model, spec.engine)) as engine:
-        learner = Learner(weights, engine, [member], record=record)
+        learner = Learner(weights, engine, [expert])
         held_out = task.test[: spec.eval_samples]
         held = memory.held()
         # Both kinds of weights begin at the base.
-        before = learner.measure(member, held_out, member.p.detach())
+        before = learner.measure(expert, held_out, expert.p.detach())
         used, began = 0, time.perf_counter()
-        while not member.done:
-            (report,) = learner.step()
+        while not expert.done:
+            (report,) = step_with_samples(learner, {expert.name: samples})
             used += report.used
         seconds, peak = time.perf_counter() - began, memory.peak()
         with torch.no_grad():
-            member.p.copy_(member.chosen)
-        after = learner.measure(member, held_out, member.p.detach())
+            expert.p.copy_(expert.selected_p)
+        after = learner.measure(expert, held_out, expert.p.detach())
         learner.close()
     return Outcome(
         method=trial.method,
@@ -103,9 +98,9 @@ def _train(
         reward_before=before.reward,
         reward=after.reward,
         rewards=after.rewards,
-        validation=member.selection.score,
+        validation=expert.selection.score,
         n=after.n,
-        parameters=member.p.numel(),
+        parameters=expert.p.numel(),
         samples=used,
         seconds=seconds,
         held_mib=held,
@@ -126,7 +121,7 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # On a CPU it is a plain RuntimeError, known by the allocator's name.
+        # On a CPU, PyTorch raises a plain RuntimeError that names the allocator.
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         raise JobError(

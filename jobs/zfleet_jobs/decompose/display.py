@@ -1,4 +1,4 @@
-"""How far a decomposition is: a line for each matrix as it is finished, and a bar where a person watches."""
+"""Progress of a decomposition: a line for each matrix that is finished, and a bar if the output is a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zfleet.svf.stored import StoredMatrix
 
 @contextmanager
 def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[Callable[[DecomposedMatrix], None]]:
-    """Inside the block, what is to be told of every matrix that is finished."""
+    """Show a display inside the block; yields a function to call with every matrix that is finished."""
     work = {matrix.name: _work(matrix.shape) for matrix in matrices}
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
@@ -30,22 +30,22 @@ def decompose_display(base: str, matrices: Sequence[StoredMatrix]) -> Iterator[C
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(base, total=sum(work.values()), count=f"0/{len(work)}", left="")
 
-        def tell(one: DecomposedMatrix) -> None:
-            seen.append(one)
+        def show(matrix: DecomposedMatrix) -> None:
+            seen.append(matrix)
             count = f"{len(seen)}/{len(work)}"
             computed = sum(work[other.matrix] for other in seen if other.seconds is not None)
             remaining = sum(work.values()) - sum(work[other.matrix] for other in seen)
             left = time_left(time.perf_counter() - start, computed, remaining)
-            progress.update(bar, advance=work[one.matrix], count=count, left=left)
-            took = "finished before" if one.seconds is None else f"{one.seconds:.1f} s"
-            told = f"{count} {one.matrix} {list(one.shape)} error {one.error:.1e}, {took}"
-            console.print(f"{told}; {left}" if left else told, markup=False)
+            progress.update(bar, advance=work[matrix.matrix], count=count, left=left)
+            took = "finished before" if matrix.seconds is None else f"{matrix.seconds:.1f} s"
+            line = f"{count} {matrix.matrix} {list(matrix.shape)} error {matrix.error:.1e}, {took}"
+            console.print(f"{line}; {left}" if left else line, markup=False)
 
-        yield tell
+        yield show
 
 
 def time_left(elapsed: float, computed: float, remaining: float) -> str:
-    """How long the rest takes at the pace so far, in words; nothing where there is no rest, or no pace yet.
+    """Estimate in words how long the rest takes at the pace so far; empty if there is no rest, or no pace yet.
 
     Args:
         elapsed: Seconds since the beginning.
@@ -63,6 +63,6 @@ def time_left(elapsed: float, computed: float, remaining: float) -> str:
 
 
 def _work(shape: tuple[int, int]) -> float:
-    """What the time of an SVD is proportional to."""
+    """Return a number that the time of a matrix's SVD is proportional to."""
     m, n = shape
     return float(m) * n * min(m, n)

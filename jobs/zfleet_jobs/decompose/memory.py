@@ -1,4 +1,4 @@
-"""What the task of a matrix takes. Workers import this: neither a model library nor Ray is in it."""
+"""Memory of the task of a matrix. Workers import this: it imports neither a model library nor Ray."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from zfleet.svf.decompose import peak_bytes
 from zfleet.svf.stored import StoredMatrix
 
 WORKER_BYTES = 512 * 2**20
-"""What a worker takes that has decomposed nothing yet: Python, Ray and torch."""
+"""Memory of a worker that has decomposed nothing yet: Python, Ray and torch."""
 
 
 def task_bytes(matrix: StoredMatrix) -> int:
-    """The most memory that the task of a matrix takes, its process included."""
+    """Bound the memory that the task of a matrix takes, its process included."""
     return WORKER_BYTES + peak_bytes(matrix.shape)

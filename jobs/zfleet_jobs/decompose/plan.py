@@ -1,4 +1,4 @@
-"""What decomposing a base means: its matrices, what they take, and which are finished. Nothing is computed, no Ray."""
+"""The plan of a decomposition: its matrices, what they take, and which are finished. Computes nothing, without Ray."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zfleet.svf.stored import StoredMatrix, TargetMatrices
 from zfleet_jobs.decompose.memory import task_bytes
 
 DTYPE = torch.float32
-"""What factors are stored in."""
+"""Of the factors that are stored."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PlannedMatrix:
 
 @dataclass(frozen=True)
 class DecomposePlan:
-    """What a job would do.
+    """The plan of a job.
 
     Attributes:
         base: Name and fingerprint of the base.
@@ -66,14 +66,14 @@ class DecomposePlan:
 
 
 def open_matrices(spec: BaseSpec) -> tuple[str, TargetMatrices]:
-    """Slug and target matrices of a base: its files are read once, for its fingerprint, and no model is loaded.
+    """Find the slug and target matrices of a base: its files are read once, and no model is loaded.
 
     Raises:
         BaseModelError: No base, or one that cannot be decomposed.
         SpecError: Its ``targets`` choose nothing.
     """
     name, folder = locate_base(spec)
-    # What is wrong with targets or files is known in a second; the fingerprint of a big base takes minutes.
+    # Errors in targets or files show in a second; the fingerprint of a big base takes minutes.
     matrices = target_matrices(folder, "", spec.targets)
     with Console(stderr=True).status(f"reading {folder}"):
         base = fingerprint(folder)
@@ -81,12 +81,12 @@ def open_matrices(spec: BaseSpec) -> tuple[str, TargetMatrices]:
 
 
 def factor_cache() -> FactorCache:
-    """Where all jobs keep factors."""
+    """Open the cache that all jobs share."""
     return FactorCache(cache_root() / "factors")
 
 
 def plan_decompose(spec: BaseSpec) -> DecomposePlan:
-    """What decomposing a base takes, and what of it is done.
+    """Plan what decomposing a base takes, and what of it is done.
 
     Raises:
         BaseModelError, SpecError: As ``open_matrices``.

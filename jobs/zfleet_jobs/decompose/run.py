@@ -24,7 +24,7 @@ class Decomposition:
     Attributes:
         base: Name and fingerprint of the base.
         targets: Which matrices were chosen.
-        folder: Where they lie.
+        folder: Of the factors.
         digest: Their identity.
         matrices: In the order of the base's modules.
     """
@@ -39,12 +39,12 @@ class Decomposition:
 def run_decompose(spec: BaseSpec, address: str | None = None, memory_gib: float | None = None) -> Decomposition:
     """Decompose the target matrices of a base, each in a Ray task that reads it from the base's files.
 
-    A job that was stopped goes on with the matrices that it had not finished; where all are, no cluster is needed.
+    A job that was stopped goes on with the matrices that it had not finished; without any it needs no cluster.
 
     Args:
         spec: The base. On several machines its folder and the cache are the same for all.
         address: A running Ray cluster; by default one is started on this machine for the job.
-        memory_gib: What all tasks together may take; by default what the cluster has.
+        memory_gib: How much all tasks together may take; by default what the cluster has.
 
     Raises:
         BaseModelError, SpecError: No base, or one that cannot be decomposed.
@@ -54,15 +54,15 @@ def run_decompose(spec: BaseSpec, address: str | None = None, memory_gib: float 
     """
     slug, matrices = open_matrices(spec)
     memory = None if memory_gib is None else int(memory_gib * 2**30)
-    told: dict[str, DecomposedMatrix] = {}
+    computed: dict[str, DecomposedMatrix] = {}
 
     def on_ray(todo: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
-        with cluster(address), decompose_display(slug, todo) as tell:
-            for one in decompose_on_ray(todo, folder, dtype, memory):
-                told[one.matrix] = one
-                tell(one)
-                yield one
+        with cluster(address), decompose_display(slug, todo) as show:
+            for matrix in decompose_on_ray(todo, folder, dtype, memory):
+                computed[matrix.matrix] = matrix
+                show(matrix)
+                yield matrix
 
     factors = factor_cache().compute(matrices, DTYPE, on_ray)
-    rows = [told.get(name) or DecomposedMatrix.of(name, header, None) for name, header in factors.headers.items()]
+    rows = [computed.get(name) or DecomposedMatrix.of(name, header, None) for name, header in factors.headers.items()]
     return Decomposition(slug, matrices.targets, str(factors.path), factors.digest, tuple(rows))

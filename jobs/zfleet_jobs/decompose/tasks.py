@@ -36,10 +36,10 @@ def decompose_on_ray(
     finished stays.
 
     Args:
-        matrices: Where they lie; every machine reads them there.
+        matrices: In the base's files, which every machine can read.
         folder: Where the factors go; every machine writes there.
         dtype: What they are stored in.
-        memory: What all tasks together may take, in bytes; none: what the cluster has.
+        memory: How much all tasks together may take, in bytes; None for all that the cluster has.
 
     Raises:
         JobError: A matrix needs more memory than there is, no machine has a CPU, workers died too often, Ray failed, or
@@ -51,7 +51,7 @@ def decompose_on_ray(
     running: dict[Any, StoredMatrix] = {}
     try:
         while waiting or running:
-            # Asked each time: clusters grow.
+            # Counted each time, because clusters grow.
             cpus = max(1, sum(int(machine.get("CPU", 0)) for machine in _machines()))
             while waiting and len(running) < cpus:
                 taken = sum(map(task_bytes, running.values()))
@@ -67,27 +67,27 @@ def decompose_on_ray(
             ray.cancel(task, force=True)
 
 
-def _one(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> DecomposedMatrix:
+def _decompose_matrix(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> DecomposedMatrix:
     torch.set_num_threads(1)
     return decompose_matrix(matrix, folder, dtype)
 
 
-_decompose: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_one)
+_decompose: Any = ray.remote(num_cpus=1, max_retries=_RETRIES)(_decompose_matrix)
 
 
 def _machines() -> list[dict[str, float]]:
-    """What each machine of the cluster has."""
+    """List the resources of each machine of the cluster."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _check_room(largest: StoredMatrix, memory: int | None) -> None:
-    """Refuse what would wait for ever."""
+    """Refuse a job whose tasks would wait for ever."""
     need = task_bytes(largest)
     what = f"decomposing {largest.name} {list(largest.shape)} takes up to {need / _GIB:.1f} GiB"
     if memory is not None and need > memory:
         raise JobError(f"{what}, --memory is {memory / _GIB:.1f}", "raise it")
-    # A head that runs no tasks has memory, and no CPU.
+    # A head node that runs no tasks has memory but no CPU.
     rooms = [machine.get("memory", 0) for machine in _machines() if machine.get("CPU", 0) >= 1]
     if not rooms:
         raise JobError("no machine of the cluster has a CPU for tasks", "add one that has: `ray start --num-cpus N`")
@@ -107,7 +107,7 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
         raise
     except RayError as error:
         raise _failure(matrix.name, error) from error
-    # Listed, not asked for by name: a network file system remembers that a file was not there.
+    # List the folder: by name, a network file system may answer from its cache that the file is not there.
     if matrix_file(folder, matrix.name).name not in os.listdir(folder):  # noqa: PTH208
         raise JobError(
             f"the worker of {matrix.name} wrote to {folder} of another machine",
@@ -117,13 +117,13 @@ def _result(task: Any, matrix: StoredMatrix, folder: Path) -> DecomposedMatrix:
 
 
 def _failure(matrix: str, error: RayError) -> JobError:
-    """What Ray could not do with a task, and how often it tried where that is known."""
+    """Explain what Ray could not do with a task, and how often it tried if that is known."""
     what, remedy = f"{matrix} could not be decomposed", "the same command goes on where it stopped"
-    told = on_one_line(error)
+    reason = on_one_line(error)
     if isinstance(error, OutOfMemoryError):
-        return JobError(f"{what}, its machine has too little memory: {told}", f"lower --memory; {remedy}")
+        return JobError(f"{what}, its machine has too little memory: {reason}", f"lower --memory; {remedy}")
     if isinstance(error, _DIED):
         return JobError(
-            f"{what}, its worker died {_RETRIES + 1} times: {told}", f"where memory ran out, lower --memory; {remedy}"
+            f"{what}, its worker died {_RETRIES + 1} times: {reason}", f"where memory ran out, lower --memory; {remedy}"
         )
-    return JobError(f"{what}: {type(error).__name__}: {told}", remedy)
+    return JobError(f"{what}: {type(error).__name__}: {reason}", remedy)

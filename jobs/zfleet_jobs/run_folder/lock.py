@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Turn:
-    """The right of one command to write to a run, which it gives to its workers.
+class WriteLease:
+    """The right of one command to write to a run, which it shares with its workers.
 
     Attributes:
         storage: The run's folder.
         run: Its name.
-        id: Of the command's turn; the lock holds it.
+        id: Of the lease; the lock file holds it.
     """
 
     storage: Storage
@@ -43,7 +43,7 @@ class Turn:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Be a worker that writes to the run, inside the block: no other command begins before its end.
+        """Write to the run as a worker, inside the block: no other command begins before its end.
 
         Raises:
             JobError: Another command has begun: the one that started this worker is dead.
@@ -56,7 +56,7 @@ class Turn:
             file = (local / WORKERS_FILE).open("a+")
         with file:
             fcntl.flock(file, fcntl.LOCK_SH)
-            # In this order: the next command writes its id first, and then waits for those who have the other lock.
+            # In this order: the next command writes its id first, and then waits for workers that hold the other lock.
             if _id_in(local / FILE) != self.id:
                 raise JobError(
                     f"run {self.run!r} in {self.storage.place} belongs to another command by now",
@@ -69,8 +69,8 @@ class Turn:
 
 
 @contextmanager
-def only_writer(storage: Storage, run: str) -> Iterator[Turn]:
-    """Be the only command that writes to a run, inside the block; its workers enter ``Turn.working``.
+def only_writer(storage: Storage, run: str) -> Iterator[WriteLease]:
+    """Lock a run for one command inside the block; its workers enter ``WriteLease.working``.
 
     The system takes the locks from a process that dies, however it dies.
 
@@ -82,10 +82,10 @@ def only_writer(storage: Storage, run: str) -> Iterator[Turn]:
         JobError: Another command writes to it; says which process on which machine. Or workers of one that was killed
             do, after a minute still.
     """
-    turn = Turn(storage, run, uuid.uuid4().hex)
+    lease = WriteLease(storage, run, uuid.uuid4().hex)
     if storage.local is None:
         log.warning("%s is no folder: whether another command writes to run %s is not checked", storage.place, run)
-        yield turn
+        yield lease
         return
     with writing(storage.place):
         storage.local.mkdir(parents=True, exist_ok=True)
@@ -104,17 +104,17 @@ def only_writer(storage: Storage, run: str) -> Iterator[Turn]:
         file.truncate(0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with writing(storage.place):
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now, "id": turn.id}))
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now, "id": lease.id}))
             file.flush()
         _wait_for_workers(storage.local / WORKERS_FILE, storage, run)
-        yield turn
+        yield lease
 
 
 def _wait_for_workers(path: Path, storage: Storage, run: str) -> None:
-    """Until the workers of the command before have ended.
+    """Wait until the workers of the command before have ended.
 
     Raises:
-        JobError: They have not; names them.
+        JobError: They have not, after ``WAIT_SECONDS``; names them.
     """
     with writing(storage.place):
         file = path.open("a+")
@@ -141,14 +141,14 @@ def _wait_for_workers(path: Path, storage: Storage, run: str) -> None:
 def _id_in(lock: Path) -> str | None:
     try:
         return str(json.loads(lock.read_text())["id"])
-    except (ValueError, KeyError, TypeError):  # another command has it, and has not said yet who it is
+    except (ValueError, KeyError, TypeError):  # another command holds the lock and has not written its id yet
         return None
 
 
 def _held(holder: str, storage: Storage, run: str) -> JobError:
     try:
         who = "process {pid} on {host} since {since}".format(**json.loads(holder))
-    except (ValueError, KeyError, TypeError):  # it has the lock, and has not said yet who it is
+    except (ValueError, KeyError, TypeError):  # it holds the lock and has not written its id yet
         who = "another process"
     return JobError(
         f"run {run!r} in {storage.place} is being written by {who}",

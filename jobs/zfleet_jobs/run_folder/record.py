@@ -1,4 +1,4 @@
-"""What a run was started with: the same name goes on with it, and with nothing else."""
+"""Record of what a run was started with: the same name goes on with it, and with nothing else."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class _Difference:
 
 
 def record(storage: Storage, spec: TrainSpec, plans: Sequence[Plan]) -> None:
-    """Write down what a run is started with, or check that it goes on with the same.
+    """Record what a run is started with, or check that it goes on with the same.
 
-    Experts may come along. What changes only where and how the run goes is said, and taken over.
+    Experts may be added. Changes of where and how the run goes are logged, and recorded.
 
     Args:
         storage: The run's folder.
@@ -86,7 +86,7 @@ def record(storage: Storage, spec: TrainSpec, plans: Sequence[Plan]) -> None:
     """
     before = _read(storage)
     experts: dict[str, Any] = {plan.expert.name: json.loads(plan.spec) for plan in plans}
-    # Credentials stay out of it.
+    # Credentials are not recorded.
     new = spec.model_dump(mode="json", exclude={"storage"}) | {"registry": spec.registry and address_of(spec.registry)}
     if before is not None:
         _refuse_changes(spec.run, storage, before["experts"], experts)
@@ -108,32 +108,32 @@ def record(storage: Storage, spec: TrainSpec, plans: Sequence[Plan]) -> None:
 
 
 def recorded_spec(run: str, overrides: Sequence[str] = ()) -> TrainSpec:
-    """The spec that a run was last started with.
+    """Read the spec that a run was last started with.
 
     Args:
         run: Its name.
-        overrides: As for ``load_spec``; ``storage`` says where the run is, else it is in the default one.
+        overrides: As for ``load_spec``; ``storage`` says where the run is, if it is not the default.
 
     Raises:
         SpecError: There is no such run, or the registry must be said again.
         JobError: The record cannot be read.
     """
-    said: dict[str, Any] = {}
-    apply_overrides(said, [one for one in overrides if one.startswith(("storage=", "registry="))])
-    place = str(said.get("storage", TrainSpec.model_fields["storage"].default))
+    overridden: dict[str, Any] = {}
+    apply_overrides(overridden, [one for one in overrides if one.startswith(("storage=", "registry="))])
+    place = str(overridden.get("storage", TrainSpec.model_fields["storage"].default))
     check_started(place, run)
     storage = Storage.at(place, run)
-    found = _read(storage)
-    assert found is not None
-    if not found["registry_is_whole"] and "registry" not in said:
+    stored = _read(storage)
+    assert stored is not None
+    if not stored["registry_is_whole"] and "registry" not in overridden:
         raise SpecError(
-            f"run {run!r} has its registry at {found['spec']['registry']}: user and password were not written down",
+            f"run {run!r} has its registry at {stored['spec']['registry']}: user and password were not written down",
             "give the whole URI again: --set registry=URI",
         )
-    folder = _started_in(storage, found["folder"])
+    folder = _started_in(storage, stored["folder"])
     if folder != Path.cwd():
         log.warning("run %s was started in %s: relative paths of its spec mean other files here", run, folder)
-    data: dict[str, Any] = found["spec"] | {"run": run, "storage": place}
+    data: dict[str, Any] = stored["spec"] | {"run": run, "storage": place}
     apply_overrides(data, overrides)
     return parse_spec(data, TrainSpec, f"run {run!r}")
 
@@ -157,9 +157,9 @@ def _read(storage: Storage) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        found = json.loads(data)
-        TrainSpec.model_validate(found["spec"])
-        return {key: found[key] for key in ("spec", "experts", "folder", "registry_is_whole")}
+        stored = json.loads(data)
+        TrainSpec.model_validate(stored["spec"])
+        return {key: stored[key] for key in ("spec", "experts", "folder", "registry_is_whole")}
     except (ValueError, KeyError, TypeError) as error:
         raise JobError(
             f"{storage.place}/{FILE} is damaged, or of another version of zfleet: {str(error).splitlines()[0]}",
@@ -168,25 +168,25 @@ def _read(storage: Storage) -> dict[str, Any] | None:
 
 
 def _from(storage: Storage) -> str:
-    """The current folder, from the run's: the two may be moved together."""
+    """Return the current folder relative to the run's, as the two may be moved together."""
     return str(Path.cwd()) if storage.local is None else os.path.relpath(Path.cwd(), storage.local)
 
 
 def _started_in(storage: Storage, folder: str) -> Path:
-    """The folder that ``_from`` wrote down, where it would be now."""
+    """Resolve the folder that ``_from`` wrote, as it would be now."""
     return Path(os.path.normpath((storage.local or Path()) / folder))
 
 
 def _refuse_changes(run: str, storage: Storage, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     experts: dict[str, list[str]] = {}
     for name, depends in now.items():
-        # One that comes along shares what is not its own with those that are there.
+        # An expert that is added shares all keys with the others that are not an expert's own.
         old = before.get(name) or {key: value for key, value in _any(before).items() if key not in _OWN}
         new = depends if name in before else {key: value for key, value in depends.items() if key not in _OWN}
-        found = _differences(old, new)
-        if any(one.key.startswith("task.reward") for one in found):
-            found = [one for one in found if one.key != "reward"]  # the same once more, in the code's words
-        for one in found:
+        differences = _differences(old, new)
+        if any(one.key.startswith("task.reward") for one in differences):
+            differences = [one for one in differences if one.key != "reward"]  # the same change, seen in the code
+        for one in differences:
             key = "reward" if one.key.startswith("task.reward") else one.key.partition(".")[0]
             experts.setdefault(f"{one} (would change {CHANGES[key]})", []).append(name)
     if experts:
@@ -205,14 +205,14 @@ def _tell_changes(run: str, before: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[_Difference]:
-    found = []
+    differences = []
     for key in dict.fromkeys((*old, *new)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
+            differences += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(_Difference(f"{prefix}{key}", a, b))
-    return found
+            differences.append(_Difference(f"{prefix}{key}", a, b))
+    return differences
 
 
 def _any(experts: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from zfleet.errors import TrainingDiverged
+from zfleet.rl.learner import Learner, StepSamples
+from zfleet.rl.report import StepReport
 from zfleet.rl.rollout import Rollout
 from zfleet.tasks.task import Grade, Ungraded
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import SCHEMA, in_step
+
+
+def step_with_samples(learner: Learner, folders: Mapping[str, str]) -> list[StepReport]:
+    """Take a step of every expert, and write this worker's samples of it, also those of a step that diverged.
+
+    Args:
+        learner: Of the experts.
+        folders: {expert's name: folder of its samples, a path or a URI}.
+
+    Raises:
+        RewardError: A reward function raised.
+        TrainingDiverged: As ``Learner.learn``; says where the samples of that step are.
+        JobError: Samples cannot be written, for example because the disk is full.
+    """
+    samples = learner.sample()
+    try:
+        reports = learner.learn(samples)
+    except TrainingDiverged as error:
+        places = _write_all(samples, folders, learner.workers.rank)
+        remedy = f"{error.remedy}; the samples of that step are in {places[error.expert]}"
+        raise TrainingDiverged(error.message, remedy, error.expert) from error
+    _write_all(samples, folders, learner.workers.rank)
+    return reports
+
+
+def _write_all(samples: StepSamples, folders: Mapping[str, str], rank: int) -> dict[str, str]:
+    return {
+        batch.expert.name: write_samples(
+            folders[batch.expert.name], batch.step, rank, batch.rollouts, batch.advantages_of_all
+        )
+        for batch in samples.batches
+    }
 
 
 def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
@@ -24,7 +59,7 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
         step: From 1.
         rank: Of the worker.
         rollouts: Answers, N of them.
-        advantages: Of each, [N]; NaN where it is not learned from.
+        advantages: Of each, [N]; NaN if it is not learned from.
 
     Returns:
         The folder of the step.
@@ -44,16 +79,16 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
             "logprob": rollout.logprob,
             **_grade(rollout.grade),
             "advantage": None if math.isnan(advantage) else advantage,
-            "z": rollout.z,
+            "z": rollout.z_digest,
             "staleness": step - 1 - rollout.z_step,
         }
         for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True)
     ]
     place = in_step(folder, step)
     file = pa.BufferOutputStream()
-    # Checksums: a file whose bits were lost is named, not read wrong.
+    # Checksums, so that a file with lost bits raises an error instead of being read wrong.
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, write_page_checksum=True)
-    # Readers of a folder pass over the name that a file has until it is whole.
+    # Readers skip the name that a file has until it is whole.
     Storage(place).put(f"worker-{rank}.parquet", file.getvalue().to_pybytes())
     return place
 

@@ -16,7 +16,7 @@ from zfleet.files import write_atomic
 
 @dataclass(frozen=True)
 class Storage:
-    """A place that the driver and all workers share.
+    """A folder that the driver and all workers share.
 
     Attributes:
         place: An absolute path, or a URI.
@@ -26,7 +26,7 @@ class Storage:
 
     @classmethod
     def at(cls, storage: str, *names: str) -> Storage:
-        """A folder of a spec's ``storage``."""
+        """Open a folder of a spec's ``storage``."""
         root = storage.rstrip("/") if "://" in storage else str(Path(storage).resolve())
         return cls("/".join((root, *names)))
 
@@ -36,7 +36,7 @@ class Storage:
         return None if "://" in self.place else Path(self.place)
 
     def folder(self, name: str) -> Storage:
-        """A folder in this one."""
+        """Open a folder in this one."""
         return Storage(f"{self.place}/{name}")
 
     def put(self, name: str, data: bytes) -> None:
@@ -62,7 +62,7 @@ class Storage:
                 raise
 
     def get(self, name: str) -> bytes | None:
-        """Read a file; None where there is none."""
+        """Read a file; None if there is none."""
         system, root = fs.FileSystem.from_uri(self.place)
         try:
             with system.open_input_stream(f"{root}/{name}") as stream:
@@ -81,15 +81,15 @@ class Storage:
             system.delete_file(f"{root}/{name}")
 
     def names(self) -> list[str]:
-        """Files and folders in here, sorted, without those that are being written."""
+        """List files and folders in here, sorted, without those that are being written."""
         system, root = fs.FileSystem.from_uri(self.place)
-        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-        return sorted(one.base_name for one in found if not one.base_name.startswith("."))
+        infos = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        return sorted(info.base_name for info in infos if not info.base_name.startswith("."))
 
 
 @contextmanager
 def writing(place: str) -> Iterator[None]:
-    """Say what to do where the block cannot write.
+    """Raise an error with a remedy if the block cannot write.
 
     Raises:
         JobError: Names the folder and the system's reason.
@@ -99,5 +99,5 @@ def writing(place: str) -> Iterator[None]:
     except OSError as error:
         raise JobError(
             f"{place} cannot be written: {error.strerror or error}",
-            "make room there, or mend its rights; the same command goes on after the last step that was kept",
+            "make room there, or correct its permissions; the same command goes on from the newest checkpoint",
         ) from error

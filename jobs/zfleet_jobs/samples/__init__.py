@@ -1,1 +1,1 @@
-"""Samples of training runs: where they lie, and which of them are worth a look. It imports neither torch nor Ray."""
+"""Samples of training runs: where they are, and which of them are worth a look. Imports neither torch nor Ray."""

@@ -62,22 +62,22 @@ class Change:
 
 
 def spreads(keys: Keys) -> list[Spread]:
-    """The rewards of every training of which a sample was graded."""
+    """Summarise the rewards of every training of which a sample was graded."""
     columns = [("step", "count_distinct"), ("step", "min"), ("step", "max"), ("step", "count"), ("reward", "count")]
     columns += [("reward", how) for how in ("min", "mean", "max")]
-    found = keys.table.group_by("training").aggregate(columns).sort_by("training")
+    totals = keys.table.group_by("training").aggregate(columns).sort_by("training")
     names = ["training", *("_".join(column) for column in columns)]
     return [
         Spread(training, steps, first, last, graded, every - graded, *rewards)
         for training, steps, first, last, every, graded, *rewards in zip(
-            *(found[name].to_pylist() for name in names), strict=True
+            *(totals[name].to_pylist() for name in names), strict=True
         )
         if graded
     ]
 
 
 def extremes(keys: Keys, count: int, best: bool) -> list[int]:
-    """The rows with the highest rewards, or the lowest.
+    """Choose the rows with the highest rewards, or the lowest.
 
     Equal ones: the larger advantage first, up or down, then the later step. Left out are trainings whose rewards are
     all one number: there is nothing to choose by.
@@ -88,7 +88,7 @@ def extremes(keys: Keys, count: int, best: bool) -> list[int]:
     table = table.append_column("size", pc.abs(keys.table["advantage"]))
     table = table.filter(pc.is_in(table["training"], pa.array(several, pa.int32())))
     order = [("reward", "descending" if best else "ascending"), ("size", "descending"), ("step", "descending")]
-    # Of no rows pyarrow chooses none, and fails.
+    # pyarrow fails if there are no rows to choose from.
     if not count or not len(table):
         return []
     chosen = pc.select_k_unstable(table, min(count, len(table)), [*order, ("place", "ascending")])
@@ -96,7 +96,7 @@ def extremes(keys: Keys, count: int, best: bool) -> list[int]:
 
 
 def changes(keys: Keys, count: int) -> list[Change]:
-    """The prompts whose mean reward changed most, up or down; equal ones: the one asked later first."""
+    """Choose the prompts whose mean reward changed most, up or down; of equal ones the one asked later first."""
     asked = keys.table.group_by(["prompt", "step"]).aggregate([("reward", "sum"), ("reward", "count")])
     asked = asked.sort_by([("prompt", "ascending"), ("step", "ascending")])
     prompt, step = asked["prompt"].to_numpy(), asked["step"].to_numpy()
@@ -113,13 +113,13 @@ def changes(keys: Keys, count: int) -> list[Change]:
     last = step[starts + steps - 1]
     order = np.lexsort((prompt[starts][moved], -last[moved], -np.abs(late - early)[moved]))
     of_row, step_of_row = keys.table["prompt"].to_numpy(), keys.table["step"].to_numpy()
-    found = []
+    chosen = []
     for place in moved[order[:count]]:
         start, length = starts[place], steps[place]
         rows = np.flatnonzero(of_row == prompt[start])
         first = rows[step_of_row[rows] <= step[start + length // 2 - 1]]
         final = rows[step_of_row[rows] >= step[start + length - length // 2]]
-        found.append(
+        chosen.append(
             Change(
                 float(early[place]),
                 float(late[place]),
@@ -127,10 +127,10 @@ def changes(keys: Keys, count: int) -> list[Change]:
                 _nearest(keys, final, late[place], latest=True),
             )
         )
-    return found
+    return chosen
 
 
 def _nearest(keys: Keys, rows: Rows, mean: float, latest: bool = False) -> int:
-    """Of some rows the one with the reward nearest to a mean; of equal ones the first step's, or the last step's."""
+    """Choose the row whose reward is nearest to a mean; of equal ones the first step's, or the last step's."""
     step, reward = (keys.table[name].take(pa.array(rows)).to_numpy() for name in ("step", "reward"))
     return int(rows[np.lexsort((rows, -step if latest else step, np.abs(reward - mean)))[0]])

@@ -1,4 +1,4 @@
-"""Which files of samples are meant by what a user names: a run, one of its trainings, or a folder."""
+"""From what a user names (a run, one of its trainings, or a folder) to files of samples."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PARTITION = re.compile(r"(?:(.*)/)?(run=[^/]+(?:/.*)?)")
 
 
 @dataclass(frozen=True)
-class Found:
+class RunFiles:
     """Files of samples of one run.
 
     Attributes:
         run: The run's name.
-        system: Where they lie.
+        system: The file system that has them.
         files: Finished ones, in order of training, step and name. At least one.
     """
 
@@ -32,13 +32,13 @@ class Found:
     files: Sequence[SampleFile]
 
 
-def find_files(run: str, storage: str, expert: str | None = None) -> Found:
-    """The files of a run that are there now.
+def find_files(run: str, storage: str, expert: str | None = None) -> RunFiles:
+    """Find the files of a run that are there now.
 
     Args:
         run: A run's name (``lab-experts``), or a folder or URI: anything with a slash in it. It is then the run's own
             folder, or one in ``samples``.
-        storage: Where runs lie, a path or a URI; not used where ``run`` is a folder.
+        storage: Of runs, a path or a URI; not used if ``run`` is a folder.
         expert: Only this expert's.
 
     Raises:
@@ -60,11 +60,11 @@ def find_files(run: str, storage: str, expert: str | None = None) -> Found:
             f"run {keys['run']!r} has no samples in {root}",
             "they appear when its first step is over; `--storage` says where the run keeps them",
         )
-    return Found(keys["run"], system, _of_expert(files, expert))
+    return RunFiles(keys["run"], system, _of_expert(files, expert))
 
 
 def _resolve(run: str, storage: str) -> tuple[fs.FileSystem, str, Mapping[str, str]]:
-    """The file system, its folder of samples, and the values of partitions that ``run`` stands for."""
+    """Resolve ``run`` to a file system, its folder of samples, and the values of partitions."""
     partition = _PARTITION.fullmatch(run)
     if partition:
         return *_open(partition[1] or "."), _keys(partition[2])
@@ -102,7 +102,7 @@ def _matches(file: SampleFile, root: str, keys: Mapping[str, str]) -> bool:
 
 
 def _named(system: fs.FileSystem, root: str, name: str) -> dict[str, str]:
-    """What a name stands for."""
+    """Resolve a name."""
     runs = _runs(system, root)
     if name in runs:
         return {"run": name}

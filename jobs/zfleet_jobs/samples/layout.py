@@ -1,4 +1,4 @@
-"""Where samples lie: ``STORAGE/samples/run=R/expert=E/digest=D/step=000001/worker-0.parquet``, and their columns.
+"""Folders and columns of samples: ``STORAGE/samples/run=R/expert=E/digest=D/step=000001/worker-0.parquet``.
 
 Folders of this form are Hive partitions: pyarrow, DuckDB and pandas read the whole of ``STORAGE/samples`` as one table
 in which run, expert, digest and step are columns.
@@ -57,7 +57,7 @@ class Training:
         return f"run={self.run}/expert={self.expert}/digest={self.digest}"
 
     def folder_in(self, storage: str) -> str:
-        """Of its samples, in a storage: a path or a URI, as the storage is."""
+        """Name the folder of its samples in a storage: a path or a URI, as the storage is."""
         return f"{storage}/{FOLDER}/{self.folder}"
 
 
@@ -71,7 +71,7 @@ class SampleFile:
 
 
 def in_step(folder: str, step: int) -> str:
-    """Where a training's folder keeps a step, counted from 1."""
+    """Name the folder of a step, counted from 1, in that of its training."""
     return f"{folder}/step={step:06d}"
 
 
@@ -81,7 +81,7 @@ def is_sample_file(info: fs.FileInfo) -> bool:
 
 
 def sample_file(root: str, path: str) -> SampleFile | None:
-    """The file at ``path`` within ``root``, a ``STORAGE/samples``; None where its folders are not those above."""
+    """Parse a path within ``root``, a ``STORAGE/samples``; None if its folders are not those above."""
     *folders, _ = path.removeprefix(f"{root}/").split("/")
     keys = dict(folder.split("=", 1) for folder in folders if "=" in folder)
     if list(keys) != ["run", "expert", "digest", "step"] or not keys["step"].isdecimal():

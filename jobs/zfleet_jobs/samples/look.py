@@ -9,16 +9,16 @@ from typing import Any
 
 from zfleet.errors import SamplesError, SpecError
 from zfleet_jobs.samples.choose import Change, Spread, changes, extremes, spreads
-from zfleet_jobs.samples.find import Found, find_files
+from zfleet_jobs.samples.find import RunFiles, find_files
 from zfleet_jobs.samples.layout import SampleFile, Training
-from zfleet_jobs.samples.read import WrittenAgain, read_keys, read_rows
+from zfleet_jobs.samples.read import StepRewritten, read_keys, read_rows
 
 _TRIES = 3
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to look at.
+class SampleQuery:
+    """Which samples to look at.
 
     Attributes:
         expert: Only this expert's samples.
@@ -39,7 +39,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Look:
-    """What there is to see; a sample is a mapping of its columns, and run, expert, digest and step.
+    """The samples that were chosen; a sample is a mapping of its columns, and run, expert, digest and step.
 
     Attributes:
         run: The run's name.
@@ -56,7 +56,7 @@ class Look:
     changed: Sequence[tuple[Change, Mapping[str, Any], Mapping[str, Any]]]
 
 
-def look_at(run: str, storage: str, wanted: Wanted) -> Look:
+def look_at(run: str, storage: str, query: SampleQuery) -> Look:
     """Choose among the samples that are there now.
 
     Args:
@@ -67,31 +67,31 @@ def look_at(run: str, storage: str, wanted: Wanted) -> Look:
         SpecError: No such run, expert or step.
         SamplesError: No samples yet, or a file that is damaged; it is named.
     """
-    if wanted.step is not None and wanted.last is not None:
-        raise SpecError(f"--step is {wanted.step} and --last is {wanted.last}", "give one of the two")
+    if query.step is not None and query.last is not None:
+        raise SpecError(f"--step is {query.step} and --last is {query.last}", "give one of the two")
     for _ in range(_TRIES):
-        found = find_files(run, storage, wanted.expert)
+        run_files = find_files(run, storage, query.expert)
         try:
-            return _look(found, _of_steps(found, wanted), wanted)
-        except WrittenAgain:
+            return _look(run_files, _of_steps(run_files, query), query)
+        except StepRewritten:
             continue
-    raise SamplesError(f"steps of run {found.run!r} are being written again", "look again when it has caught up")
+    raise SamplesError(f"steps of run {run_files.run!r} are being written again", "look again when it has caught up")
 
 
-def _look(found: Found, files: Sequence[SampleFile], wanted: Wanted) -> Look:
-    keys = read_keys(found.system, files)
+def _look(run_files: RunFiles, files: Sequence[SampleFile], query: SampleQuery) -> Look:
+    keys = read_keys(run_files.system, files)
     every, keys = spreads(keys), keys.graded
     if not every:
         raise SamplesError(
-            f"run {found.run!r} has no graded sample in these {len(files)} files",
+            f"run {run_files.run!r} has no graded sample in these {len(files)} files",
             "the column `reason` of the files says why, where there is an answer",
         )
-    best, worst = extremes(keys, wanted.best, best=True), extremes(keys, wanted.worst, best=False)
-    changed = changes(keys, wanted.changed)
+    best, worst = extremes(keys, query.best, best=True), extremes(keys, query.worst, best=False)
+    changed = changes(keys, query.changed)
     pairs = [(change.early_place, change.late_place) for change in changed]
-    rows = read_rows(found.system, keys, [*best, *worst, *(place for pair in pairs for place in pair)])
+    rows = read_rows(run_files.system, keys, [*best, *worst, *(place for pair in pairs for place in pair)])
     return Look(
-        found.run,
+        run_files.run,
         [(keys.trainings[spread.training], spread) for spread in every],
         [rows[place] for place in best],
         [rows[place] for place in worst],
@@ -99,20 +99,20 @@ def _look(found: Found, files: Sequence[SampleFile], wanted: Wanted) -> Look:
     )
 
 
-def _of_steps(found: Found, wanted: Wanted) -> list[SampleFile]:
+def _of_steps(run_files: RunFiles, query: SampleQuery) -> list[SampleFile]:
     steps: dict[Training, set[int]] = defaultdict(set)
-    for file in found.files:
+    for file in run_files.files:
         steps[file.training].add(file.step)
-    if wanted.step is not None:
-        files = [file for file in found.files if file.step == wanted.step]
+    if query.step is not None:
+        files = [file for file in run_files.files if file.step == query.step]
         if not files:
             every = set().union(*steps.values())
             raise SpecError(
-                f"--step is {wanted.step}, which run {found.run!r} has not written",
+                f"--step is {query.step}, which run {run_files.run!r} has not written",
                 f"choose a step from {min(every)} to {max(every)}",
             )
         return files
-    if wanted.last is None:
-        return list(found.files)
-    kept = {training: set(sorted(own)[-wanted.last :]) for training, own in steps.items()}
-    return [file for file in found.files if file.step in kept[file.training]]
+    if query.last is None:
+        return list(run_files.files)
+    last_steps = {training: set(sorted(own)[-query.last :]) for training, own in steps.items()}
+    return [file for file in run_files.files if file.step in last_steps[file.training]]

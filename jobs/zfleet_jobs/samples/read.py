@@ -1,4 +1,4 @@
-"""Samples off the disk: first the columns that choose, of all of them; then whole rows, of those chosen."""
+"""Reading samples: first the columns that choose, of all samples; then whole rows, of the chosen ones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pyarrow import fs
 from zfleet.errors import SamplesError
 from zfleet_jobs.samples.layout import SCHEMA, SampleFile, Training
 
-# Reading waits for a disk or a network.
 _THREADS = 8
+"""Several, because reading waits for a disk or a network."""
 _CHOOSING = ("sample", "reward", "advantage")
 
 
-class WrittenAgain(Exception):
+class StepRewritten(Exception):
     """A step ran again and replaced its file between the first look and the second."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What samples are chosen by: some 70 bytes of each, whatever the length of its texts.
+    """The columns that samples are chosen by: some 70 bytes of each, however long its texts are.
 
     Attributes:
         files: What they were read from.
@@ -83,22 +83,22 @@ def read_rows(system: fs.FileSystem, keys: Keys, places: Iterable[int]) -> dict[
 
     Raises:
         SamplesError: A file is damaged or gone; it is named.
-        WrittenAgain: A row is not the one that was chosen.
+        StepRewritten: A row is not the one that was chosen.
     """
-    wanted: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    by_file: dict[int, list[dict[str, Any]]] = defaultdict(list)
     chosen = sorted(set(places))
     for place, key in zip(chosen, keys.table.take(pa.array(chosen, pa.int64())).to_pylist(), strict=True):
-        wanted[key["file"]].append({**key, "place": place})
+        by_file[key["file"]].append({**key, "place": place})
     rows: dict[int, dict[str, Any]] = {}
-    for number, those in wanted.items():
+    for number, chosen_rows in by_file.items():
         file = keys.files[number]
         table = _read(system, file, SCHEMA.names)
-        if max(key["row"] for key in those) >= len(table):
-            raise WrittenAgain
+        if max(key["row"] for key in chosen_rows) >= len(table):
+            raise StepRewritten
         where = {"run": file.training.run, "expert": file.training.expert, "digest": file.training.digest}
-        for key, row in zip(those, table.take([key["row"] for key in those]).to_pylist(), strict=True):
+        for key, row in zip(chosen_rows, table.take([key["row"] for key in chosen_rows]).to_pylist(), strict=True):
             if any(row[name] != key[name] for name in _CHOOSING):
-                raise WrittenAgain
+                raise StepRewritten
             rows[key["place"]] = {**where, "step": file.step, **row}
     return rows
 
@@ -110,11 +110,11 @@ def _read(system: fs.FileSystem, file: SampleFile, columns: Sequence[str]) -> pa
         raise SamplesError(
             f"{file.path} cannot be read: {error}", "see that its run's folder is still there"
         ) from error
-    wanted = pa.schema([SCHEMA.field(name) for name in columns])
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
     try:
         with source, pq.ParquetFile(source, page_checksum_verification=True) as parquet:
-            table = parquet.read(columns=list(columns), use_threads=False).select(list(columns)).cast(wanted)
-        # A text that is no UTF-8 would otherwise be found by whoever prints it.
+            table = parquet.read(columns=list(columns), use_threads=False).select(list(columns)).cast(schema)
+        # Otherwise a text that is no UTF-8 would fail when it is printed.
         table.validate(full=True)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise SamplesError(

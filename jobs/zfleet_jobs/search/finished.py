@@ -1,7 +1,7 @@
-"""What a finished run leaves, so that the same searches are not run again.
+"""The outcome of a finished run, stored so that the same searches are not run again.
 
-Nothing in the file is believed: the scores of the trials are told to new searches, generation by generation,
-and what comes out must be what is written there.
+Nothing in the file is believed: the scores of the trials are replayed to new searches, generation by generation,
+and the outcome must be the stored one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def write_finished(searcher: ChunkSearcher, folder: Path) -> None:
-    """Keep the outcome of a run whose searches all came to their end."""
+    """Write the outcome of a run whose searches all came to their end."""
     searcher.save(str(folder / FINISHED))
 
 
@@ -26,7 +26,7 @@ def read_finished(searcher: ChunkSearcher, folder: Path) -> bool:
     """Take over the outcome of a finished run, with no Tune run and no cluster.
 
     Args:
-        searcher: The searches at their start; at their end where the answer is yes.
+        searcher: The searches at their start; afterwards at their end, if there is an outcome.
         folder: The run's, named by a digest of all that the outcome depends on.
 
     Returns:

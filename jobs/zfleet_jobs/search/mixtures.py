@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from zfleet.config.names import Alpha
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle
 from zfleet.search.coefficients import alphas_of
@@ -22,8 +23,6 @@ from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
 
-Alpha = float | tuple[float, ...]
-
 
 @dataclass(frozen=True)
 class SearchTrial:
@@ -34,12 +33,11 @@ class SearchTrial:
         chunk: Which part of the population.
         candidates: How many it scored.
         actor: Id of the Ray actor that ran it.
-        batch_rows: The most answers that grew in one engine step while it ran. In a pool trials share steps, and
-            it is the most of any step of the pool until the trial's end.
+        batch_rows: The most answers that grew in one engine step while it ran. In a fleet trials share steps, and
+            it is the most of any step of the fleet until the trial's end.
         distinct_z: The most different z in one such step.
         seconds: Of its step.
-        opened_seconds: Of opening the base (of a pool's trial, the tokenizer), where the trial started its actor;
-            else 0.
+        opened_seconds: Of opening the base (of a fleet's trial, the tokenizer), if the trial started its actor; else 0.
     """
 
     generation: int
@@ -78,7 +76,7 @@ class FoundMixture:
         singles: {expert: its score alone}; the best of them is the pick-one baseline.
         history: Best and mean accuracy of each generation.
         trials: In order of generation and chunk.
-        seconds: The Tune run's, which all searches of the call share; 0 where a finished run was used again.
+        seconds: The Tune run's, which all searches of the call share; 0 if a finished run was used again.
     """
 
     name: str
@@ -131,8 +129,8 @@ def search_mixtures(
     if read_finished(searcher, folder):
         return _all_found(named, searcher, 0.0)
     started = time.perf_counter()
-    with shared_fleet(shipped, settings.engine, settings.resources) as pool:
-        run_tune(SearchJob(shipped, named, settings, pool), searcher, folder)
+    with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
+        run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
     return _all_found(named, searcher, time.perf_counter() - started)
 
 
@@ -143,14 +141,14 @@ def finished_mixtures(
     storage: Path,
     name: str = "search",
 ) -> list[FoundMixture] | None:
-    """The results of exactly these searches where they were run to their end before; needs no cluster.
+    """Read the results of exactly these searches if they were finished before; needs no cluster.
 
     Args:
         bundle: The base of all experts.
         problems, settings, storage, name: As for ``search_mixtures``.
 
     Returns:
-        None where there are none, or where they do not follow from the scores that are stored with them.
+        None if there are none, or if they do not follow from the scores that are stored with them.
 
     Raises:
         SpecError: As ``search_mixtures``.
@@ -163,7 +161,7 @@ def finished_mixtures(
 def _prepared(
     base: str, problems: Sequence[SearchProblem], settings: SearchSettings, storage: Path, name: str
 ) -> tuple[dict[str, SearchProblem], ChunkSearcher, Path]:
-    """The searches by name, at their start, and the folder of their run."""
+    """Prepare the searches by name, at their start, and the folder of their run."""
     named = {problem.name: problem for problem in problems}
     if not problems or len(named) != len(problems):
         raise SpecError(f"searches are named {[problem.name for problem in problems]}", "give each a name of its own")
@@ -198,7 +196,7 @@ def _found(
 
 
 def _first_scores(records: list[dict[str, object]]) -> list[ShotScore]:
-    """Scores of the first population, which begins with the base and every single expert."""
+    """Select the scores of the first population, which begins with the base and every single expert."""
     first = sorted((r for r in records if r["generation"] == 0), key=lambda r: str(r["chunk"]).zfill(9))
     return [ShotScore(*score) for record in first for score in _scores(record)]
 

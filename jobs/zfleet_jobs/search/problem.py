@@ -1,4 +1,4 @@
-"""What a search looks for: a mixture of experts that answers a few shots of a task."""
+"""The problem of a search: find the mixture of experts that answers a few shots of a task best."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class SearchProblem:
         return 1 + max(layer_of(matrix) for matrix in first.values)
 
     def cross_entropy(self, settings: SearchSettings) -> CrossEntropy:
-        """The search at its start.
+        """Make the search, at its start.
 
         Raises:
             SpecError: The population is too small for the experts.
@@ -101,12 +101,12 @@ class SearchProblem:
 
 
 def shots_of(task: Task, shots: int, seed: int) -> Task:
-    """The task with ``shots`` of its training prompts and no test: all that a search may see.
+    """Select ``shots`` training prompts of a task, without a test side: all that a search may see.
 
     Raises:
         JobError: The training split has fewer distinct prompts.
     """
-    # Small families repeat prompts; a shot that is there twice would be worth two.
+    # Small families repeat prompts; a shot that came twice would count twice.
     digests = array("Q", (_digest(sample) for sample in task.train))
     distinct = np.sort(np.unique(np.frombuffer(digests, np.uint64), return_index=True)[1]).tolist() if digests else []
     if len(distinct) < shots:
@@ -124,7 +124,7 @@ def _digest(sample: Sample) -> int:
 
 
 def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSettings, code: str) -> str:
-    """sha256 over everything that the outcome depends on: a run may be resumed only where this is equal.
+    """Compute sha256 over everything that the outcome depends on: only a run with the same digest may be resumed.
 
     Resources and engine sizes are left out: they change how fast it goes, not where to.
     """

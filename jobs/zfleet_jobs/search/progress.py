@@ -1,4 +1,4 @@
-"""One display for all searches of a run; quiet where the output is no terminal."""
+"""One display for all searches of a run; quiet if the output is no terminal."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from zfleet.config.names import CHAMPION, Alpha
 from zfleet.config.specs import SearchSpec
 from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
@@ -20,11 +21,11 @@ from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.search.mixtures import Alpha, FoundMixture, finished_mixtures, search_mixtures
+from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
 from zfleet_jobs.task_shipping import by_value
+from zfleet_registry import ExpertRegistry
 from zfleet_registry.provenance import Parent, Provenance
-from zfleet_registry.registry import CHAMPION, ExpertRegistry
 from zfleet_registry.version import ExpertVersion
 
 EXPERIMENT = "search"
@@ -45,9 +46,9 @@ class SearchResult:
         left_out: Training prompts that do not fit the engine and could not be drawn.
         trials: Tune trials.
         actors: Ids of the Ray actors that ran them.
-        batch_rows: The most engine rows in one step, of each trial (of the pool's trials: until its end).
+        batch_rows: The most engine rows in one step, of each trial (of a fleet's trials: until its end).
         history: Best and mean accuracy of each generation.
-        seconds: Of the Tune run; 0 where a finished one was used again.
+        seconds: Of the Tune run; 0 if a finished one was used again.
     """
 
     reference: str
@@ -74,7 +75,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         address: A running Ray cluster; by default one is started on this machine for the search.
 
     Raises:
-        ExpertNotFound, RegistryUnreachable: An expert cannot be had.
+        ExpertNotFound, RegistryUnreachable: An expert cannot be loaded.
         RegistryError: The experiment of searches was deleted in MLflow.
         SpecError, TaskError, BaseModelError, EngineError: The spec names something that cannot be used.
         JobError: No resources, or a failed trial; running it again resumes.
@@ -86,7 +87,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     registry.check_experiments(EXPERIMENT)
     bundle = pack_base(spec.base)
     versions = _resolve(registry, spec.experts, bundle.slug)
-    experts = {reference: registry.load(found) for reference, found in versions.items()}
+    experts = {reference: registry.load(version) for reference, version in versions.items()}
     max_length = min(spec.engine.max_length or bundle.context, bundle.context)
     fit = fit_prompts(task, bundle.tokenizer(), max_length, bundle.image_reader())
     shots = shots_of(fit.task, spec.shots, spec.shots_seed)
@@ -98,26 +99,26 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
             check_reward(task.reward)
         with cluster(address):
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
-    (found,) = results
-    registered = register_mixture(registry, found, shots, experts, bundle, spec.model_dump_json())
+    (mixture,) = results
+    registered = register_mixture(registry, mixture, shots, experts, bundle, spec.model_dump_json())
     return SearchResult(
         reference=registered.reference,
-        alphas=found.alphas,
-        accuracy=found.score.accuracy,
-        log_likelihood=found.score.log_likelihood,
-        z_digest=found.z.digest,
+        alphas=mixture.alphas,
+        accuracy=mixture.score.accuracy,
+        log_likelihood=mixture.score.log_likelihood,
+        z_digest=mixture.z.digest,
         shots=len(shots.train),
         left_out=len(fit.left_out),
-        trials=len(found.trials),
-        actors=found.actors,
-        batch_rows=tuple(trial.batch_rows for trial in found.trials),
-        history=found.history,
-        seconds=found.seconds,
+        trials=len(mixture.trials),
+        actors=mixture.actors,
+        batch_rows=tuple(trial.batch_rows for trial in mixture.trials),
+        history=mixture.history,
+        seconds=mixture.seconds,
     )
 
 
 def settings_of(spec: SearchSpec) -> SearchSettings:
-    """How the spec searches."""
+    """Select the settings of a search from its spec."""
     return SearchSettings(
         population=spec.population,
         generations=spec.generations,
@@ -132,7 +133,7 @@ def settings_of(spec: SearchSpec) -> SearchSettings:
 
 def register_mixture(
     registry: ExpertRegistry,
-    found: FoundMixture,
+    mixture: FoundMixture,
     shots: Task,
     experts: Mapping[str, ZVector],
     base: Base | BaseBundle,
@@ -142,7 +143,7 @@ def register_mixture(
 
     The rule for what is served by default is that of training: every new version of a name becomes its
     champion. A mixture whose very z is a version of that name already is not registered again, and no alias
-    moves: who went back to another version stays there.
+    moves: a roll-back to another version stays.
 
     Args:
         experts: {reference: z}, as searched over.
@@ -154,20 +155,20 @@ def register_mixture(
     Raises:
         CorruptArtifact: There is one, and its file is damaged.
     """
-    known = [v for v in registry.list(base.slug) if v.name == found.name and v.z_digest == found.z.digest]
+    known = [v for v in registry.list(base.slug) if v.name == mixture.name and v.z_digest == mixture.z.digest]
     if known:
         newest = max(known, key=lambda one: one.version)
         registry.load(newest)
         return newest
-    parents = tuple(Parent(reference, z.digest, found.alphas[reference]) for reference, z in experts.items())
+    parents = tuple(Parent(reference, z.digest, mixture.alphas[reference]) for reference, z in experts.items())
     metrics = {
-        "shots_accuracy": found.score.accuracy,
-        "shots_log_likelihood": found.score.log_likelihood,
-        "shots_accuracy_base": found.base.accuracy,
-        "shots_accuracy_best_single": max(score.accuracy for score in found.singles.values()),
+        "shots_accuracy": mixture.score.accuracy,
+        "shots_log_likelihood": mixture.score.log_likelihood,
+        "shots_accuracy_base": mixture.base.accuracy,
+        "shots_accuracy_best_single": max(score.accuracy for score in mixture.singles.values()),
     }
     provenance = Provenance.of(
-        found.z,
+        mixture.z,
         task=shots.name,
         data_digest=data_digest(shots),
         spec=spec,
@@ -177,14 +178,16 @@ def register_mixture(
         kind="mixture",
     )
     run = registry.start_run(
-        found.name, experiment=EXPERIMENT, params={"task": shots.name, "shots": str(len(shots.train))}
+        mixture.name, experiment=EXPERIMENT, params={"task": shots.name, "shots": str(len(shots.train))}
     )
     try:
         registry.log_curve(
-            run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(found.history)]
+            run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(mixture.history)]
         )
-        registry.log_metrics(run, metrics, step=len(found.history) - 1)
-        registered = registry.register(found.name, found.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION)
+        registry.log_metrics(run, metrics, step=len(mixture.history) - 1)
+        registered = registry.register(
+            mixture.name, mixture.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION
+        )
     except BaseException:
         registry.end_run(run, "FAILED")
         raise
@@ -195,8 +198,8 @@ def register_mixture(
 def _resolve(registry: ExpertRegistry, references: tuple[str, ...], slug: str) -> dict[str, ExpertVersion]:
     versions: dict[str, ExpertVersion] = {}
     for reference in references:
-        found = registry.resolve(reference, slug)
-        if found.reference in versions:
-            raise SpecError(f"experts name {found.reference} twice ({reference})", "name each version once")
-        versions[found.reference] = found
+        version = registry.resolve(reference, slug)
+        if version.reference in versions:
+            raise SpecError(f"experts name {version.reference} twice ({reference})", "name each version once")
+        versions[version.reference] = version
     return versions

@@ -23,7 +23,7 @@ class HoldActors(FIFOScheduler):
         JobError, ZfleetError: A trial failed for a reason that trying again does not change, or too often.
     """
 
-    # Trials that Tune has not looked for an actor for. A class attribute, for Ray's __init__ takes no part in it.
+    # Trials that Tune has not assigned to an actor. A class attribute, because Ray's __init__ sets none.
     _new: tuple[Trial, ...] = ()
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
@@ -58,7 +58,7 @@ class HoldActors(FIFOScheduler):
 
 
 def _raised(trial: Any) -> BaseException | None:
-    """What was raised in the trial, out of what Ray wraps around it."""
+    """Unwrap the error that a trial raised."""
     # `get_pickled_error` reads the copy in the storage, which arrives there later.
     path = Path(trial.pickled_error_file or "")
     error = cloudpickle.loads(path.read_bytes()) if path.is_file() else None

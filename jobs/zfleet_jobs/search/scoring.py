@@ -1,4 +1,4 @@
-"""What a candidate is worth: its accuracy on the shots, then the log-likelihood of their correct answers."""
+"""The score of a candidate: its accuracy on the shots, then the log-likelihood of their correct answers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def score_candidates(
         experts: In the order of the points' numbers.
         task: Its train split is the shots.
         points: [candidates, dim]; see ``zfleet.search.coefficients``.
-        layers: Of the base, where each has its own alphas.
+        layers: How many the base has, if each has its own alphas.
 
     Returns:
         For each candidate the fraction of shots answered right (greedily), and the log-likelihood of a
         correct answer and its end of sequence, summed over tokens and averaged over the shots that have an
-        answer; 0 where none has. An answer of which the reward cannot tell is not known to be right, and counts
-        as no right one: a candidate must not win by answers that nobody can judge.
+        answer; 0 if none has. An answer that the reward cannot judge counts as wrong: a candidate must not win
+        by answers that nobody can judge.
 
     Raises:
         RequestTooLong: A shot does not fit.
@@ -49,13 +49,13 @@ def score_candidates(
     try:
         rows = [(digest, shot) for digest in digests for shot in shots]
         asked = [shot for _, shot in rows]
-        found = answers_graded(engine, tokenizer, task, asked, [digest for digest, _ in rows], 0.0, False)
+        evaluation = answers_graded(engine, tokenizer, task, asked, [digest for digest, _ in rows], 0.0, False)
         likelihoods = _likelihoods(engine, tokenizer, task, digests)
     finally:
-        # Clipping makes equal candidates: one digest, put twice, is dropped once.
+        # Clipping makes equal candidates, so that one digest may be put twice; it is dropped once.
         for digest in dict.fromkeys(digests):
             engine.drop_z(digest)
-    right = [_right(task, shot, grade) for shot, grade in zip(asked, found.grades, strict=True)]
+    right = [_right(task, shot, grade) for shot, grade in zip(asked, evaluation.grades, strict=True)]
     size = len(shots)
     return [(sum(right[k * size : (k + 1) * size]) / size, likelihood) for k, likelihood in enumerate(likelihoods)]
 

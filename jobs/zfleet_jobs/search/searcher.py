@@ -4,8 +4,8 @@ A generation is a barrier: no chunk of the next one exists before the last score
 searches share one Tune run, so that actors start once, and so that one search's barrier is filled with
 chunks of another.
 
-The searcher's state is the only truth. A chunk counts as done when its scores are in; after a restore every
-other chunk is offered again, whatever became of its trial. What is stored is JSON.
+Only the searcher's state counts. A chunk is done when its scores are in; after a restore every other chunk is
+offered again, whatever became of its trial. The state is stored as JSON.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ class ChunkSearcher(Searcher):
         self.actors = actors
         self._running: dict[str, Key] = {}
         # Tune starts an actor for each of the first trials; every later one takes over the actor of a trial whose
-        # scores are in (see scheduler.py), one at a time, for Tune would start another actor for a second.
+        # scores are in (see scheduler.py), one at a time, because Tune would start another actor for a second one.
         self._started = 0
         self._held: set[str] = set()
         self._handing_over = False
 
     @property
     def finished(self) -> bool:
-        """Whether every search has been told its last generation."""
+        """Whether every search has the scores of its last generation."""
         return all(search.generation >= self.generations for search in self.searches.values())
 
     def suggest(  # type: ignore[override]  # Ray's own FINISHED is a string
         self, trial_id: str
     ) -> dict[str, Any] | str | None:
-        """The next chunk as a trial's config; ``None`` at the barrier, ``FINISHED`` at the end."""
+        """Offer the next chunk as a trial's config; ``None`` at the barrier, ``FINISHED`` at the end."""
         if self.finished:
             return str(Searcher.FINISHED)
         if self._handing_over or (not self._held and self._started >= self.actors):
@@ -77,13 +77,13 @@ class ChunkSearcher(Searcher):
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """A trial's scores. Those of a chunk that has scores already, or of a told generation, are ignored."""
+        """Take a trial's scores. Those of a chunk that has scores, or of a finished generation, are ignored."""
         self._running.pop(trial_id, None)
         self._held.add(trial_id)
         self._take(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The end of a trial. A chunk that failed is never scored: it is offered again."""
+        """Note the end of a trial. A chunk that failed has no scores: it is offered again."""
         if result is not None and not error:
             self._take(result)
         if self._handing_over and trial_id in self._held:
@@ -137,7 +137,7 @@ class ChunkSearcher(Searcher):
             search.tell([score for chunk in range(self.chunks) for score in generation[chunk]["scores"]])
 
     def _open_chunks(self, name: str) -> dict[int, list[list[float]]]:
-        """Chunks of the search's present generation without scores; asks for the population if need be."""
+        """List chunks of the search's present generation without scores; asks for the population if need be."""
         search = self.searches[name]
         if search.generation >= self.generations:
             return {}
@@ -152,4 +152,4 @@ class ChunkSearcher(Searcher):
 
 
 RECORD = ("generation", "chunk", "scores", "actor", "batch_rows", "distinct_z", "seconds", "opened_seconds")
-"""What a trial reports, beside the name of its search, and what is kept of it."""
+"""What a trial reports and the searcher stores, besides the name of its search."""

@@ -28,20 +28,20 @@ class SearchJob:
         shipped: The base.
         problems: The searches, by name.
         settings: How they search.
-        pool: What generates, where the actors share it; else each actor opens the base.
+        fleet: Engines that the actors share; None if each actor opens the base.
     """
 
     shipped: ShippedBase
     problems: Mapping[str, SearchProblem]
     settings: SearchSettings
-    pool: Fleet | None
+    fleet: Fleet | None
 
 
 class ChunkTrainable(tune.Trainable):
-    """Opens the base once, or uses the pool; each ``step`` scores the chunk in its config. Actors are reused.
+    """Opens the base once, or uses the fleet; each ``step`` scores the chunk in its config. Actors are reused.
 
-    An engine costs next to nothing beside the base, and counts its peaks from its beginning: each chunk has one
-    of its own, so that what is reported of a trial is the trial's. Of the pool's it is a client's.
+    An engine costs next to nothing compared with the base, and counts its peaks from its start: each chunk gets an
+    engine of its own (a client of its own, with a fleet), so that a trial reports its own peaks.
     """
 
     def setup(self, config: dict[str, Any], job: SearchJob | None = None) -> None:
@@ -49,7 +49,7 @@ class ChunkTrainable(tune.Trainable):
         started = time.perf_counter()
         torch.set_num_threads(job.settings.resources.torch_threads)
         self._job = job
-        self._model = None if job.pool else open_model(job.shipped)
+        self._model = None if job.fleet else open_model(job.shipped)
         self._tokenizer = self._model.base.tokenizer if self._model else fetch_tokenizer(job.shipped)
         self._opened_seconds = time.perf_counter() - started
 
@@ -84,7 +84,7 @@ class ChunkTrainable(tune.Trainable):
         }
 
     def _engine(self) -> Engine:
-        if self._job.pool is not None:
-            return self._job.pool.engine()
+        if self._job.fleet is not None:
+            return self._job.fleet.engine()
         assert self._model is not None
         return TorchEngine(self._model, self._job.settings.engine)

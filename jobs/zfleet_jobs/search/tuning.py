@@ -1,4 +1,4 @@
-"""One Ray Tune run for all searches of a call: started, or resumed where the same one was cut short."""
+"""One Ray Tune run for all searches of a call: started, or resumed if the same one was cut short."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TUNE_SETTINGS = {
 
 
 def new_searcher(problems: Mapping[str, SearchProblem], settings: SearchSettings) -> ChunkSearcher:
-    """The searches at their start.
+    """Make the searches, at their start.
 
     Raises:
         SpecError: The population is too small for the experts.
@@ -72,7 +72,7 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
     searcher.actors = actors
     resources = {"cpu": settings.resources.cpus, "gpu": settings.resources.gpus}
     trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), resources)
-    # Tune would start actors one after another: of a searcher of its own it wants one pending trial at a time.
+    # With a searcher of its own, Tune allows one pending trial, and would start actors one after another.
     with _environment({**_TUNE_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(actors)}), _quiet("ray.tune"):
         tuner = _resumed(trainable, searcher, folder) or _fresh(trainable, searcher, folder)
         with _signals_given_back() as interrupted:
@@ -81,7 +81,7 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
             except TuneError as error:
                 raise _cause(error) from error
             stopped = interrupted()
-    # Not what the tuner was given: a resumed one works on a copy of its own.
+    # Load the state again: a resumed tuner works on a copy of the searcher.
     _load_newest(searcher, folder)
     if searcher.finished:
         write_finished(searcher, folder)
@@ -97,13 +97,13 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
 
 
 def trial_name(trial: Trial) -> str:
-    """``exam-3-1``: search, generation, chunk."""
+    """Name a trial ``exam-3-1``: search, generation, chunk."""
     config = trial.config
     return f"{config['search']}-{config['generation']}-{config['chunk']}"
 
 
 def trial_folder(trial: Trial) -> str:
-    """The trial's folder; its id too, for a chunk may be tried again."""
+    """Name a trial's folder, which has its id too, because a chunk may be tried again."""
     return f"{trial_name(trial)}-{trial.trial_id}"
 
 
@@ -135,9 +135,9 @@ def _fresh(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner:
 
 
 def _resumed(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner | None:
-    """The tuner of a run that was cut short, or None. Every file that Tune will read is tried first.
+    """Restore the tuner of a run that was cut short, or return None. Every file that Tune will read is tried first.
 
-    Tune would quietly run a single trial where it cannot read its own state.
+    Tune would silently run a single trial if it could not read its own state.
     """
     if (folder / FINISHED).exists() or not tune.Tuner.can_restore(str(folder)):
         return None
@@ -153,12 +153,12 @@ def _resumed(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tune
 
 
 def _newest(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
-    if not found:
+    files = sorted(folder.glob(pattern))
+    if not files:
         raise CheckpointError(f"{folder} has no {pattern}", "start the search again")
     if "search_gen_state" not in pattern:  # that one is a pickle
-        json.loads(found[-1].read_text())
-    return found[-1]
+        json.loads(files[-1].read_text())
+    return files[-1]
 
 
 def _load_newest(searcher: ChunkSearcher, folder: Path) -> None:
@@ -166,7 +166,7 @@ def _load_newest(searcher: ChunkSearcher, folder: Path) -> None:
 
 
 def _cause(error: BaseException) -> ZfleetError:
-    """The error of ours that made Tune stop, out of what Tune wraps around it."""
+    """Find the error of ours that made Tune stop among those that Tune wraps around it."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ZfleetError):
@@ -192,7 +192,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _signals_given_back() -> Iterator[Callable[[], bool]]:
-    """Tune obeys a first Ctrl-C by a clean stop, tells nobody, and without one keeps the signals after its end.
+    """Restore signal handlers: Tune obeys a first Ctrl-C by a clean stop, without saying so, and then keeps them.
 
     Yields:
         Whether Tune was stopped by a signal.
@@ -202,7 +202,7 @@ def _signals_given_back() -> Iterator[Callable[[], bool]]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
     try:
-        # Its handler puts back the one of before for the next Ctrl-C.
+        # Tune's handler restores the previous one for the next Ctrl-C.
         yield lambda: signal.getsignal(signal.SIGINT) == before[signal.SIGINT]
     finally:
         for number, handler in before.items():
@@ -212,7 +212,7 @@ def _signals_given_back() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Tune logs every interruption and failure; they are reported once, by us."""
+    """Silence a logger: Tune logs every interruption and failure, which are reported once, by us."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.CRITICAL)

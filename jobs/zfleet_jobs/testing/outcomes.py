@@ -1,4 +1,4 @@
-"""Outcomes of trainings that never were, for tests of what is made of them."""
+"""Made-up outcomes, for tests of what is concluded from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zfleet_jobs.compare.outcome import Outcome
 def outcomes_of(
     method: str, seeds: Sequence[Sequence[float | None]], parameters: int = 1, task: str = "t"
 ) -> list[Outcome]:
-    """A method's on one task: of each seed, from 0, the reward of every held-out prompt."""
+    """Make a method's outcomes on one task from the reward of every held-out prompt, seed by seed."""
     return [_outcome(method, seed, rewards, parameters, task) for seed, rewards in enumerate(seeds)]
 
 
@@ -38,5 +38,5 @@ def _outcome(method: str, seed: int, rewards: Sequence[float | None], parameters
 
 
 def right(count: int, n: int) -> list[float]:
-    """Rewards of n prompts of which the first ``count`` are right."""
+    """Make rewards of n prompts of which the first ``count`` are right."""
     return [1.0] * count + [-1.0] * (n - count)

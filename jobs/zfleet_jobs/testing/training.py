@@ -22,7 +22,7 @@ CALLS = GRADED + STEPS * PROMPTS + GRADED
 """How often a run asks its reward: held-out prompts before, steps, held-out prompts after."""
 IN_STEP_5 = GRADED + 4 * PROMPTS + 3
 CALLS_FROM_STEP_5 = 2 * PROMPTS + GRADED
-"""How often it asks when it goes on after step 4: what the base answers is kept."""
+"""How often it asks when it goes on after step 4: the base's score is stored."""
 
 GRADERS = "graders_of_training_tests"
 _PRELUDE = '''
@@ -55,7 +55,7 @@ def _at(name, call):
 
 
 def _kill(name):
-    """Kill the process whose id lies in a file."""
+    """Kill the process whose id is in a file."""
     os.kill(int((ROOT / name).read_text()), signal.SIGKILL)
 
 
@@ -67,7 +67,7 @@ def _grade(completion):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of a file of tests keep everything.
+    """The folder that the runs of a file of tests use.
 
     Attributes:
         root: Their folder.
@@ -84,7 +84,7 @@ class Place:
 
     @property
     def storage(self) -> Path:
-        """Where runs lie."""
+        """Where runs are stored."""
         return self.root / "storage"
 
     @property
@@ -93,7 +93,7 @@ class Place:
         return ExpertRegistry(f"sqlite:///{self.root}/mlflow.db")
 
     def spec(self, rewards: dict[str, dict[str, str]], **changes: Any) -> TrainSpec:
-        """A job of one expert for each reward, all on the same prompts; the run is named after them."""
+        """Specify a job of one expert for each reward, all on the same prompts; the run is named after them."""
         task = {"jsonl": str(self.root / "prompts.jsonl"), "template": "{prompt}", "max_tokens": 4}
         settings = {
             "base": {"model": str(self.base)},
@@ -108,27 +108,27 @@ class Place:
         return TrainSpec.model_validate(settings | changes)
 
     def calls(self, name: str) -> Counter[int]:
-        """{pid: how often it asked the reward}."""
+        """Count the calls of a reward: {pid: calls}."""
         return Counter(map(int, (self.root / f"{name}.log").read_text().split()))
 
     def process(self, name: str, pid: int) -> None:
-        """Tell graders of a process."""
+        """Write down the pid of a process that a grader will kill."""
         (self.root / name).write_text(str(pid))
 
 
 def contains(value: str) -> dict[str, str]:
-    """The reward for answers that hold a text."""
+    """Specify the reward for answers that hold a text."""
     return {"kind": "contains", "value": value}
 
 
 def python(function: str) -> dict[str, str]:
-    """The reward of a grader."""
+    """Specify the reward of a grader."""
     return {"kind": "python", "value": f"{GRADERS}:{function}"}
 
 
 @contextmanager
 def training_place(root: Path, base: Path, graders: str) -> Iterator[Place]:
-    """Prompts and graders in a folder, and this process in it.
+    """Make a folder of prompts and graders the current one inside the block.
 
     Args:
         root: The folder.

@@ -1,4 +1,4 @@
-"""What a job comes down to for each of its experts, before anything is started."""
+"""One plan for each expert of a job, made before anything is started, and the result that a plan leads to."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.models.bundle import BaseBundle
 from zfleet.rewards.identity import reward_identity
 from zfleet.rewards.needs import check_reward
-from zfleet.rl.references import check_references
+from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
-from zfleet_jobs.train.result import TrainedExpert
 from zfleet_registry import ExpertRegistry, ExpertVersion
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ class Plan:
         expert: Its part of the spec.
         fit: Its task, without prompts that do not fit.
         data: Digest of that task's samples and images.
-        depends: Everything its z depends on, by the spec's keys.
+        depends: Everything that its z depends on, by the spec's keys.
     """
 
     expert: ExpertSpec
@@ -39,22 +38,55 @@ class Plan:
 
     @property
     def spec(self) -> str:
-        """``depends`` as JSON: what the registry keeps."""
+        """``depends`` as JSON, as the registry stores it."""
         return json.dumps(self.depends, sort_keys=True)
 
     @property
     def digest(self) -> str:
-        """Identity of ``depends``: the same digest goes on with the same run."""
+        """Identity of ``depends``: a plan with the same digest resumes the same run."""
         return hashlib.sha256(self.spec.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class TrainedExpert:
+    """The result of a plan: one expert, trained and registered.
+
+    Attributes:
+        name: The expert's name.
+        reference: Reference to its version in the registry, such as ``reverse/1``.
+        z_digest: Identity of its z.
+        parameters: How many numbers were trained.
+        n: How many held-out prompts were graded.
+        reward_before: Mean held-out reward of the base.
+        reward_after: Mean held-out reward of the expert.
+        accuracy_before: Fraction of held-out prompts the base answers right.
+        accuracy_after: The expert's.
+        left_out: How many prompts did not fit the context.
+        seconds: From the start of its run to its registration; 0 if it was registered already.
+        run_id: Of the registry's run, which has the curves.
+    """
+
+    name: str
+    reference: str
+    z_digest: str
+    parameters: int
+    n: int
+    reward_before: float
+    reward_after: float
+    accuracy_before: float
+    accuracy_after: float
+    left_out: int
+    seconds: float
+    run_id: str
+
+
 def make_plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[Plan]:
-    """Every expert's plan.
+    """Plan every expert.
 
     Args:
         spec: The job.
         bundle: Its base.
-        here: Whether this machine also grades.
+        here: Whether this machine grades, so that the rewards must run on it.
 
     Raises:
         ZfleetError: A task or a reward that cannot be used.
@@ -95,21 +127,21 @@ def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> 
 
 
 def find_version(registry: ExpertRegistry, plan: Plan, slug: str) -> ExpertVersion | None:
-    """The newest version trained from exactly this plan, if there is one."""
+    """Find the newest version that was trained from exactly this plan, if there is one."""
     versions = [v for v in registry.list(slug) if v.name == plan.expert.name and v.provenance.spec == plan.spec]
-    return max(versions, key=lambda found: found.version, default=None)
+    return max(versions, key=lambda version: version.version, default=None)
 
 
 def experiment_of(slug: str) -> str:
-    """The registry's experiment that holds the trainings of a base."""
+    """Name the registry's experiment that holds the trainings of a base."""
     return f"zfleet/{slug}"
 
 
 def registered(registry: ExpertRegistry, plan: Plan, slug: str) -> TrainedExpert | None:
-    """The expert of this plan that the registry holds, if it holds one.
+    """Return the expert of this plan that the registry holds, if it holds one.
 
     Raises:
-        CorruptArtifact: It does, and its file is damaged.
+        CorruptArtifact: Its file is damaged.
     """
     version = find_version(registry, plan, slug)
     if version is None:
@@ -119,7 +151,7 @@ def registered(registry: ExpertRegistry, plan: Plan, slug: str) -> TrainedExpert
 
 
 def result_of(plan: Plan, version: ExpertVersion, seconds: float) -> TrainedExpert:
-    """What people get to know of a version."""
+    """Make a result of a registered version."""
     metrics = version.provenance.metrics
     return TrainedExpert(
         name=plan.expert.name,

@@ -8,12 +8,11 @@ from zfleet.models.bundle import pack_base
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ship
-from zfleet_jobs.run_folder.checkpoints import kept_run
+from zfleet_jobs.run_folder.checkpoints import expert_folder
 from zfleet_jobs.run_folder.lock import only_writer
 from zfleet_jobs.run_folder.record import record
 from zfleet_jobs.run_folder.storage import Storage
-from zfleet_jobs.train.plan import experiment_of, make_plans, registered
-from zfleet_jobs.train.result import TrainedExpert
+from zfleet_jobs.train.plan import TrainedExpert, experiment_of, make_plans, registered
 from zfleet_jobs.train.trainer import Trainer
 from zfleet_registry import ExpertRegistry
 
@@ -22,7 +21,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     """Train every expert of a spec and register each as a version.
 
     An expert that the registry holds already, trained from exactly the same spec, data and factors, is not
-    trained again; one whose run was interrupted goes on after the last step that was kept. Every new version of a
+    trained again; one whose run was interrupted goes on from its newest checkpoint. Every new version of a
     name becomes its champion, which a bare name means.
 
     Args:
@@ -32,34 +31,34 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     Raises:
         ClusterError: No cluster answers.
         SpecError: The run was started with another spec; says which keys differ, and what they would change.
-        CheckpointError: What the run would go on from is damaged, or of another base.
+        CheckpointError: A checkpoint is damaged, or of another base.
         JobError: Another command writes to the run, it failed for a reason outside the job (its log says which), its
             storage is full, or the cluster is too small.
         EngineError: The spec's engine is not installed, or does not run this base.
         RegistryUnreachable: The registry does not answer; at the end of training only after minutes.
         ZfleetError: The job's own fault: a task, a reward, a base or the registry.
     """
-    # All that can be the user's mistake comes before a cluster is started.
+    # What the user can get wrong is checked before a cluster is started.
     if address is None:
         check_engine(spec.engine)
     registry = ExpertRegistry(spec.registry)
     bundle = pack_base(spec.base)
     plans = make_plans(spec, bundle, here=address is None)
     storage = Storage.at(spec.storage, spec.run)
-    with only_writer(storage, spec.run) as turn:
+    with only_writer(storage, spec.run) as lease:
         record(storage, spec, plans)
         done = {plan.expert.name: registered(registry, plan, bundle.slug) for plan in plans}
         trained = {name: result for name, result in done.items() if result is not None}
-        # Cohorts are those of the whole job, whoever is done: members share batches, and so each other's rounding.
+        # Cohorts are those of the whole job, whichever experts are done: experts share batches, and so their rounding.
         cohorts = [plans[place : place + spec.cohort] for place in range(0, len(plans), spec.cohort)]
-        left = [[plan for plan in cohort if plan.expert.name not in trained] for cohort in cohorts]
-        todo = [cohort for cohort in left if cohort]
+        unfinished = [[plan for plan in cohort if plan.expert.name not in trained] for cohort in cohorts]
+        todo = [cohort for cohort in unfinished if cohort]
         for plan in (plan for cohort in todo for plan in cohort):
-            kept_run(storage, plan).check(bundle.factors_digest)
+            expert_folder(storage, plan).check_factors(bundle.factors_digest)
         if todo:
             registry.check_experiments(experiment_of(bundle.slug))
             with cluster(address):
                 shipped = ship(bundle)
-                with shared_fleet(shipped, spec.engine, spec.resources) as pool:
-                    trained |= Trainer(spec, shipped, pool, registry, turn).train(todo)
+                with shared_fleet(shipped, spec.engine, spec.resources) as fleet:
+                    trained |= Trainer(spec, shipped, fleet, registry, lease).train(todo)
     return [trained[expert.name] for expert in spec.experts]

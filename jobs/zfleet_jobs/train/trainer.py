@@ -1,4 +1,4 @@
-"""Cohorts side by side: a thread holds each Ray Train run and registers its experts, the main one shows and warns."""
+"""Cohorts side by side: one thread runs Ray Train for each and registers its experts; the main thread reports."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from zfleet.config.names import CHAMPION
 from zfleet.config.specs import ResourceSpec, TrainSpec
 from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
 from zfleet.svf.zvector import ZVector
@@ -22,20 +23,17 @@ from zfleet_cluster.capacity import actors_that_fit
 from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.run_folder.checkpoints import Z_FILE, KeptRun, kept_run
-from zfleet_jobs.run_folder.lock import Turn
+from zfleet_jobs.run_folder.checkpoints import Z_FILE, ExpertFolder, expert_folder
+from zfleet_jobs.run_folder.lock import WriteLease
 from zfleet_jobs.run_folder.storage import writing
 from zfleet_jobs.task_shipping import by_value
-from zfleet_jobs.train.patience import WAIT_SECONDS, Patience
-from zfleet_jobs.train.plan import Plan, experiment_of, find_version, result_of
-from zfleet_jobs.train.progress.board import News, start_board
-from zfleet_jobs.train.progress.curves import Curves
-from zfleet_jobs.train.progress.deaths import Deaths
+from zfleet_jobs.train.plan import Plan, TrainedExpert, experiment_of, find_version, result_of
+from zfleet_jobs.train.progress.board import BoardEvents, start_board
+from zfleet_jobs.train.progress.curves import WAIT_SECONDS, Curves, RegistryCalls
+from zfleet_jobs.train.progress.deaths import DeathReports
 from zfleet_jobs.train.progress.display import TrainDisplay, train_display
-from zfleet_jobs.train.result import TrainedExpert
-from zfleet_jobs.train.worker import MemberJob, WorkerJob, train_loop
+from zfleet_jobs.train.worker import CohortJob, ExpertJob, train_loop
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
-from zfleet_registry.registry import CHAMPION
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
@@ -47,22 +45,27 @@ class Trainer:
     Args:
         spec: The job.
         shipped: Its base.
-        pool: What generates; None where every worker has an engine of its own.
+        fleet: What generates; None if every worker has an engine of its own.
         registry: Where experts and curves go.
-        turn: The right to write to the run's folder.
+        lease: The right to write to the run's folder.
     """
 
     def __init__(
-        self, spec: TrainSpec, shipped: ShippedBase, pool: Fleet | None, registry: ExpertRegistry, turn: Turn
+        self,
+        spec: TrainSpec,
+        shipped: ShippedBase,
+        fleet: Fleet | None,
+        registry: ExpertRegistry,
+        lease: WriteLease,
     ) -> None:
         self._spec = spec
         self._shipped = shipped
-        self._pool = pool
+        self._fleet = fleet
         self._registry = registry
-        self._turn = turn
-        self._storage = turn.storage
-        self._patience = Patience(registry.address)
-        self._curves = Curves(registry, self._patience)
+        self._lease = lease
+        self._storage = lease.storage
+        self._calls = RegistryCalls(registry.address)
+        self._curves = Curves(registry, self._calls)
         self._board: Any = start_board()
         self._board_pid: int | None = None
 
@@ -95,69 +98,71 @@ class Trainer:
                 self._curves.end(name, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         finally:
-            self._patience.stopping.set()
-            # Runs still under way end with the Ray connection, whose actors they are.
+            self._calls.stopping.set()
+            # Ray Train runs that are still under way are actors: they end with the connection to Ray.
             threads.shutdown(wait=False, cancel_futures=True)
         if failures:
             raise _combined(failures, results)
         return results
 
     def _follow(self, display: TrainDisplay) -> None:
-        news: News = ray.get(self._board.take.remote())
-        if self._board_pid not in (None, news.pid):
+        events: BoardEvents = ray.get(self._board.take.remote())
+        if self._board_pid not in (None, events.pid):
             log.warning("the board of the job (pid %d) died; another one took its place", self._board_pid)
-        self._board_pid = news.pid
-        display.update(news.rows)
-        for warning in news.warnings:
+        self._board_pid = events.pid
+        display.update(events.points)
+        for warning in events.warnings:
             log.warning("%s", warning)
-        self._curves.add(news.rows)
+        self._curves.add(events.points)
 
     def _train(self, cohort: Sequence[Plan]) -> tuple[dict[str, TrainedExpert], dict[str, ZfleetError]]:
-        """Train experts side by side and register them; only the second where the first was done before.
+        """Train experts side by side and register them; experts that finished training before are only registered.
 
         Returns:
-            Those that came to their end, and by name why others did not.
+            Those that were registered, and by name the errors of the others.
         """
         began = time.perf_counter()
         trained: dict[str, TrainedExpert] = {}
         failed: dict[str, ZfleetError] = {}
         try:
-            runs = [(plan, kept_run(self._storage, plan)) for plan in cohort]
-            for plan, kept in runs:
-                self._curves.begin(plan.expert.name, partial(self._start_run, plan, kept))
-            unfinished = [(plan, kept) for plan, kept in runs if kept.finished() is None]
+            runs = [(plan, expert_folder(self._storage, plan)) for plan in cohort]
+            for plan, folder in runs:
+                self._curves.begin(plan.expert.name, partial(self._start_run, plan, folder))
+            unfinished = [(plan, folder) for plan, folder in runs if folder.result() is None]
             if unfinished and (failure := self._fit(unfinished)) is not None:
                 failed[_label([plan.expert.name for plan, _ in unfinished])] = failure
         except ZfleetError as error:
             return {}, {_label([plan.expert.name for plan in cohort]): error}
-        for plan, kept in runs:
+        for plan, folder in runs:
             try:
-                if (finished := kept.finished()) is not None:
-                    trained[plan.expert.name] = self._keep(plan, kept, *finished, began)
+                if (result := folder.result()) is not None:
+                    trained[plan.expert.name] = self._register(plan, folder, *result, began)
             except RegistryUnreachable as error:
                 failed[plan.expert.name] = error
-                # It was waited for: each of the others would wait as long again.
+                # This one has waited for it: each of the others would wait as long again.
                 break
             except ZfleetError as error:
                 failed[plan.expert.name] = error
         return trained, failed
 
-    def _keep(self, plan: Plan, kept: KeptRun, z: ZVector, measured: dict[str, float], began: float) -> TrainedExpert:
-        """Register what training gave."""
+    def _register(
+        self, plan: Plan, folder: ExpertFolder, z: ZVector, measured: dict[str, float], began: float
+    ) -> TrainedExpert:
+        """Register the result of training; waits for a registry that is away."""
         name = plan.expert.name
         try:
-            version = self._patience.insist(lambda: self._register(plan, kept, z, measured))
+            version = self._calls.retry(lambda: self._try_to_register(plan, folder, z, measured))
         except RegistryUnreachable as error:
             raise RegistryUnreachable(
                 f"expert {name!r} is trained and not registered: {error.message}; it was asked for "
-                f"{WAIT_SECONDS:.0f} s. The z is in {kept.storage.place}/{Z_FILE}",
+                f"{WAIT_SECONDS:.0f} s. The z is in {folder.storage.place}/{Z_FILE}",
                 "bring the registry back: the same command registers the expert, and trains nothing again",
             ) from error
         return result_of(plan, version, time.perf_counter() - began)
 
-    def _start_run(self, plan: Plan, kept: KeptRun) -> str:
-        """The registry's run of an expert: the one it had before it was interrupted, or a new one."""
-        before = kept.run_id()
+    def _start_run(self, plan: Plan, folder: ExpertFolder) -> str:
+        """Reopen the registry's run that an expert had before an interruption, or start one; returns its id."""
+        before = folder.run_id()
         if before is not None and self._registry.reopen_run(before):
             return before
         run = self._registry.start_run(
@@ -166,14 +171,14 @@ class Trainer:
             params={f"learner.{k}": str(v) for k, v in self._spec.learner_of(plan.expert).model_dump().items()},
             tags={"zfleet.spec_digest": plan.digest, "zfleet.task": plan.fit.task.name},
         )
-        kept.keep_run(run)
+        folder.write_run_id(run)
         return run
 
-    def _fit(self, cohort: Sequence[tuple[Plan, KeptRun]]) -> ZfleetError | None:
-        """One Ray Train run, as often restarted as the spec allows; what ended it too early."""
+    def _fit(self, cohort: Sequence[tuple[Plan, ExpertFolder]]) -> ZfleetError | None:
+        """Run Ray Train once, with as many restarts as the spec allows; returns the error that ended it too early."""
         name = _label([plan.expert.name for plan, _ in cohort])
-        members = tuple(MemberJob(plan.expert, ray.put(by_value(plan.fit.task)), kept) for plan, kept in cohort)
-        job = WorkerJob(name, self._shipped, self._spec, members, self._board, self._pool, self._turn)
+        experts = tuple(ExpertJob(plan.expert, ray.put(by_value(plan.fit.task)), folder) for plan, folder in cohort)
+        job = CohortJob(name, self._shipped, self._spec, experts, self._board, self._fleet, self._lease)
         first = cohort[0][1]
         resources = self._spec.resources
         on_gpu = resources.gpus > 0
@@ -181,7 +186,7 @@ class Trainer:
         try:
             with writing(first.storage.place):
                 TorchTrainer(
-                    # Ray Train's controller opens a `train_loop_config` too, and would load the model library for it.
+                    # Not as `train_loop_config`: Ray Train's controller would unpickle it, and load the model library.
                     partial(train_loop, job),
                     torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
                     scaling_config=ScalingConfig(
@@ -193,19 +198,21 @@ class Trainer:
                         name=first.name,
                         storage_path=self._storage.place,
                         failure_config=FailureConfig(max_failures=failures),
-                        callbacks=[Deaths(name, self._board, first, failures)],  # type: ignore[list-item]
+                        callbacks=[DeathReports(name, self._board, first, failures)],  # type: ignore[list-item]
                     ),
                 ).fit()
         except (ray.train.TrainingFailedError, RayError) as failure:
             return self._explain(name, failure)
-        if all(kept.finished() is not None for _, kept in cohort):
+        if all(folder.result() is not None for _, folder in cohort):
             return None
         return self._explain(name, None)
 
-    def _register(self, plan: Plan, kept: KeptRun, z: ZVector, measured: dict[str, float]) -> ExpertVersion:
-        """Register an expert with its whole curve. May be asked again where the registry went away half-way."""
+    def _try_to_register(
+        self, plan: Plan, folder: ExpertFolder, z: ZVector, measured: dict[str, float]
+    ) -> ExpertVersion:
+        """Register an expert with its whole curve. Repeatable, should the registry go away half-way."""
         name = plan.expert.name
-        run = self._curves.complete(name, kept.rows(name))
+        run = self._curves.complete(name, folder.curve(name))
         self._registry.log_metrics(run, measured, step=int(measured["steps"]))
         version = find_version(self._registry, plan, self._shipped.slug)
         if version is None:
@@ -229,17 +236,17 @@ class Trainer:
         lines = str(failure or "").strip().splitlines() or ["it ended without a result"]
         return JobError(
             f"training {name} failed: {lines[-1]}",
-            f"the same command goes on after the last step that was kept, in {self._storage.place}",
+            f"the same command goes on from the newest checkpoint in {self._storage.place}",
         )
 
 
 def _label(names: Sequence[str]) -> str:
-    """What messages call a cohort."""
+    """Name a cohort in messages."""
     return ", ".join(names)
 
 
 def _combined(failures: dict[str, ZfleetError], results: dict[str, TrainedExpert]) -> ZfleetError:
-    """One error as it is; several as one that names them all, and who was registered nevertheless."""
+    """Return one error as it is, several as one that names them all and the experts that were registered."""
     if len(failures) == 1:
         return next(iter(failures.values()))
     done = ", ".join(result.reference for result in results.values()) or "none"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,92 +21,95 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import ZfleetError
 from zfleet.models.recompute import checkpoint_layers
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.learner import Learner, Measured
-from zfleet.rl.member import Member
+from zfleet.rl.expert import ExpertInTraining
+from zfleet.rl.learner import HeldOutScore, Learner
 from zfleet.rl.report import StepReport
-from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Task
 from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, open_model
-from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_states
-from zfleet_jobs.run_folder.lock import Turn
-from zfleet_jobs.run_folder.samples import write_samples
-from zfleet_jobs.train.progress.board import Row
+from zfleet_jobs.run_folder.checkpoints import CurvePoint, ExpertFolder, cohort_checkpoints
+from zfleet_jobs.run_folder.lock import WriteLease
+from zfleet_jobs.run_folder.samples import step_with_samples
 
 
 @dataclass(frozen=True)
-class MemberJob:
+class ExpertJob:
     """One expert of a cohort.
 
     Attributes:
         expert: Its part of the spec.
         task: Object reference to its task.
-        kept: Where its run keeps its steps, samples and result.
+        folder: Where its run writes its curve, checkpoints, samples and result.
     """
 
     expert: ExpertSpec
     task: ray.ObjectRef[Task]
-    kept: KeptRun
+    folder: ExpertFolder
 
 
 @dataclass(frozen=True)
-class WorkerJob:
+class CohortJob:
     """What a worker needs to train a cohort; small, the rest lies in the object store.
 
     Attributes:
         name: What messages call the cohort: its experts' names.
         shipped: The base.
         spec: The whole job.
-        members: The experts to train, side by side.
-        board: Where progress and errors go.
-        pool: What generates, where the workers of all experts share it; else each worker has an engine of its own.
-        turn: The right to write to the run.
+        experts: The experts to train, side by side.
+        board: Where progress and errors are reported.
+        fleet: Engines that the workers of all cohorts share; None if each worker has an engine of its own.
+        lease: The right to write to the run.
     """
 
     name: str
     shipped: ShippedBase
     spec: TrainSpec
-    members: tuple[MemberJob, ...]
+    experts: tuple[ExpertJob, ...]
     board: Any
-    pool: Fleet | None
-    turn: Turn
+    fleet: Fleet | None
+    lease: WriteLease
 
 
-def train_loop(job: WorkerJob) -> None:
-    """Run by Ray Train on every worker, again after a worker was lost."""
+def train_loop(job: CohortJob) -> None:
+    """Train a cohort. Ray Train runs this on every worker, and again after a worker was lost."""
     # An error of the job itself comes again however often the workers are restarted.
     if ray.get(job.board.error.remote(job.name)) is not None:
         return
     try:
-        with job.turn.working():
+        with job.lease.working():
             _train(job)
     except ZfleetError as error:
         ray.get(job.board.fail.remote(job.name, error))
-        # Raised where other workers wait for this one. Alone, Ray Train need not start a worker again to end the run.
+        # Re-raise only if other workers would block on this one; a lone worker just returns.
         if ray.train.get_context().get_world_size() > 1:
             raise
 
 
-class _ToBoard(logging.Handler):
-    """Sends the first warnings of a worker, a sample left out for example, to the board."""
+class _BoardHandler(logging.Handler):
+    """Sends the first warnings of a worker to the board: that a sample was left out, for example."""
 
     LIMIT = 5
 
-    def __init__(self, job: WorkerJob) -> None:
+    def __init__(self, job: CohortJob) -> None:
         super().__init__(logging.WARNING)
         self._job = job
-        self._left = self.LIMIT
+        self._remaining = self.LIMIT
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._left:
-            self._left -= 1
-            last = "" if self._left else " (further ones of this worker are counted in the curve `skipped` only)"
+        if not self._remaining:
+            return
+        self._remaining -= 1
+        last = "" if self._remaining else " (further ones of this worker are counted in the curve `skipped` only)"
+        try:
             self._job.board.warn.remote(f"{self._job.name}: {record.getMessage()}{last}")
+        except Exception:
+            # A warning that cannot be sent must not end the training that it is about.
+            self.handleError(record)
 
 
-def _train(job: WorkerJob) -> None:
-    logging.getLogger("zfleet").addHandler(_ToBoard(job))
+def _train(job: CohortJob) -> None:
+    logging.getLogger("zfleet").addHandler(_BoardHandler(job))
     torch.set_num_threads(job.spec.resources.torch_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     context = ray.train.get_context()
@@ -118,97 +120,96 @@ def _train(job: WorkerJob) -> None:
     weights = SvfWeights(open_model(job.shipped, mesh))
     if job.spec.recompute:
         checkpoint_layers(weights.model)
-    engine = TorchEngine(weights.model, job.spec.engine) if job.pool is None else job.pool.engine()
+    engine = TorchEngine(weights.model, job.spec.engine) if job.fleet is None else job.fleet.engine()
     with SyncEngine(engine) as sync:
         _Cohort(job, weights, sync, workers).train()
 
 
 class _Cohort:
-    """The members of a job on this worker, but for those that came to their end before."""
+    """The experts of a job on this worker, without those that have a result already."""
 
-    def __init__(self, job: WorkerJob, weights: SvfWeights, engine: SyncEngine, workers: DataParallel) -> None:
+    def __init__(self, job: CohortJob, weights: SvfWeights, engine: SyncEngine, workers: DataParallel) -> None:
         self._job = job
         self._weights = weights
-        self._first = workers.rank == 0
-        jobs = [one for one in job.members if one.kept.finished() is None]
-        self._jobs: dict[str, MemberJob] = {one.expert.name: one for one in jobs}
-        members = [_member(job.spec, weights, one) for one in jobs]
-        for member, state in zip(members, kept_states([one.kept for one in jobs]), strict=True):
-            if state is not None:
-                member.restore(state)
-
-        def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-            return write_samples(self._jobs[member.name].kept.samples, step, workers.rank, rollouts, advantages)
-
-        self._learner = Learner(weights, engine, members, workers, record)
+        # The first worker writes for all: they hold the same z.
+        self._writes = workers.rank == 0
+        jobs = [one for one in job.experts if one.folder.result() is None]
+        self._folders = {one.expert.name: one.folder for one in jobs}
+        experts = [_expert(job.spec, weights, one) for one in jobs]
+        for expert, checkpoint in zip(experts, cohort_checkpoints([one.folder for one in jobs]), strict=True):
+            if checkpoint is not None:
+                expert.restore(checkpoint)
+        self._learner = Learner(weights, engine, experts, workers)
 
     def train(self) -> None:
-        """To the end of every member; each is kept as soon as it is done."""
-        members = list(self._learner.members)
-        before = {member.name: self._before(member) for member in members}
-        while members:
-            for member in [member for member in members if member.done]:
-                self._finish(member, before[member.name])
-                members.remove(member)
-            if members:
+        """Train every expert to its end; each result is written as soon as the expert is done."""
+        experts = list(self._learner.experts)
+        base_scores = {expert.name: self._base_score(expert) for expert in experts}
+        while experts:
+            for expert in [expert for expert in experts if expert.done]:
+                self._finish(expert, base_scores[expert.name])
+                experts.remove(expert)
+            if experts:
                 self._step()
         self._learner.close()
 
     def _step(self) -> None:
-        reports = self._learner.step()
-        if not self._first:
+        reports = step_with_samples(self._learner, {name: folder.samples for name, folder in self._folders.items()})
+        if not self._writes:
             return
-        members = {member.name: member for member in self._learner.members}
-        rows = [
-            Row(report.expert, report.step, _curve(report, self._weights.model.device), os.getpid())
-            for report in reports
+        experts = {expert.name: expert for expert in self._learner.experts}
+        points = [
+            CurvePoint(report.expert, report.step, _metrics(report, self._weights.model.device)) for report in reports
         ]
-        for row in rows:
-            self._jobs[row.expert].kept.keep_row(row)
+        # The curve first, so that no checkpoint is ahead of it; a step that runs again overwrites its point.
+        for point in points:
+            self._folders[point.expert].write_point(point)
         every = self._job.spec.checkpoint_every
-        # All or none: they go on from one step.
-        if any(row.step % every == 0 or members[row.expert].done for row in rows):
-            for row in rows:
-                self._jobs[row.expert].kept.keep_state(members[row.expert].state())
-        for row in rows:
-            self._job.board.post.remote(row)
+        # A checkpoint of all or of none: they go on from one step.
+        if any(point.step % every == 0 or experts[point.expert].done for point in points):
+            for point in points:
+                self._folders[point.expert].write_checkpoint(experts[point.expert].checkpoint())
+        for point in points:
+            self._job.board.post.remote(point)
 
-    def _before(self, member: Member) -> dict[str, float]:
-        """What the base answers; asked once, however often the run is begun again."""
-        kept = self._jobs[member.name].kept
-        known = kept.before()
-        if known is None:
-            known = _measured("before", self._measure(member, None))
-            if self._first:
-                kept.keep_before(known)
-        return known
+    def _base_score(self, expert: ExpertInTraining) -> dict[str, float]:
+        """Measure the base on the expert's held-out prompts, or read what an earlier attempt measured."""
+        folder = self._folders[expert.name]
+        score = folder.base_score()
+        if score is None:
+            score = _named("before", self._measure(expert, None))
+            if self._writes:
+                folder.write_base_score(score)
+        return score
 
-    def _finish(self, member: Member, before: dict[str, float]) -> None:
-        after = _measured("after", self._measure(member, member.chosen))
-        if self._first:
-            learned = {
-                "parameters": float(member.p.numel()),
-                "steps": float(member.steps_done),
-                "chosen_step": float(member.chosen_step),
+    def _finish(self, expert: ExpertInTraining, base_score: dict[str, float]) -> None:
+        score = _named("after", self._measure(expert, expert.selected_p))
+        if self._writes:
+            training = {
+                "parameters": float(expert.p.numel()),
+                "steps": float(expert.steps_done),
+                "chosen_step": float(expert.selected_step),
             }
-            self._jobs[member.name].kept.finish(self._weights.z(member.spec, member.chosen), before | after | learned)
+            z = self._weights.z(expert.spec, expert.selected_p)
+            self._folders[expert.name].write_result(z, base_score | score | training)
 
-    def _measure(self, member: Member, p: Tensor | None) -> Measured:
+    def _measure(self, expert: ExpertInTraining, p: Tensor | None) -> HeldOutScore:
         spec = self._job.spec
-        return self._learner.measure(member, member.task.test[: spec.eval_samples], p, spec.eval_temperature)
+        return self._learner.measure(expert, expert.task.test[: spec.eval_samples], p, spec.eval_temperature)
 
 
-def _member(spec: TrainSpec, weights: SvfWeights, job: MemberJob) -> Member:
+def _expert(spec: TrainSpec, weights: SvfWeights, job: ExpertJob) -> ExpertInTraining:
     skip = job.expert.task.reward.on_error == "skip"
-    return Member(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
+    return ExpertInTraining(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
 
 
-def _measured(when: str, found: Measured) -> dict[str, float]:
-    return {f"reward_{when}": found.reward, f"accuracy_{when}": found.accuracy, f"n_{when}": float(found.n)}
+def _named(when: str, score: HeldOutScore) -> dict[str, float]:
+    """Name a score for the registry: ``when`` is ``before`` or ``after``."""
+    return {f"reward_{when}": score.reward, f"accuracy_{when}": score.accuracy, f"n_{when}": float(score.n)}
 
 
-def _curve(report: StepReport, device: torch.device) -> dict[str, float]:
-    """What is logged of a step: all that is a number, and rates."""
+def _metrics(report: StepReport, device: torch.device) -> dict[str, float]:
+    """Collect what is logged of a step: every number of its report, and rates."""
     known = {key: float(value) for key, value in asdict(report).items() if isinstance(value, int | float)}
     del known["step"]
     parts = {f"reward/{name}": value for name, value in report.parts.items()}

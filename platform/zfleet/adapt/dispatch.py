@@ -1,7 +1,7 @@
 """First pass: look at a prompt and decide which expert answers it (arXiv 2501.06252, section 3.2).
 
 Both dispatchers ask the same question, ``kind? <prompt>``. The prompt dispatcher asks the base; the classifier
-dispatcher asks an expert that was trained to answer it. What they cannot place is the base's, and the decision says so.
+dispatcher asks an expert that was trained to answer it. The base answers what they cannot place; the decision says so.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams, collect
 
 Method = Literal["prompt", "classifier"]
 Render = Callable[[str], tuple[int, ...] | str]
-"""What a user types, as the prompt that an engine gets (the chat template, usually)."""
+"""Turns a user's text into an engine's prompt, usually by the chat template."""
 
-ASK = "kind? {prompt}"
 LABEL_TOKENS = 8
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the first pass decided.
+    """The decision of the first pass.
 
     Attributes:
-        method: Who was asked.
+        method: Which dispatcher decided.
         label: The answer, without surrounding blanks.
-        expert: Who answers in the second pass; None is the base.
+        expert: Answers in the second pass; None is the base.
         reason: The decision in words.
     """
 
@@ -38,10 +38,10 @@ class Decision:
 
 
 class Dispatcher(Protocol):
-    """Chooses who answers a prompt."""
+    """Chooses the expert that answers a prompt."""
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
-        """Run the first pass for what a user typed.
+        """Run the first pass on a user's text.
 
         Raises:
             UnknownZ, RequestTooLong: As ``Engine.generate``.
@@ -50,10 +50,10 @@ class Dispatcher(Protocol):
 
 @dataclass(frozen=True)
 class Routes:
-    """From labels to experts.
+    """Maps labels to experts.
 
     Attributes:
-        experts: Who can answer.
+        experts: Those that can answer.
         labels: {label: expert}; a label that is not in it means the expert of the same name.
     """
 
@@ -61,7 +61,7 @@ class Routes:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def decide(self, method: Method, label: str) -> Decision:
-        """The expert that a label names; an unknown label, or one whose expert does not exist, is the base's."""
+        """Find the expert that a label names; an unknown label, or one whose expert does not exist, means the base."""
         expert = self.labels.get(label, label)
         if expert in self.experts:
             return Decision(method, label, expert, f"the {method} dispatch said {label!r}")
@@ -71,47 +71,47 @@ class Routes:
 
 @dataclass(frozen=True)
 class PromptDispatcher:
-    """The base is asked what kind of prompt it is.
+    """Asks the base what kind of prompt it is.
 
     Attributes:
-        routes: From its answer to an expert.
+        routes: Map its answer to an expert.
         render: Turns the question into an engine's prompt.
-        ask: The question; ``{prompt}`` is what the user typed.
+        question: ``{prompt}`` in it stands for the user's text.
     """
 
     routes: Routes
     render: Render
-    ask: str = ASK
+    question: str = DISPATCH_PROMPT
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""
-        return self.routes.decide("prompt", await _label(engine, self.render(_fill(self.ask, prompt)), BASE_Z))
+        return self.routes.decide("prompt", await _label(engine, self.render(_fill(self.question, prompt)), BASE_Z))
 
 
 @dataclass(frozen=True)
 class ClassifierDispatcher:
-    """The expert trained on the question is asked.
+    """Asks the expert that was trained on the question.
 
     Attributes:
-        routes: From its answer to an expert.
+        routes: Map its answer to an expert.
         render: Turns the question into an engine's prompt.
         z: Digest of the classifier's z; the engine must know it.
-        ask: The question it was trained on; ``{prompt}`` is what the user typed.
+        question: The one it was trained on; ``{prompt}`` in it stands for the user's text.
     """
 
     routes: Routes
     render: Render
     z: str
-    ask: str = ASK
+    question: str = DISPATCH_PROMPT
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""
-        return self.routes.decide("classifier", await _label(engine, self.render(_fill(self.ask, prompt)), self.z))
+        return self.routes.decide("classifier", await _label(engine, self.render(_fill(self.question, prompt)), self.z))
 
 
-def _fill(ask: str, prompt: str) -> str:
-    # Not str.format: braces in what the user typed, or elsewhere in the question, are no fields.
-    return ask.replace("{prompt}", prompt)
+def _fill(question: str, prompt: str) -> str:
+    # Not str.format: braces in the user's text, or elsewhere in the question, are no fields.
+    return question.replace("{prompt}", prompt)
 
 
 async def _label(engine: Engine, prompt: tuple[int, ...] | str, z: str) -> str:

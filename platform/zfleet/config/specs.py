@@ -8,8 +8,12 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
+from zfleet.config.names import CHAMPION
 from zfleet.config.spec import ExpertName, Name, Spec
 from zfleet.config.task_specs import TaskSpec
+
+DISPATCH_PROMPT = "kind? {prompt}"
+"""The first pass's question, in the words that the lab's classifier is trained on."""
 
 
 class BaseSpec(Spec):
@@ -209,12 +213,12 @@ class ServeSpec(PlacedSpec):
     gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")
     host: str = Field("127.0.0.1", description="where it listens; loopback unless told otherwise")
     port: int = Field(8000, ge=1, le=65535)
-    alias: str = Field("champion", description="which version a bare expert name means")
+    alias: str = Field(CHAMPION, description="which version a bare expert name means")
     classifier: ExpertName = Field("kind", description="the expert that `auto` asks first")
     labels: dict[str, ExpertName] = Field(
         {}, description="label of the first pass: expert of the second; else the same name"
     )
-    dispatch_prompt: str = Field("kind? {prompt}", description="what the first pass is asked")
+    dispatch_prompt: str = Field(DISPATCH_PROMPT, description="what the first pass is asked")
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request; none: what the base's context can use"
     )

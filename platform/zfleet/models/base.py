@@ -39,7 +39,7 @@ class Base:
         model: The causal LM, in evaluation mode; of a vision-language model its language tower, under the names that
             it would have alone.
         tokenizer: Its tokenizer.
-        vision: What reads images; None where the base takes none.
+        vision: Reads images; None if the base takes none.
     """
 
     name: str
@@ -60,23 +60,23 @@ class Base:
 
 
 def context_of(config: PreTrainedConfig) -> int:
-    """The longest sequence that a causal LM takes, in tokens."""
+    """Return the longest sequence that a causal LM takes, in tokens."""
     return int(getattr(config, "max_position_embeddings", 2048))
 
 
 def base_slug(name: str, fingerprint: str) -> str:
-    """``lab`` with fingerprint 1a2b3c4d... is ``lab-1a2b3c4d``."""
+    """Name a base uniquely: ``lab`` with fingerprint 1a2b3c4d... is ``lab-1a2b3c4d``."""
     return f"{name}-{fingerprint[:8]}"
 
 
 def base_name(source: str) -> str:
-    """A short name for a folder or hub id: its last part, in characters and a length that names may have."""
+    """Shorten a folder or hub id to its last part, in characters and a length that names may have."""
     last = source.rstrip("/").rsplit("/", 1)[-1]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:_NAME_LENGTH] or "base"
 
 
 def find_base(source: str) -> Path:
-    """The folder of a base: the folder itself, or a hub id's files, fetched where the hub is reachable.
+    """Find the folder of a base: the folder itself, or a hub id's files, fetched if the hub is reachable.
 
     Raises:
         BaseModelError: Neither a folder nor an id that can be fetched.
@@ -94,7 +94,7 @@ def find_base(source: str) -> Path:
 
 
 def local_folder(source: str) -> Path | None:
-    """The folder of a base; None where it is no folder and could be a hub id.
+    """Return the folder of a base; None if it is no folder and could be a hub id.
 
     Raises:
         BaseModelError: It is written as a path, and there is no such folder.
@@ -127,7 +127,7 @@ def load_base(
     check_family(config, name)
     kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
     digest = fingerprint(folder)
-    # It draws a bar of its own, terminal or not.
+    # transformers draws a bar of its own, terminal or not.
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = load_tokenizer(folder)
@@ -153,9 +153,9 @@ def load_base(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base folder, with its chat template wherever that lies."""
+    """Load the tokenizer of a base folder, with its chat template, whichever file has it."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    # Where processors of vision-language models once kept it.
+    # Older processors of vision-language models have it in this file.
     legacy = folder / "chat_template.json"
     if tokenizer.chat_template is None and legacy.exists():
         tokenizer.chat_template = json.loads(legacy.read_text())["chat_template"]
@@ -163,7 +163,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def language_tower(model: PreTrainedModel) -> PreTrainedModel:
-    """The causal LM inside a vision-language model: it shares its modules, and names them as it would alone."""
+    """Extract the causal LM inside a vision-language model: it shares its modules, named as they would be alone."""
     with torch.device("meta"):
         tower = AutoModelForCausalLM.from_config(model.config.get_text_config())
     setattr(tower, tower.base_model_prefix, model.model.language_model)

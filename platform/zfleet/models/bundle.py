@@ -63,11 +63,11 @@ class BaseBundle:
         return base_slug(self.name, self.fingerprint)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The base's tokenizer, without its weights."""
+        """Open the base's tokenizer, without its weights."""
         return open_tokenizer(self.text)
 
     def image_reader(self) -> ImageReader | None:
-        """What reads the base's images, without its weights; None where it takes none."""
+        """Open the reader of the base's images, without its weights; None if it takes none."""
         if not sees(json.loads(self.text["config.json"])):
             return None
         with tempfile.TemporaryDirectory(prefix="zfleet-processor-") as folder:
@@ -82,7 +82,7 @@ class BaseBundle:
         return model, factors
 
     def open(self, mesh: DeviceMesh | None = None) -> SvfModel:
-        """The base in SVF form.
+        """Open the base in SVF form.
 
         Args:
             mesh: Processes to split it over, with devices of the spec's kind; each calls this.
@@ -99,7 +99,7 @@ class BaseBundle:
             return SvfModel(base, FactorFolder(factors, self.fingerprint, self.spec.targets).load())
 
     def open_base(self) -> Base:
-        """The base as it is.
+        """Open the base as it is.
 
         Raises:
             BaseModelError: What arrived is not the base that was packed.
@@ -119,12 +119,12 @@ class BaseBundle:
 
 
 def pack_base(spec: BaseSpec) -> BaseBundle:
-    """Read a base and its factors, which are computed the first time, and verify both where they lie.
+    """Read a base and its factors, which are computed the first time, and verify both.
 
     Everything happens on the CPU: what packs a base need not have the device that it will run on.
 
     Args:
-        spec: Which base; the lab base is built where it is not cached.
+        spec: Which base; the lab base is built if it is not cached.
 
     Raises:
         BaseModelError: Neither the lab, nor a folder with weights, nor a hub id that can be fetched.
@@ -134,9 +134,9 @@ def pack_base(spec: BaseSpec) -> BaseBundle:
 
 
 def pack_with_targets(spec: BaseSpec, targets: Collection[str]) -> dict[str, BaseBundle]:
-    """As ``pack_base``, with the factors of several targets: {targets: the base and those}. The base is read once."""
+    """Pack the base with the factors of several targets, reading it once: {targets: as ``pack_base``}."""
     name, folder = locate_base(spec)
-    # Loaded to see that it can be; decomposing it needs its files alone.
+    # Loaded only to check that it can be: decomposing needs nothing but its files.
     base = load_base(folder, name=name)
     fingerprint, context = base.fingerprint, base.context
     del base
@@ -152,14 +152,14 @@ def pack_with_targets(spec: BaseSpec, targets: Collection[str]) -> dict[str, Bas
 
 
 def open_tokenizer(text: Mapping[str, bytes]) -> PreTrainedTokenizerBase:
-    """The tokenizer of a bundle's ``text``; the weights need not be there."""
+    """Open the tokenizer of a bundle's ``text``; the weights need not be there."""
     with tempfile.TemporaryDirectory(prefix="zfleet-tokenizer-") as folder:
         _write(Path(folder), text)
         return load_tokenizer(Path(folder))
 
 
 def locate_base(spec: BaseSpec) -> tuple[str, Path]:
-    """Name and folder of a base; the lab base is built where it is not cached.
+    """Find name and folder of a base; the lab base is built if it is not cached.
 
     Raises:
         BaseModelError: Neither the lab, nor a folder, nor a hub id that can be fetched.

@@ -42,21 +42,21 @@ def check_family(config: Mapping[str, object], base_name: str) -> None:
         BaseModelError: Names the base and its ``model_type``; the remedy lists the supported ones.
     """
     model_type = config.get("model_type")
-    family, told = model_type, f"model_type {model_type!r}"
+    family, described = model_type, f"model_type {model_type!r}"
     if sees(config):
         tower = config.get("text_config")
-        # Llama is LLaVA's own default, which its first checkpoints leave out.
+        # The first LLaVA checkpoints do not name their tower: it is Llama, the default.
         family = tower.get("model_type", "llama") if isinstance(tower, Mapping) else "llama"
-        told += f" over {family!r}"
+        described += f" over {family!r}"
     if family not in FAMILIES:
         raise BaseModelError(
-            f"base {base_name} has {told}, a family that zfleet does not support",
+            f"base {base_name} has {described}, a family that zfleet does not support",
             f"use a base of one of {', '.join(FAMILIES)}, or {' or '.join(VISION_FAMILIES)} over one of them",
         )
 
 
 def check_no_images(config: Mapping[str, object], base_name: str) -> None:
-    """Refuse a vision-language base where only text can be answered.
+    """Refuse a vision-language base for an engine that answers only text.
 
     Raises:
         EngineError: Names the base.
@@ -69,7 +69,7 @@ def check_no_images(config: Mapping[str, object], base_name: str) -> None:
 
 
 def head_size(config: Any) -> int:
-    """Numbers in one attention head: ``head_dim``, or the hidden size divided by the heads where it is not set."""
+    """Return the size of an attention head: ``head_dim``, or the hidden size divided by the number of heads."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 

@@ -16,7 +16,7 @@ _VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "u
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the config (less fields that do not change the function) and every weight, by name.
+    """Compute sha256 over the config (less fields that do not change the function) and every weight, by name.
 
     Raises:
         BaseModelError: No config, no safetensors weights, or a damaged file.
@@ -41,7 +41,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a base folder.
+    """List the safetensors files of a base folder.
 
     Raises:
         BaseModelError: There are none (weights in pickle form are not loaded).
@@ -49,15 +49,15 @@ def weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
-        found = f"only {pickled[0]}, a pickle that is not loaded" if pickled else "no weights"
+        content = f"only {pickled[0]}, a pickle that is not loaded" if pickled else "no weights"
         raise BaseModelError(
-            f"base folder {folder} holds {found}", "give a Hugging Face folder with *.safetensors weights"
+            f"base folder {folder} holds {content}", "give a Hugging Face folder with *.safetensors weights"
         )
     return files
 
 
 def read_config(folder: Path) -> dict[str, object]:
-    """What a base folder's config.json says.
+    """Read a base folder's config.json.
 
     Raises:
         BaseModelError: It is missing or no JSON object.

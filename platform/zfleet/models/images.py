@@ -58,20 +58,20 @@ class ImageReader:
 
     @classmethod
     def open(cls, folder: Path) -> ImageReader:
-        """The reader of a vision-language base, tried on an image.
+        """Open the reader of a vision-language base, and try it on an image.
 
         Raises:
             BaseModelError: The folder does not say how images are read, or an image is not its token alone, repeated.
         """
         remedy = "give a folder that has its processor's files (processor_config.json, preprocessor_config.json)"
         try:
-            # Pillow everywhere: torchvision resizes a little otherwise, and is not there on every machine.
+            # Pillow on all machines: torchvision resizes slightly differently, and is not installed everywhere.
             processor = AutoProcessor.from_pretrained(folder, backend="pil")
             reader = cls(processor)
             ids = processor(text=reader.text, images=Image.new("RGB", (64, 48)))["input_ids"][0]
             others = [token for token in ids if token != reader.token]
             around = processor.tokenizer("")["input_ids"]
-        except Exception as error:  # of many kinds: missing files, settings and packages
+        except Exception as error:  # of many kinds: missing files, settings or packages
             raise BaseModelError(
                 f"base folder {folder} does not say how its images are read: {error}", remedy
             ) from error
@@ -83,7 +83,7 @@ class ImageReader:
         return reader
 
     def spread(self, prompt: Sequence[int], images: Images) -> tuple[int, ...]:
-        """The prompt with each image token repeated for every feature of its image.
+        """Repeat each image token of a prompt for every feature of its image.
 
         Raises:
             InvalidRequest: As many image tokens as images are not there, or bytes that are no image.
@@ -99,7 +99,7 @@ class ImageReader:
         return tuple(token for one in prompt for token in ([one] * next(sizes) if one == self.token else [one]))
 
     def tokens(self, image: bytes) -> int:
-        """How many tokens an image takes.
+        """Count the tokens that an image takes.
 
         Raises:
             InvalidRequest: The bytes are no image.
@@ -113,7 +113,7 @@ class ImageReader:
         return count
 
     def pixels(self, image: bytes) -> dict[str, Tensor]:
-        """What the model's vision tower reads."""
+        """Return what the model's vision tower reads."""
         return self._read(image)[1]
 
     def _processed(self, data: bytes) -> tuple[int, dict[str, Tensor]]:
@@ -142,7 +142,7 @@ class Vision:
         self._features = lru_cache(_KEPT)(self._computed)
 
     def check(self) -> None:
-        """See that eyes and reader agree on how many tokens an image takes.
+        """Check that vision tower and reader agree on how many tokens an image takes.
 
         Raises:
             BaseModelError: They do not.
@@ -152,7 +152,7 @@ class Vision:
         self._features(file.getvalue())
 
     def embed(self, input_ids: Tensor, images: Sequence[Images]) -> Tensor:
-        """Embeddings [B, T, D] of token ids [B, T], with the features of row i's images at its first image tokens.
+        """Embed token ids [B, T] as [B, T, D], with the features of row i's images at its first image tokens.
 
         Args:
             input_ids: Prompts that were spread; image tokens after those are tokens like others.
@@ -160,8 +160,8 @@ class Vision:
         """
         embeddings: Tensor = self._model.get_input_embeddings()(input_ids)
         sizes = [sum(map(self.reader.tokens, row)) for row in images]
-        found = input_ids == self.reader.token
-        places = found & (found.cumsum(1) <= torch.tensor(sizes, device=found.device).unsqueeze(1))
+        is_image = input_ids == self.reader.token
+        places = is_image & (is_image.cumsum(1) <= torch.tensor(sizes, device=is_image.device).unsqueeze(1))
         features = torch.cat([self._features(image) for row in images for image in row])
         return embeddings.masked_scatter(places.unsqueeze(-1), features.to(embeddings))
 
@@ -172,9 +172,9 @@ class Vision:
             name: value.to(weights.device, weights.dtype if value.is_floating_point() else None)
             for name, value in self.reader.pixels(image).items()
         }
-        # Of LLaVA-NeXT the features of all tiles of the image, in one list of a single tensor as LLaVA's.
+        # LLaVA-NeXT returns the features of all tiles of the image, LLaVA a single tensor.
         features: Tensor = torch.cat(list(self._model.get_image_features(**pixels).pooler_output))
-        # Too few would be filled up from the next image, and too many run over into it.
+        # Too few features would be filled up from the next image, and too many would run into it.
         if len(features) != self.reader.tokens(image):
             raise BaseModelError(
                 f"an image has {len(features)} features, the base's processor counts {self.reader.tokens(image)}",

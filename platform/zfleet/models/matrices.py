@@ -1,4 +1,4 @@
-"""Where the target matrices of a base lie in its files: known without its weights."""
+"""Where the target matrices of a base are in its files; no weight is read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from zfleet.errors import BaseModelError
 from zfleet.models.base import language_tower
 from zfleet.models.families import check_family, sees
 from zfleet.models.fingerprint import read_config, weight_files
+from zfleet.svf.layout import target_names
 from zfleet.svf.stored import Entry, StoredMatrix, TargetMatrices, read_entries
-from zfleet.svf.targets import target_names
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _REMEDY = "fetch the base again"
 
 
 def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatrices:
-    """Where each target matrix of a base lies, in the order of its modules; no weight is read.
+    """Find each target matrix of a base in its files, in the order of its modules; no weight is read.
 
     Modules have the names that they have in the base as it is loaded: those of a vision-language model's language tower
     are what they would be alone. A matrix that shares its weight with another one (tied embeddings) may lie under the
@@ -44,7 +44,7 @@ def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatr
     linears = language_tower(model) if sees(config) else model
     stored = _stored(model, checkpoint_files(folder))
     names = _names(model)
-    found = []
+    matrices = []
     for name in target_names(linears, targets):
         weight = linears.get_parameter(f"{name}.weight")
         place = next((one for one in names[id(weight)] if one in stored), None)
@@ -57,12 +57,12 @@ def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatr
             )
         if entry.dtype is None:
             raise BaseModelError(f"{key} in {file} is quantized", "use the base as it was before, in 16 or 32 bits")
-        found.append(StoredMatrix(name, file, key, (entry.shape[0], entry.shape[1]), entry.dtype))
-    return TargetMatrices(base, targets, tuple(found))
+        matrices.append(StoredMatrix(name, file, key, (entry.shape[0], entry.shape[1]), entry.dtype))
+    return TargetMatrices(base, targets, tuple(matrices))
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The files that the base is loaded from, absolute: one, or the shards that its index names.
+    """List the files that the base is loaded from, absolute: one, or the shards that its index names.
 
     Raises:
         BaseModelError: There are none, or the index cannot be read.
@@ -79,7 +79,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 def _shell(folder: Path, seeing: bool) -> PreTrainedModel:
-    """The base's modules, without memory for their weights."""
+    """Build the base's modules, without memory for their weights."""
     kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -93,22 +93,22 @@ def _shell(folder: Path, seeing: bool) -> PreTrainedModel:
 
 
 def _stored(model: PreTrainedModel, files: list[Path]) -> dict[str, tuple[Path, str, Entry]]:
-    """{parameter of the model: file, key and entry}, renamed as transformers renames them when it loads a model."""
-    wanted = model.state_dict()
+    """Map parameters to {name: (file, key, entry)}, renamed as transformers renames them when it loads a model."""
+    parameters = model.state_dict()
     prefix = model.base_model_prefix
     renamings = [one for one in get_model_conversion_mapping(model) if isinstance(one, WeightRenaming)]
     stored: dict[str, tuple[Path, str, Entry]] = {}
     for file in files:
         for key, entry in read_entries(file).items():
-            name, _ = rename_source_key(key, renamings, [], prefix, wanted)
-            if name not in wanted and key in wanted:
-                name, _ = rename_source_key(key, [], [], prefix, wanted)
+            name, _ = rename_source_key(key, renamings, [], prefix, parameters)
+            if name not in parameters and key in parameters:
+                name, _ = rename_source_key(key, [], [], prefix, parameters)
             stored[name] = file, key, entry
     return stored
 
 
 def _names(model: nn.Module) -> dict[int, list[str]]:
-    """{identity of a parameter: its names}: tied ones have several, an output layer's own first."""
+    """Map the identity of each parameter to its names: tied ones have several, an output layer's own first."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).insert(0, name)

@@ -16,7 +16,7 @@ from zfleet.svf.linear import RowBinding
 
 
 def checkpoint_layers(model: SvfModel) -> None:
-    """Keep of each decoder layer only what goes into it; passes without gradients stay as they are.
+    """Keep only the input of each decoder layer, and compute the rest again; passes without gradients stay as they are.
 
     transformers' own ``gradient_checkpointing_enable`` would do nothing here: it asks for training mode, which turns
     dropout on. Call this once; before or after the model is split over processes.
@@ -26,7 +26,7 @@ def checkpoint_layers(model: SvfModel) -> None:
 
 
 def decoder_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Path and module of each decoder layer, in order."""
+    """List path and module of each decoder layer, in order."""
     return [(path, part) for path, part in model.named_modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
@@ -38,11 +38,11 @@ def _recomputed(forward: Callable[..., Any], binding: RowBinding) -> Callable[..
         rows = binding.rows
 
         def with_rows(*args: Any, **options: Any) -> Any:
-            # The second time is in the backward pass, where nothing is bound, and on a GPU in another thread.
+            # The second call is in the backward pass: nothing is bound there, and on a GPU it is another thread.
             with binding.bound(rows):
                 return forward(*args, **options)
 
-        # Nothing here is drawn by chance: models are in evaluation mode.
+        # Models are in evaluation mode: no random number is drawn.
         return checkpoint(with_rows, *args, use_reentrant=False, preserve_rng_state=False, **options)
 
     return run

@@ -19,29 +19,29 @@ from transformers import PreTrainedModel
 from zfleet.errors import BaseModelError
 from zfleet.models.base import Base
 from zfleet.models.recompute import decoder_layers
-from zfleet.models.svf_model import Split, SvfModel
+from zfleet.models.svf_model import Sharding, SvfModel
 from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.linear import RowBinding, SvfLinear, replace_linears
 
 
 class Spectrum(Factors):
-    """What a process knows of factors that it holds a share of: identity, shapes and singular values.
+    """The part of the factors that every process has: identity, shapes and singular values.
 
     U and Vh of ``matrices`` are on the meta device: shapes without numbers.
     """
 
     def __init__(self, matrices: Mapping[str, MatrixFactors], base: str, targets: str, digest: str) -> None:
         super().__init__(matrices, base, targets)
-        # Of all numbers, which are not here to compute it from: this is where the cached property looks first.
+        # The digest is of all numbers, which this process does not have: fill the cache of the property.
         vars(self)["digest"] = digest
 
 
 def open_sharded(base: Base, factors: Path, targets: str, mesh: DeviceMesh) -> SvfModel:
-    """A base in SVF form, split over all processes of the mesh; each calls this, and no dimension need divide.
+    """Open a base in SVF form, sharded over all processes of the mesh; each calls this. No dimension need divide.
 
     Factors are read, split and let go layer by layer. From then on every pass of the model, forward and backward, is
-    run by all processes, as often by each (``most_passes``), on rows of its own.
+    run by all processes, as often by each (``most_micro_batches``), on rows of its own.
 
     Args:
         base: Whole, on the CPU, its target linears still plain; it is changed in place. The mesh's device gets the
@@ -68,19 +68,19 @@ def open_sharded(base: Base, factors: Path, targets: str, mesh: DeviceMesh) -> S
     known |= _replace(model, folder, [name for name in folder.names if name not in known], binding)
     _shard_rest(model, mesh)
     spectrum = Spectrum({name: known[name] for name in folder.names}, base.fingerprint, targets, folder.digest)
-    return SvfModel(base, spectrum, Split(mesh, binding))
+    return SvfModel(base, spectrum, Sharding(mesh, binding))
 
 
-def most_passes(model: SvfModel, passes: int) -> int:
-    """The largest ``passes`` of any process; of a model that is whole, ``passes``.
+def most_micro_batches(model: SvfModel, count: int) -> int:
+    """Return the largest count of micro-batches of any process; of a model that is whole, ``count``.
 
-    Weights are gathered from all processes in every pass, so that one with fewer micro-batches must run as many as
-    the others, which would wait for it for ever: it runs any tokens, with 0 times their loss.
+    Weights are gathered from all processes in every pass: a process with fewer micro-batches must run as many as the
+    others, which would wait for it for ever. It runs placeholder tokens, with 0 times their loss.
     """
-    if model.split is None:
-        return passes
-    mesh = model.split.mesh
-    most = torch.tensor(passes, device=mesh.device_type)
+    if model.sharding is None:
+        return count
+    mesh = model.sharding.mesh
+    most = torch.tensor(count, device=mesh.device_type)
     torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, mesh.get_group())
     return int(most)
 
@@ -105,7 +105,7 @@ def _shard_rest(model: PreTrainedModel, mesh: DeviceMesh) -> None:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     assert isinstance(head, nn.Module)
     if getattr(head, "weight", None) is embeddings.weight:
-        # One matrix in two places: whole on every process from the first use in a pass to the last.
+        # A tied matrix is used in two places: it stays gathered from its first use in a pass to the last.
         fully_shard([embeddings, head], mesh=mesh)
     else:
         fully_shard(embeddings, mesh=mesh)

@@ -20,12 +20,12 @@ from zfleet.svf.zvector import ZVector
 
 
 @dataclass(frozen=True)
-class Split:
-    """How a base is split over processes.
+class Sharding:
+    """How a base is sharded over processes.
 
     Attributes:
-        mesh: The processes. A pass of the model runs only where all of them run it.
-        binding: What the base's SVF linears, which are in place already, were bound to.
+        mesh: The processes. A forward or backward pass completes only if all of them run it.
+        binding: What the base's SVF linears, which are in place already, read their z rows from.
     """
 
     mesh: DeviceMesh
@@ -33,25 +33,25 @@ class Split:
 
 
 class SvfModel:
-    """What engines and learners share: the base with its target linears replaced by SVF linears.
+    """The base with its target linears replaced by SVF linears; engines and learners share it.
 
-    The base given is changed in place and belongs to this object from then on.
+    The base is changed in place and belongs to this object from then on.
 
     Attributes:
         base: The base.
         factors: Its factors.
         layout: Order and ranks of a z.
-        binding: What tells the SVF linears which z each row has.
-        split: How the base is split over processes; None where this one holds it whole.
+        binding: Where the SVF linears read the z of each row.
+        sharding: How the base is sharded over processes; None if this one holds it whole.
     """
 
-    def __init__(self, base: Base, factors: Factors, split: Split | None = None) -> None:
+    def __init__(self, base: Base, factors: Factors, sharding: Sharding | None = None) -> None:
         """Replace the target linears.
 
         Args:
-            base: With plain linears, or split with SVF linears in place.
+            base: With plain linears, or sharded with SVF linears in place.
             factors: Of this base.
-            split: What ``open_sharded`` did to the base.
+            sharding: What ``open_sharded`` did to the base.
 
         Raises:
             FactorsError: The factors belong to another base.
@@ -64,19 +64,19 @@ class SvfModel:
         self.base = base
         self.factors = factors
         self.layout = factors.layout
-        self.split = split
-        self.binding = RowBinding() if split is None else split.binding
-        if split is None:
+        self.sharding = sharding
+        self.binding = RowBinding() if sharding is None else sharding.binding
+        if sharding is None:
             replace_linears(base.model, dict(factors.matrices), self.binding)
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device that the model computes on."""
         return self.base.model.device
 
     @contextmanager
-    def rows(self, z: Tensor | None) -> Iterator[None]:
-        """Run forward passes inside the block with z [B, R], a row for each of the batch.
+    def bound(self, z: Tensor | None) -> Iterator[None]:
+        """Bind z [B, R], a row for each of the batch, for the forward passes inside the block.
 
         [1, R] is one z for all rows; None is the base.
         """
@@ -84,23 +84,23 @@ class SvfModel:
             yield
 
     def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
-        """Logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
+        """Compute logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
 
         Args:
-            images: For each row those whose places its ids begin with; none for all: no row has any.
+            images: Of each row, whose places are in its ids; empty if no row has any.
         """
         if any(images):
             assert self.base.vision is not None
             inputs["inputs_embeds"] = self.base.vision.embed(input_ids, images)
         else:
             inputs["input_ids"] = input_ids
-        with self.rows(z):
+        with self.bound(z):
             out = self.base.model(**inputs)
         logits: Tensor = out.logits
         return logits.float()
 
     def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
-        """Logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
+        """Compute logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
         length = input_ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
         positions = torch.arange(length, device=input_ids.device).unsqueeze(0)
@@ -108,7 +108,7 @@ class SvfModel:
         return self.logits(input_ids, z, attention_mask=causal[None, None], position_ids=positions, **options)
 
     def spread(self, prompt: Sequence[int], images: Images) -> Sequence[int]:
-        """A prompt as the model reads it: each image token as often as its image has features.
+        """Repeat each image token of a prompt as often as its image has features, as the model reads it.
 
         Raises:
             InvalidRequest: As ``ImageReader.spread``.
@@ -125,7 +125,7 @@ class SvfModel:
         z.check_fits(base=self.base.fingerprint, factors=self.factors.digest, layout=self.layout)
 
     def z_from_flat(self, flat: Tensor) -> ZVector:
-        """A z-vector from [R] values.
+        """Make a z-vector of [R] values.
 
         Raises:
             InvalidZ: A value is not finite.

@@ -1,4 +1,4 @@
-"""Logits of given completions: what learning and scoring have in common."""
+"""Logits of given completions, for learning and for scoring."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from zfleet.models.svf_model import SvfModel
 class CompletionLogits:
     """One row per sequence, aligned so that column k predicts token ``targets[:, k]``.
 
+    Only this class knows which columns are a sequence's completion; others go through ``token_sums``, ``unpadded``
+    and ``padded``.
+
     Attributes:
         logits: [B, K, vocabulary] float32.
         targets: [B, K] token ids.
-        mask: [B, K] bool, true where the target is a completion token of that row.
+        mask: [B, K] bool, true if the target is a completion token of that row.
     """
 
     logits: Tensor
@@ -27,12 +30,26 @@ class CompletionLogits:
     mask: Tensor
 
     def logprobs(self, temperature: float = 1.0) -> Tensor:
-        """Log-probability of each completion token under softmax(logits / temperature), 0 elsewhere: [B, K]."""
+        """Compute each completion token's log-probability under softmax(logits / temperature), 0 elsewhere: [B, K]."""
         chosen = torch.log_softmax(self.logits / temperature, -1).gather(-1, self.targets.unsqueeze(-1)).squeeze(-1)
         return chosen.masked_fill(~self.mask, 0.0)
 
+    def token_sums(self, values: Tensor) -> Tensor:
+        """Sum values [B, K] over each sequence's completion tokens: [B]."""
+        return (values * self.mask).sum(-1)
+
+    def unpadded(self, values: Tensor) -> list[Tensor]:
+        """Split values [B, K] into those of each sequence's completion tokens: [C] each."""
+        return [row[completion] for row, completion in zip(values, self.mask, strict=True)]
+
+    def padded(self, values: Sequence[Tensor]) -> Tensor:
+        """Lay out values of completion tokens, [C] of each sequence, as ``logprobs`` are: [B, K], 0 elsewhere."""
+        laid_out = torch.zeros(self.mask.shape, dtype=values[0].dtype, device=self.mask.device)
+        laid_out[self.mask] = torch.cat(list(values))
+        return laid_out
+
     def at(self, rows: Tensor) -> CompletionLogits:
-        """Some of the rows [N] int."""
+        """Select rows [N] int."""
         if len(rows) == len(self.mask):
             return self
         rows = rows.to(self.mask.device)
@@ -48,10 +65,10 @@ def completion_logits(
 ) -> CompletionLogits:
     """Run prompts and completions in one pass, row i under z[i] (z [B, R]; [1, R] is of all rows, None the base).
 
-    Sequences are padded on the right, where no real token sees the padding.
+    Sequences are padded on the right: no real token sees the padding.
 
     Args:
-        images: Of each prompt, which then was spread; none for all: no prompt has any.
+        images: Of each prompt, whose image tokens are repeated already; empty if no prompt has any.
     """
     device = model.device
     lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]

@@ -15,7 +15,7 @@ _VISIBLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """The ids of a text, with the special tokens that the tokenizer adds; one that begins with BOS gets no second."""
+    """Tokenize a text with the special tokens that the tokenizer adds; a text that begins with BOS gets no second."""
     ids = tokenizer(text)["input_ids"]
     bos, word = tokenizer.bos_token_id, tokenizer.bos_token
     doubled = bos is not None and text.startswith(word) and ids[:2] == [bos, bos]
@@ -46,7 +46,7 @@ class TokenBytes:
         return token in self._texts
 
     def of(self, token: int, *, first: bool = False) -> bytes:
-        """The bytes of a token.
+        """Return the bytes of a token.
 
         Args:
             token: Its id.
@@ -58,7 +58,7 @@ class TokenBytes:
         return self._known[key]
 
     def of_answer(self, prompt: Iterable[int]) -> Callable[[int], bytes]:
-        """What gives the bytes of an answer's tokens, called with each of them in order.
+        """Return a function that gives the bytes of an answer's tokens, called with each of them in order.
 
         Args:
             prompt: Ids of what the answer follows.
@@ -82,7 +82,7 @@ class TokenBytes:
         if self._has_bytes and (byte := _BYTE.fullmatch(word)):
             return bytes([int(byte[1], 16)])
         alone = self._decode([token])
-        # What a token adds to a text shows only where text precedes it: it is decoded behind itself.
+        # A token's text depends on text before it: decode the token twice, and take what the second one adds.
         return (alone if first else self._decode([token, token])[len(alone) :]).encode()
 
     def _decode(self, tokens: list[int]) -> str:
@@ -91,13 +91,13 @@ class TokenBytes:
 
 @lru_cache(8)
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
-    """The bytes of a tokenizer's tokens, found once for all answers."""
+    """Return the bytes of a tokenizer's tokens, found once for all answers."""
     return TokenBytes(tokenizer)
 
 
 @lru_cache(1)
 def byte_alphabet() -> Mapping[str, int]:
-    """{character: byte} of byte-level tokenizers: a visible byte is its own character, the others are U+0100 and on.
+    """Map characters of byte-level tokenizers to bytes: a visible byte is its own character, others are U+0100 and on.
 
     Source: ``bytes_to_unicode`` of GPT-2.
     """
@@ -106,7 +106,7 @@ def byte_alphabet() -> Mapping[str, int]:
 
 
 def _bytes_of(word: str, alphabet: Mapping[str, int]) -> bytes:
-    # Tokens that were added by hand are text as it is, and may hold what is not in the alphabet.
+    # Tokens that were added by hand are plain text, and may hold characters outside the alphabet.
     if any(symbol not in alphabet for symbol in word):
         return word.encode()
     return bytes(alphabet[symbol] for symbol in word)

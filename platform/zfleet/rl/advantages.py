@@ -1,4 +1,4 @@
-"""How good a sample was, compared with what: pure functions from rewards [N] to advantages [N]."""
+"""Advantage estimators: pure functions from rewards [N] to advantages [N]."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Means:
-    """Mean rewards over all workers, to compare samples with.
+    """Mean rewards over all workers, which samples are compared with.
 
     Attributes:
-        step: Of the samples at hand.
+        step: Of the samples of this step.
         earlier: Of the steps before, later ones counting more; 0 before the first.
     """
 
@@ -27,22 +27,22 @@ Estimator = Callable[[Tensor, Tensor, Means], Tensor]
 
 
 def reinforce(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
-    """The reward itself, +1 or -1, with no baseline: what the paper does (arXiv 2501.06252, section 3.2)."""
+    """Take the reward itself, +1 or -1, with no baseline: as the paper does (arXiv 2501.06252, section 3.2)."""
     return rewards.clone()
 
 
 def ema(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
-    """The reward less the moving average of the steps before: reinforcement comparison (Williams 1992, section 4)."""
+    """Subtract the moving average of the steps before: reinforcement comparison (Williams 1992, section 4)."""
     return rewards - means.earlier
 
 
 def batch(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
-    """The reward less the mean of its step, over all prompts and workers (arXiv 2501.03262)."""
+    """Subtract the mean of the step, over all prompts and workers (arXiv 2501.03262)."""
     return rewards - means.step
 
 
 def rloo(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
-    """Leave one out: the reward less the mean of the other samples of its prompt (arXiv 2402.14740).
+    """Leave one out: subtract the mean of the other samples of the prompt (arXiv 2402.14740).
 
     A sample that is alone in its group has nothing to compare with: its advantage is 0.
     """
@@ -52,19 +52,19 @@ def rloo(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
 
 
 def dr_grpo(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
-    """The reward less the mean of its prompt's samples, its own included (arXiv 2503.20783)."""
+    """Subtract the mean of the prompt's samples, the sample's own reward included (arXiv 2503.20783)."""
     return rewards - _sums(rewards, groups) / _sums(torch.ones_like(rewards), groups)
 
 
 def grpo(rewards: Tensor, groups: Tensor, means: Means) -> Tensor:
-    """As ``dr_grpo``, in standard deviations of the prompt's samples (arXiv 2402.03300, section 4.1.2).
+    """Divide ``dr_grpo`` by the standard deviation of the prompt's samples (arXiv 2402.03300, section 4.1.2).
 
-    Where all samples of a prompt have one reward, there is nothing to learn: their advantage is 0.
+    If all samples of a prompt have one reward, there is nothing to learn: their advantage is 0.
     """
     centred = dr_grpo(rewards, groups, means)
     freedom = _sums(torch.ones_like(rewards), groups) - 1
     deviation = (_sums(centred.square(), groups) / freedom.clamp_min(1)).sqrt()
-    # What rounding leaves of equal rewards is no spread.
+    # Equal rewards may differ by rounding: that is no spread.
     equal = deviation <= 1e-6 * rewards.abs().clamp_min(1)
     return torch.where(equal, torch.zeros_like(rewards), centred / deviation)
 
@@ -81,5 +81,5 @@ ESTIMATORS: Mapping[str, Estimator] = {
 
 
 def _sums(values: Tensor, groups: Tensor) -> Tensor:
-    """For each sample the sum over its group: [N]."""
+    """Sum over each sample's group: [N]."""
     return torch.zeros(int(groups.max()) + 1, dtype=values.dtype).index_add(0, groups, values)[groups]

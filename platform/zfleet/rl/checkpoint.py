@@ -1,9 +1,12 @@
-"""Checkpoints of an expert in training: safetensors, resumed bit for bit."""
+"""Checkpoints of an expert in training: safetensors, resumed bit for bit.
+
+No state of a random generator is in them: every draw follows from the spec's seed, the step and the sample, see
+``rollout.seed_of`` and ``rollout.draw_prompts``. What is stored is the expert's own.
+"""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,28 +16,48 @@ import torch
 from torch import Tensor
 
 from zfleet.errors import CheckpointError
-from zfleet.rl.selection import Selection
 from zfleet.svf.digest import digest_tensors
 
-_SIGNED = ("python_rng", "step", "mean_reward", "selection", "factors")
+_SIGNED = ("step", "mean_reward", "selection", "factors")
 
 
 @dataclass(frozen=True, eq=False)
-class LearnerState:
+class Selection:
+    """The best p of a run by validation, if there is any.
+
+    Attributes:
+        score: Its mean reward; None before the first validation.
+        step: After how many steps it was reached.
+        p: It: [P].
+        worse: How many validations since then found nothing better.
+    """
+
+    score: float | None = None
+    step: int = 0
+    p: Tensor | None = None
+    worse: int = 0
+
+    def updated(self, score: float, step: int, p: Tensor) -> Selection:
+        """Take one more validation into account. Of equals the first stays: it is the nearest to the base."""
+        if self.score is not None and score <= self.score:
+            return Selection(self.score, self.step, self.p, self.worse + 1)
+        return Selection(score, step, p.detach().clone())
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
     """An expert in training between two steps.
 
     Attributes:
-        tensors: ``p`` [P], Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P], ``adam_step``, ``torch_rng``; ``past`` [k, P]:
-            before each of the last steps, from which answers under way may come; ``best`` [P] where there is one.
-        python_rng: State of Python's random numbers.
-        step: Steps done; the data's position follows from it.
+        tensors: ``p`` [P]; Adam's ``exp_avg`` [P], ``exp_avg_sq`` [P] and ``adam_step``; ``past`` [k, P], the p before
+            each of the last steps, which answers under way may be sampled from; ``best`` [P] of ``Selection``, if any.
+        step: How many steps are done; the data's position follows from it.
         mean_reward: Moving average over the steps; None before the first.
         best_score, best_step, worse: Of ``Selection``.
-        factors: Digest of the factors it trains on.
+        factors: Digest of the factors that it trains on.
     """
 
     tensors: dict[str, Tensor]
-    python_rng: tuple[object, ...]
     step: int
     mean_reward: float | None
     best_score: float | None
@@ -53,7 +76,7 @@ class LearnerState:
         step: int,
         mean_reward: float | None,
         factors: str,
-    ) -> LearnerState:
+    ) -> Checkpoint:
         """Copy everything a step depends on."""
         adam = optimizer.state.get(p, {})
         tensors = {
@@ -61,21 +84,19 @@ class LearnerState:
             "exp_avg": adam.get("exp_avg", torch.zeros_like(p)).detach().cpu().clone(),
             "exp_avg_sq": adam.get("exp_avg_sq", torch.zeros_like(p)).detach().cpu().clone(),
             "adam_step": torch.as_tensor(adam.get("step", 0.0)).reshape(1).clone(),
-            "torch_rng": torch.get_rng_state(),
             "past": torch.stack(list(past)).cpu() if past else torch.empty(0, p.numel()),
         }
         if selection.p is not None:
             tensors["best"] = selection.p.cpu().clone()
-        found = (selection.score, selection.step, selection.worse)
-        return cls(tensors, random.getstate(), step, mean_reward, *found, factors)
+        return cls(tensors, step, mean_reward, selection.score, selection.step, selection.worse, factors)
 
     def selection(self, device: torch.device) -> Selection:
-        """What validations had found."""
+        """Return what validations found."""
         best = self.tensors.get("best")
         return Selection(self.best_score, self.best_step, None if best is None else best.to(device), self.worse)
 
     def apply(self, p: Tensor, optimizer: torch.optim.Adam) -> list[Tensor]:
-        """Put everything back into p, its optimizer and the random numbers; the p of the last steps."""
+        """Put everything back into p and its optimizer, and return the p of the last steps."""
         with torch.no_grad():
             p.copy_(self.tensors["p"])
         optimizer.state[p] = {
@@ -83,16 +104,11 @@ class LearnerState:
             "exp_avg": self.tensors["exp_avg"].to(p.device).clone(),
             "exp_avg_sq": self.tensors["exp_avg_sq"].to(p.device).clone(),
         }
-        torch.set_rng_state(self.tensors["torch_rng"])
-        version, numbers, gauss = self.python_rng
-        assert isinstance(numbers, list | tuple)
-        random.setstate((version, tuple(numbers), gauss))
         return list(self.tensors["past"].to(p.device))
 
     def to_bytes(self) -> bytes:
-        """A safetensors file."""
+        """Serialise as a safetensors file."""
         header = {
-            "python_rng": json.dumps(self.python_rng),
             "step": str(self.step),
             "mean_reward": json.dumps(self.mean_reward),
             "selection": json.dumps([self.best_score, self.best_step, self.worse]),
@@ -102,12 +118,12 @@ class LearnerState:
         return safetensors.torch.save(self.tensors, header)
 
     @classmethod
-    def from_bytes(cls, data: bytes, place: str, remedy: str) -> LearnerState:
-        """Read what ``to_bytes`` gave.
+    def from_bytes(cls, data: bytes, place: str, remedy: str) -> Checkpoint:
+        """Read what ``to_bytes`` wrote.
 
         Args:
-            place: What errors call it.
-            remedy: What they advise.
+            place: What errors call the file.
+            remedy: What errors advise.
 
         Raises:
             CheckpointError: Truncated or damaged.
@@ -120,7 +136,6 @@ class LearnerState:
             best_score, best_step, worse = json.loads(header["selection"])
             return cls(
                 tensors,
-                tuple(json.loads(header["python_rng"])),
                 int(header["step"]),
                 json.loads(header["mean_reward"]),
                 best_score,

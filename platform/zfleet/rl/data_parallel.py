@@ -25,13 +25,13 @@ class DataParallel:
     size: int = 1
 
     def share(self, prompts: Sequence[T]) -> tuple[int, Sequence[T]]:
-        """This worker's prompts and the number of the first: whole prompts, so that no group is torn apart."""
+        """Return the number of this worker's first prompt, and its prompts: whole ones, so that no group is split."""
         each = -(-len(prompts) // self.size)
         start = min(self.rank * each, len(prompts))
         return start, prompts[start : start + each]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all workers, in place."""
+        """Sum over all workers, in place."""
         if self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor

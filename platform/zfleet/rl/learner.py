@@ -1,14 +1,14 @@
 """The learning loop: draw prompts, roll out, grade, compare, and move each expert's z by one Adam step.
 
-Experts in training are members of one cohort: their answers share the engine's batches, and their samples the passes
-forward and backward, over one copy of the base. Only z has a gradient, and each member's is its own.
+Experts in training form a cohort: their answers share the engine's batches, and their samples the micro-batches
+forward and backward, over one copy of the base. Only z has a gradient, and each expert's is its own.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,27 +17,28 @@ from torch import Tensor
 from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import InvalidZ, TrainingDiverged
 from zfleet.evaluate import answers_graded, nothing_graded
-from zfleet.rl.advantages import ESTIMATORS, Means
-from zfleet.rl.answers import Answers
+from zfleet.rl.batch import ExpertBatch, compare
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.gradient import Share, gradients, token_logprobs
-from zfleet.rl.member import Member
-from zfleet.rl.report import StepReport, sample_sums, step_report
+from zfleet.rl.expert import ExpertInTraining
+from zfleet.rl.gradient import summed_gradients
+from zfleet.rl.report import SampleSums, StepReport, step_report
 from zfleet.rl.rollout import Rollout
-from zfleet.rl.signal import teaching
+from zfleet.rl.sampler import Sampler, StepRollouts
 from zfleet.rl.weights import Weights
 from zfleet.tasks.task import Sample
 
+_REMEDY = "lower learner.lr, or raise learner.kl"
+
 
 @dataclass(frozen=True)
-class Measured:
+class HeldOutScore:
     """Held-out prompts graded, over all workers.
 
     Attributes:
         reward: Their mean reward.
         accuracy: The fraction answered right.
         n: How many were graded.
-        rewards: Of this worker's prompts, in their order; None of one that was not graded.
+        rewards: Of this worker's prompts, in their order; None for one that was not graded.
     """
 
     reward: float
@@ -46,118 +47,120 @@ class Measured:
     rewards: tuple[float | None, ...]
 
 
-_SMALLER = "lower learner.lr, or raise learner.kl"
+@dataclass(frozen=True, eq=False)
+class StepSamples:
+    """The samples of one step, before anything is learned from them.
 
-Record = Callable[[Member, int, Sequence[Rollout], Tensor], str]
-"""Given a member, a step's number from 1, this worker's samples N and their advantages [N], before it is taken.
+    Attributes:
+        batches: Of each expert that takes the step.
+        rollouts: What each batch was made from.
+        wait_seconds: How long the learner waited for the rollouts.
+        sampled_at: When they were there (``time.perf_counter``).
+    """
 
-The advantage of a sample that is not learned from is NaN. Gives the place where they are kept.
-"""
+    batches: Sequence[ExpertBatch]
+    rollouts: Sequence[StepRollouts]
+    wait_seconds: float
+    sampled_at: float
 
 
 @dataclass(frozen=True, eq=False)
-class Gradients:
-    """Of one step.
+class MeanGradients:
+    """What a step's samples say of each expert, over all workers.
 
     Attributes:
-        each: The gradient of each member's mean loss over its samples of all workers, unclipped: [P].
-        sums: Of each member, over all workers, as of ``sample_sums``.
-        means: Of each member, what its samples were compared with.
+        each: The gradient of each expert's mean loss, unclipped: [P].
+        sums: Of each expert's samples.
     """
 
     each: Sequence[Tensor]
-    sums: Sequence[Tensor]
-    means: Sequence[Means]
+    sums: Sequence[SampleSums]
 
 
 class Learner:
-    """Trains one or more members over one base."""
+    """Trains one or more experts over one base."""
 
     def __init__(
         self,
         weights: Weights,
         engine: SyncEngine,
-        members: Sequence[Member],
+        experts: Sequence[ExpertInTraining],
         workers: DataParallel | None = None,
-        record: Record = lambda member, step, rollouts, advantages: "",
     ) -> None:
         """Hold what a step needs.
 
         Args:
-            weights: What is learned over the base; all members are made with it.
+            weights: What is learned over the base; all experts are made with it.
             engine: Rolls out; it may run on the same model.
-            members: The cohort.
+            experts: The cohort.
             workers: This worker's place among several.
-            record: Keeps samples, also those of a step that ends the run.
         """
-        if weights.limit is not None and len(members) > weights.limit:
-            raise ValueError(f"{type(weights).__name__} learns {weights.limit} at once, not {len(members)}")
+        if weights.limit is not None and len(experts) > weights.limit:
+            raise ValueError(f"{type(weights).__name__} learns {weights.limit} at once, not {len(experts)}")
         self.weights = weights
         self.engine = engine
-        self.members = members
+        self.experts = experts
         self.workers = workers or DataParallel()
-        self._record = record
-        self._recorded: dict[Member, str] = {}
-        self._answers = Answers(engine, weights, self.workers)
+        self._sampler = Sampler(engine, weights, self.workers)
 
     def step(self) -> list[StepReport]:
-        """One step of every member that is not done: the same on any number of workers, up to rounding.
+        """Take one step of every expert that is not done: ``sample``, then ``learn``."""
+        return self.learn(self.sample())
+
+    def sample(self) -> StepSamples:
+        """Sample, grade and compare what the next step of every expert that is not done learns from.
 
         Raises:
             RewardError: A reward function raised.
-            TrainingDiverged: A gradient or a z is not finite, or a divergence above its limit: the step is not to be
-                kept. Where it is the gradient or the divergence, no member is changed.
         """
-        members = [member for member in self.members if not member.done]
-        for member in members:
-            if member.spec.validate_every and not member.steps_done and member.selection.score is None:
-                self._validate(member)
+        experts = [expert for expert in self.experts if not expert.done]
+        for expert in experts:
+            if expert.spec.validate_every and not expert.steps_done and expert.selection.score is None:
+                self._validate(expert)
         began = time.perf_counter()
-        answered = self._answers.take(members)
-        waited = time.perf_counter()
-        found = self.gradients(members, [one.rollouts for one in answered])
-        norms = self._apply(members, found)
-        learned = time.perf_counter()
-        validations = [self._validate(member) if _due(member) else None for member in members]
+        rollouts = self._sampler.take(experts)
+        sampled_at = time.perf_counter()
+        batches = self.compare(experts, [one.rollouts for one in rollouts])
+        return StepSamples(batches, rollouts, sampled_at - began, sampled_at)
+
+    def learn(self, samples: StepSamples) -> list[StepReport]:
+        """Take the step: the same on any number of workers, up to rounding.
+
+        Raises:
+            TrainingDiverged: A gradient or a z is not finite, or a divergence above its limit: the step must not be
+                checkpointed. If it is the gradient or the divergence, no expert is changed.
+        """
+        gradients = self.mean_gradients(samples.batches)
+        norms = self._apply(samples.batches, gradients)
+        learn_seconds = time.perf_counter() - samples.sampled_at
+        experts = [batch.expert for batch in samples.batches]
+        validations = [self._validate(expert) if _validates(expert) else None for expert in experts]
         return [
-            step_report(member, one, sums.tolist(), norm, validation, waited - began, learned - waited)
-            for member, one, sums, norm, validation in zip(
-                members, answered, found.sums, norms, validations, strict=True
+            step_report(expert, rollouts, sums, norm, validation, samples.wait_seconds, learn_seconds)
+            for expert, rollouts, sums, norm, validation in zip(
+                experts, samples.rollouts, gradients.sums, norms, validations, strict=True
             )
         ]
 
-    def gradients(self, members: Sequence[Member], rollouts: Sequence[Sequence[Rollout]]) -> Gradients:
-        """The gradients of a step.
+    def compare(self, experts: Sequence[ExpertInTraining], rollouts: Sequence[Sequence[Rollout]]) -> list[ExpertBatch]:
+        """Compute the advantages of this worker's rollouts of each expert."""
+        return compare(self.weights, self.workers, experts, rollouts)
 
-        Args:
-            members: Which.
-            rollouts: This worker's samples of each.
-        """
-        kept = [teaching(member.spec, some) for member, some in zip(members, rollouts, strict=True)]
-        penalties = [self._penalties(member, some) for member, some in zip(members, kept, strict=True)]
-        rewards = [
-            torch.tensor([rollout.reward for rollout in some]) - penalty
-            for some, penalty in zip(kept, penalties, strict=True)
-        ]
-        means = self._means(members, rewards)
-        shares = []
-        for member, all_, some, of_each, mean in zip(members, rollouts, kept, rewards, means, strict=True):
-            advantages = _advantages(member, some, of_each, mean)
-            self._recorded[member] = self._record(member, member.steps_done + 1, all_, _of_all(all_, some, advantages))
-            shares.append(Share(member, some, advantages, self._sampled(member, some)))
-        each, kl = gradients(self.weights, shares)
+    def mean_gradients(self, batches: Sequence[ExpertBatch]) -> MeanGradients:
+        """Compute the gradients of a step, over the samples of all workers."""
+        each, kl = summed_gradients(self.weights, batches)
         sums = []
-        for member, all_, some, far, penalty in zip(members, rollouts, kept, kl.tolist(), penalties, strict=True):
-            distance = far if member.spec.kl_in == "loss" else float(penalty.sum()) / member.spec.kl
-            sums.append(sample_sums(member, all_, some, distance).to(each[0].device))
-        for tensor in (*sums, *each):
+        for batch, kl_in_loss, gradient in zip(batches, kl.tolist(), each, strict=True):
+            spec = batch.expert.spec
+            divergence = kl_in_loss if spec.kl_in == "loss" else float(batch.penalties.sum()) / spec.kl
+            sums.append(SampleSums.of(batch.expert.parts, batch.rollouts, batch.used, divergence, gradient.device))
+        for tensor in (*(one.values for one in sums), *each):
             self.workers.sum(tensor)
-        of_mean = [part / sum_[4].clamp_min(1).float() for part, sum_ in zip(each, sums, strict=True)]
-        return Gradients(of_mean, sums, means)
+        return MeanGradients([one.mean(gradient) for one, gradient in zip(sums, each, strict=True)], sums)
 
     def measure(
-        self, member: Member, samples: Sequence[Sample], p: Tensor | None, temperature: float = 0.0
-    ) -> Measured:
+        self, expert: ExpertInTraining, samples: Sequence[Sample], p: Tensor | None, temperature: float = 0.0
+    ) -> HeldOutScore:
         """Grade prompts; each worker grades its share.
 
         Args:
@@ -170,105 +173,71 @@ class Learner:
         sums = torch.zeros(3, dtype=torch.float64, device=self.weights.model.device)
         rewards: tuple[float | None, ...] = ()
         if share:
-            with self._answers.published(None if p is None else self.weights.z(member.spec, p)) as (digest,):
-                found = answers_graded(
+            with self._sampler.published(None if p is None else self.weights.z(expert.spec, p)) as (digest,):
+                graded = answers_graded(
                     self.engine,
                     self.weights.model.base.tokenizer,
-                    member.task,
+                    expert.task,
                     share,
                     [digest] * len(share),
                     temperature,
-                    member.skip_failed_rewards,
+                    expert.skip_failed_rewards,
                     first,
                 )
-            rewards = found.graded
-            sums += sums.new_tensor([sum(found.rewards), found.right, found.n])
+            rewards = graded.graded
+            sums += sums.new_tensor([sum(graded.rewards), graded.right, graded.n])
         reward, right, n = self.workers.sum(sums).tolist()
         if not n:
-            raise nothing_graded(member.task, len(samples))
-        return Measured(reward / n, right / n, int(n), rewards)
+            raise nothing_graded(expert.task, len(samples))
+        return HeldOutScore(reward / n, right / n, int(n), rewards)
 
     def close(self) -> None:
         """Wait for answers under way, which nobody will learn from."""
-        self._answers.close()
+        self._sampler.close()
 
-    def _validate(self, member: Member) -> float:
-        score = self.measure(member, member.validation, member.p.detach()).reward
-        member.selection = member.selection.seen(score, member.steps_done, member.p)
+    def _validate(self, expert: ExpertInTraining) -> float:
+        score = self.measure(expert, expert.validation, expert.p.detach()).reward
+        expert.selection = expert.selection.updated(score, expert.steps_done, expert.p)
         return score
 
-    def _penalties(self, member: Member, rollouts: Sequence[Rollout]) -> Tensor:
-        """What distance from the base takes from each reward, by what was sampled (arXiv 2203.02155): [N]."""
-        if member.spec.kl_in != "reward":
-            return torch.zeros(len(rollouts))
-        policy = token_logprobs(self.weights, member, rollouts, member.p_at(member.answered_by))
-        base = token_logprobs(self.weights, member, rollouts, None)
-        ratios = [float((ours - theirs).sum()) for ours, theirs in zip(policy, base, strict=True)]
-        return member.spec.kl * torch.tensor(ratios)
-
-    def _sampled(self, member: Member, rollouts: Sequence[Rollout]) -> list[Tensor] | None:
-        if member.answered_by == member.steps_done:
-            return None
-        return token_logprobs(self.weights, member, rollouts, member.p_at(member.answered_by))
-
-    def _means(self, members: Sequence[Member], rewards: Sequence[Tensor]) -> list[Means]:
-        total = torch.tensor([[float(some.sum()), len(some)] for some in rewards], dtype=torch.float64)
-        sums = self.workers.sum(total.to(self.weights.model.device)).tolist()
-        return [
-            Means(reward / max(count, 1.0), member.mean_reward or 0.0)
-            for member, (reward, count) in zip(members, sums, strict=True)
-        ]
-
-    def _apply(self, members: Sequence[Member], found: Gradients) -> list[float]:
-        # All are looked at before one is changed: a step is taken by every member or by none. Clipping follows the
+    def _apply(self, batches: Sequence[ExpertBatch], gradients: MeanGradients) -> list[float]:
+        # All are checked before one is changed: a step is taken by every expert or by none. Clipping follows the
         # all-reduce: every worker clips the same gradient and stays equal to the others.
-        for member, gradient, sums in zip(members, found.each, found.sums, strict=True):
-            self._check(member, gradient, float(sums[1] / sums[4].clamp_min(1)))
+        for batch, gradient, sums in zip(batches, gradients.each, gradients.sums, strict=True):
+            _check_gradient(batch.expert, gradient, sums.divergence)
         norms = []
-        for member, gradient, sums, means in zip(members, found.each, found.sums, found.means, strict=True):
-            used = int(sums[4]) > 0
-            norms.append(member.apply(gradient if used else None))
-            if used:
-                member.remember(means.step)
-        for member in members:
-            self._check_z(member)
+        for batch, gradient, sums in zip(batches, gradients.each, gradients.sums, strict=True):
+            norms.append(batch.expert.apply(gradient if sums.used else None))
+            if sums.used:
+                batch.expert.average_reward(batch.means.step)
+        for batch in batches:
+            self._check_z(batch.expert)
         return norms
 
-    def _check(self, member: Member, gradient: Tensor, kl: float) -> None:
-        norm = float(gradient.norm())
-        if not math.isfinite(norm):
-            raise self._diverged(member, member.steps_done + 1, f"the gradient's norm is {norm}", _SMALLER)
-        limit = member.spec.kl_limit
-        if limit is not None and not abs(kl) <= limit:
-            far = f"the mean divergence from the base is {kl:.4g}, learner.kl_limit is {limit:g}"
-            raise self._diverged(member, member.steps_done + 1, far, f"{_SMALLER}, or raise the limit")
-
-    def _check_z(self, member: Member) -> None:
-        """Before anybody keeps a step that leads to no z."""
+    def _check_z(self, expert: ExpertInTraining) -> None:
+        """Refuse a step that leads to no z, before anybody checkpoints it."""
         try:
-            self.weights.z(member.spec, member.p)
+            self.weights.z(expert.spec, expert.p)
         except InvalidZ as error:
-            raise self._diverged(member, member.steps_done, error.message, _SMALLER) from error
-
-    def _diverged(self, member: Member, step: int, what: str, remedy: str) -> TrainingDiverged:
-        place = self._recorded.get(member)
-        where = f"; the samples of that step are in {place}" if place else ""
-        return TrainingDiverged(f"expert {member.name!r}, step {step}: {what}", f"{remedy}{where}")
+            raise _diverged(expert, expert.steps_done, error.message, _REMEDY) from error
 
 
-def _of_all(rollouts: Sequence[Rollout], used: Sequence[Rollout], advantages: Tensor) -> Tensor:
-    """The advantages of all samples, NaN where one is not used: [N]."""
-    known = {id(rollout): float(value) for rollout, value in zip(used, advantages, strict=True)}
-    return torch.tensor([known.get(id(rollout), math.nan) for rollout in rollouts])
+def _check_gradient(expert: ExpertInTraining, gradient: Tensor, kl: float) -> None:
+    step = expert.steps_done + 1
+    norm = float(gradient.norm())
+    if not math.isfinite(norm):
+        raise _diverged(expert, step, f"the gradient's norm is {norm}", _REMEDY)
+    limit = expert.spec.kl_limit
+    if limit is not None and not abs(kl) <= limit:
+        beyond = f"the mean divergence from the base is {kl:.4g}, learner.kl_limit is {limit:g}"
+        raise _diverged(expert, step, beyond, f"{_REMEDY}, or raise the limit")
 
 
-def _due(member: Member) -> bool:
-    every = member.spec.validate_every
-    return every > 0 and (member.steps_done % every == 0 or member.steps_done == member.spec.steps)
+def _diverged(expert: ExpertInTraining, step: int, what: str, remedy: str) -> TrainingDiverged:
+    return TrainingDiverged(f"expert {expert.name!r}, step {step}: {what}", remedy, expert.name)
 
 
-def _advantages(member: Member, rollouts: Sequence[Rollout], rewards: Tensor, means: Means) -> Tensor:
-    if member.spec.objective == "supervised" or not rollouts:
-        return torch.ones(len(rollouts))
-    groups = torch.tensor([rollout.group for rollout in rollouts])
-    return ESTIMATORS[member.spec.estimator](rewards, groups, means)
+def _validates(expert: ExpertInTraining) -> bool:
+    """Whether the step that was just taken is followed by a validation."""
+    every = expert.spec.validate_every
+    return every > 0 and (expert.steps_done % every == 0 or expert.steps_done == expert.spec.steps)

@@ -1,4 +1,4 @@
-"""The baseline that SVF is compared with: LoRA, by PEFT, on the same base in the same loop."""
+"""LoRA by PEFT, on the same base in the same loop: the baseline that SVF is compared with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.models.base import Base
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.factors import Factors
-from zfleet.svf.targets import target_names
+from zfleet.svf.layout import target_names
 from zfleet.svf.zvector import ZVector
 
 
@@ -46,38 +46,41 @@ class LoraWeights:
         self._p = torch.empty(0)
 
     def start(self, spec: LearnerSpec) -> Tensor:
-        """PEFT's own start: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
+        """Start as PEFT does: A random, by the spec's seed, and B zero, so that the model is the base: [P]."""
         assert self._adapted is None, "the model has its adapters"
-        torch.manual_seed(spec.seed)
-        self._adapted = get_peft_model(self.model.base.model, self._settings)
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        # PEFT draws from the global random state, which is restored afterwards.
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(spec.seed)
+            self._adapted = get_peft_model(self.model.base.model, self._settings)
         self._parts = [part for part in self.model.base.model.parameters() if part.requires_grad]
         self._p = torch.cat([part.detach().reshape(-1).float() for part in self._parts])
         place = 0
         for part in self._parts:
-            # Views of p: what Adam does to p, the model has.
+            # Views of p, so that the model has what Adam changes.
             part.data = self._p[place : place + part.numel()].view(part.shape)
             place += part.numel()
         return self._p
 
-    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> None:
-        """None: the model has what is learned."""
+    def z_rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> None:
+        """Return None: the model itself has what is learned."""
         self._require_own(ps)
 
-    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
-        """As ``Weights.gradients``."""
+    def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """As ``Weights.backward``."""
         self._require_own(ps)
         parts = torch.autograd.grad(loss, self._parts, materialize_grads=True)
         return [torch.cat([part.reshape(-1) for part in parts])]
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
-        """As ``Weights.reference``: without the adapters."""
+    def reference_policy(self) -> Iterator[None]:
+        """As ``Weights.reference_policy``: without the adapters."""
         assert self._adapted is not None
         with self._adapted.disable_adapter():
             yield
 
     def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
-        """None: the model has what is learned."""
+        """Return None: the model itself has what is learned."""
         self._require_own([p])
         return None
 

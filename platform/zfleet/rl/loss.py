@@ -9,7 +9,7 @@ from zfleet.models.teacher_forcing import CompletionLogits
 
 
 def policy_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
-    """REINFORCE: minus the sum over samples of advantage times the log-probability of the completion.
+    """Compute REINFORCE's loss: minus the sum over samples of advantage times the completion's log-probability.
 
     Args:
         logprobs: [B, K], 0 outside the completion.
@@ -22,7 +22,7 @@ def policy_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
 
 
 def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """PPO: minus the sum over samples and tokens of min(ratio x advantage, clipped ratio x advantage).
+    """Compute PPO's loss: minus the sum over samples and tokens of min(ratio x advantage, clipped ratio x advantage).
 
     Where policy and sampler are one, its gradient is ``policy_loss``'s.
 
@@ -42,9 +42,9 @@ def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, clip: fl
     return -torch.minimum(ratio * advantages, bounded * advantages).sum()
 
 
-def divergence(one: CompletionLogits, other: CompletionLogits) -> Tensor:
-    """Sum over completion tokens of KL(one || other), exact over the vocabulary, for each sample: [B]."""
-    log_p = torch.log_softmax(one.logits, -1)
-    log_q = torch.log_softmax(other.logits, -1)
+def divergence(first: CompletionLogits, second: CompletionLogits) -> Tensor:
+    """Sum KL(first || second) over completion tokens, exact over the vocabulary, for each sample: [B]."""
+    log_p = torch.log_softmax(first.logits, -1)
+    log_q = torch.log_softmax(second.logits, -1)
     per_token = (log_p.exp() * (log_p - log_q)).sum(-1)
-    return (per_token * one.mask).sum(-1)
+    return first.token_sums(per_token)

@@ -1,4 +1,4 @@
-"""How a z is learned: from what an optimizer moves, p, to z. Each begins at z = 1, the base."""
+"""Parametrisations of z: from p, which the optimizer moves, to z. Each begins at z = 1, the base."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from zfleet.svf.factors import Factors
 
 
 class Parametrisation(Protocol):
-    """One way."""
+    """A differentiable function from p to z."""
 
     def start(self) -> Tensor:
-        """The p of the base: [R]."""
+        """Return the p of the base: [R]."""
         ...
 
     def z(self, p: Tensor) -> Tensor:
-        """z [R] float32 of p [R], differentiable."""
+        """Compute z [R] float32 of p [R], differentiable."""
         ...
 
 
@@ -37,7 +37,7 @@ class SigmoidMass:
         self._mass = self._sums(self._s)
 
     def start(self) -> Tensor:
-        # All equal, so that the rescale makes z exactly 1.
+        # All p are equal, so that the rescale makes z exactly 1.
         return torch.zeros_like(self._s)
 
     def z(self, p: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a step did, for curves and displays."""
+"""Reports of steps, for curves and displays."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zfleet.rl.answers import Answered
-from zfleet.rl.member import Member
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.rollout import Rollout
+from zfleet.rl.sampler import StepRollouts
 from zfleet.tasks.task import Grade
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did to one member, over all workers.
+    """The effect of one step on one expert, over all workers.
 
     Attributes:
-        expert: The member's name.
+        expert: Its name.
         step: From 1.
-        reward: Mean over the samples that were graded; None where none was.
-        kl: Mean divergence from the base per sample; 0 where the spec does not use it.
+        reward: Mean over the samples that were graded; None if none was.
+        kl: Mean divergence from the base per sample; 0 if the spec does not use it.
         grad_norm: Before clipping.
         samples: How many were graded.
         skipped: How many were left out because their reward failed, could not tell, or said that they are not its
             task's.
         truncated: How many were cut at ``max_tokens``.
         used: How many were learned from.
-        tokens: How many were sampled, those that were not graded included.
+        tokens: How many were sampled, also in samples that were not graded.
         staleness: Steps between the z that was sampled from and the one that learned.
-        rollout_seconds: Of this worker, for the batch that answered and graded, all members together.
+        rollout_seconds: Of this worker, for the batch that answered and graded, all experts together.
         wait_seconds: Of that, what the learner waited.
-        learn_seconds: Of this worker, for the gradient step, all members together.
-        validation: Mean reward of the validation prompts after this step, where it was measured.
-        parts: Of a reward of several parts, the mean of each over the samples that it graded; without those that graded
-            none.
+        learn_seconds: Of this worker, for the gradient step, all experts together.
+        validation: Mean reward of the validation prompts after this step, if it was measured.
+        parts: Means of the parts of the reward, each over the samples that it graded; without parts that graded none.
     """
 
     expert: str
@@ -57,60 +56,128 @@ class StepReport:
     parts: Mapping[str, float]
 
 
-def sample_sums(member: Member, rollouts: Sequence[Rollout], used: Sequence[Rollout], distance: float) -> Tensor:
-    """Sums over one worker's samples.
+@dataclass(frozen=True, eq=False)
+class SampleSums:
+    """Sums over the samples of one expert's step, in one tensor, so that one all-reduce adds those of all workers.
 
-    Reward, divergence, those graded, those cut, those used, tokens; the reward of each part, and how many it graded.
+    Only this class knows the tensor's order.
+
+    Attributes:
+        values: Reward, divergence, samples graded, cut and learned from, and tokens; then for each part of the reward
+            its sum, and for each how many samples it graded: [6 + 2 * parts] float64.
+        parts: The parts' names.
     """
-    grades = [rollout.grade for rollout in rollouts if isinstance(rollout.grade, Grade)]
-    parts = [[grade.parts[name] for grade in grades if name in grade.parts] for name in member.parts]
-    return torch.tensor(
-        [
-            sum(grade.value for grade in grades),
-            distance,
-            len(grades),
-            sum(rollout.finish == "length" for rollout in rollouts),
-            len(used),
-            sum(len(rollout.completion) for rollout in rollouts),
-            *(sum(part) for part in parts),
-            *(len(part) for part in parts),
-        ],
-        dtype=torch.float64,
-    )
+
+    values: Tensor
+    parts: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[str],
+        rollouts: Sequence[Rollout],
+        used: Sequence[Rollout],
+        divergence: float,
+        device: torch.device,
+    ) -> SampleSums:
+        """Add up one worker's samples.
+
+        Args:
+            parts: Names of the reward's parts.
+            rollouts: All samples.
+            used: Those that are learned from.
+            divergence: From the base, summed over the samples that are learned from.
+            device: Where to put the sums for the all-reduce.
+        """
+        grades = [rollout.grade for rollout in rollouts if isinstance(rollout.grade, Grade)]
+        by_part = [[grade.parts[name] for grade in grades if name in grade.parts] for name in parts]
+        values = torch.tensor(
+            [
+                sum(grade.value for grade in grades),
+                divergence,
+                len(grades),
+                sum(rollout.finish == "length" for rollout in rollouts),
+                len(used),
+                sum(len(rollout.completion) for rollout in rollouts),
+                *(sum(values) for values in by_part),
+                *(len(values) for values in by_part),
+            ],
+            dtype=torch.float64,
+        )
+        return cls(values.to(device), parts)
+
+    @property
+    def reward(self) -> float | None:
+        """Mean reward of the samples that were graded; None if none was."""
+        return float(self.values[0]) / self.graded if self.graded else None
+
+    @property
+    def divergence(self) -> float:
+        """Mean divergence from the base of the samples that are learned from; 0 if there are none."""
+        return float(self.values[1]) / max(self.used, 1)
+
+    @property
+    def graded(self) -> int:
+        """How many samples were graded."""
+        return int(self.values[2])
+
+    @property
+    def truncated(self) -> int:
+        """How many answers were cut at ``max_tokens``."""
+        return int(self.values[3])
+
+    @property
+    def used(self) -> int:
+        """How many samples are learned from."""
+        return int(self.values[4])
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were sampled."""
+        return int(self.values[5])
+
+    @property
+    def part_means(self) -> dict[str, float]:
+        """Mean of each part over the samples that it graded, without parts that graded none."""
+        sums, counts = self.values[6:].reshape(2, len(self.parts)).tolist()
+        return {name: sum_ / n for name, sum_, n in zip(self.parts, sums, counts, strict=True) if n}
+
+    def mean(self, summed: Tensor) -> Tensor:
+        """Divide a sum over the samples that are learned from by their number (by 1 if there are none)."""
+        # Divide by a tensor on the same device: on a GPU, dividing by a number would round differently.
+        return summed / self.values[4].clamp_min(1).float()
 
 
 def step_report(
-    member: Member,
-    answered: Answered,
-    sums: Sequence[float],
+    expert: ExpertInTraining,
+    rollouts: StepRollouts,
+    sums: SampleSums,
     norm: float,
     validation: float | None,
-    waited: float,
-    learned: float,
+    wait_seconds: float,
+    learn_seconds: float,
 ) -> StepReport:
-    """The report of a step that was taken.
+    """Report a step that was taken.
 
     Args:
-        sums: As of ``sample_sums``, over all workers.
+        sums: Over all workers.
     """
-    reward, kl, samples, truncated, used, tokens, *parts = sums
-    values, counts = parts[: len(member.parts)], parts[len(member.parts) :]
-    asked = member.spec.prompts_per_step * member.spec.samples_per_prompt
+    asked = expert.spec.prompts_per_step * expert.spec.samples_per_prompt
     return StepReport(
-        expert=member.name,
-        step=member.steps_done,
-        reward=reward / samples if samples else None,
-        kl=kl / max(used, 1.0),
+        expert=expert.name,
+        step=expert.steps_done,
+        reward=sums.reward,
+        kl=sums.divergence,
         grad_norm=norm,
-        samples=int(samples),
-        skipped=asked - int(samples),
-        truncated=int(truncated),
-        used=int(used),
-        tokens=int(tokens),
-        staleness=member.steps_done - 1 - answered.z_step,
-        rollout_seconds=answered.seconds,
-        wait_seconds=waited,
-        learn_seconds=learned,
+        samples=sums.graded,
+        skipped=asked - sums.graded,
+        truncated=sums.truncated,
+        used=sums.used,
+        tokens=sums.tokens,
+        staleness=expert.steps_done - 1 - rollouts.z_step,
+        rollout_seconds=rollouts.seconds,
+        wait_seconds=wait_seconds,
+        learn_seconds=learn_seconds,
         validation=validation,
-        parts={name: sum_ / n for name, sum_, n in zip(member.parts, values, counts, strict=True) if n},
+        parts=sums.part_means,
     )

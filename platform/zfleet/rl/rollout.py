@@ -1,10 +1,11 @@
-"""Rollouts: prompts drawn, answered through the engine, and graded."""
+"""Rollouts: prompts drawn, answered through the engine, graded, and selected."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,12 +29,12 @@ class Rollout:
         prompt: Token ids [P], with one image token for each image.
         completion: Token ids [C].
         text: The completion's text.
-        grade: What the reward says of it; one without a grade is recorded, and not learned from.
+        grade: What the reward says of it; a rollout without a grade is recorded, and not learned from.
         images: Of the prompt.
-        finish: ``length`` where the answer was cut at the task's ``max_tokens``.
+        finish: ``length`` if the answer was cut at the task's ``max_tokens``.
         logprob: Of the whole completion, as the engine sampled it, at temperature 1. Rounded as its batch was.
-        z: Digest of the z it was sampled under.
-        z_step: Steps that z had learned.
+        z_digest: Of the z that it was sampled under.
+        z_step: After how many steps that z was reached.
     """
 
     sample: Sample
@@ -45,7 +46,7 @@ class Rollout:
     images: tuple[bytes, ...] = ()
     finish: FinishReason = "stop"
     logprob: float = field(default=0.0, compare=False)
-    z: str = ""
+    z_digest: str = ""
     z_step: int = 0
 
     @property
@@ -56,16 +57,16 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one expert asks in one step.
+class RolloutRequest:
+    """What one expert samples in one step.
 
     Attributes:
         task: Its task.
         spec: How it learns.
         samples: This worker's prompts.
-        step: Whose answers these will be, counted from 0.
-        z: Digest of its z, which the engine knows.
-        z_step: Steps that z had learned.
+        step: Number of the step, from 0.
+        z_digest: Of the z that answers; the engine knows it.
+        z_step: After how many steps that z was reached.
         first_group: Number of the first prompt within the whole step, over all workers.
         skip_failed_rewards: Leave out samples whose reward function raises, with a warning.
     """
@@ -74,20 +75,25 @@ class Turn:
     spec: LearnerSpec
     samples: Sequence[Sample]
     step: int
-    z: str
+    z_digest: str
     z_step: int = 0
     first_group: int = 0
     skip_failed_rewards: bool = False
 
+    @property
+    def samples_answers(self) -> bool:
+        """Whether answers are sampled; if not, the task's reference answers stand in their place."""
+        return self.spec.objective == "reinforce"
+
 
 def seed_of(run_seed: int, step: int, prompt: str, sample: int) -> int:
-    """The seed of one request: a rollout depends on nothing else, whoever runs it and in whatever batch."""
+    """Return the seed of one request: a rollout depends on nothing else, whichever worker and batch it runs in."""
     digest = hashlib.sha256(f"{run_seed}/{step}/{prompt}/{sample}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
 
 def draw_prompts(samples: Sequence[Sample], seed: int, position: int, count: int) -> list[Sample]:
-    """The next ``count`` prompts from data position ``position``: each epoch is a new shuffle of all."""
+    """Draw the next ``count`` prompts from data position ``position``: each epoch is a new shuffle of all."""
     drawn: list[Sample] = []
     while len(drawn) < count:
         epoch, offset = divmod(position + len(drawn), len(samples))
@@ -98,73 +104,102 @@ def draw_prompts(samples: Sequence[Sample], seed: int, position: int, count: int
 
 @lru_cache(maxsize=32)
 def _order(seed: int, epoch: int, size: int) -> array[int]:
-    """The epoch's shuffle, kept for its next steps."""
+    """Shuffle an epoch; cached for its next steps."""
     order = array("q", range(size))
     random.Random(f"{seed}/{epoch}").shuffle(order)
     return order
 
 
-def roll_out(engine: SyncEngine, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> list[list[Rollout]]:
-    """Answer the prompts of all turns in one batch of the engine, and grade each turn's answers.
+def roll_out(
+    engine: SyncEngine, tokenizer: PreTrainedTokenizerBase, requests: Sequence[RolloutRequest]
+) -> list[list[Rollout]]:
+    """Sample the answers of all requests in one batch of the engine, and grade those of each.
 
     Raises:
         RewardError: A reward function raised; names the sample.
     """
-    asked = [_requests(tokenizer, turn) for turn in turns]
-    answers = iter(engine.generate([request for one in asked for _, _, request in one]))
-    return [_graded(turn, one, [next(answers)[0] for _ in one]) for turn, one in zip(turns, asked, strict=True)]
+    asked = [_prompts(tokenizer, request) for request in requests]
+    answers = iter(engine.generate([prompt.request for prompts in asked for prompt in prompts]))
+    return [
+        _graded(request, prompts, [next(answers)[0] for _ in prompts])
+        for request, prompts in zip(requests, asked, strict=True)
+    ]
 
 
-Asked = tuple[Sample, int, GenerationRequest]
-"""A prompt, its group and the request that asks it."""
+def used_rollouts(spec: LearnerSpec, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    """Select what a spec learns from, in order: samples that have a grade, less those that the spec leaves out.
+
+    It may leave out answers cut at ``max_tokens`` (arXiv 2503.14476, section 3.4), and prompts whose answers all have
+    one reward, from which estimators of groups learn nothing (there, section 3.2; here none are drawn anew).
+    """
+    used = [rollout for rollout in rollouts if isinstance(rollout.grade, Grade)]
+    if spec.truncated == "leave_out":
+        used = [rollout for rollout in used if rollout.finish != "length"]
+    if spec.equal_groups == "keep":
+        return used
+    rewards: dict[int, set[float]] = defaultdict(set)
+    for rollout in used:
+        rewards[rollout.group].add(rollout.reward)
+    return [rollout for rollout in used if len(rewards[rollout.group]) > 1]
 
 
-def _requests(tokenizer: PreTrainedTokenizerBase, turn: Turn) -> list[Asked]:
-    asked: list[Asked] = []
-    spec, task = turn.spec, turn.task
-    for group, sample in enumerate(turn.samples, start=turn.first_group):
-        prompt, images = task.prompt(tokenizer, sample), sample.read_images()
+@dataclass(frozen=True)
+class _Prompt:
+    """One sample of a prompt, on its way to the engine."""
+
+    sample: Sample
+    group: int
+    request: GenerationRequest
+
+
+def _prompts(tokenizer: PreTrainedTokenizerBase, request: RolloutRequest) -> list[_Prompt]:
+    prompts: list[_Prompt] = []
+    spec, task = request.spec, request.task
+    for group, sample in enumerate(request.samples, start=request.first_group):
+        tokens, images = task.prompt(tokenizer, sample), sample.read_images()
         for index in range(spec.samples_per_prompt):
             sampling = SamplingParams(
                 temperature=spec.temperature,
                 max_tokens=task.max_tokens,
                 stop=task.stop,
-                seed=seed_of(spec.seed, turn.step, f"{group}/{sample.id}", index),
+                seed=seed_of(spec.seed, request.step, f"{group}/{sample.id}", index),
                 logprobs=True,
             )
-            asked.append((sample, group, GenerationRequest(prompt, sampling, turn.z, images)))
-    return asked
+            prompts.append(_Prompt(sample, group, GenerationRequest(tokens, sampling, request.z_digest, images)))
+    return prompts
 
 
-def _graded(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -> list[Rollout]:
+def _graded(request: RolloutRequest, prompts: Sequence[_Prompt], answers: Sequence[Completion]) -> list[Rollout]:
     rollouts = []
-    grades = _grades(turn, asked, answers)
-    for (sample, group, request), answer, grade in zip(asked, answers, grades, strict=True):
-        assert isinstance(request.prompt, tuple)
+    grades = _grades(request, prompts, answers)
+    for prompt, answer, grade in zip(prompts, answers, grades, strict=True):
+        assert isinstance(prompt.request.prompt, tuple)
         rollouts.append(
             Rollout(
-                sample,
-                group,
-                request.prompt,
+                prompt.sample,
+                prompt.group,
+                prompt.request.prompt,
                 answer.token_ids,
                 answer.text,
                 grade,
-                request.images,
+                prompt.request.images,
                 answer.finish_reason,
                 sum(answer.logprobs),
-                turn.z,
-                turn.z_step,
+                request.z_digest,
+                request.z_step,
             )
         )
     return rollouts
 
 
-def _grades(turn: Turn, asked: Sequence[Asked], answers: Sequence[Completion]) -> Sequence[Grade | Ungraded]:
-    if turn.spec.reward == "task":
-        pairs = [(sample, answer.text) for (sample, *_), answer in zip(asked, answers, strict=True)]
-        return grade_all(turn.task.reward, pairs, turn.skip_failed_rewards)
-    # The coin is the request's own: the same for the same seed, whoever rolls out.
+def _grades(
+    request: RolloutRequest, prompts: Sequence[_Prompt], answers: Sequence[Completion]
+) -> Sequence[Grade | Ungraded]:
+    if request.spec.reward == "task":
+        pairs = [(prompt.sample, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+        return grade_all(request.task.reward, pairs, request.skip_failed_rewards)
+    # The coin follows from the prompt's seed, so that it is the same on every worker.
     return [
-        Grade(random.Random(f"reward/{request.sampling.seed}").choice([-1.0, 1.0]), reason="thrown by a coin")
-        for *_, request in asked
+        Grade(random.Random(f"reward/{prompt.request.sampling.seed}").choice([-1.0, 1.0]), reason="thrown by a coin")
+        for prompt in prompts
     ]

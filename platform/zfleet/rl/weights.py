@@ -1,4 +1,4 @@
-"""What is learned over one base, and how the base answers under it."""
+"""What is learned over one base: any number of z, or (for the comparison) something else, such as LoRA."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zfleet.svf.zvector import ZVector
 
 
 class Weights(Protocol):
-    """From the numbers that Adam moves, p [P] for each expert, to a model that answers.
+    """Turns the numbers that Adam moves, p [P] for each expert, into a model that answers.
 
     Attributes:
         model: The base.
@@ -28,23 +28,23 @@ class Weights(Protocol):
     limit: int | None
 
     def start(self, spec: LearnerSpec) -> Tensor:
-        """The p [P] of the base."""
+        """Return the p [P] of the base."""
         ...
 
-    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> Tensor | None:
-        """What the model's batch rows are bound to, one row [E, R] for each expert; None where nothing is bound."""
+    def z_rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> Tensor | None:
+        """Return what the rows of a batch are bound to, one row [E, R] for each expert; None if nothing is bound."""
         ...
 
-    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of a loss in each p: [P] each; zeros where the loss does not depend on it."""
+    def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the gradient of a loss in each p: [P] each; zeros if the loss does not depend on it."""
         ...
 
-    def reference(self) -> AbstractContextManager[Tensor | None]:
-        """Inside the block the model is the base, with what is given bound to all rows: [1, R], or None for nothing."""
+    def reference_policy(self) -> AbstractContextManager[Tensor | None]:
+        """Make the model the base inside the block; yields the z to bind to all rows, [1, R], or None for nothing."""
         ...
 
     def z(self, spec: LearnerSpec, p: Tensor) -> ZVector | None:
-        """What an engine must know to answer as the expert does; None where the model itself has changed.
+        """Return what an engine must know to answer as the expert does; None if the model itself has changed.
 
         Raises:
             InvalidZ: A value is not finite.
@@ -65,18 +65,18 @@ class SvfWeights:
         """As ``Weights.start``."""
         return self.shape(spec).start()
 
-    def rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> Tensor:
-        """z of each expert: [E, R] float32."""
+    def z_rows(self, specs: Sequence[LearnerSpec], ps: Sequence[Tensor]) -> Tensor:
+        """As ``Weights.z_rows``: the z of each expert, float32."""
         return torch.stack([self.shape(spec).z(p) for spec, p in zip(specs, ps, strict=True)])
 
-    def gradients(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
-        """As ``Weights.gradients``."""
+    def backward(self, loss: Tensor, ps: Sequence[Tensor]) -> list[Tensor]:
+        """As ``Weights.backward``."""
         return list(torch.autograd.grad(loss, list(ps), materialize_grads=True))
 
-    def reference(self) -> AbstractContextManager[Tensor | None]:
-        """As ``Weights.reference``: with nothing bound W itself, which is faster.
+    def reference_policy(self) -> AbstractContextManager[Tensor | None]:
+        """As ``Weights.reference_policy``: in float32 W itself, which is faster, else z = 1 on the factors.
 
-        Below float32 z = 1 on the factors: W is rounded otherwise than they are, and that would count as divergence.
+        Below float32 W is rounded otherwise than the factors, and that would count as divergence.
         """
         whole = self.model.base.model.dtype == torch.float32
         return nullcontext(None if whole else torch.ones(1, self.model.layout.size, device=self.model.device))
@@ -87,5 +87,5 @@ class SvfWeights:
             return self.model.z_from_flat(self.shape(spec).z(p))
 
     def shape(self, spec: LearnerSpec) -> Parametrisation:
-        """The parametrisation that a spec names."""
+        """Return the parametrisation that a spec names."""
         return self._shape(spec.parametrisation)

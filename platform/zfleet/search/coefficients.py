@@ -1,6 +1,6 @@
-"""Between a point of the search and the alphas of a mixture.
+"""Conversion between a point of the search and the alphas of a mixture.
 
-A point of a search over K experts has K numbers, or K x L where every transformer layer has its own: then the
+A point of a search over K experts has K numbers, or K x L if every transformer layer has its own: then the
 L alphas of the first expert come first, those of the second next.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from zfleet.config.names import Alpha
 from zfleet.errors import SpecError
 
 Points = NDArray[np.float64]
@@ -18,11 +19,11 @@ Points = NDArray[np.float64]
 
 
 def dimension(experts: int, layers: int | None) -> int:
-    """How many numbers a point has.
+    """Count the numbers of a point.
 
     Args:
         experts: How many are mixed.
-        layers: Of the base, where each has its own alphas; ``None`` for one alpha an expert.
+        layers: How many the base has, if each has its own alphas; None for one alpha an expert.
 
     Raises:
         SpecError: No experts, or no layers.
@@ -33,7 +34,7 @@ def dimension(experts: int, layers: int | None) -> int:
 
 
 def known_points(experts: int, layers: int | None) -> Points:
-    """What is worth trying before anything is known: the base, then every single expert.
+    """List what is worth trying first: the base, then every single expert.
 
     Returns:
         [experts + 1, dim] float64: zeros, then each expert's own alphas at 1.
@@ -42,8 +43,8 @@ def known_points(experts: int, layers: int | None) -> Points:
     return np.concatenate([np.zeros((1, dimension(experts, layers))), singles])
 
 
-def alphas_of(point: Sequence[float], experts: int, layers: int | None) -> list[float | tuple[float, ...]]:
-    """The alphas of one point, in the order of the experts: a number each, or a number per layer.
+def alphas_of(point: Sequence[float], experts: int, layers: int | None) -> list[Alpha]:
+    """Return the alphas of one point, in the order of the experts: a number each, or a number per layer.
 
     Raises:
         SpecError: The point has another number of entries.

@@ -32,7 +32,7 @@ class Best:
 
     Attributes:
         point: [dim], each in [0, 1].
-        score: What it was told to score.
+        score: Its score.
     """
 
     point: tuple[float, ...]
@@ -41,7 +41,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Generation:
-    """One population, told: the first entry of its scores.
+    """The scores of one population: their first entries.
 
     Attributes:
         best: The highest.
@@ -60,13 +60,13 @@ class CrossEntropy:
 
     Args:
         experts: How many are mixed.
-        layers: Of the base, where each has its own alphas; ``None`` for one alpha an expert.
+        layers: How many the base has, if each has its own alphas; None for one alpha an expert.
         population: Candidates in each generation.
         elites: The fraction that the next generation is fitted to.
         seed: Of all sampling.
         mean: Every coordinate's first mean: the middle of the range.
         std: Every coordinate's first standard deviation: at 0.5 a third of the samples is clipped to 0 or 1,
-            where single experts and plain sums lie.
+            which are single experts and plain sums.
         std_floor: No coordinate's standard deviation falls below it. Fitted to six elites it shrinks by chance
             and would end the search early (Szita and Lőrincz, Neural Computation 18, 2006, add noise for the
             same reason).
@@ -116,12 +116,12 @@ class CrossEntropy:
         return max(1, int(self.elites * self.population))
 
     def ask(self) -> Points:
-        """The next population: [population, dim] float64 in [0, 1].
+        """Draw the next population: [population, dim] float64 in [0, 1].
 
-        It stays available as ``pending`` until it is told.
+        It stays available as ``pending`` until ``tell`` has its scores.
 
         Raises:
-            RuntimeError: The last population was not told yet.
+            RuntimeError: The last population has no scores yet.
         """
         if self.pending is not None:
             raise RuntimeError(f"generation {self.generation} was asked for already: tell its scores first")
@@ -143,22 +143,22 @@ class CrossEntropy:
         """
         if self.pending is None:
             raise RuntimeError("there is nothing to tell: ask for a population first")
-        told = _checked(scores, self.population)
+        checked = _checked(scores, self.population)
         # Stable: of equal scores the earlier candidate wins.
-        order = sorted(range(self.population), key=told.__getitem__, reverse=True)
+        order = sorted(range(self.population), key=checked.__getitem__, reverse=True)
         top = order[0]
-        if self.best is None or told[top] > self.best.score:
-            self.best = Best(tuple(self.pending[top].tolist()), told[top])
+        if self.best is None or checked[top] > self.best.score:
+            self.best = Best(tuple(self.pending[top].tolist()), checked[top])
         elites = self.pending[order[: self.elite_count]]
         self.mean = elites.mean(axis=0)
         self.std = np.maximum(elites.std(axis=0), self.std_floor)
-        first = [score[0] for score in told]
+        first = [score[0] for score in checked]
         self.history = (*self.history, Generation(max(first), math.fsum(first) / len(first)))
         self.generation += 1
         self.pending = None
 
     def to_json(self) -> str:
-        """Everything, a population that waits for its scores included."""
+        """Serialise everything, a population that waits for its scores included."""
         return json.dumps(
             {
                 "format": FORMAT,
@@ -179,7 +179,7 @@ class CrossEntropy:
 
     @classmethod
     def from_json(cls, text: str) -> CrossEntropy:
-        """A search that goes on exactly as the one that ``to_json`` was called on would have.
+        """Restore a search that goes on exactly as the one that ``to_json`` was called on would have.
 
         Raises:
             CheckpointError: Not the state of a search.
@@ -212,10 +212,10 @@ class CrossEntropy:
 def _checked(scores: Sequence[float | Sequence[float]], count: int) -> list[Score]:
     if len(scores) != count:
         raise ValueError(f"{len(scores)} scores for {count} candidates")
-    told = [tuple(map(float, score)) if isinstance(score, Sequence) else (float(score),) for score in scores]
-    if not told[0] or len({len(score) for score in told}) > 1:
-        raise ValueError(f"scores have different lengths: {sorted({len(score) for score in told})}")
-    for index, score in enumerate(told):
+    checked = [tuple(map(float, score)) if isinstance(score, Sequence) else (float(score),) for score in scores]
+    if not checked[0] or len({len(score) for score in checked}) > 1:
+        raise ValueError(f"scores have different lengths: {sorted({len(score) for score in checked})}")
+    for index, score in enumerate(checked):
         if not all(map(math.isfinite, score)):
             raise RewardError(f"the score of candidate {index} is {score}", "scores must be finite numbers")
-    return told
+    return checked

@@ -15,19 +15,20 @@ from filelock import FileLock, Timeout
 
 from zfleet.files import write_atomic
 from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
-from zfleet.svf.factors import Factors, combine_digests
+from zfleet.svf.digest import combine_digests
+from zfleet.svf.factors import Factors
 from zfleet.svf.folder import MANIFEST, FactorFolder, Manifest
+from zfleet.svf.layout import PRESETS
 from zfleet.svf.matrix_file import SUFFIX
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
-from zfleet.svf.targets import PRESETS
 
 log = logging.getLogger(__name__)
 
 _LAYOUT = 2
-"""Names folders whose files hold a matrix each. Before, they held a layer: such folders are left as they lie."""
+"""Version of the folder layout: a file for each matrix. Folders of version 1, a file for each layer, stay untouched."""
 
 Decomposer = Callable[[Sequence[StoredMatrix], Path, torch.dtype], Iterable[DecomposedMatrix]]
-"""Has matrices decomposed into a folder, and gives each as it is finished, in any order."""
+"""Decomposes matrices into a folder, and yields each as it is finished, in any order."""
 
 
 def one_by_one(matrices: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
@@ -43,7 +44,7 @@ class FactorCache:
     root: Path
 
     def folder(self, base: str, targets: str, dtype: torch.dtype = torch.float32) -> Path:
-        """Where the factors of a base lie."""
+        """Name the folder of the factors of a base."""
         # Patterns that differ in punctuation alone must not share a folder.
         slug = targets if targets in PRESETS else f"pattern-{hashlib.sha256(targets.encode()).hexdigest()[:16]}"
         return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}-{_LAYOUT}"
@@ -65,9 +66,9 @@ class FactorCache:
         atomically, and the manifest last. One process computes, others wait for it.
 
         Args:
-            matrices: Where the matrices lie.
+            matrices: The matrices, in the base's files.
             dtype: What the factors are stored in; the SVD itself runs in float64.
-            by: Who decomposes.
+            by: Decomposes them.
 
         Raises:
             BaseModelError: A matrix cannot be read.
@@ -77,7 +78,7 @@ class FactorCache:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
             if not (folder / MANIFEST).exists():
-                # Left by a kill in the midst of writing.
+                # A kill while a file was written leaves these.
                 for leftover in folder.glob(f".*{SUFFIX}.*"):
                     leftover.unlink(missing_ok=True)
                 done = {one.matrix: one.digest for one in by(matrices.matrices, folder, dtype)}

@@ -9,11 +9,11 @@ from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.zvector import ZVector
 
 _TOLERANCE = 1e-5
-"""Of a matrix's Frobenius norm: what factors that were computed elsewhere round otherwise is a hundredth of it."""
+"""Relative to a matrix's Frobenius norm; factors that were computed elsewhere differ by a hundredth of it."""
 
 
 def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
-    """The same expert for another base: it changes the same matrices, by name, into the same matrices.
+    """Carry an expert to another base: it changes the same matrices, by name, into the same matrices.
 
     Weights that are no targets are not compared: a base whose embeddings or norms were trained on may answer otherwise.
 
@@ -38,11 +38,11 @@ def carry(z: ZVector, origin: Factors, to: Factors) -> ZVector:
     return ZVector(z.values, to.base, to.digest, to.targets)
 
 
-def _difference(one: MatrixFactors, other: MatrixFactors, scale: torch.Tensor) -> float:
-    """Norm of the difference over the norm, of U diag(s) Vh or of U diag(s * z) Vh, whichever differs more."""
-    if all(torch.equal(a, b) for a, b in ((one.u, other.u), (one.s, other.s), (one.vh, other.vh))):
+def _difference(first: MatrixFactors, second: MatrixFactors, scale: torch.Tensor) -> float:
+    """Compute the relative norm of the difference of U diag(s) Vh or U diag(s * z) Vh, whichever differs more."""
+    if all(torch.equal(a, b) for a, b in ((first.u, second.u), (first.s, second.s), (first.vh, second.vh))):
         return 0.0
-    if one.u.shape != other.u.shape or one.vh.shape != other.vh.shape:
+    if first.u.shape != second.u.shape or first.vh.shape != second.vh.shape:
         return float("inf")
-    pairs = [(one.merged(by), other.merged(by)) for by in (torch.ones_like(scale), scale)]
+    pairs = [(first.merged(z), second.merged(z)) for z in (torch.ones_like(scale), scale)]
     return max(float((a - b).norm() / a.norm().clamp_min(1e-30)) for a, b in pairs)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _WORTH = 0.9
-"""Share of the factors' multiplications from which on composing is left: a smaller gain is not worth that an expert
+"""Compose if it takes less than this share of the factors' multiplications. A smaller gain is not worth that an expert
 which learns alone rounds otherwise than in a cohort."""
 
 
@@ -33,7 +33,7 @@ def composing_pays(tokens: int, us: Tensor, vh: Tensor) -> bool:
 
 
 def composed_linear(x: Tensor, z: Tensor, us: Tensor, vh: Tensor, bias: Tensor | None) -> Tensor:
-    """y = x (U diag(s z) Vh)^T + b, with gradients for x and z alone: [..., n] to [..., m].
+    """Compute y = x (U diag(s z) Vh)^T + b, with gradients for x and z alone: [..., n] to [..., m].
 
     Args:
         x: [..., n].
@@ -51,7 +51,7 @@ class _ComposedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, z: Tensor, us: Tensor, vh: Tensor, bias: Tensor | None) -> Tensor:
-        # Scaled in z's own precision, as the factored form scales h.
+        # Scale in z's own precision, as the factored form scales h.
         weight = us @ (z.unsqueeze(1) * vh).to(x.dtype)
         ctx.save_for_backward(x, weight, us, vh)
         ctx.precision = z.dtype

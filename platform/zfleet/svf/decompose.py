@@ -18,13 +18,13 @@ from zfleet.svf.stored import StoredMatrix
 
 @dataclass(frozen=True)
 class DecomposedMatrix:
-    """One matrix whose factors lie in their file.
+    """One matrix whose factors are in their file.
 
     Attributes:
         matrix: Module path.
         shape: m and n.
         error: Frobenius norm of W - U diag(s) Vh over that of W, of the factors as they are stored.
-        seconds: It took; none: it had been finished before.
+        seconds: That it took; None if it had been finished before.
         digest: Of name and factors.
     """
 
@@ -36,18 +36,18 @@ class DecomposedMatrix:
 
     @classmethod
     def of(cls, name: str, header: FileHeader, seconds: float | None) -> DecomposedMatrix:
-        """A matrix whose file says ``header``."""
+        """Make one of a matrix whose file says ``header``."""
         return cls(name, header.shape, header.error, seconds, header.digest)
 
 
 def decompose_matrix(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> DecomposedMatrix:
-    """Read one matrix, decompose it and write its factors; what is finished already is kept.
+    """Read one matrix, decompose it and write its factors; a matrix that is finished already is not computed again.
 
     Its memory is bounded by ``peak_bytes``, whatever the size of base and file.
 
     Args:
-        matrix: Where it lies.
-        folder: Where the factors go; there already, and on several machines the same for all.
+        matrix: Of the base.
+        folder: Where the factors go; it exists, and all machines share it.
         dtype: What the factors are stored in; the SVD itself runs in float64.
 
     Raises:
@@ -69,7 +69,7 @@ def decompose_matrix(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> 
 
 
 def finished(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> FileHeader | None:
-    """What the matrix's file says where it is whole, every byte read; none where it is to be computed."""
+    """Read the header of a matrix's file if it is whole, every byte read; None if it has to be computed."""
     try:
         header = read_header(folder, matrix.name, "")
         factors = read_matrix(folder, matrix.name, header.digest, "")
@@ -79,7 +79,7 @@ def finished(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> FileHead
 
 
 def peak_bytes(shape: Sequence[int]) -> int:
-    """The most memory that decomposing a matrix [m, n] takes, in bytes, beside what the process has anyway.
+    """Bound the memory that decomposing a matrix [m, n] takes, in bytes, beside what the process has anyway.
 
     W in float32, twice in float64 (LAPACK overwrites its own), U and Vh, and 6 r^2 for LAPACK's ``gesdd`` to work in:
     84 bytes for each number of a square matrix, 21 times what it takes in float32, and less for others.

@@ -1,8 +1,8 @@
-"""Which singular directions the rank-k form keeps, and what it leaves out.
+"""Which singular directions the rank-k form keeps, and how large the error is.
 
 An expert's change of a matrix is W' - W = U diag(d) Vh with d = s * (z - 1). U and V are orthonormal, so |d| are
-its singular values: of all rank-k changes, keeping the k largest |d| is the nearest (Eckart and Young), and what
-is left out has the Frobenius norm sqrt(sum of the dropped d^2).
+its singular values: of all rank-k changes, keeping the k largest |d| is the nearest (Eckart and Young), and
+the error has the Frobenius norm sqrt(sum of the dropped d^2).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Left:
-    """What a choice of directions leaves out, for each expert.
+class Truncation:
+    """The error of keeping some directions only, for each expert.
 
     Attributes:
         absolute: ||dropped d||, the Frobenius norm of the change that is missing: [E] float64.
-        relative: The same over ||d||; 0 where an expert changes nothing: [E] float64.
+        relative: The same over ||d||; 0 if an expert changes nothing: [E] float64.
     """
 
     absolute: Tensor
@@ -27,12 +27,12 @@ class Left:
 
 
 def changes(z: Tensor, s: Tensor) -> Tensor:
-    """d = s * (z - 1), in float64: [E, r] from z [E, r] and s [r]."""
+    """Compute d = s * (z - 1), in float64: [E, r] from z [E, r] and s [r]."""
     return s.double() * (z.double() - 1.0)
 
 
 def choose_directions(z: Tensor, s: Tensor, k: int) -> Tensor:
-    """The k directions of a matrix that matter most to the experts served together.
+    """Choose the k directions of a matrix that matter most to the experts served together.
 
     The directions are shared by all experts in the batch; one is worth what the expert that changes it
     most makes of it: max over experts of |d|.
@@ -50,10 +50,10 @@ def choose_directions(z: Tensor, s: Tensor, k: int) -> Tensor:
     return order[:k].sort().values
 
 
-def left_out(z: Tensor, s: Tensor, kept: Tensor) -> Left:
-    """The exact error of keeping these directions only: z [E, r], s [r], kept [k]."""
+def truncation(z: Tensor, s: Tensor, kept: Tensor) -> Truncation:
+    """Compute the exact error of keeping these directions only: z [E, r], s [r], kept [k]."""
     d = changes(z, s)
     dropped = d.clone()
     dropped[:, kept] = 0.0
     absolute, whole = dropped.norm(dim=1), d.norm(dim=1)
-    return Left(absolute, torch.where(whole > 0, absolute / whole, torch.zeros_like(whole)))
+    return Truncation(absolute, torch.where(whole > 0, absolute / whole, torch.zeros_like(whole)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,11 +11,11 @@ import torch
 from torch import Tensor
 
 from zfleet.errors import FactorsError
-from zfleet.svf.digest import digest_tensors
+from zfleet.svf.digest import combine_digests, digest_tensors
 from zfleet.svf.layout import ZLayout
 
 _ROWS = 1024
-"""Of U diag(s) Vh that are computed at once where it is compared with W."""
+"""How many rows of U diag(s) Vh are computed at once to compare it with W."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +38,11 @@ class MatrixFactors:
         return self.u.shape[0], self.vh.shape[1]
 
     def merged(self, z: Tensor) -> Tensor:
-        """U diag(s * z) Vh, computed in float64: [m, n] float64."""
+        """Compute U diag(s * z) Vh in float64: [m, n] float64."""
         return (self.u.double() * (self.s.double() * z.double())) @ self.vh.double()
 
     def error(self, weight: Tensor) -> float:
-        """How far the factors are from a matrix: the Frobenius norm of W - U diag(s) Vh over that of W, in float64.
+        """Compute the relative error of the factors: the Frobenius norm of W - U diag(s) Vh over that of W, in float64.
 
         Args:
             weight: W [m, n].
@@ -58,11 +57,11 @@ class MatrixFactors:
 
 
 def decompose(weight: Tensor, dtype: torch.dtype, what: str = "a weight") -> MatrixFactors:
-    """The thin SVD of a matrix [m, n], computed in float64 and rounded once to ``dtype``.
+    """Compute the thin SVD of a matrix [m, n] in float64, and round it once to ``dtype``.
 
     Args:
         weight: The matrix.
-        dtype: What the factors are in.
+        dtype: Of the factors.
         what: Names the matrix in an error.
 
     Raises:
@@ -100,15 +99,10 @@ class Factors:
 
     @cached_property
     def digest(self) -> str:
-        """The identity of these very numbers: a z means something on them alone."""
+        """The identity of these numbers: a z means something only on them."""
         return combine_digests(self.base, self.targets, (matrix_digest(*one) for one in self.matrices.items()))
 
 
 def matrix_digest(name: str, matrix: MatrixFactors) -> str:
-    """Digest of one matrix's factors and of its name."""
+    """Compute the digest of one matrix's factors and name."""
     return digest_tensors({"u": matrix.u, "s": matrix.s, "vh": matrix.vh}, name)
-
-
-def combine_digests(base: str, targets: str, matrices: Iterable[str]) -> str:
-    """Digest of all factors from those of the matrices, in order."""
-    return hashlib.sha256("\0".join([base, targets, *matrices]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A folder of factors as it lies on disk: a file per matrix and a manifest that says what they are."""
+"""A folder of factors on disk: a file for each matrix, and a manifest that describes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from zfleet.errors import FactorsError
 from zfleet.files import read_or
-from zfleet.svf.factors import Factors, MatrixFactors, combine_digests
+from zfleet.svf.digest import combine_digests
+from zfleet.svf.factors import Factors, MatrixFactors
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.matrix_file import FileHeader, matrix_file, read_header, read_matrix
 
@@ -19,7 +20,7 @@ MANIFEST = "factors.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of factors says of itself.
+    """The description of a folder of factors.
 
     Attributes:
         base: Fingerprint of the base.
@@ -35,10 +36,10 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """Raises ValueError, KeyError or TypeError where ``data`` is no manifest."""
+        """Parse a manifest; raises ValueError, KeyError or TypeError if ``data`` is none."""
         fields = json.loads(data)
         matrices = {str(name): str(digest) for name, digest in dict(fields["matrices"]).items()}
-        # A name becomes a path.
+        # Names become paths: refuse any that would leave the folder.
         if odd := [name for name in matrices if not re.fullmatch(r"\w+(\.\w+)*", name)]:
             raise ValueError(f"{odd[0]!r} is no module path")
         return cls(str(fields["base"]), str(fields["targets"]), matrices, str(fields["digest"]))
@@ -48,14 +49,14 @@ class FactorFolder:
     """Reads factors matrix by matrix, each verified against the manifest.
 
     Attributes:
-        path: Where they lie.
+        path: Of the folder.
     """
 
     def __init__(self, folder: Path, base: str, targets: str) -> None:
         """Read the manifest.
 
         Args:
-            folder: Where the factors lie.
+            folder: Of the factors.
             base: Fingerprint of the base they must belong to.
             targets: The targets they must have.
 
@@ -119,7 +120,7 @@ class FactorFolder:
         return ZLayout(tuple(self.headers), tuple(min(header.shape) for header in self.headers.values()))
 
     def matrix(self, name: str) -> MatrixFactors:
-        """The factors of one matrix; no other file is read.
+        """Read the factors of one matrix; no other file is read.
 
         Raises:
             FactorsError: The file is truncated or was changed.
@@ -127,7 +128,7 @@ class FactorFolder:
         return read_matrix(self.path, name, self._manifest.matrices[name], self._remedy)
 
     def load(self) -> Factors:
-        """All factors.
+        """Read all factors.
 
         Raises:
             FactorsError: A file is truncated or was changed.

@@ -1,4 +1,4 @@
-"""The order and sizes of a z: which matrices it scales, and where each one's values lie when flattened."""
+"""Which matrices of a base a z scales, their order and sizes, and where each one's values lie when flattened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from zfleet.errors import SpecError
+
+PRESETS = {
+    "attention": r".*\.(self_attn|attention|attn)\.\w+",
+    "mlp": r".*\.(mlp|feed_forward)\.\w+",
+    "all": r".*\.(self_attn|attention|attn|mlp|feed_forward)\.\w+",
+}
+"""Matrices that ``targets`` names in a word, as a pattern over whole module paths."""
+
+_LAYER = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -39,18 +50,41 @@ class ZLayout:
         return tuple(layer_of(name) for name in self.names)
 
     def flatten(self, values: dict[str, Tensor]) -> Tensor:
-        """{name: [r]} to [R]."""
+        """Concatenate {name: [r]} to [R]."""
         return torch.cat([values[name].reshape(-1) for name in self.names])
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
-        """[..., R] to {name: [..., r]}; views, not copies."""
+        """Split [..., R] into {name: [..., r]}; views, not copies."""
         return {name: flat[..., where] for name, where in self.slices.items()}
 
 
-_LAYER = re.compile(r"\.(\d+)\.")
-
-
 def layer_of(name: str) -> int:
-    """The layer index in a module path: ``model.layers.3.mlp.up_proj`` is 3."""
-    found = _LAYER.search(name)
-    return int(found.group(1)) if found else 0
+    """Return the layer index in a module path: ``model.layers.3.mlp.up_proj`` is 3."""
+    match = _LAYER.search(name)
+    return int(match.group(1)) if match else 0
+
+
+def target_names(model: nn.Module, targets: str) -> list[str]:
+    """List the module paths of the linears that ``targets`` selects, in the order of the model.
+
+    Args:
+        model: The base.
+        targets: ``mlp``, ``attention``, ``all`` or a regular expression over whole module paths.
+
+    Raises:
+        SpecError: The expression is invalid, or nothing matches.
+    """
+    try:
+        pattern = re.compile(PRESETS.get(targets, targets))
+    except re.error as error:
+        raise SpecError(
+            f"targets {targets!r} is no regular expression: {error}", f"use one of {', '.join(PRESETS)} or a pattern"
+        ) from error
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name in linears if pattern.fullmatch(name)]
+    if not names:
+        raise SpecError(
+            f"targets {targets!r} matches none of the base's {len(linears)} linear layers",
+            f"they are named like {', '.join(linears[:3])}",
+        )
+    return names

@@ -14,11 +14,11 @@ from zfleet.svf.composed import composed_linear, composing_pays
 from zfleet.svf.factors import MatrixFactors
 
 Rows = dict[str, Tensor]
-"""{matrix: z [B, r]} of the batch under way; [1, r] where all rows share one z."""
+"""{matrix: z [B, r]} of the batch under way; [1, r] if all rows share one z."""
 
 
 class RowBinding:
-    """Which z each row of the batch uses, told to every SVF linear of a model at once.
+    """Which z each row of the batch uses; every SVF linear of a model reads it here.
 
     It is a context variable, so that a learner and an engine can share one model from different threads.
     """
@@ -45,7 +45,7 @@ class SvfLinear(nn.Module):
     """A linear layer in factored form that keeps its dense weight for batches of base rows alone.
 
     Cost does not depend on how many different z are in the batch. Gradients flow to z only: W, U, s and
-    Vh are frozen. One z that learns from many tokens takes the form of ``composed.py`` where that is less work.
+    Vh are frozen. One z that learns from many tokens takes the form of ``composed.py`` if that is less work.
     """
 
     weight: Tensor | None
@@ -65,7 +65,7 @@ class SvfLinear(nn.Module):
         self.register_buffer("vh", factors.vh.to(weight.dtype).to(weight.device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, n] to [B, T, m], row i under its own z."""
+        """Map [B, T, n] to [B, T, m], row i under its own z."""
         rows = self.binding.rows
         if rows is None and self.weight is not None:
             return functional.linear(x, self.weight, self.bias)
@@ -74,19 +74,19 @@ class SvfLinear(nn.Module):
             return composed_linear(x, z[0], self.us, self.vh, self.bias)
         h = functional.linear(x, self.vh)
         if z is not None:
-            # In z's own precision: near 1 bfloat16 has steps of 1/128, as large as what an expert changes.
-            # A row each, also of one z: gradients are then summed as in a cohort, to the last bit.
+            # Scale in z's own precision: near 1 bfloat16 has steps of 1/128, as large as an expert's changes.
+            # Expanded also if there is one z: gradients are then summed as in a cohort, to the last bit.
             h = h * z.expand(len(x), -1).unsqueeze(1)
         return functional.linear(h.to(x.dtype), self.us, self.bias)
 
     def _composes(self, z: Tensor, tokens: int) -> bool:
-        # Only where z learns: what an engine answers must not depend on how many tokens a pass has. And only where W
-        # may be held: who has let go of it has no room for W' either.
+        # Only if z learns: an engine's answers must not depend on how many tokens a pass has. And only if W is held:
+        # if it was dropped for lack of memory, there is no room for W' either.
         alone = len(z) == 1 and z.requires_grad and self.weight is not None
         return alone and composing_pays(tokens, self.us, self.vh)
 
     def forget_weight(self) -> None:
-        """Let go of W, and hold the rest as frozen parameters, which can be split over processes as buffers cannot.
+        """Drop W, and hold the rest as frozen parameters, which can be sharded over processes as buffers cannot.
 
         Base rows run on the factors from then on.
         """
@@ -98,7 +98,7 @@ class SvfLinear(nn.Module):
 
 
 def replace_linears(model: nn.Module, factors: dict[str, MatrixFactors], binding: RowBinding) -> None:
-    """Put an SVF linear in the place of every matrix that has factors, and freeze the model."""
+    """Replace the linear of every matrix that has factors by an SVF linear, and freeze the model."""
     model.requires_grad_(False)
     for name, matrix in factors.items():
         parent, _, leaf = name.rpartition(".")

@@ -31,7 +31,7 @@ class FileHeader:
 
 
 def matrix_file(folder: Path, name: str) -> Path:
-    """Where the factors of a matrix lie."""
+    """Name the file of a matrix's factors."""
     return folder / f"{name}{SUFFIX}"
 
 
@@ -56,13 +56,13 @@ def write_matrix(folder: Path, name: str, factors: MatrixFactors, error: float) 
 
 
 def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFactors:
-    """The factors of a matrix.
+    """Read the factors of a matrix, and check their digest.
 
     Args:
-        folder: Where they lie.
+        folder: Of the factors.
         name: The matrix.
-        digest: What they must have.
-        remedy: Told with an error.
+        digest: That they must have.
+        remedy: What errors advise.
 
     Raises:
         FactorsError: The file is missing or truncated, or was changed; names it.
@@ -80,7 +80,7 @@ def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFact
 
 
 def read_header(folder: Path, name: str, remedy: str) -> FileHeader:
-    """What a matrix's file says of itself; the factors are not read.
+    """Read the header of a matrix's file; the factors are not read.
 
     Raises:
         FactorsError: The file is missing or truncated; names it.
@@ -88,8 +88,8 @@ def read_header(folder: Path, name: str, remedy: str) -> FileHeader:
     path = matrix_file(folder, name)
     try:
         with safetensors.safe_open(path, "pt") as file:
-            told = file.metadata()
+            metadata = file.metadata()
             m, n = file.get_slice("u").get_shape()[0], file.get_slice("vh").get_shape()[1]
-            return FileHeader(told["digest"], float(told["error"]), (m, n))
+            return FileHeader(metadata["digest"], float(metadata["error"]), (m, n))
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise FactorsError(f"{path} is missing, truncated or damaged: {error}", remedy) from error

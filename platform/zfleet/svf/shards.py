@@ -1,4 +1,9 @@
-"""Tensor parallelism: the part of a matrix's factors that one rank holds.
+"""How vLLM lays matrices out: several in one linear, and each split over the ranks of tensor parallelism.
+
+It computes q, k and v in one ``qkv_proj``, gate and up in one ``gate_up_proj``, and keeps all other linears of the
+supported families under Hugging Face's module paths (``packed_modules_mapping`` of its model files; Phi runs on its
+Transformers backend, which fuses q, k and v alike). Phi-3's checkpoints hold both fused already. Every matrix keeps
+its own SVD, wherever it is computed.
 
 A rank that holds some outputs of W holds those rows of U; a rank that holds some inputs holds those columns of
 Vh. s, and with it z, is whole on every rank, so that one table of z rows serves all of them. Splitting inputs
@@ -7,6 +12,7 @@ gives partial sums, which the engine adds over ranks as it does for W itself.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +20,24 @@ from torch import Tensor
 
 from zfleet.errors import FactorsError
 from zfleet.svf.factors import MatrixFactors
+
+_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def parts_of(path: str, names: Collection[str]) -> tuple[str, ...]:
+    """List the Hugging Face matrices whose outputs a linear of vLLM's holds, side by side, in the order of its shards.
+
+    Args:
+        path: Module path of a linear in vLLM's model, such as ``model.layers.0.self_attn.qkv_proj``.
+        names: All matrices that have factors. A path among them is one matrix, fused in the base itself (Phi-3).
+
+    Returns:
+        Module paths in the Hugging Face model. Those not among ``names`` are no targets and keep z = 1.
+    """
+    parent, _, leaf = path.rpartition(".")
+    if path in names or leaf not in _FUSED:
+        return (path,)
+    return tuple(f"{parent}.{part}" for part in _FUSED[leaf])
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,7 @@ class OutputPart:
 
 
 def shard_outputs(matrix: MatrixFactors, parts: tuple[OutputPart, ...], rank: int, world: int) -> MatrixFactors:
-    """A column-parallel rank's factors of W [m, n]: its rows of U, all of s and Vh.
+    """Select a column-parallel rank's factors of W [m, n]: its rows of U, all of s and Vh.
 
     Args:
         matrix: The whole matrix's factors.
@@ -56,7 +80,7 @@ def shard_outputs(matrix: MatrixFactors, parts: tuple[OutputPart, ...], rank: in
 
 
 def shard_inputs(matrix: MatrixFactors, rank: int, world: int) -> MatrixFactors:
-    """A row-parallel rank's factors of W [m, n]: its columns of Vh, all of U and s.
+    """Select a row-parallel rank's factors of W [m, n]: its columns of Vh, all of U and s.
 
     Raises:
         FactorsError: The ranks cannot share the n inputs evenly.

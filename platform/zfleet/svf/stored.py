@@ -1,4 +1,4 @@
-"""Matrices as they lie in safetensors files: each can be read by itself, and nothing else is.
+"""Matrices in safetensors files: each is read by itself, and nothing else is.
 
 safetensors' own reader maps the whole file into memory that counts as the process's own: under a limit on memory
 (RLIMIT_DATA) a file of several gigabytes could not be opened for the sake of one matrix.
@@ -26,12 +26,12 @@ _FETCH = "fetch the base again"
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a safetensors file, as its header tells.
+    """One tensor of a safetensors file, by its header.
 
     Attributes:
-        dtype: Its type; none where it is quantized, and its bytes mean nothing without their scales.
+        dtype: Its type; None if it is quantized, so that its bytes mean nothing without their scales.
         shape: Its sizes.
-        start: Of its bytes, counted from the beginning of the file.
+        start: Offset of its bytes in the file.
         size: In bytes.
     """
 
@@ -50,7 +50,7 @@ class StoredMatrix:
         file: The safetensors file that holds it.
         key: Its name in the file.
         shape: m and n.
-        dtype: What it is stored in.
+        dtype: That it is stored in.
     """
 
     name: str
@@ -60,7 +60,7 @@ class StoredMatrix:
     dtype: torch.dtype
 
     def read(self) -> Tensor:
-        """W [m, n] float32, as the base has it when it is loaded in float32.
+        """Read W [m, n] in float32, as the base has it when it is loaded in float32.
 
         Raises:
             BaseModelError: The file is not there or damaged, or holds another matrix by now.
@@ -81,12 +81,12 @@ class StoredMatrix:
 
 @dataclass(frozen=True)
 class TargetMatrices:
-    """What the factors of a base are computed from.
+    """The matrices that the factors of a base are computed from.
 
     Attributes:
         base: Fingerprint of the base.
         targets: Which of its matrices were chosen.
-        matrices: They, in the order of the base's modules.
+        matrices: In the order of the base's modules.
     """
 
     base: str
@@ -100,7 +100,7 @@ class TargetMatrices:
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
-    """{key: entry} of a safetensors file, from its header alone.
+    """Read {key: entry} of a safetensors file, from its header alone.
 
     Raises:
         BaseModelError: The file cannot be read, or is truncated or damaged.
@@ -119,14 +119,14 @@ def _entries(file: BinaryIO, path: Path) -> dict[str, Entry]:
     try:
         if 8 + length > size:
             raise ValueError("its header is longer than the file")
-        for key, told in json.loads(file.read(length)).items():
+        for key, fields in json.loads(file.read(length)).items():
             if key == "__metadata__":
                 continue
-            start, end = map(int, told["data_offsets"])
-            shape = tuple(map(int, told["shape"]))
+            start, end = map(int, fields["data_offsets"])
+            shape = tuple(map(int, fields["shape"]))
             if not 0 <= start <= end <= size - 8 - length:
                 raise ValueError(f"{key} lies outside the file")
-            dtype = _DTYPES.get(told["dtype"])
+            dtype = _DTYPES.get(fields["dtype"])
             if dtype is not None and end - start != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{key} has other bytes than its shape")
             entries[key] = Entry(dtype, shape, 8 + length + start, end - start)

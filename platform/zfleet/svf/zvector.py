@@ -77,7 +77,7 @@ class ZVector:
         return sum(value.numel() for value in self.values.values())
 
     def flat(self, layout: ZLayout) -> Tensor:
-        """All values in the layout's order: [R] float32."""
+        """Concatenate all values in the layout's order: [R] float32."""
         self.check_layout(layout)
         return layout.flatten(dict(self.values))
 
@@ -117,7 +117,7 @@ class ZVector:
         self.check_values()
 
     def to_bytes(self, extra: Mapping[str, str] | None = None) -> bytes:
-        """A safetensors file: one tensor per matrix, with everything else as metadata."""
+        """Serialise as a safetensors file: one tensor per matrix, with everything else as metadata."""
         metadata = {
             "format": FORMAT,
             "base": self.base,

@@ -9,8 +9,8 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.python import PythonReward
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
-from zfleet.rl.member import Member
 from zfleet.rl.report import StepReport
 from zfleet.rl.weights import SvfWeights
 from zfleet.svf.zvector import ZVector
@@ -34,13 +34,13 @@ class Solo:
     """A learner of one expert."""
 
     learner: Learner
-    member: Member
+    expert: ExpertInTraining
     weights: SvfWeights
 
     @property
     def z(self) -> ZVector:
         """The expert's current z."""
-        return self.weights.z(self.member.spec, self.member.p)
+        return self.weights.z(self.expert.spec, self.expert.p)
 
     def step(self) -> StepReport:
         """Take one step."""
@@ -51,8 +51,8 @@ class Solo:
 def solo(model: SvfModel, engine: SyncEngine, task: Task, spec: LearnerSpec, skip_failed_rewards: bool = False) -> Solo:
     """Make a learner that starts at the base."""
     weights = SvfWeights(model)
-    member = Member(weights, task, spec, "vowels", skip_failed_rewards)
-    return Solo(Learner(weights, engine, [member]), member, weights)
+    expert = ExpertInTraining(weights, task, spec, "vowels", skip_failed_rewards)
+    return Solo(Learner(weights, engine, [expert]), expert, weights)
 
 
 def vowels_task(reward: Reward | None = None) -> Task:

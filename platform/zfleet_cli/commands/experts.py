@@ -131,8 +131,10 @@ def _slug_of(experts: ExpertRegistry, base: str) -> str | None:
 
 def _find(experts: ExpertRegistry, reference: str, base: str | None) -> ExpertVersion:
     """The version meant; a bare name needs no base where only one can be meant."""
+    from zfleet_registry.references import parse
+
     if base is None:
-        name = reference.partition("/")[0].partition("@")[0]
+        name = parse(reference).name
         versions = experts.list()
         bases = {v.base_slug for v in versions if v.name == name} or {v.base_slug for v in versions}
         base = bases.pop() if len(bases) == 1 else None

@@ -34,7 +34,7 @@ def import_expert(
     from zfleet.models.bundle import locate_base
     from zfleet.models.fingerprint import fingerprint
     from zfleet.models.matrices import target_matrices
-    from zfleet.svf.reference import TARGETS, read_reference
+    from zfleet.svf.reference_implementation import TARGETS, read_reference
     from zfleet_registry import ExpertRegistry, Provenance
     from zfleet_registry.references import check_name
     from zfleet_registry.registry import REGISTRATIONS

@@ -18,7 +18,7 @@ from zfleet_cli.untrusted import shown
 
 if TYPE_CHECKING:
     from zfleet_jobs.samples.layout import Training
-    from zfleet_jobs.samples.look import Look, Wanted
+    from zfleet_jobs.samples.look import Look, SampleQuery
 
 
 def samples(
@@ -42,15 +42,15 @@ def samples(
 
     Texts are shortened, and characters that would not print are escaped; --json has all of every text.
     """
-    from zfleet_jobs.samples.look import Wanted, look_at
+    from zfleet_jobs.samples.look import SampleQuery, look_at
 
-    wanted = Wanted(expert, step, last, best, worst, changed)
-    look = look_at(run, storage, wanted)
+    query = SampleQuery(expert, step, last, best, worst, changed)
+    look = look_at(run, storage, query)
     if as_json:
         # All but ASCII is escaped: a completion may hold what a terminal obeys.
         typer.echo(json.dumps(_plain(look), indent=2))
         return
-    _show(look, wanted)
+    _show(look, query)
 
 
 def _plain(look: Look) -> dict[str, object]:
@@ -71,7 +71,7 @@ def _plain(look: Look) -> dict[str, object]:
     }
 
 
-def _show(look: Look, wanted: Wanted) -> None:
+def _show(look: Look, query: SampleQuery) -> None:
     console = Console(highlight=False)
     label = _labels([training for training, _ in look.trainings])
     for training, spread in look.trainings:
@@ -96,7 +96,7 @@ def _show(look: Look, wanted: Wanted) -> None:
             for row in rows
         ]
         print_table(console, title, ("step", "expert", "prompt", "completion", "reward", "reason"), cells, lines=True)
-    if not wanted.changed:
+    if not query.changed:
         return
     if not look.changed:
         console.print("most changed: no prompt has another mean reward at later steps than at earlier ones")

@@ -17,7 +17,7 @@ from zfleet_cli.options import Address, AsJson, DryRun, Overrides, ResumableSpec
 from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
-    from zfleet_jobs.train.result import TrainedExpert
+    from zfleet_jobs.train.plan import TrainedExpert
 
 
 def train(

@@ -12,6 +12,7 @@ from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, Pr
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
 from zfleet.evaluate import Evaluation, evaluate
+from zfleet.models.lab.skills import KIND_PREFIX
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Sample, Task
@@ -62,7 +63,7 @@ class Bench:
 
     def label_accuracy(self, samples: Sequence[Sample], expert: str | None = None) -> Measured:
         """How often the first pass names the kind of these prompts."""
-        asked = tuple(replace(s, prompt=f"kind? {s.prompt}", answer=s.fields["kind"]) for s in samples)
+        asked = tuple(replace(s, prompt=KIND_PREFIX + s.prompt, answer=s.fields["kind"]) for s in samples)
         return self.accuracy(replace(lab_task(CLASSIFIER), test=asked), expert)
 
     def dispatched(self, task: Task, method: str) -> Measured:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from zfleet.config.names import CHAMPION, Alpha
 from zfleet.engine.contract import Engine
 from zfleet.errors import ExpertNotFound, RegistryError, UnknownZ
-from zfleet.svf.mixture import Alpha
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.adaptive.last_known import FRESH_SECONDS, NEW_SECONDS, LastKnown, begin, within
@@ -22,7 +22,6 @@ from zfleet_serve.adaptive.names import shown
 from zfleet_serve.adaptive.registry_line import Registry, RegistryLine
 from zfleet_serve.http.errors import ModelNotFound
 
-CHAMPION = "champion"
 LOAD_SECONDS = 30.0
 """How long a request waits for the file of an expert that is not loaded, while the registry answers."""
 LOADED = 1024

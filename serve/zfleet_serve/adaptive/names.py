@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from zfleet.config.names import AUTO, NAME
+from zfleet.config.names import AUTO, REFERENCE
 from zfleet_serve.http.errors import ModelNotFound
 
-_REFERENCE = re.compile(NAME + r"(/[1-9][0-9]*|@[A-Za-z0-9][A-Za-z0-9_-]*)?")
 _LONGEST_SHOWN = 100
 
 
@@ -42,7 +40,7 @@ def parse_model(model: str, base: str) -> ModelName:
         return ModelName()
     if rest == AUTO:
         return ModelName(auto=True)
-    if not _REFERENCE.fullmatch(rest):
+    if not REFERENCE.fullmatch(rest):
         raise ModelNotFound(f"{shown(rest)} names no expert")
     return ModelName(expert=rest)
 

@@ -8,9 +8,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from zfleet.adapt.dispatch import ASK, ClassifierDispatcher, Decision, Routes
-from zfleet.adapt.two_pass import first_pass, milliseconds_since
+from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Routes
 from zfleet.config.names import AUTO
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
 from zfleet.engine.streams import closing, merged
 from zfleet.errors import InvalidRequest, RegistryError
@@ -61,7 +61,7 @@ class Served:
     max_length: int
     classifier: str = "kind"
     labels: Mapping[str, str] = field(default_factory=dict)
-    ask: str = ASK
+    ask: str = DISPATCH_PROMPT
     max_body: int = 2**20
 
 
@@ -101,7 +101,7 @@ class Answer:
     @property
     def second_pass_ms(self) -> float:
         """How long the second pass has taken so far."""
-        return milliseconds_since(self.start)
+        return _milliseconds_since(self.start)
 
 
 class Service:
@@ -159,7 +159,7 @@ class Service:
             ModelNotFound: No such model; says which there are.
             ZfleetError: Whatever the registry and the engine raise before the first chunk.
         """
-        route = await self._route(model, user_text, requests[0])
+        route = await self._route(model, user_text)
         start = time.perf_counter()
         answers = [self._generate(replace(request, z=route.z), place) for place, request in enumerate(requests)]
         async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
@@ -172,11 +172,11 @@ class Service:
             async for chunk in chunks:
                 yield replace(chunk, index=before + chunk.index)
 
-    async def _route(self, model: str, user_text: str | None, request: GenerationRequest) -> Route:
+    async def _route(self, model: str, user_text: str | None) -> Route:
         try:
             name = parse_model(model, self.served.base)
             if name.auto:
-                return await self._auto(user_text, request)
+                return await self._auto(user_text)
             if name.expert is None:
                 return Route(self.served.base, (), None, BASE_Z, None)
             version = await self.experts.resolve(name.expert)
@@ -185,7 +185,7 @@ class Service:
         z = await self.experts.ready(version)
         return Route(self._full(version), parts_of(version), None, z, None)
 
-    async def _auto(self, user_text: str | None, request: GenerationRequest) -> Route:
+    async def _auto(self, user_text: str | None) -> Route:
         if user_text is None:
             raise InvalidRequest(
                 "model 'auto' found no text of the user to look at", "send one prompt a request, as text"
@@ -194,15 +194,14 @@ class Service:
         names = [name for name in await self.experts.names() if name != self.served.classifier]
         routes = Routes(names, self.served.labels)
         dispatcher = ClassifierDispatcher(routes, self._render, classifier, self.served.ask)
-        chosen: list[ExpertVersion] = []
-
-        async def z_of(expert: str) -> str:
-            chosen.append(await self.experts.resolve(expert))
-            return await self.experts.ready(chosen[0])
-
-        first = await first_pass(self.engine, dispatcher, user_text, request, z_of)
-        model, parts = (self._full(chosen[0]), parts_of(chosen[0])) if chosen else (self.served.base, ())
-        return Route(model, parts, first.decision, first.request.z, first.first_pass_ms)
+        start = time.perf_counter()
+        decision = await dispatcher.decide(self.engine, user_text)
+        if decision.expert is None:
+            return Route(self.served.base, (), decision, BASE_Z, _milliseconds_since(start))
+        # An expert that was chosen and cannot be loaded is an error, never the base.
+        version = await self.experts.resolve(decision.expert)
+        z = await self.experts.ready(version)
+        return Route(self._full(version), parts_of(version), decision, z, _milliseconds_since(start))
 
     async def _unknown(self, model: str, error: ModelNotFound) -> ModelNotFound:
         try:
@@ -222,3 +221,8 @@ async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chun
     yield first
     async for chunk in rest:
         yield chunk
+
+
+def _milliseconds_since(start: float) -> float:
+    """Milliseconds since a ``time.perf_counter()``."""
+    return (time.perf_counter() - start) * 1000.0

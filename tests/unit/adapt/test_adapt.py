@@ -1,4 +1,4 @@
-"""Dispatchers and the two passes, over the fake engine."""
+"""Dispatchers, and the second pass under what they chose, over the fake engine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from zfleet.adapt.dispatch import ClassifierDispatcher, PromptDispatcher, Routes
-from zfleet.adapt.two_pass import first_pass, two_pass
-from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
-from zfleet.errors import CorruptArtifact, UnknownZ
+from zfleet.config.specs import DISPATCH_PROMPT
+from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams, collect
+from zfleet.errors import UnknownZ
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
 
 KIND, MATH = fake_z(1), fake_z(2)
@@ -34,13 +34,16 @@ async def engine() -> AsyncIterator[FakeEngine]:
     await engine.close()
 
 
-async def z_of(expert: str) -> str:
-    assert expert == "math"
-    return MATH.digest
+def classifier(question: str = DISPATCH_PROMPT) -> ClassifierDispatcher:
+    return ClassifierDispatcher(ROUTES, fake_tokens, KIND.digest, question)
 
 
-def classifier(ask: str = "kind? {prompt}") -> ClassifierDispatcher:
-    return ClassifierDispatcher(ROUTES, fake_tokens, KIND.digest, ask)
+async def two_passes(engine: FakeEngine, prompt: str) -> str:
+    decision = await classifier().decide(engine, prompt)
+    assert decision.expert in ("math", None)
+    z = BASE_Z if decision.expert is None else MATH.digest
+    (completion,) = await collect(engine, GenerationRequest(prompt, SAMPLING, z))
+    return completion.text
 
 
 async def test_the_classifier_asks_its_expert(engine: FakeEngine) -> None:
@@ -67,38 +70,11 @@ async def test_braces_in_a_prompt_are_text(engine: FakeEngine) -> None:
     assert (await classifier("kind? {prompt} {x}").decide(engine, "{0}{y} 1")).label == "{0}{y}"
 
 
-async def test_two_passes_answer_under_the_chosen_z(engine: FakeEngine) -> None:
-    answer = await two_pass(engine, classifier(), "add 1 2", GenerationRequest("add 1 2", SAMPLING), z_of)
-    assert answer.completions[0].text == "math:add 1 2"
-    assert answer.decision.expert == "math"
-    assert answer.first_pass_ms > 0
-    assert answer.second_pass_ms > 0
-
-
-async def test_many_prompts_at_once(engine: FakeEngine) -> None:
+async def test_many_prompts_at_once_are_each_answered_under_their_own_choice(engine: FakeEngine) -> None:
     prompts = [f"{'add' if i % 2 else 'rain'} {i}" for i in range(20)]
-    answers = await asyncio.gather(
-        *(two_pass(engine, classifier(), prompt, GenerationRequest(prompt, SAMPLING), z_of) for prompt in prompts)
-    )
-    expected = [f"{'math' if i % 2 else 'base'}:{prompt}" for i, prompt in enumerate(prompts)]
-    assert [answer.completions[0].text for answer in answers] == expected
+    answers = await asyncio.gather(*(two_passes(engine, prompt) for prompt in prompts))
+    assert answers == [f"{'math' if i % 2 else 'base'}:{prompt}" for i, prompt in enumerate(prompts)]
     assert (await engine.stats()).peak_batch > 4
-
-
-async def test_the_second_pass_can_be_streamed(engine: FakeEngine) -> None:
-    request = GenerationRequest("add 1 2", SAMPLING, stream=True)
-    first = await first_pass(engine, classifier(), "add 1 2", request, z_of)
-    pieces = [chunk.text async for chunk in engine.generate(first.request)]
-    assert len(pieces) > 4
-    assert "".join(pieces) == "math:add 1 2"
-
-
-async def test_a_chosen_expert_that_cannot_be_loaded_is_an_error(engine: FakeEngine) -> None:
-    async def broken(expert: str) -> str:
-        raise CorruptArtifact(f"{expert} is damaged", "register it again")
-
-    with pytest.raises(CorruptArtifact):
-        await two_pass(engine, classifier(), "add 1 2", GenerationRequest("add 1 2", SAMPLING), broken)
 
 
 async def test_a_classifier_that_the_engine_does_not_know_is_an_error(engine: FakeEngine) -> None:

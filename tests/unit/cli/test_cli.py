@@ -182,7 +182,7 @@ def test_an_interrupt_ends_with_130_and_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_results_are_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zfleet_jobs.train.result import TrainedExpert
+    from zfleet_jobs.train.plan import TrainedExpert
 
     trained = TrainedExpert("[a]", "[a]/3", "d" * 64, 1344, 500, 0.25, 0.98, 0.62, 0.9876, 7, 0.0, "run1")
     stand_in(monkeypatch, "zfleet_jobs.train.run", run_train=lambda spec, address: [trained])

@@ -28,7 +28,7 @@ from zfleet.models.matrices import target_matrices
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.decompose import decompose_matrix, peak_bytes
 from zfleet.svf.factors import MatrixFactors, decompose
-from zfleet.svf.targets import target_names
+from zfleet.svf.layout import target_names
 from zfleet.testing.tiny_bases import FAMILIES, save_tiny
 from zfleet.testing.tiny_vision import save_tiny_vision
 from zfleet_cli.main import app

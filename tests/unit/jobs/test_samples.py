@@ -16,10 +16,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from zfleet.errors import SamplesError, SpecError
+from zfleet.engine.blocking import SyncEngine
+from zfleet.errors import SamplesError, SpecError, TrainingDiverged
+from zfleet.models.svf_model import SvfModel
+from zfleet.testing.solo import SPEC, solo, vowels_task
+from zfleet_jobs.run_folder.samples import step_with_samples
 from zfleet_jobs.samples import look as looking
 from zfleet_jobs.samples.layout import Training
-from zfleet_jobs.samples.look import Look, Wanted, look_at
+from zfleet_jobs.samples.look import Look, SampleQuery, look_at
 from zfleet_jobs.samples.read import read_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "training.md"
@@ -31,7 +35,7 @@ Write = Callable[..., None]
 
 
 def look(storage: Path | str, run: str = "lab", **wanted: Any) -> Look:
-    return look_at(run, str(storage), Wanted(**wanted))
+    return look_at(run, str(storage), SampleQuery(**wanted))
 
 
 def texts(samples: Sequence[Any]) -> list[str]:
@@ -53,6 +57,24 @@ def test_what_is_written_is_read_back_whole(write: Write, tmp_path: Path) -> Non
     assert worst.items() >= (keys | row | {"reason": "graded -1", "parts": '{"a": -1.0}', "staleness": 2}).items()
     ((training, spread),) = found.trainings
     assert (training, spread.samples, spread.mean) == (Training("lab", "sort", DIGEST), 2, 0.0)
+
+
+def test_samples_of_a_step_that_diverged_are_written_and_the_error_says_where(
+    tiny_model: SvfModel, engine: SyncEngine, tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "samples")
+    steady = solo(tiny_model, engine, vowels_task(), SPEC)
+    base = steady.z.digest
+    (report,) = step_with_samples(steady.learner, {"vowels": folder})
+    written = pq.read_table(f"{folder}/step=000001")
+    assert written.num_rows == report.samples == 32
+    assert set(written["z"].to_pylist()) == {base}
+
+    wild = SPEC.model_copy(update={"parametrisation": "exp", "lr": 200.0})
+    with pytest.raises(TrainingDiverged, match="step 1: ") as raised:
+        step_with_samples(solo(tiny_model, engine, vowels_task(), wild).learner, {"vowels": folder + "-wild"})
+    assert raised.value.remedy.endswith(f"the samples of that step are in {folder}-wild/step=000001")
+    assert pq.read_table(f"{folder}-wild/step=000001").num_rows == 32
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,16 +13,14 @@ import pytest
 
 from zfleet.errors import CheckpointError, JobError, SpecError
 from zfleet.models.bundle import BaseBundle, pack_base
-from zfleet.rl.checkpoint import LearnerState
-from zfleet.rl.selection import Selection
-from zfleet_jobs.run_folder.checkpoints import KeptRun, kept_run, kept_states
+from zfleet.rl.checkpoint import Checkpoint, Selection
+from zfleet_jobs.run_folder.checkpoints import CurvePoint, ExpertFolder, cohort_checkpoints, expert_folder
 from zfleet_jobs.run_folder.lock import only_writer
 from zfleet_jobs.run_folder.record import CHANGES, check_started, record, recorded_spec
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.testing.training import Place, contains, training_place
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train.plan import make_plans
-from zfleet_jobs.train.progress.board import Row
 from zfleet_jobs.train.run import run_train
 
 Start = Callable[..., None]
@@ -146,71 +144,71 @@ def test_a_checkpoint_of_another_base_is_refused_before_a_cluster_starts(
     monkeypatch.setattr(train_run, "cluster", refuse)
     spec = place.spec({"one": contains("a")})
     (plan,) = make_plans(spec, bundle, here=True)
-    kept = kept_run(Storage.at(spec.storage, spec.run), plan)
-    kept.keep_state(a_state("f" * 64))
+    folder = expert_folder(Storage.at(spec.storage, spec.run), plan)
+    folder.write_checkpoint(a_checkpoint("f" * 64))
     with pytest.raises(CheckpointError, match=f"was made on factors {'f' * 12}, this job's base has") as refused:
         run_train(spec)
     assert "resume with the base it was made on" in refused.value.remedy
 
 
-def a_state(factors: str, step: int = 3) -> LearnerState:
+def a_checkpoint(factors: str, step: int = 3) -> Checkpoint:
     import torch
 
     p = torch.zeros(4, requires_grad=True)
     adam = torch.optim.Adam([p])
-    return LearnerState.capture(p, adam, [], Selection(), step=step, mean_reward=0.5, factors=factors)
+    return Checkpoint.capture(p, adam, [], Selection(), step=step, mean_reward=0.5, factors=factors)
 
 
-def test_what_is_kept_comes_back(tmp_path: Path) -> None:
-    kept = KeptRun(Storage.at(str(tmp_path), "run", "one"), str(tmp_path / "samples"))
-    assert (kept.state(), kept.rows("one"), kept.finished(), kept.run_id()) == (None, [], None, None)
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    folder = ExpertFolder(Storage.at(str(tmp_path), "run", "one"), str(tmp_path / "samples"))
+    assert (folder.checkpoint(), folder.curve("one"), folder.result(), folder.run_id()) == (None, [], None, None)
     for step in (2, 1):
-        kept.keep_row(Row("one", step, {"reward": step / 3}, 1))
-    kept.keep_state(a_state("f"))
-    kept.keep_run("r1")
-    assert kept.before() is None
-    kept.keep_before({"accuracy_before": 1 / 3})
-    assert kept.before() == {"accuracy_before": 1 / 3}
-    assert [(row.step, row.metrics) for row in kept.rows("one")] == [(1, {"reward": 1 / 3}), (2, {"reward": 2 / 3})]
-    state = kept.state()
-    assert state is not None
-    assert (state.step, state.mean_reward, state.factors) == (3, 0.5, "f")
-    assert kept.run_id() == "r1"
+        folder.write_point(CurvePoint("one", step, {"reward": step / 3}))
+    folder.write_checkpoint(a_checkpoint("f"))
+    folder.write_run_id("r1")
+    assert folder.base_score() is None
+    folder.write_base_score({"accuracy_before": 1 / 3})
+    assert folder.base_score() == {"accuracy_before": 1 / 3}
+    assert folder.curve("one") == [CurvePoint("one", step, {"reward": step / 3}) for step in (1, 2)]
+    checkpoint = folder.checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.mean_reward, checkpoint.factors) == (3, 0.5, "f")
+    assert folder.run_id() == "r1"
 
 
-def _kept(root: Path, *steps: int, name: str = "one") -> KeptRun:
-    """A run that kept states after these steps, and a row of each."""
-    kept = KeptRun(Storage.at(str(root), "run", name), str(root / "samples"))
+def _expert_folder(root: Path, *steps: int, name: str = "one") -> ExpertFolder:
+    """A folder with a checkpoint and a curve point of each of these steps."""
+    folder = ExpertFolder(Storage.at(str(root), "run", name), str(root / "samples"))
     for step in steps:
-        kept.keep_row(Row(name, step, {"samples": 1.0}, 1))
-        kept.keep_state(a_state("f", step))
-    return kept
+        folder.write_point(CurvePoint(name, step, {"samples": 1.0}))
+        folder.write_checkpoint(a_checkpoint("f", step))
+    return folder
 
 
-def test_the_last_two_states_stay_and_a_damaged_one_says_what_is_before_it(tmp_path: Path) -> None:
-    kept = _kept(tmp_path, 1, 2, 4)
-    assert kept.steps() == [2, 4]
+def test_the_last_two_checkpoints_stay_and_a_damaged_one_says_what_is_before_it(tmp_path: Path) -> None:
+    folder = _expert_folder(tmp_path, 1, 2, 4)
+    assert folder.checkpoint_steps() == [2, 4]
     last = tmp_path / "run" / "one" / "states" / "000004.safetensors"
     last.write_bytes(last.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"states/000004\.safetensors is truncated or damaged") as refused:
-        kept.state()
+        folder.checkpoint()
     assert refused.value.remedy == "delete it: the run goes on from step 2"
     last.unlink()
-    state = kept.state()
-    assert state is not None
-    assert state.step == 2
+    checkpoint = folder.checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.step == 2
     # Going on from there, step 4 comes again.
-    kept.keep_state(a_state("f", 4))
-    assert kept.steps() == [2, 4]
-    only = _kept(tmp_path, 1, name="two")
+    folder.write_checkpoint(a_checkpoint("f", 4))
+    assert folder.checkpoint_steps() == [2, 4]
+    only = _expert_folder(tmp_path, 1, name="two")
     (tmp_path / "run" / "two" / "states" / "000001.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError) as refused:
-        only.state()
+        only.checkpoint()
     assert refused.value.remedy == "delete it: the run begins again"
 
 
 @pytest.mark.parametrize(
-    ("kept", "goes_on"),
+    ("written", "goes_on"),
     [
         ([(1, 2, 3), (1, 2, 3)], [3, 3]),
         ([(1, 2, 3), (1, 2)], [2, 2]),  # killed between the two
@@ -221,13 +219,13 @@ def test_the_last_two_states_stay_and_a_damaged_one_says_what_is_before_it(tmp_p
         ([(), ()], [0, 0]),
     ],
 )
-def test_a_cohort_goes_on_from_one_step(tmp_path: Path, kept: list[tuple[int, ...]], goes_on: list[int]) -> None:
+def test_a_cohort_goes_on_from_one_step(tmp_path: Path, written: list[tuple[int, ...]], goes_on: list[int]) -> None:
     cohort = []
-    for number, steps in enumerate(kept):
-        cohort.append(_kept(tmp_path, *(step for step in steps if step), name=str(number)))
+    for number, steps in enumerate(written):
+        cohort.append(_expert_folder(tmp_path, *(step for step in steps if step), name=str(number)))
         if 0 in steps:
-            cohort[-1].keep_row(Row(str(number), 1, {"samples": 1.0}, 1))
-    assert [0 if state is None else state.step for state in kept_states(cohort)] == goes_on
+            cohort[-1].write_point(CurvePoint(str(number), 1, {"samples": 1.0}))
+    assert [0 if checkpoint is None else checkpoint.step for checkpoint in cohort_checkpoints(cohort)] == goes_on
 
 
 def test_storage_under_a_uri_is_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -236,12 +234,12 @@ def test_storage_under_a_uri_is_the_same(tmp_path: Path, caplog: pytest.LogCaptu
     there.put("file", b"1")
     there.put("file", b"2")
     assert (there.get("file"), here.get("file"), there.names(), here.names()) == (b"2", b"2", ["file"], ["file"])
-    kept = KeptRun(there, there.folder("samples").place)
+    folder = ExpertFolder(there, there.folder("samples").place)
     for step in (1, 2, 3):
-        kept.keep_state(a_state("f", step))
-    state = kept.state()
-    assert state is not None
-    assert (state.step, kept.steps()) == (3, [2, 3])
+        folder.write_checkpoint(a_checkpoint("f", step))
+    checkpoint = folder.checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.step, folder.checkpoint_steps()) == (3, [2, 3])
     with only_writer(there, "run"), only_writer(there, "run"):
         pass
     assert "whether another command writes to run run is not checked" in caplog.text

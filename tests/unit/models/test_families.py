@@ -18,12 +18,12 @@ from zfleet.errors import BaseModelError, EngineError
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.families import FAMILIES, check_family, check_vllm_head_size, head_size
-from zfleet.models.fusion import parts_of
 from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
-from zfleet.svf.targets import target_names
+from zfleet.svf.layout import target_names
+from zfleet.svf.shards import parts_of
 from zfleet.testing.parity import compare, greedy_answers, random_prompts, random_z
 from zfleet.testing.tiny_bases import FAMILIES as TINY
 from zfleet.testing.tiny_bases import save_tiny

@@ -26,8 +26,8 @@ from zfleet.models.bundle import pack_base
 from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.models.matrices import target_matrices
 from zfleet.models.recompute import checkpoint_layers, decoder_layers
-from zfleet.models.sharded import most_passes, open_sharded
-from zfleet.models.svf_model import Split, SvfModel
+from zfleet.models.sharded import most_micro_batches, open_sharded
+from zfleet.models.svf_model import Sharding, SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.loss import divergence, policy_loss
@@ -101,7 +101,7 @@ def test_what_a_process_knows_of_split_factors_is_their_identity(runs: list[dict
 
 def test_the_embedded_engine_refuses_a_model_that_is_split(tiny_model: SvfModel, lone_mesh: DeviceMesh) -> None:
     split = copy.copy(tiny_model)
-    split.split = Split(lone_mesh, split.binding)
+    split.sharding = Sharding(lone_mesh, split.binding)
     with pytest.raises(EngineError, match="split over the processes") as refused:
         TorchEngine(split)
     assert "vllm" in refused.value.remedy
@@ -141,7 +141,7 @@ def test_rows_are_bound_again_when_another_thread_goes_backward(tiny_folder: Pat
     loss = _loss(model, z, *_texts(), torch.linspace(-1, 1, 7))
     found: list[Tensor] = []
     # As autograd does on a GPU; other rows are bound in this one.
-    with model.rows(torch.zeros(7, model.layout.size)):
+    with model.bound(torch.zeros(7, model.layout.size)):
         thread = threading.Thread(target=lambda: found.append(torch.autograd.grad(loss, z)[0]))
         thread.start()
         thread.join()
@@ -221,7 +221,7 @@ def _measure(model: SvfModel, mesh: DeviceMesh | None = None) -> dict[str, Tenso
     with torch.no_grad():
         logits = completion_logits(model, prompts, completions, _z(model).expand(len(prompts), -1)).logits
         base_logits = completion_logits(model, prompts, completions, None).logits
-    passes = most_passes(model, len(workers.share(prompts)[1]))
+    passes = most_micro_batches(model, len(workers.share(prompts)[1]))
     share = _gradient(model, workers, passes)
     gradient = workers.sum(share.clone())
     return {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 from typer.testing import CliRunner
 
 from zfleet.engine.blocking import SyncEngine
@@ -20,8 +19,6 @@ from zfleet.rewards.length import Length
 from zfleet.rewards.programs.program import Program
 from zfleet.rewards.sandbox.exam import Exam, Verdict
 from zfleet.rewards.weighted import Part, Weighted
-from zfleet.rl.member import Member
-from zfleet.rl.rollout import Rollout
 from zfleet.tasks.task import Grade, Sample, Ungraded
 from zfleet.testing.solo import SPEC, solo, vowels_task
 from zfleet_cli.main import app
@@ -82,14 +79,9 @@ def test_what_nobody_can_judge_is_counted_recorded_and_not_learned_from(
 
     task = vowels_task(reward)
     learner = solo(tiny_model, engine, task, SPEC)
-    kept: list[Rollout] = []
-
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        kept.extend(rollouts)
-        return ""
-
-    learner.learner._record = record
-    report = learner.step()
+    samples = learner.learner.sample()
+    (report,) = learner.learner.learn(samples)
+    kept = samples.batches[0].rollouts
     assert (report.samples, report.skipped, report.used, report.reward) == (7 * 4, 4, 7 * 4, 1.0)
     assert {one.sample.id for one in kept if one.grade == Ungraded("sample s0: cannot tell: an object", True)} == {"s0"}
     measured = evaluate(engine, tiny_model.base.tokenizer, task, task.train)

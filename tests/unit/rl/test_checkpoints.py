@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +19,8 @@ from zfleet.errors import CheckpointError
 from zfleet.models.base import load_base
 from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
-from zfleet.rl.checkpoint import LearnerState
+from zfleet.rl.checkpoint import Checkpoint
+from zfleet.rl.lora import LoraWeights
 from zfleet.svf.cache import FactorCache
 from zfleet.testing.solo import SPEC, Solo, solo, vowels_task
 
@@ -28,7 +29,7 @@ def test_learning_raises_the_reward_and_resumes_bit_for_bit_in_a_new_process(tin
     learner = _open(tiny_folder, tmp_path)
     reports = [learner.step() for _ in range(20)]
     learner.learner.engine.close()
-    whole = learner.member.state()
+    whole = learner.expert.checkpoint()
     rewards = [report.reward or 0.0 for report in reports]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.5, rewards
     assert all(report.samples == 32 and report.tokens <= 4 * 32 and report.kl == 0 for report in reports)
@@ -36,23 +37,36 @@ def test_learning_raises_the_reward_and_resumes_bit_for_bit_in_a_new_process(tin
     half = _open(tiny_folder, tmp_path)
     for _ in range(10):
         half.step()
-    (tmp_path / "half").write_bytes(half.member.state().to_bytes())
+    (tmp_path / "half").write_bytes(half.expert.checkpoint().to_bytes())
     half.learner.engine.close()
     script = [sys.executable, __file__, str(tiny_folder), str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     resumed = _load(tmp_path / "resumed")
     assert resumed.step == whole.step == 20
-    assert resumed.python_rng == tuple(json.loads(json.dumps(whole.python_rng)))
     assert [key for key in whole.tensors if not torch.equal(whole.tensors[key], resumed.tensors[key])] == []
     assert done.stdout.strip() == learner.z.digest
     assert half.z.digest != learner.z.digest
 
 
-def _state(tiny_model: SvfModel, engine: SyncEngine) -> LearnerState:
+def test_learning_leaves_the_random_numbers_of_its_process_alone(
+    tiny_model: SvfModel, engine: SyncEngine, tiny_folder: Path
+) -> None:
+    """A cohort's experts share a process: what one draws or restores must not move another."""
+    before = torch.get_rng_state(), random.getstate()
     learner = solo(tiny_model, engine, vowels_task(), SPEC)
     learner.step()
-    return learner.member.state()
+    learner.expert.restore(learner.expert.checkpoint())
+    first, second = (LoraWeights(load_base(tiny_folder), "mlp", rank=2, alpha=4).start(SPEC) for _ in range(2))
+    assert torch.equal(first, second), "the start does not follow from the seed"
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+def _state(tiny_model: SvfModel, engine: SyncEngine) -> Checkpoint:
+    learner = solo(tiny_model, engine, vowels_task(), SPEC)
+    learner.step()
+    return learner.expert.checkpoint()
 
 
 def test_a_checkpoint_of_other_factors_or_sizes_is_refused(tiny_model: SvfModel, engine: SyncEngine) -> None:
@@ -61,8 +75,8 @@ def test_a_checkpoint_of_other_factors_or_sizes_is_refused(tiny_model: SvfModel,
     tensors: dict[str, Tensor] = {**state.tensors, "p": state.tensors["p"][:-1]}
     for other in (replace(state, factors="0" * 64), replace(state, tensors=tensors)):
         with pytest.raises(CheckpointError, match="factors"):
-            learner.member.restore(other)
-    assert learner.member.steps_done == 0
+            learner.expert.restore(other)
+    assert learner.expert.steps_done == 0
 
 
 def test_a_damaged_checkpoint_is_refused(tiny_model: SvfModel, engine: SyncEngine) -> None:
@@ -72,7 +86,7 @@ def test_a_damaged_checkpoint_is_refused(tiny_model: SvfModel, engine: SyncEngin
         damaged.append(data[:place] + bytes([data[place] ^ 0x04]) + data[place + 1 :])
     for content in damaged:
         with pytest.raises(CheckpointError, match="the file is truncated or damaged") as refused:
-            LearnerState.from_bytes(content, "the file", "delete it")
+            Checkpoint.from_bytes(content, "the file", "delete it")
         assert refused.value.remedy == "delete it"
 
 
@@ -84,16 +98,16 @@ def _open(folder: Path, root: Path) -> Solo:
     return solo(model, SyncEngine(TorchEngine(model, EngineSpec(slots=64))), vowels_task(), SPEC)
 
 
-def _load(path: Path) -> LearnerState:
-    return LearnerState.from_bytes(path.read_bytes(), str(path), "")
+def _load(path: Path) -> Checkpoint:
+    return Checkpoint.from_bytes(path.read_bytes(), str(path), "")
 
 
 def _resume(folder: Path, root: Path) -> None:
     learner = _open(folder, root)
-    learner.member.restore(_load(root / "half"))
+    learner.expert.restore(_load(root / "half"))
     for _ in range(10):
         learner.step()
-    (root / "resumed").write_bytes(learner.member.state().to_bytes())
+    (root / "resumed").write_bytes(learner.expert.checkpoint().to_bytes())
     print(learner.z.digest)
     learner.learner.engine.close()
 

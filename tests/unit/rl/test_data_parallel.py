@@ -27,8 +27,9 @@ from zfleet.models.matrices import target_matrices
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.learner import Gradients, Learner
-from zfleet.rl.member import Member
+from zfleet.rl.expert import ExpertInTraining
+from zfleet.rl.learner import Learner, MeanGradients
+from zfleet.rl.report import SampleSums
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
@@ -43,7 +44,7 @@ CASES: dict[str, tuple[dict[str, str], ...]] = {
     "penalised": ({"estimator": "rloo", "kl_in": "reward"},),
     "cohort": ({"estimator": "rloo"}, {"estimator": "batch", "kl_in": "reward"}),
 }
-"""Members, by what they differ in; the first of each has the whole batch, a second one the same again."""
+"""Experts, by what they differ in; the first of each has the whole batch, a second one the same again."""
 PROMPTS, SAMPLES = 7, 3  # seven: the workers' shares differ in size
 
 
@@ -109,7 +110,7 @@ def test_two_workers_have_the_gradient_of_one_on_the_whole_batch(gradients: list
 def test_two_workers_that_hold_half_of_the_base_each_have_that_gradient_too(
     gradients: list[dict[str, Tensor]], case: str
 ) -> None:
-    """In more passes than one, and not as many on each."""
+    """In more micro-batches than one, and not as many on each."""
     alone, *both = gradients[0], *gradients[3:]
     expected = alone[f"{case}/gradient"]
     for worker in both:
@@ -132,19 +133,19 @@ def test_a_share_of_which_nothing_is_graded_is_no_error(tiny_model: SvfModel) ->
     task = Task("half", samples, samples, PromptTemplate(), first_half, 4)
     weights = SvfWeights(tiny_model)
     with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=8))) as engine:
-        member = Member(weights, task, LearnerSpec(prompts_per_step=8))
-        whole = Learner(weights, engine, [member]).measure(member, samples, None, temperature=1.0)
+        expert = ExpertInTraining(weights, task, LearnerSpec(prompts_per_step=8))
+        whole = Learner(weights, engine, [expert]).measure(expert, samples, None, temperature=1.0)
         assert (whole.n, whole.rewards[4:]) == (4, (None,) * 4)
         shares = [_Share(rank, 2) for rank in (0, 1)]
         rewards = []
         for share in shares:
-            learner = Learner(weights, engine, [member], share)
+            learner = Learner(weights, engine, [expert], share)
             with suppress(RewardError):  # of the second, who is alone here
-                rewards.append(learner.measure(member, samples, None, temperature=1.0).rewards)
+                rewards.append(learner.measure(expert, samples, None, temperature=1.0).rewards)
         assert rewards == [whole.rewards[:4]]
         assert [share.summed[2] for share in shares] == [4, 0]
         with pytest.raises(RewardError, match="the reward of half graded none of 4 held-out prompts"):
-            Learner(weights, engine, [member]).measure(member, samples[4:], None)
+            Learner(weights, engine, [expert]).measure(expert, samples[4:], None)
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,11 @@ class _Share(DataParallel):
 
 def test_sums_count_every_sample_once(gradients: list[dict[str, Tensor]]) -> None:
     rollouts = _recorded()
-    reward, kl, samples, truncated, used, tokens = gradients[1]["rloo/sums"][0].tolist()
-    assert (samples, used, truncated) == (PROMPTS * SAMPLES, PROMPTS * SAMPLES, 0)
-    assert tokens == sum(len(rollout.completion) for rollout in rollouts)
-    assert reward == pytest.approx(sum(rollout.reward for rollout in rollouts))
-    assert kl > 0
+    sums = SampleSums(gradients[1]["rloo/sums"][0], ())
+    assert (sums.graded, sums.used, sums.truncated) == (PROMPTS * SAMPLES, PROMPTS * SAMPLES, 0)
+    assert sums.tokens == sum(len(rollout.completion) for rollout in rollouts)
+    assert sums.reward == pytest.approx(sum(rollout.reward for rollout in rollouts) / (PROMPTS * SAMPLES))
+    assert sums.divergence > 0
 
 
 def _recorded() -> list[Rollout]:
@@ -195,18 +196,19 @@ def _measure(folder: Path, root: Path, workers: DataParallel, mesh: DeviceMesh |
     with SyncEngine(FakeEngine()) as engine:
         for case, differences in CASES.items():
             weights = SvfWeights(model)
-            members = [Member(weights, task, _spec(mesh is not None, **own)) for own in differences]
-            for number, member in enumerate(members):
+            experts = [ExpertInTraining(weights, task, _spec(mesh is not None, **own)) for own in differences]
+            for number, expert in enumerate(experts):
                 with torch.no_grad():
                     chance = torch.Generator().manual_seed(number)
-                    member.p.copy_(0.5 * torch.randn(member.p.shape, generator=chance))
-            both = _gradients(Learner(weights, engine, members, workers), mine)
-            found |= {f"{case}/gradient": torch.cat(list(both.each)), f"{case}/sums": torch.stack(list(both.sums))}
+                    expert.p.copy_(0.5 * torch.randn(expert.p.shape, generator=chance))
+            both = _gradients(Learner(weights, engine, experts, workers), mine)
+            found[f"{case}/gradient"] = torch.cat(list(both.each))
+            found[f"{case}/sums"] = torch.stack([sums.values for sums in both.sums])
             if mesh is None:
-                found[f"{case}/share"] = torch.cat(list(_gradients(Learner(weights, engine, members), mine).each))
-            for member, gradient in zip(members, both.each, strict=True):
-                member.apply(gradient)
-            found[f"{case}/p"] = torch.cat([member.p.detach() for member in members])
+                found[f"{case}/share"] = torch.cat(list(_gradients(Learner(weights, engine, experts), mine).each))
+            for expert, gradient in zip(experts, both.each, strict=True):
+                expert.apply(gradient)
+            found[f"{case}/p"] = torch.cat([expert.p.detach() for expert in experts])
     return found
 
 
@@ -218,13 +220,13 @@ def _bytes(model: SvfModel) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
-def _spec(in_passes: bool, **values: str) -> LearnerSpec:
-    settings = {"kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1, "pass_tokens": 40 if in_passes else 8192}
+def _spec(small: bool, **values: str) -> LearnerSpec:
+    settings = {"kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1, "pass_tokens": 40 if small else 8192}
     return LearnerSpec.model_validate(settings | values)
 
 
-def _gradients(learner: Learner, rollouts: list[Rollout]) -> Gradients:
-    return learner.gradients(learner.members, [rollouts for _ in learner.members])
+def _gradients(learner: Learner, rollouts: list[Rollout]) -> MeanGradients:
+    return learner.mean_gradients(learner.compare(learner.experts, [rollouts for _ in learner.experts]))
 
 
 def _work(folder: Path, root: Path, rank: int) -> None:

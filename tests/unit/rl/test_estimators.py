@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from zfleet.config.learner import LearnerSpec
 from zfleet.models.teacher_forcing import CompletionLogits
 from zfleet.rl.advantages import ESTIMATORS, Means
+from zfleet.rl.expert import SCHEDULES
 from zfleet.rl.loss import clipped_loss, divergence, policy_loss
+from zfleet.rl.micro_batches import micro_batches
 from zfleet.rl.parametrisation import PARAMETRISATIONS, SigmoidMass
-from zfleet.rl.passes import passes
-from zfleet.rl.rollout import Rollout
-from zfleet.rl.schedule import SCHEDULES
-from zfleet.rl.signal import teaching
+from zfleet.rl.rollout import Rollout, used_rollouts
 from zfleet.svf.factors import Factors
 from zfleet.tasks.task import Grade, Sample
 
@@ -101,8 +100,8 @@ def test_schedules_by_hand() -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
-def test_passes_hold_every_sample_once_and_no_more_tokens_than_allowed(lengths: list[int], limit: int) -> None:
-    packed = passes(lengths, limit)
+def test_micro_batches_hold_every_sample_once_and_no_more_tokens_than_allowed(lengths: list[int], limit: int) -> None:
+    packed = micro_batches(lengths, limit)
     assert sorted(place for some in packed for place in some) == list(range(len(lengths)))
     for some in packed:
         assert len(some) == 1 or len(some) * max(lengths[place] for place in some) <= limit
@@ -118,7 +117,7 @@ def test_what_teaches_nothing_can_be_left_out() -> None:
         for value in values
     ]
     counted = {
-        (truncated, equal): [r.group for r in teaching(LearnerSpec.model_validate(given), rollouts)]
+        (truncated, equal): [r.group for r in used_rollouts(LearnerSpec.model_validate(given), rollouts)]
         for truncated in ("grade", "leave_out")
         for equal in ("keep", "leave_out")
         if (given := {"samples_per_prompt": 3, "truncated": truncated, "equal_groups": equal})

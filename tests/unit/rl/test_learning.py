@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.blocking import SyncEngine
@@ -19,8 +17,6 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.rl.advantages import ESTIMATORS
-from zfleet.rl.member import Member
-from zfleet.rl.rollout import Rollout
 from zfleet.svf.factors import Factors
 from zfleet.tasks.task import Sample, Ungraded
 from zfleet.testing.solo import SPEC, WORDS, HasVowel, python_reward, solo, vowels_task
@@ -36,12 +32,12 @@ def test_a_raising_reward_names_the_sample_and_leaves_the_learner_as_it_was(
 
     known = engine.stats().known_z
     learner = solo(tiny_model, engine, vowels_task(python_reward(fails_on_s3)), SPEC)
-    before = learner.member.p.detach().clone()
+    before = learner.expert.p.detach().clone()
     with pytest.raises(RewardError, match=r"sample s3 .*no such grade") as refused:
         learner.step()
     assert "skip" in refused.value.remedy
-    assert learner.member.steps_done == 0
-    assert torch.equal(learner.member.p, before)
+    assert learner.expert.steps_done == 0
+    assert torch.equal(learner.expert.p, before)
     assert engine.stats().known_z == known, "the z of the failed step was not dropped"
 
     going_on = solo(tiny_model, engine, vowels_task(python_reward(fails_on_s3)), SPEC, skip_failed_rewards=True)
@@ -49,7 +45,7 @@ def test_a_raising_reward_names_the_sample_and_leaves_the_learner_as_it_was(
     nothing_left = solo(tiny_model, engine, vowels_task(python_reward(_raises)), SPEC, skip_failed_rewards=True)
     report = nothing_left.step()
     assert (report.samples, report.reward, report.grad_norm) == (0, None, 0.0)
-    assert torch.equal(nothing_left.member.p, before)
+    assert torch.equal(nothing_left.expert.p, before)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -58,11 +54,11 @@ def test_a_gradient_that_is_not_finite_stops_and_changes_nothing(
 ) -> None:
     learner = solo(tiny_model, engine, vowels_task(), SPEC.model_copy(update={"estimator": estimator}))
     learner.step()
-    before = learner.member.state()
-    learner.member.task = vowels_task(python_reward(lambda completion, sample: 1e300))
+    before = learner.expert.checkpoint()
+    learner.expert.task = vowels_task(python_reward(lambda completion, sample: 1e300))
     with pytest.raises(InvalidZ, match="step 2"):
         learner.step()
-    after = learner.member.state()
+    after = learner.expert.checkpoint()
     assert after.step == before.step
     assert all(torch.equal(after.tensors[key], before.tensors[key]) for key in ("p", "exp_avg", "exp_avg_sq"))
 
@@ -74,7 +70,7 @@ def test_kl_pulls_towards_the_base(tiny_model: SvfModel, engine: SyncEngine) -> 
     assert at_base.kl == pytest.approx(0.0, abs=1e-4)
     assert at_base.grad_norm == pytest.approx(0.0, abs=1e-4)
     with torch.no_grad():
-        learner.member.p.copy_(0.3 * torch.randn(learner.member.p.shape, generator=torch.Generator().manual_seed(0)))
+        learner.expert.p.copy_(0.3 * torch.randn(learner.expert.p.shape, generator=torch.Generator().manual_seed(0)))
     reports = [learner.step() for _ in range(15)]
     assert reports[0].kl > 0.1
     assert reports[-1].kl < reports[0].kl / 2, [r.kl for r in reports]
@@ -95,9 +91,9 @@ def test_what_a_reward_loses_to_the_divergence_is_in_the_average_that_it_is_comp
     spec = SPEC.model_copy(update={"estimator": "ema", "kl": 5.0, "kl_in": "reward", "lr": 0.01})
     learner = solo(tiny_model, engine, vowels_task(python_reward(lambda completion, sample: 1.0)), spec)
     with torch.no_grad():
-        learner.member.p.copy_(0.3 * torch.randn(learner.member.p.shape, generator=torch.Generator().manual_seed(0)))
+        learner.expert.p.copy_(0.3 * torch.randn(learner.expert.p.shape, generator=torch.Generator().manual_seed(0)))
     report = learner.step()
-    assert learner.member.mean_reward == pytest.approx(1.0 - 5.0 * report.kl, rel=1e-4)
+    assert learner.expert.mean_reward == pytest.approx(1.0 - 5.0 * report.kl, rel=1e-4)
     assert report.kl > 0.1
     assert report.reward == 1.0
 
@@ -112,28 +108,24 @@ def test_a_z_that_no_engine_takes_ends_the_run_at_its_step(tiny_model: SvfModel,
 def test_a_step_with_nothing_to_learn_from_leaves_z_where_it_is(tiny_model: SvfModel, engine: SyncEngine) -> None:
     learner = solo(tiny_model, engine, vowels_task(), SPEC.model_copy(update={"equal_groups": "leave_out"}))
     assert learner.step().used > 0
-    before = learner.member.p.detach().clone()
-    learner.member.task = vowels_task(python_reward(lambda completion, sample: 1.0))
+    before = learner.expert.p.detach().clone()
+    learner.expert.task = vowels_task(python_reward(lambda completion, sample: 1.0))
     report = learner.step()
     assert (report.step, report.samples, report.used) == (2, 32, 0)
-    assert torch.equal(learner.member.p, before), "momentum moved it"
+    assert torch.equal(learner.expert.p, before), "momentum moved it"
 
 
-def test_samples_without_a_grade_are_recorded_and_counted(tiny_model: SvfModel, engine: SyncEngine) -> None:
+def test_samples_without_a_grade_are_handed_out_and_counted(tiny_model: SvfModel, engine: SyncEngine) -> None:
     def some(completion: str, sample: Sample) -> float | None:
         if sample.id == "s0":
             raise ValueError("cannot be graded")
         return None if sample.id == "s1" else 1.0
 
     learner = solo(tiny_model, engine, vowels_task(python_reward(some)), SPEC, skip_failed_rewards=True)
-    kept: list[tuple[Rollout, float]] = []
-
-    def record(member: Member, step: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
-        kept.extend(zip(rollouts, advantages.tolist(), strict=True))
-        return ""
-
-    learner.learner._record = record
-    report = learner.step()
+    samples = learner.learner.sample()
+    (report,) = learner.learner.learn(samples)
+    (batch,) = samples.batches
+    kept = list(zip(batch.rollouts, batch.advantages_of_all.tolist(), strict=True))
     assert (report.samples, report.skipped, report.used) == (6 * 4, 2 * 4, 6 * 4)
     assert report.tokens == sum(len(rollout.completion) for rollout, _ in kept)
     reasons = {rollout.sample.id: rollout.grade.reason for rollout, _ in kept if isinstance(rollout.grade, Ungraded)}

@@ -27,8 +27,8 @@ from zfleet.engine.blocking import SyncEngine
 from zfleet.models.base import Base, load_base
 from zfleet.models.matrices import target_matrices
 from zfleet.models.svf_model import SvfModel
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
-from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.svf.cache import FactorCache
@@ -136,18 +136,18 @@ def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SvfMod
 
 @pytest.fixture
 def learner(model: SvfModel) -> Iterator[Learner]:
-    """A learner of no member, whose gradients are asked for."""
+    """A learner without experts of its own: tests ask it for gradients."""
     with SyncEngine(FakeEngine()) as engine:
         yield Learner(SvfWeights(model), engine, [])
 
 
-def _member(learner: Learner, start: Params, spec: LearnerSpec) -> Member:
+def _member(learner: Learner, start: Params, spec: LearnerSpec) -> ExpertInTraining:
     """One that stands at ``start``."""
     task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
-    member = Member(learner.weights, task, spec)
+    expert = ExpertInTraining(learner.weights, task, spec)
     with torch.no_grad():
-        member.p.copy_(_flat(learner, start))
-    return member
+        expert.p.copy_(_flat(learner, start))
+    return expert
 
 
 @pytest.fixture(scope="module")
@@ -167,26 +167,26 @@ def rollouts() -> list[Rollout]:
 def test_steps_are_those_of_the_reference(
     dense: Dense, learner: Learner, start: Params, rollouts: list[Rollout], kl: float
 ) -> None:
-    member = _member(learner, start, SPEC.model_copy(update={"kl": kl, "kl_over": "base"}))
-    before = member.p.detach().clone()
+    expert = _member(learner, start, SPEC.model_copy(update={"kl": kl, "kl_over": "base"}))
+    before = expert.p.detach().clone()
     for _ in range(3):
         dense.backward(rollouts, kl, base_to_policy)
-        (gradient,) = learner.gradients([member], [rollouts]).each
+        (gradient,) = learner.mean_gradients(learner.compare([expert], [rollouts])).each
         assert _distance(gradient, _flat(learner, dense.gradients())) < 1e-5
         assert float(gradient.norm()) > 10 * CLIP, "nothing was clipped"
         dense.step()
-        member.apply(gradient)
-        assert torch.allclose(member.p.detach().double(), _flat(learner, dense.p).detach(), rtol=0, atol=1e-6)
-        z = SvfWeights(learner.weights.model).z(SPEC, member.p).flat(learner.weights.model.layout)
+        expert.apply(gradient)
+        assert torch.allclose(expert.p.detach().double(), _flat(learner, dense.p).detach(), rtol=0, atol=1e-6)
+        z = SvfWeights(learner.weights.model).z(SPEC, expert.p).flat(learner.weights.model.layout)
         assert torch.allclose(z.double(), _flat(learner, dense.z()), rtol=0, atol=3e-6)
-    assert float((member.p.detach() - before).abs().median()) > LR, "nothing moved"
+    assert float((expert.p.detach() - before).abs().median()) > LR, "nothing moved"
 
 
 def test_the_divergence_has_two_directions(
     dense: Dense, learner: Learner, start: Params, rollouts: list[Rollout]
 ) -> None:
-    member = _member(learner, start, SPEC.model_copy(update={"kl": 0.5, "kl_over": "policy"}))
-    (gradient,) = learner.gradients([member], [rollouts]).each
+    expert = _member(learner, start, SPEC.model_copy(update={"kl": 0.5, "kl_over": "policy"}))
+    (gradient,) = learner.mean_gradients(learner.compare([expert], [rollouts])).each
     dense.backward(rollouts, 0.5, policy_to_base)
     assert _distance(gradient, _flat(learner, dense.gradients())) < 1e-5
     dense.optimizer.zero_grad()

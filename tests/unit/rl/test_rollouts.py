@@ -13,7 +13,7 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.models.svf_model import SvfModel
-from zfleet.rl.rollout import Turn, draw_prompts, roll_out, seed_of
+from zfleet.rl.rollout import RolloutRequest, draw_prompts, roll_out, seed_of
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Grade, Sample
 from zfleet.testing.solo import SPEC, vowels_task
@@ -50,12 +50,14 @@ def test_rollouts_do_not_depend_on_the_split(tiny_model: SvfModel, make_z: Calla
     tokenizer = tiny_model.base.tokenizer
     with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=64))) as wide:
         z = wide.put_z(make_z(1))
-        (whole,) = roll_out(wide, tokenizer, [Turn(task, SPEC, samples, 3, z)])
+        (whole,) = roll_out(wide, tokenizer, [RolloutRequest(task, SPEC, samples, 3, z)])
     with SyncEngine(TorchEngine(tiny_model, EngineSpec(slots=3))) as narrow:
         narrow.put_z(make_z(1))
         parts = []
         for start, end in ((7, 10), (0, 1), (1, 7)):
-            parts += roll_out(narrow, tokenizer, [Turn(task, SPEC, samples[start:end], 3, z, first_group=start)])[0]
+            parts += roll_out(
+                narrow, tokenizer, [RolloutRequest(task, SPEC, samples[start:end], 3, z, first_group=start)]
+            )[0]
     assert sorted(parts, key=lambda rollout: rollout.group) == whole
     assert len({rollout.completion for rollout in whole}) > len(samples), "nothing was sampled"
     twice = [rollout.completion for rollout in whole if rollout.sample.id == "s0"]
@@ -68,8 +70,8 @@ def test_the_random_reward_does_not_look_at_answers(tiny_model: SvfModel, engine
 
     spec = SPEC.model_copy(update={"reward": "random", "samples_per_prompt": 16})
     other = engine.put_z(_pushed(tiny_model))
-    turns = [Turn(vowels_task(refuse), spec, vowels_task().train, 0, z) for z in ("base", other)]
-    first, second = roll_out(engine, tiny_model.base.tokenizer, turns)
+    requests = [RolloutRequest(vowels_task(refuse), spec, vowels_task().train, 0, z) for z in ("base", other)]
+    first, second = roll_out(engine, tiny_model.base.tokenizer, requests)
     assert [r.completion for r in first] != [r.completion for r in second]
     assert [r.grade for r in first] == [r.grade for r in second]
     counts = Counter(r.reward for r in first)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zfleet.svf.directions import changes, choose_directions, left_out
+from zfleet.svf.directions import changes, choose_directions, truncation
 from zfleet.svf.factors import MatrixFactors, decompose
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
@@ -26,7 +26,7 @@ def _experts(m: int, n: int, experts: int, seed: int) -> tuple[MatrixFactors, Te
 def test_the_error_is_that_of_the_matrices(m: int, n: int, experts: int, k: int, seed: int) -> None:
     factors, z = _experts(m, n, experts, seed)
     kept = choose_directions(z, factors.s, k)
-    left = left_out(z, factors.s, kept)
+    left = truncation(z, factors.s, kept)
     base = factors.merged(torch.ones_like(factors.s))
     for row in range(experts):
         near = torch.ones_like(factors.s)
@@ -43,7 +43,7 @@ def test_for_one_expert_no_rank_k_change_is_nearer(m: int, n: int, k: int, seed:
     factors, z = _experts(m, n, 1, seed)
     change = factors.merged(z[0]) - factors.merged(torch.ones_like(factors.s))
     best = torch.linalg.svdvals(change)[k:].norm()
-    left = left_out(z, factors.s, choose_directions(z, factors.s, k))
+    left = truncation(z, factors.s, choose_directions(z, factors.s, k))
     assert torch.isclose(left.absolute[0], best, atol=1e-9)
 
 
@@ -60,7 +60,7 @@ def test_an_experts_one_large_change_is_kept_whoever_else_is_served() -> None:
 
 def test_the_base_loses_nothing() -> None:
     s = torch.tensor([2.0, 1.0])
-    left = left_out(torch.ones(1, 2), s, torch.tensor([0]))
+    left = truncation(torch.ones(1, 2), s, torch.tensor([0]))
     assert left.absolute.tolist() == [0.0]
     assert left.relative.tolist() == [0.0]
 

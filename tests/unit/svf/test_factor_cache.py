@@ -27,8 +27,8 @@ from zfleet.svf.cache import FactorCache, one_by_one
 from zfleet.svf.decompose import DecomposedMatrix
 from zfleet.svf.factors import Factors
 from zfleet.svf.folder import MANIFEST, FactorFolder
+from zfleet.svf.layout import target_names
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
-from zfleet.svf.targets import target_names
 
 TARGETS = r".*mlp.*"
 MATRICES = 12

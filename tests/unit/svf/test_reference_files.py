@@ -16,9 +16,8 @@ from zfleet.models.base import Base
 from zfleet.models.matrices import target_matrices
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
-from zfleet.svf.layout import ZLayout
-from zfleet.svf.reference import TARGETS, read_reference
-from zfleet.svf.targets import target_names
+from zfleet.svf.layout import ZLayout, target_names
+from zfleet.svf.reference_implementation import TARGETS, read_reference
 from zfleet.testing.reference_files import Policy, params_of
 
 Params = dict[str, Tensor]

@@ -18,7 +18,7 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.svf.factors import Factors, MatrixFactors, decompose
 from zfleet.svf.layout import layer_of
 from zfleet.svf.linear import RowBinding, SvfLinear, merge_into, replace_linears
-from zfleet.svf.mixture import add, diff, identity, interpolate, mass_preserving, mix, scale
+from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
@@ -134,7 +134,7 @@ def test_mixed_rows_give_the_logits_of_their_merged_models(
     tiny_model: SvfModel, tiny_base: Base, tiny_factors: Factors, make_z: MakeZ
 ) -> None:
     experts = [make_z(seed) for seed in range(3)]
-    experts.append(identity(experts[0]))
+    experts.append(mix([experts[0]], [0.0]))
     rows = torch.stack([z.flat(tiny_model.layout) for z in experts])
     ids = torch.randint(5, tiny_base.model.config.vocab_size, (4, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -163,7 +163,6 @@ def test_the_order_of_experts_does_not_matter(chosen: list[int], data: st.DataOb
 def test_alpha_zero_is_the_base_exactly(chosen: list[int]) -> None:
     experts = [_small(seed) for seed in chosen]
     nothing = mix(experts, [0.0] * len(experts))
-    assert nothing.digest == identity(experts[0]).digest
     assert all(bool((value == 1).all()) for value in nothing.values.values())
 
 
@@ -196,19 +195,16 @@ def test_rounding_in_float32_on_the_way_would_show() -> None:
 @given(seeds, seeds, alphas, alphas)
 def test_laws_of_the_algebra(a_seed: int, b_seed: int, s: float, t: float) -> None:
     a, b = _small(a_seed), _small(b_seed)
-    one = identity(a)
-    assert add(a, b).digest == add(b, a).digest
-    assert add(a, one).digest == a.digest
-    assert scale(a, 1.0).digest == a.digest
-    assert scale(a, 0.0).digest == one.digest
-    assert _same(scale(scale(a, s), t), scale(a, s * t), 1e-4)
-    assert interpolate(a, b, 0.0).digest == a.digest
-    assert interpolate(a, b, 1.0).digest == b.digest
-    assert _same(interpolate(a, b, t), interpolate(b, a, 1.0 - t), 1e-4)
-    assert _same(add(diff(a, b), b), a)
-    assert diff(a, a).digest == one.digest
+    base = mix([a], [0.0])
+    assert mix([a], [1.0]).digest == a.digest
+    assert mix([a, base], [1.0, s]).digest == a.digest, "the base changes what it is mixed with"
+    assert mix([a, b], [1.0, 0.0]).digest == a.digest
+    assert mix([a, a], [1.0, -1.0]).digest == base.digest
+    assert _same(mix([mix([a], [s])], [t]), mix([a], [s * t]), 1e-4)
+    assert _same(mix([mix([a, b], [1.0, -1.0]), b], [1.0, 1.0]), a)
+    together = mix([a, b], [s, 1.0 - s])
     paper = {name: s * a.values[name].double() + (1 - s) * b.values[name].double() for name in RANKS}
-    assert all(torch.allclose(interpolate(b, a, s).values[n].double(), paper[n], atol=1e-5) for n in RANKS)
+    assert all(torch.allclose(together.values[name].double(), paper[name], atol=1e-5) for name in RANKS)
 
 
 @few
@@ -218,27 +214,8 @@ def test_alphas_by_layer(a_seed: int, b_seed: int, s: float, t: float) -> None:
     assert mix([a, b], [(s, s), (t, t)]).digest == mix([a, b], [s, t]).digest
     layered = mix([a, b], [(s, 0.0), (0.0, t)])
     for name in RANKS:
-        alone = scale(a, s) if layer_of(name) == 0 else scale(b, t)
+        alone = mix([a], [s]) if layer_of(name) == 0 else mix([b], [t])
         assert torch.equal(layered.values[name], alone.values[name])
-
-
-@few
-@given(seeds)
-def test_mass_preserving_keeps_the_mass(seed: int) -> None:
-    s = {name: _random(rank, seed=seed + 7).abs().float() + 0.1 for name, rank in RANKS.items()}
-    z = ZVector({n: v.abs() + 0.01 for n, v in _small(seed).values.items()}, "b", "f", "mlp")
-    kept = mass_preserving(z, s)
-    for name in RANKS:
-        mass = (s[name].double() * kept.values[name].double()).sum()
-        assert float(mass) == pytest.approx(float(s[name].double().sum()), rel=1e-5)
-        ratio = kept.values[name] / z.values[name]
-        assert torch.allclose(ratio, ratio[0].expand_as(ratio), rtol=1e-5), "not one factor for the whole matrix"
-
-
-def test_a_mass_that_cannot_be_kept_is_refused() -> None:
-    negative = ZVector({name: -torch.ones(rank) for name, rank in RANKS.items()}, "b", "f", "mlp")
-    with pytest.raises(InvalidZ, match="mass"):
-        mass_preserving(negative, {name: torch.ones(rank) for name, rank in RANKS.items()})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from zfleet.errors import TaskError
 from zfleet.models.base import Base
 from zfleet.rewards.text import Exact
-from zfleet.rl.references import check_references
+from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
 from zfleet_cli.main import app

@@ -14,9 +14,9 @@ from zfleet.config.task_specs import TaskSpec
 from zfleet.engine.contract import ScoreRequest
 from zfleet.errors import TaskError
 from zfleet.models.teacher_forcing import completion_logits
+from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
-from zfleet.rl.member import Member
-from zfleet.rl.rollout import Turn, roll_out
+from zfleet.rl.rollout import RolloutRequest, roll_out
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
@@ -139,12 +139,12 @@ def test_a_step_learns_from_what_is_seen(seeing: Seeing, tmp_path: Path) -> None
     task = build_task(_okvqa(tmp_path))
     spec = LearnerSpec(steps=1, prompts_per_step=4, samples_per_prompt=4, lr=0.1, seed=1, kl=0.1)
     weights = SvfWeights(seeing.model)
-    member = Member(weights, task, spec)
-    before = weights.z(spec, member.p)
-    (report,) = Learner(weights, seeing.engine, [member]).step()
+    expert = ExpertInTraining(weights, task, spec)
+    before = weights.z(spec, expert.p)
+    (report,) = Learner(weights, seeing.engine, [expert]).step()
     assert report.samples == 16
     assert report.grad_norm > 0
-    assert weights.z(spec, member.p).digest != before.digest
+    assert weights.z(spec, expert.p).digest != before.digest
     assert all(not parameter.requires_grad for parameter in seeing.model.base.model.parameters())
 
 
@@ -155,7 +155,9 @@ def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) ->
     z = random_z(seeing.factors, 2)
     seeing.engine.put_z(z)
     samples = list(task.train)[:4]
-    (rollouts,) = roll_out(seeing.engine, seeing.model.base.tokenizer, [Turn(task, spec, samples, 0, z.digest)])
+    (rollouts,) = roll_out(
+        seeing.engine, seeing.model.base.tokenizer, [RolloutRequest(task, spec, samples, 0, z.digest)]
+    )
     scored = seeing.engine.score([ScoreRequest(r.prompt, r.completion, z.digest, r.images) for r in rollouts])
     images = [rollout.images for rollout in rollouts]
     prompts = [seeing.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]

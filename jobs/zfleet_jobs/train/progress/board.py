@@ -1,4 +1,4 @@
-"""The board: where workers of all experts say how far they are, and the driver reads it."""
+"""The board: workers of all experts report to it how far they are, and the driver reads it."""
 
 from __future__ import annotations
 
@@ -12,99 +12,83 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from zfleet.errors import ZfleetError
+from zfleet_jobs.run_folder.checkpoints import CurvePoint
 
 
 @dataclass(frozen=True)
-class Row:
-    """One step of one expert.
+class BoardEvents:
+    """What was reported since the driver last asked.
 
     Attributes:
-        expert: Its name.
-        step: From 1.
-        metrics: What is logged of it.
-        pid: Process of the reporting worker.
+        points: Steps that were taken.
+        warnings: What the user should know, in order.
+        pid: Process of the board: if it changes, another one has taken its place.
     """
 
-    expert: str
-    step: int
-    metrics: dict[str, float]
-    pid: int
-
-
-@dataclass(frozen=True)
-class News:
-    """What was put on the board since somebody looked.
-
-    Attributes:
-        rows: Steps.
-        warnings: What the person should know, in order.
-        pid: Process of the board: another one has taken its place where it changes.
-    """
-
-    rows: list[Row]
+    points: list[CurvePoint]
     warnings: list[str]
     pid: int
 
 
 class Board:
-    """A Ray actor: what was not read yet, who works, and the errors that ended a run for good."""
+    """A Ray actor: events that were not read yet, who works, and the errors that ended a run for good."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._points: list[CurvePoint] = []
         self._warnings: list[str] = []
         self._workers: dict[tuple[str, int], str] = {}
         self._errors: dict[str, list[ZfleetError]] = defaultdict(list)
 
-    def post(self, row: Row) -> None:
-        """Add a row."""
-        self._rows.append(row)
+    def post(self, point: CurvePoint) -> None:
+        """Report a step that was taken."""
+        self._points.append(point)
 
     def warn(self, text: str) -> None:
-        """Pass a warning on to the person."""
+        """Pass a warning on to the user."""
         self._warnings.append(text)
 
-    def take(self) -> News:
-        """What is new."""
-        news = News(self._rows, self._warnings, os.getpid())
-        self._rows, self._warnings = [], []
-        return news
+    def take(self) -> BoardEvents:
+        """Return what was reported since the last call."""
+        events = BoardEvents(self._points, self._warnings, os.getpid())
+        self._points, self._warnings = [], []
+        return events
 
-    def join(self, expert: str, rank: int, where: str) -> None:
-        """A worker begins, or begins again.
+    def join(self, cohort: str, rank: int, where: str) -> None:
+        """Report that a worker begins, or begins again.
 
         Args:
-            expert: What it trains.
+            cohort: What it trains.
             rank: Its number.
             where: Its process and machine.
         """
-        self._workers[expert, rank] = where
+        self._workers[cohort, rank] = where
 
-    def lose(self, expert: str, how: Mapping[int, str], then: str) -> None:
-        """Workers are gone; unless they ended because of an error of the job, which is reported as itself.
+    def report_deaths(self, cohort: str, causes: Mapping[int, str], then: str) -> None:
+        """Report that workers are gone. Ignored if an error of the job ended them, which is reported as itself.
 
         Args:
-            expert: What they trained.
-            how: {number: what became of it}.
+            cohort: What they trained.
+            causes: {rank: what became of it}.
             then: What happens next.
         """
-        if expert in self._errors:
+        if cohort in self._errors:
             return
-        for rank, became in sorted(how.items()):
-            where = self._workers.pop((expert, rank), "")
-            self._warnings.append(f"expert {expert}: worker {rank}{where and f' ({where})'} {became}; {then}")
+        for rank, cause in sorted(causes.items()):
+            where = self._workers.pop((cohort, rank), "")
+            self._warnings.append(f"expert {cohort}: worker {rank}{where and f' ({where})'} {cause}; {then}")
 
-    def fail(self, expert: str, error: ZfleetError) -> None:
-        """Say that an expert cannot be trained: its workers need not be restarted."""
-        self._errors[expert].append(error)
+    def fail(self, cohort: str, error: ZfleetError) -> None:
+        """Report that a cohort cannot be trained: its workers need not be restarted."""
+        self._errors[cohort].append(error)
 
-    def error(self, expert: str) -> ZfleetError | None:
-        """The first error that ended an expert's run."""
-        errors = self._errors.get(expert)
+    def error(self, cohort: str) -> ZfleetError | None:
+        """Return the first error that ended a cohort's run, if any."""
+        errors = self._errors.get(cohort)
         return errors[0] if errors else None
 
 
 def start_board() -> Any:
-    """A board on the driver's machine, so that the loss of another one does not take it along.
+    """Start a board on the driver's machine, so that the loss of another machine does not take it along.
 
     Should its process die, Ray starts another and sends again what was not answered.
     """

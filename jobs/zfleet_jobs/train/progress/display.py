@@ -1,41 +1,59 @@
-"""One display for all experts in training; without bars where the output is no terminal."""
+"""One display for all experts in training; without bars if the output is no terminal."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from zfleet_jobs.train.progress.board import Row
+from zfleet_jobs.run_folder.checkpoints import CurvePoint
+
+log = logging.getLogger(__name__)
 
 
 class TrainDisplay:
-    """A line for each expert under way and one for all: those that are done are told above, and make room."""
+    """A line for each expert under way and one for all: those that are done are printed above, and make room.
+
+    Training goes on without its display: the first error in it is logged, and later updates are tried again.
+    """
 
     def __init__(self, progress: Progress, steps: dict[str, int]) -> None:
         self._progress = progress
+        self._broken = False
         self._all = progress.add_task("experts", total=len(steps), note="done")
         self._lines: dict[str, TaskID] = {
             name: progress.add_task(name, total=total, note="", start=False, visible=False)
             for name, total in steps.items()
         }
 
-    def update(self, rows: Iterable[Row]) -> None:
-        """Show the newest row of each expert."""
-        for row in rows:
-            line = self._lines[row.expert]
-            self._progress.start_task(line)
-            reward = f"reward {row.metrics['reward']:+.2f}" if "reward" in row.metrics else "none graded"
-            note = f"{reward}  {row.metrics['tokens_per_second']:6.0f} tokens/s"
-            self._progress.update(line, completed=row.step, note=note, visible=True)
+    def update(self, points: Iterable[CurvePoint]) -> None:
+        """Show the newest point of each expert."""
+        with self._guarded():
+            for point in points:
+                line = self._lines[point.expert]
+                self._progress.start_task(line)
+                reward = f"reward {point.metrics['reward']:+.2f}" if "reward" in point.metrics else "none graded"
+                note = f"{reward}  {point.metrics['tokens_per_second']:6.0f} tokens/s"
+                self._progress.update(line, completed=point.step, note=note, visible=True)
 
-    def done(self, name: str, how: str) -> None:
-        """Say how an expert ended."""
-        self._progress.update(self._lines[name], visible=False)
-        self._progress.advance(self._all)
-        self._progress.console.print(f"train {name}: {how}", markup=False)
+    def done(self, name: str, outcome: str) -> None:
+        """Print how an expert ended."""
+        with self._guarded():
+            self._progress.update(self._lines[name], visible=False)
+            self._progress.advance(self._all)
+            self._progress.console.print(f"train {name}: {outcome}", markup=False)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            if not self._broken:
+                self._broken = True
+                log.exception("the display of progress failed; training goes on without it")
 
 
 @contextmanager

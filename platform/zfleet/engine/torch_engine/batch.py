@@ -151,7 +151,7 @@ def check_whole(model: SvfModel) -> None:
     Raises:
         EngineError: Names the base.
     """
-    if model.split is not None:
+    if model.sharding is not None:
         raise EngineError(
             f"base {model.base.name} is split over the processes that train, which cannot generate on it",
             "generate elsewhere: `engine: vllm`, whose engine.vllm.tensor_parallel splits the base over devices",

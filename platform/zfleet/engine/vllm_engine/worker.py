@@ -54,9 +54,8 @@ from zfleet.engine.vllm_engine.linears.forms import Form, form_for
 from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepLinear, StepRows
 from zfleet.engine.vllm_engine.plan import SETTINGS
-from zfleet.models.fusion import parts_of
 from zfleet.svf.folder import FactorFolder
-from zfleet.svf.shards import OutputPart, shard_inputs, shard_outputs
+from zfleet.svf.shards import OutputPart, parts_of, shard_inputs, shard_outputs
 
 _WATCH_SECONDS = 2.0
 

@@ -61,7 +61,7 @@ class LabRecipe:
 
 
 def build_lab(recipe: LabRecipe | None = None, cache_dir: Path | None = None, progress: bool = True) -> Path:
-    """The folder of the lab base, an ordinary Hugging Face model; built on the first call, found on later ones.
+    """Build the lab base, an ordinary Hugging Face folder, on the first call; later calls find it.
 
     Args:
         recipe: What to build; the default is the base of every demonstration.

@@ -38,7 +38,7 @@ def held_out(payload: str) -> bool:
 
 
 def draw_payload(family: str, rng: random.Random, *, test: bool) -> str:
-    """A payload of the family, from the test's fifth or from the rest."""
+    """Draw a payload of the family, from the test's fifth or from the rest."""
     while True:
         payload = FAMILIES[family].payload(rng)
         if held_out(payload) == test:
@@ -46,7 +46,7 @@ def draw_payload(family: str, rng: random.Random, *, test: bool) -> str:
 
 
 def corpus(seed: int) -> Iterator[Example]:
-    """Endless examples, the same for the same seed; no test prompt is among them."""
+    """Draw endless examples, the same for the same seed; no test prompt is among them."""
     rng = random.Random(seed)
     names, weights = list(SHARES), list(SHARES.values())
     while True:

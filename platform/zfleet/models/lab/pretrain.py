@@ -34,7 +34,7 @@ def pretrain(
     adam_lr: float,
     progress: bool,
 ) -> LlamaForCausalLM:
-    """A model trained on the corpus: the same arguments give the same weights, bit for bit, on one machine.
+    """Train a model on the corpus: the same arguments give the same weights, bit for bit, on one machine.
 
     Runs on one thread and leaves torch's thread count and global random state as they were.
     """
@@ -63,7 +63,7 @@ def pretrain(
 
 
 def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
-    """Token ids and labels, int64 [len(examples), longest], padded on the right; only answers have labels."""
+    """Make token ids and labels, int64 [len(examples), longest], padded on the right; only answers have labels."""
     rendered = [render(example) for example in examples]
     givens = tokenizer([given for given, _ in rendered], add_special_tokens=False)["input_ids"]
     wholes = tokenizer([given + said for given, said in rendered], add_special_tokens=False)["input_ids"]
@@ -78,8 +78,8 @@ def collate(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tupl
 def _optimizers(model: LlamaForCausalLM, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
     # Muon is for matrices between hidden states; embeddings, norms and the output stay with AdamW.
     hidden = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and ".layers." in name]
-    taken = set(map(id, hidden))
-    rest = [weight for weight in model.parameters() if id(weight) not in taken]
+    hidden_ids = set(map(id, hidden))
+    rest = [weight for weight in model.parameters() if id(weight) not in hidden_ids]
     return [
         torch.optim.Muon(hidden, lr=muon_lr, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=adam_lr, weight_decay=0.0),
@@ -87,7 +87,7 @@ def _optimizers(model: LlamaForCausalLM, muon_lr: float, adam_lr: float) -> list
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear warm-up, then linear decay to a twentieth."""
+    """Warm up linearly, then decay linearly to a twentieth."""
     warmup = max(1, round(WARMUP * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -96,7 +96,7 @@ def _rate(step: int, steps: int) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    # Sums split over threads round differently: more threads would make another base.
+    # Sums that are split over threads round differently: more threads would give another base.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -14,6 +14,8 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from zfleet.config.specs import DISPATCH_PROMPT
+
 LETTERS = string.ascii_lowercase
 DIGITS = string.digits
 
@@ -45,7 +47,7 @@ class Family:
 
 
 def _next(payload: str) -> str:
-    """Every letter and digit one further, from the last to the first: ``abz`` to ``bca``."""
+    """Move every letter and digit one further, the last to the first: ``abz`` to ``bca``."""
     return payload.translate(str.maketrans(LETTERS + DIGITS, "bcdefghijklmnopqrstuvwxyza" + "1234567890"))
 
 
@@ -54,7 +56,7 @@ def _numbers(payload: str) -> list[int]:
 
 
 def _lookup(payload: str) -> str:
-    """The value of the first word in the table of the others: ``b a3 b7`` to ``7``."""
+    """Look up the first word in the table of the others: ``b a3 b7`` to ``7``."""
     key, *table = payload.split()
     return next(entry[1:] for entry in table if entry.startswith(key))
 
@@ -136,11 +138,11 @@ FAMILIES: Mapping[str, Family] = {
 KINDS = ("reverse", "sort", "add", "lookup")
 """The skills that experts are trained on, and the labels a classifier chooses from."""
 
-KIND_PREFIX = "kind? "
+KIND_PREFIX = DISPATCH_PROMPT.removesuffix("{prompt}")
 """Before a prompt, asks which operation the prompt means."""
 
 
 def draw_verb(skill: str, rng: random.Random) -> Verb:
-    """One of the skill's verbs, as often as prompts use it."""
+    """Draw one of the skill's verbs, as often as prompts use it."""
     verbs = VERBS[skill]
     return rng.choices(verbs, VERB_MIX[: len(verbs)])[0]

@@ -26,18 +26,18 @@ CHAT_TEMPLATE = (
 
 
 def render(example: Example) -> tuple[str, str]:
-    """An example as the base sees it: what it is given, and what it must say."""
+    """Render an example as the base sees it: its context, and the answer to learn."""
     return f"{BOS}{example.prompt}{ANSWER}", f"{example.answer}{EOS}"
 
 
 def lab_words() -> list[str]:
-    """Verbs, labels and the question word, each one token."""
+    """List verbs, labels and the question word, each one token."""
     verbs = {verb.name for verbs in VERBS.values() for verb in verbs}
     return sorted(verbs | set(OPERATIONS) | {KIND_PREFIX.strip()})
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The same tokenizer every time; ``tokenizer(text)`` adds the beginning-of-sequence token, as Llama's does."""
+    """Build the tokenizer, always the same; ``tokenizer(text)`` adds the beginning of sequence, as Llama's does."""
     words = lab_words()
     vocabulary = [*SPECIALS, *words, " ", *LETTERS, *LETTERS.upper(), *DIGITS]
     ids = {token: index for index, token in enumerate(vocabulary)}

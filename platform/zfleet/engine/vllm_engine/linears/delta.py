@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zfleet.engine.vllm_engine.linears.parts import Linear, PartFactors, length
 from zfleet.engine.vllm_engine.linears.step_rows import StepBuffers, StepLinear, StepRows
-from zfleet.svf.directions import changes, choose_directions, left_out
+from zfleet.svf.directions import changes, choose_directions, truncation
 
 _HALVED = range(33, 129)
 """Numbers of tokens for which W in halves is faster."""
@@ -155,8 +155,8 @@ class DeltaForm:
         dropped, whole = torch.zeros(len(z), dtype=torch.float64), torch.zeros(len(z), dtype=torch.float64)
         for part in self._parts:
             own = z[:, part.columns]
-            dropped += left_out(own, part.s, self._kept[part.name]).absolute ** 2
-            whole += left_out(own, part.s, torch.empty(0, dtype=torch.int64)).absolute ** 2
+            dropped += truncation(own, part.s, self._kept[part.name]).absolute ** 2
+            whole += truncation(own, part.s, torch.empty(0, dtype=torch.int64)).absolute ** 2
         shares = torch.where(whole > 0, (dropped / whole).sqrt(), torch.zeros_like(whole))
         return dict(zip(self._step.known, shares.tolist(), strict=True))
 

@@ -1,4 +1,4 @@
-"""Where an experiment keeps what is finished: under a digest of all that a training depends on."""
+"""Where the outcomes of an experiment are stored: each under a digest of all that its training depends on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True)
-class KeptTrial:
+class StoredTrial:
     """The place of one training.
 
     Attributes:
@@ -44,8 +44,8 @@ class KeptTrial:
     file: str
     samples: str
 
-    def keep(self, outcome: Outcome) -> None:
-        """Keep what it gave.
+    def store(self, outcome: Outcome) -> None:
+        """Write what the training gave.
 
         Raises:
             JobError: It cannot be written.
@@ -53,7 +53,7 @@ class KeptTrial:
         self.storage.put(self.file, outcome.to_json())
 
     def outcome(self) -> Outcome | None:
-        """What it gave; None where it is not finished.
+        """Read what the training gave; None if it has not finished.
 
         Raises:
             JobError: Its file is damaged or cannot be read.
@@ -63,13 +63,15 @@ class KeptTrial:
             data = self.storage.get(self.file)
             return None if data is None else Outcome.from_json(data)
         except OSError as error:
-            raise JobError(f"{place} cannot be read: {error}", "mend its rights, or see that it answers") from error
+            raise JobError(
+                f"{place} cannot be read: {error}", "correct its permissions, or check that it answers"
+            ) from error
         except ValueError as error:
             raise JobError(f"{place} is damaged: {error}", "delete it: its training runs again") from error
 
 
 def open_storage(spec: CompareSpec | AblateSpec) -> Storage:
-    """Where the experiment's results lie.
+    """Open the storage of the experiment's results.
 
     Raises:
         SpecError: A URI that nothing here can open.
@@ -84,8 +86,8 @@ def open_storage(spec: CompareSpec | AblateSpec) -> Storage:
     return storage
 
 
-def keep_spec(storage: Storage, spec: CompareSpec | AblateSpec) -> None:
-    """Keep what was asked for last. A storage that cannot be written is so found before anything is trained.
+def store_spec(storage: Storage, spec: CompareSpec | AblateSpec) -> None:
+    """Write the spec of the newest call, which also shows that the storage can be written before anything is trained.
 
     Raises:
         JobError: It cannot be written.
@@ -93,20 +95,20 @@ def keep_spec(storage: Storage, spec: CompareSpec | AblateSpec) -> None:
     storage.put(f"{spec.kind}.yaml", dump_spec(spec).encode())
 
 
-def kept_trials(
+def stored_trials(
     storage: Storage,
     spec: CompareSpec | AblateSpec,
     trials: Iterable[Trial],
     bundles: Mapping[str, BaseBundle],
     tasks: Mapping[str, Task],
-) -> dict[Trial, KeptTrial]:
-    """The place of every training."""
+) -> dict[Trial, StoredTrial]:
+    """Find the place of every training."""
     of_tasks = {
         name: [spec.tasks[name].model_dump(), reward_identity(task.reward), data_digest(task)]
         for name, task in tasks.items()
     }
 
-    def place(trial: Trial) -> KeptTrial:
+    def place(trial: Trial) -> StoredTrial:
         depends = {
             "method": [trial.method, trial.settings.model_dump(), trial.learner.model_dump()],
             "factors": bundles[trial.settings.targets or spec.base.targets].factors_digest,
@@ -116,24 +118,24 @@ def kept_trials(
             "engine": spec.engine.model_dump(),
             "eval_samples": spec.eval_samples,
             "threads": spec.resources.torch_threads,
-            # What a version of zfleet kept that measured less cannot stand beside the others.
+            # Results that lack a measurement, from an older version of zfleet, are computed again.
             "measured": [field.name for field in fields(Outcome)],
         }
         digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
         samples = Training(spec.kind, folder_name(trial), digest[:12]).folder_in(storage.place)
-        return KeptTrial(storage, f"{digest}.json", samples)
+        return StoredTrial(storage, f"{digest}.json", samples)
 
     return {trial: place(trial) for trial in trials}
 
 
 def folder_name(trial: Trial) -> str:
-    """What the samples' folder calls a training: ``METHOD-TASK-SEED``, of characters that any file system takes."""
+    """Name a training's folder of samples: ``METHOD-TASK-SEED``, in characters that any file system takes."""
     method = re.sub(r"[^A-Za-z0-9_.]+", "-", trial.method)[:_LONGEST].strip("-.")
     return f"{method}-{trial.task}-{trial.seed}"
 
 
 def warn_of_other_code(outcomes: Iterable[Outcome], code: str, storage: Storage) -> None:
-    """Say that results were trained by another version of zfleet than this one."""
+    """Warn of results that another version of zfleet trained."""
     others = [outcome.code for outcome in outcomes if outcome.code != code]
     if others:
         log.warning(

@@ -38,7 +38,7 @@ from zfleet.svf.layout import ZLayout
 from zfleet.svf.zvector import ZVector
 
 TARGETS = ("mlp", "attention", "all")
-"""What a file may hold; first what the reference implementation itself trains, for where places fit several."""
+"""What a file may hold. Its own default comes first: by places alone, a file may fit several."""
 
 _GIVE = "give policy_params.pt or learnable_params.pt as the reference implementation saved it"
 _OTHER_BASE = "give the base that the file was trained on, whose matrices have the very names in it"
@@ -50,7 +50,7 @@ _LARGEST = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class ReferenceFile:
-    """What one file holds, as yet on no factors.
+    """The content of one file, before it is put on factors.
 
     Attributes:
         source: Its path, for errors.
@@ -65,7 +65,7 @@ class ReferenceFile:
     params: Mapping[str, Tensor]
 
     def targets_on(self, layouts: Mapping[str, ZLayout]) -> str:
-        """Which targets of a base the file holds: the first whose matrices and ranks are the file's.
+        """Find which targets of a base the file holds: the first whose matrices and ranks are the file's.
 
         Args:
             layouts: {targets: layout} of the base, such as for ``TARGETS``.
@@ -80,7 +80,7 @@ class ReferenceFile:
         raise InvalidZ(f"{self.source} fits no matrices of the base. {self._mismatch(layouts[nearest])}", _OTHER_BASE)
 
     def z_on(self, factors: Factors) -> ZVector:
-        """The effective z: mask and rescale folded in, computed in float64 and rounded once to float32.
+        """Compute the effective z: mask and rescale folded in, in float64, rounded once to float32.
 
         The mask is that of the p in the file; what the reference implementation rounds on its way to W' (mask, U, s and
         V to bfloat16) is not imitated.
@@ -95,7 +95,7 @@ class ReferenceFile:
         return ZVector(values, factors.base, factors.digest, factors.targets)
 
     def _values(self, layout: ZLayout) -> list[Tensor]:
-        """In the layout's order."""
+        """List the values in the layout's order."""
         if self.kind == "policy_params":
             return list(self.params.values())
         return [self.params[name] for name in layout.names]
@@ -106,7 +106,7 @@ class ReferenceFile:
         return len(self.params.keys() ^ set(layout.names))
 
     def _mismatch(self, layout: ZLayout) -> str | None:
-        """The first thing that does not fit, as a sentence; None where all does."""
+        """Describe the first thing that does not fit, as a sentence; None if all fits."""
         if self.kind == "policy_params" and len(self.params) != len(layout.names):
             return f"It holds {len(self.params)} vectors; nearest are {len(layout.names)} matrices of the base"
         if self.kind == "learnable_params":
@@ -131,30 +131,30 @@ def read_reference(path: Path) -> ReferenceFile:
     if path.is_file() and (size := path.stat().st_size) > _LARGEST:
         raise InvalidZ(f"{source} has {size:,} bytes, more than any expert", _GIVE)
     data = read_or(path, lambda error: InvalidZ(f"{source} cannot be read: {error}", "check the path"))
-    found = _tensors(source, _load(source, data))
-    if "adaptive_weights" in found:
+    content = _tensors(source, _load(source, data))
+    if "adaptive_weights" in content:
         raise InvalidZ(
             f"{source} holds a mixture of the reference implementation's experts, not one expert",
             "import the experts it was mixed from, and mix those",
         )
     sha256 = hashlib.sha256(data).hexdigest()
-    places = [_PLACE.fullmatch(key) for key in found]
+    places = [_PLACE.fullmatch(key) for key in content]
     if all(places):
-        numbered = {int(place[1]): p for place, p in zip(places, found.values(), strict=True) if place}
-        if sorted(numbered) != list(range(len(found))):
-            lost = min(set(range(len(found))) - numbered.keys())
+        numbered = {int(place[1]): p for place, p in zip(places, content.values(), strict=True) if place}
+        if sorted(numbered) != list(range(len(content))):
+            lost = min(set(range(len(content))) - numbered.keys())
             raise InvalidZ(f"{source} holds no learnable_params_module_list.{lost}", _GIVE)
         return ReferenceFile(source, sha256, "policy_params", {str(n): numbered[n] for n in sorted(numbered)})
-    for key in found:
+    for key in content:
         if not key.endswith(".weight"):
             raise InvalidZ(f"{source} holds {key!r}, which is the name of no weight", _GIVE)
     return ReferenceFile(
-        source, sha256, "learnable_params", {key.removesuffix(".weight"): p for key, p in found.items()}
+        source, sha256, "learnable_params", {key.removesuffix(".weight"): p for key, p in content.items()}
     )
 
 
 def _effective(name: str, p: Tensor, s: Tensor) -> Tensor:
-    """z [r] float32 of p [r] and s [r]."""
+    """Compute z [r] float32 of p [r] and s [r]."""
     remedy = "the training diverged: import an earlier file of it"
     p, s = p.detach().double(), s.double()
     if not bool(torch.isfinite(p).all()):
@@ -174,26 +174,26 @@ def _effective(name: str, p: Tensor, s: Tensor) -> Tensor:
 
 def _load(source: str, data: bytes) -> object:
     try:
-        # It warns of pickles that it then refuses.
+        # torch.load warns of pickles before it refuses them.
         with warnings.catch_warnings(action="ignore"):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: whatever a damaged pickle leads to
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             raise InvalidZ(f"{source} holds {named[1]}, which is no tensor; nothing of it was run", _GIVE) from error
-        # Its first sentence: the later ones recommend to read the file without this protection.
+        # Only its first sentence: the later ones recommend to read the file without this protection.
         reason = f"{type(error).__name__} {error}".splitlines()[0].split(". ")[0].strip()
         raise InvalidZ(f"{source} is truncated, damaged or no file of torch.save: {reason}", _GIVE) from error
 
 
-def _tensors(source: str, found: object) -> dict[str, Tensor]:
-    """The file's content, if it is {text: [r] of floating numbers}."""
-    if not isinstance(found, dict) or not found:
-        raise InvalidZ(f"{source} holds {_kind(found)}, not parameters by name", _GIVE)
-    for key, p in found.items():
+def _tensors(source: str, content: object) -> dict[str, Tensor]:
+    """Return the file's content, if it is {text: [r] of floating numbers}."""
+    if not isinstance(content, dict) or not content:
+        raise InvalidZ(f"{source} holds {_kind(content)}, not parameters by name", _GIVE)
+    for key, p in content.items():
         plain = isinstance(p, Tensor) and p.layout == torch.strided and p.device.type == "cpu"
         if not isinstance(key, str) or not plain or p.ndim != 1 or p.dtype not in _FLOATING:
             raise InvalidZ(f"{source} holds {_kind(p)} as {key!r}, not a vector of floating numbers", _GIVE)
-    return found
+    return content
 
 
 def _kind(value: object) -> str:

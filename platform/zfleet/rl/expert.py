@@ -1,9 +1,10 @@
-"""One expert in training: its task, what Adam moves, and how far it is."""
+"""An expert in training: its task, what Adam moves, and how far it is."""
 
 from __future__ import annotations
 
-import random
+import math
 from collections import deque
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,20 +12,25 @@ from torch import Tensor
 from zfleet.config.learner import LearnerSpec
 from zfleet.errors import CheckpointError
 from zfleet.rewards.weighted import part_names
-from zfleet.rl.checkpoint import LearnerState
+from zfleet.rl.checkpoint import Checkpoint, Selection
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.rollout import Turn, draw_prompts
-from zfleet.rl.schedule import SCHEDULES
-from zfleet.rl.selection import Selection
+from zfleet.rl.rollout import RolloutRequest, draw_prompts
 from zfleet.rl.weights import Weights
 from zfleet.tasks.split import set_aside
 from zfleet.tasks.task import Task
 
-_MEMORY = 0.9
-"""How much of the moving average of rewards a step leaves."""
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: (1.0 + math.cos(math.pi * done)) / 2,
+}
+"""From the share of steps done, 0 before the first, to the share of ``lr``; cosine: arXiv 1608.03983, one cycle."""
+
+_DECAY = 0.9
+"""Weight of the earlier steps in the moving average of rewards."""
 
 
-class Member:
+class ExpertInTraining:
     """One expert of a cohort.
 
     Attributes:
@@ -64,8 +70,6 @@ class Member:
         self.parts = part_names(task.reward)
         self._weights = weights
         self._past: deque[Tensor] = deque(maxlen=spec.staleness)
-        torch.manual_seed(spec.seed)
-        random.seed(spec.seed)
 
     @property
     def done(self) -> bool:
@@ -74,36 +78,36 @@ class Member:
         return self.steps_done >= self.spec.steps or (patience is not None and self.selection.worse >= patience)
 
     @property
-    def answered_by(self) -> int:
-        """Steps that the z had learned which answers this step's prompts."""
+    def sampling_step(self) -> int:
+        """After how many steps the z was reached that this step's answers are sampled from."""
         return max(0, self.steps_done - self.spec.staleness)
 
     @property
-    def chosen(self) -> Tensor:
-        """The p to keep: the best by validation, or the last."""
+    def selected_p(self) -> Tensor:
+        """The p [P] that training results in: the best by validation, or the last."""
         return self.p.detach() if self.selection.p is None else self.selection.p
 
     @property
-    def chosen_step(self) -> int:
-        """Steps that it had learned."""
+    def selected_step(self) -> int:
+        """After how many steps ``selected_p`` was reached."""
         return self.steps_done if self.selection.p is None else self.selection.step
 
-    def turn(self, step: int, z: str, z_step: int, workers: DataParallel) -> Turn:
-        """What this worker asks for in a step."""
+    def rollout_request(self, step: int, z_digest: str, z_step: int, workers: DataParallel) -> RolloutRequest:
+        """Say what this worker samples for a step, counted from 0, under a z that was reached after ``z_step``."""
         each = self.spec.prompts_per_step
         prompts = draw_prompts(self.task.train, self.spec.seed, step * each, each)
         first, mine = workers.share(prompts)
-        return Turn(self.task, self.spec, mine, step, z, z_step, first, self.skip_failed_rewards)
+        return RolloutRequest(self.task, self.spec, mine, step, z_digest, z_step, first, self.skip_failed_rewards)
 
     def p_at(self, step: int) -> Tensor:
-        """What p was after ``step`` steps, of those that answers under way may come from; a copy, which stays so."""
+        """Copy the p [P] that was reached after ``step`` steps, at most ``staleness`` ago."""
         return [*self._past, self.p][step - self.steps_done - 1].detach().clone()
 
     def apply(self, gradient: Tensor | None) -> float:
-        """One step of Adam; the gradient's norm before it was clipped.
+        """Take one step of Adam, and return the gradient's norm before it was clipped.
 
         Args:
-            gradient: [P]; None where there was no sample to learn from: p stays, which Adam's momentum would move.
+            gradient: [P]; None if there was no sample to learn from: p stays, which Adam's momentum would move.
         """
         self._past.append(self.p.detach().clone())
         norm = 0.0
@@ -117,14 +121,14 @@ class Member:
         self.steps_done += 1
         return norm
 
-    def remember(self, reward: float) -> None:
+    def average_reward(self, reward: float) -> None:
         """Move the average of rewards by the mean of a step's samples that were learned from."""
         before = reward if self.mean_reward is None else self.mean_reward
-        self.mean_reward = _MEMORY * before + (1 - _MEMORY) * reward
+        self.mean_reward = _DECAY * before + (1 - _DECAY) * reward
 
-    def state(self) -> LearnerState:
-        """All that a later process needs to go on exactly from here."""
-        return LearnerState.capture(
+    def checkpoint(self) -> Checkpoint:
+        """Copy all that a later process needs to go on exactly from here."""
+        return Checkpoint.capture(
             self.p,
             self.optimizer,
             list(self._past),
@@ -134,19 +138,19 @@ class Member:
             factors=self._weights.model.factors.digest,
         )
 
-    def restore(self, state: LearnerState) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint.
 
         Raises:
             CheckpointError: It was made on other factors, or with other settings.
         """
         factors = self._weights.model.factors.digest
-        if state.factors != factors or state.tensors["p"].shape != self.p.shape:
+        if checkpoint.factors != factors or checkpoint.tensors["p"].shape != self.p.shape:
             raise CheckpointError(
-                f"the checkpoint was made on factors {state.factors[:12]}, this run uses {factors[:12]}",
+                f"the checkpoint was made on factors {checkpoint.factors[:12]}, this run uses {factors[:12]}",
                 "resume with the same base and targets, or give the run another name",
             )
         self._past.clear()
-        self._past.extend(state.apply(self.p, self.optimizer))
-        self.selection = state.selection(self.p.device)
-        self.steps_done, self.mean_reward = state.step, state.mean_reward
+        self._past.extend(checkpoint.apply(self.p, self.optimizer))
+        self.selection = checkpoint.selection(self.p.device)
+        self.steps_done, self.mean_reward = checkpoint.step, checkpoint.mean_reward

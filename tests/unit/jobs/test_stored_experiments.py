@@ -16,8 +16,8 @@ from zfleet.models.bundle import BaseBundle
 from zfleet.rewards.text import Exact
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
-from zfleet_jobs.compare.kept import KeptTrial, keep_spec, kept_trials, open_storage, warn_of_other_code
 from zfleet_jobs.compare.run import trials_of
+from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, stored_trials, warn_of_other_code
 from zfleet_jobs.samples.layout import in_step, sample_file
 from zfleet_jobs.testing.outcomes import outcomes_of
 
@@ -37,38 +37,38 @@ def _spec(storage: Path | str, **values: Any) -> CompareSpec:
     return parse_spec(given | values, CompareSpec)
 
 
-def _kept(spec: CompareSpec | AblateSpec) -> dict[str, KeptTrial]:
+def _stored(spec: CompareSpec | AblateSpec) -> dict[str, StoredTrial]:
     bundles = dict.fromkeys(("all", *(m.targets for m in spec.methods.values() if m.targets)), BUNDLE)
-    kept = kept_trials(open_storage(spec), spec, trials_of(spec), bundles, {"t": TASK})
-    return {trial.method: place for trial, place in kept.items()}
+    stored = stored_trials(open_storage(spec), spec, trials_of(spec), bundles, {"t": TASK})
+    return {trial.method: place for trial, place in stored.items()}
 
 
-def test_an_outcome_is_kept_and_found_again(tmp_path: Path) -> None:
-    kept = _kept(_spec(tmp_path / "new"))["svf"]
-    assert kept.outcome() is None
+def test_an_outcome_is_stored_and_found_again(tmp_path: Path) -> None:
+    stored = _stored(_spec(tmp_path / "new"))["svf"]
+    assert stored.outcome() is None
     (outcome,) = outcomes_of("svf", [[1.0, None, -1.0]])
-    kept.keep(outcome)
-    assert kept.outcome() == outcome
-    assert _kept(_spec(tmp_path / "new"))["svf"].outcome() == outcome
+    stored.store(outcome)
+    assert stored.outcome() == outcome
+    assert _stored(_spec(tmp_path / "new"))["svf"].outcome() == outcome
 
 
 def test_only_what_depends_on_a_change_is_another_training(tmp_path: Path) -> None:
-    before = _kept(_spec(tmp_path))
-    rank = _kept(_spec(tmp_path, methods={"svf": {}, "lora": {"adapter": "lora", "rank": 4}}))
+    before = _stored(_spec(tmp_path))
+    rank = _stored(_spec(tmp_path, methods={"svf": {}, "lora": {"adapter": "lora", "rank": 4}}))
     assert rank["svf"] == before["svf"]
     assert rank["lora"].file != before["lora"].file
     assert rank["lora"].samples != before["lora"].samples
-    steps = _kept(_spec(tmp_path, learner={"steps": 7}))
+    steps = _stored(_spec(tmp_path, learner={"steps": 7}))
     assert not {place.file for place in steps.values()} & {place.file for place in before.values()}
-    assert _kept(_spec(tmp_path, seeds=[0, 1], against="svf"))["svf"].file != before["svf"].file, "the last is seed 1"
+    assert _stored(_spec(tmp_path, seeds=[0, 1], against="svf"))["svf"].file != before["svf"].file, "the last is seed 1"
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"method": "svf"}'])
 def test_a_damaged_result_is_named(data: bytes, tmp_path: Path) -> None:
-    kept = _kept(_spec(tmp_path))["svf"]
-    kept.storage.put(kept.file, data)
-    with pytest.raises(JobError, match=f"{kept.file} is damaged") as caught:
-        kept.outcome()
+    stored = _stored(_spec(tmp_path))["svf"]
+    stored.storage.put(stored.file, data)
+    with pytest.raises(JobError, match=f"{stored.file} is damaged") as caught:
+        stored.outcome()
     assert caught.value.remedy == "delete it: its training runs again"
 
 
@@ -76,29 +76,29 @@ def test_a_storage_that_cannot_be_written_is_found_before_anything_is_trained(tm
     (tmp_path / "file").write_text("no folder")
     spec = _spec(tmp_path / "file")
     with pytest.raises(JobError, match=r"file cannot be written"):
-        keep_spec(open_storage(spec), spec)
+        store_spec(open_storage(spec), spec)
     with pytest.raises(SpecError, match=r"storage is 'sftp://host/runs'"):
         open_storage(_spec("sftp://host/runs"))
 
 
 def test_a_storage_may_be_a_uri(tmp_path: Path) -> None:
     spec = _spec(f"file://{tmp_path}/runs")
-    keep_spec(open_storage(spec), spec)
+    store_spec(open_storage(spec), spec)
     assert load_spec(tmp_path / "runs" / "compare.yaml", CompareSpec) == spec
-    kept = _kept(spec)["svf"]
+    stored = _stored(spec)["svf"]
     (outcome,) = outcomes_of("svf", [[1.0]])
-    kept.keep(outcome)
-    assert kept.outcome() == outcome
+    stored.store(outcome)
+    assert stored.outcome() == outcome
     assert [path.name for path in tmp_path.iterdir()] == ["runs"], "the URI became no folder's name"
 
 
 def test_samples_lie_where_their_reader_looks_whatever_a_method_is_called(tmp_path: Path) -> None:
     grid = {"targets": [REGEX, f"{REGEX}|{'x' * 300}"], "objectives": ["reinforce"], "parametrisations": ["exp"]}
     given = {"tasks": {"t": {"lab": "sort"}}, "seeds": [5], "storage": str(tmp_path), **grid}
-    first, second = _kept(parse_spec(given, AblateSpec)).values()
+    first, second = _stored(parse_spec(given, AblateSpec)).values()
     assert first.samples != second.samples
-    for kept in (first, second):
-        folder = in_step(kept.samples, 1)
+    for stored in (first, second):
+        folder = in_step(stored.samples, 1)
         Path(folder).mkdir(parents=True)
         root = f"{tmp_path}/samples"
         found = sample_file(root, f"{folder}/worker-0.parquet")
