@@ -102,7 +102,7 @@ def _read_sizes(folder: Path) -> BaseSizes:
     from safetensors import SafetensorError, safe_open
 
     from zfleet.models.fingerprint import weight_files
-    from zfleet.svf.targets import PRESETS
+    from zfleet.svf.layout import PRESETS
 
     weights = u = vh = 0
     for file in weight_files(folder):
