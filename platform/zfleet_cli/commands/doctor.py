@@ -20,7 +20,7 @@ def doctor(
 ) -> None:
     """Say which engines this machine can run and why not the others; exits with 1 when it can run none."""
     from zfleet.doctor.engines import judge, look, read_base
-    from zfleet.rewards.sandbox.doctor import look_at_sandbox
+    from zfleet.rewards.sandbox.sandbox import look_at_sandbox
 
     # First the base: what is wrong with it is known at once.
     facts = None if base is None else read_base(base)

@@ -36,7 +36,7 @@ def grade(
     """
     # Graders bring libraries along that `zfleet --help` does not need.
     from zfleet.rewards.build import build_reward
-    from zfleet.rewards.needs import check_reward
+    from zfleet.rewards.grading import check_reward
     from zfleet.rewards.offline import OfflineGrader, summary
     from zfleet.tasks.datasets.load import problems_of
     from zfleet.tasks.rows import read_rows

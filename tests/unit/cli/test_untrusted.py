@@ -60,7 +60,7 @@ def test_an_error_that_quotes_a_completion_is_escaped(capsys: pytest.CaptureFixt
 
 def test_warnings_and_tracebacks_are_escaped() -> None:
     program = f"""
-from zfleet.rewards.grade import grade_all
+from zfleet.rewards.grading import grade_all
 from zfleet.errors import RewardError
 from zfleet_cli import main as cli
 

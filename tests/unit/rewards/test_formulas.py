@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from zfleet.rewards.formulas.answer import MathAnswer
+from zfleet.rewards.formulas.grader import MathAnswer
 from zfleet.rewards.numbers.bases import with_plain_bases, with_values
 from zfleet.tasks.task import Sample
 

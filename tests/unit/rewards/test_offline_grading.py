@@ -191,7 +191,7 @@ def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_bombs_for_the_parser_are_wrong_and_the_next_is_graded(bomb: str) -> None:
-    from zfleet.rewards.formulas.answer import MathAnswer
+    from zfleet.rewards.formulas.grader import MathAnswer
     from zfleet.tasks.task import Sample
 
     grader, sample = MathAnswer(seconds=2), Sample("1", "", "\\frac{1}{2}")

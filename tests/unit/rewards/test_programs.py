@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zfleet.rewards.programs.fences import fenced
-from zfleet.rewards.programs.program import Program
+from zfleet.rewards.programs.grader import Program
 from zfleet.rewards.programs.program_text import program_of
 from zfleet.tasks.task import Sample
 

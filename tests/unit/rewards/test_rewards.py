@@ -15,8 +15,7 @@ import pytest
 from zfleet.config.task_specs import PartSpec, RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward
-from zfleet.rewards.grade import grade_all
-from zfleet.rewards.identity import reward_identity
+from zfleet.rewards.grading import grade_all, reward_identity
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.soft import Soft
 from zfleet.rewards.text import Contains, Exact, Regex

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from zfleet.errors import SandboxError
-from zfleet.rewards.programs.program import Program
+from zfleet.rewards.programs.grader import Program
 from zfleet.rewards.sandbox.exam import Exam, Limits
 from zfleet.rewards.sandbox.sandbox import Sandbox
 from zfleet.tasks.task import Sample

@@ -15,10 +15,10 @@ from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import CannotTell, RewardError, SandboxError
 from zfleet.evaluate import evaluate
 from zfleet.models.svf_model import SvfModel
-from zfleet.rewards.grade import grade_all
-from zfleet.rewards.length import Length
-from zfleet.rewards.programs.program import Program
+from zfleet.rewards.grading import grade_all
+from zfleet.rewards.programs.grader import Program
 from zfleet.rewards.sandbox.exam import Exam, Verdict
+from zfleet.rewards.text import Length
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.rl.member import Member
 from zfleet.rl.rollout import Rollout
@@ -42,7 +42,7 @@ class _Stub:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("zfleet.rewards.programs.program", "zfleet.rewards.needs"):
+    for module in ("zfleet.rewards.programs.grader", "zfleet.rewards.grading"):
         monkeypatch.setattr(f"{module}.shared_sandbox", lambda *_: _Stub())
 
 
@@ -140,7 +140,7 @@ def test_grading_needs_a_sandbox_before_it_begins(grade: Callable[..., Any], mon
     def none(*_: object) -> None:
         raise SandboxError("bubblewrap is not installed", "make sandbox")
 
-    monkeypatch.setattr("zfleet.rewards.needs.shared_sandbox", none)
+    monkeypatch.setattr("zfleet.rewards.grading.shared_sandbox", none)
     result = grade([_row(RIGHT)])
     assert result.exit_code == 1
     assert "bubblewrap is not installed" in result.output
