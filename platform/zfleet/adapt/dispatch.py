@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.blocking import collect
 from zfleet.engine.contract import BASE_Z, Engine, GenerationRequest, SamplingParams
 
@@ -17,7 +18,6 @@ Method = Literal["prompt", "classifier"]
 Render = Callable[[str], tuple[int, ...] | str]
 """What a user types, as the prompt that an engine gets (the chat template, usually)."""
 
-ASK = "kind? {prompt}"
 LABEL_TOKENS = 8
 
 
@@ -82,7 +82,7 @@ class PromptDispatcher:
 
     routes: Routes
     render: Render
-    ask: str = ASK
+    ask: str = DISPATCH_PROMPT
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""
@@ -103,7 +103,7 @@ class ClassifierDispatcher:
     routes: Routes
     render: Render
     z: str
-    ask: str = ASK
+    ask: str = DISPATCH_PROMPT
 
     async def decide(self, engine: Engine, prompt: str) -> Decision:
         """As ``Dispatcher.decide``."""

@@ -8,9 +8,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from zfleet.adapt.dispatch import ASK, ClassifierDispatcher, Decision, Routes
+from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Routes
 from zfleet.adapt.two_pass import first_pass, milliseconds_since
 from zfleet.config.names import AUTO
+from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
 from zfleet.engine.merge import merged
 from zfleet.engine.streams import closing
@@ -62,7 +63,7 @@ class Served:
     max_length: int
     classifier: str = "kind"
     labels: Mapping[str, str] = field(default_factory=dict)
-    ask: str = ASK
+    ask: str = DISPATCH_PROMPT
     max_body: int = 2**20
 
 

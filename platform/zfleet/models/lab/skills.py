@@ -14,6 +14,8 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from zfleet.config.specs import DISPATCH_PROMPT
+
 LETTERS = string.ascii_lowercase
 DIGITS = string.digits
 
@@ -136,7 +138,7 @@ FAMILIES: Mapping[str, Family] = {
 KINDS = ("reverse", "sort", "add", "lookup")
 """The skills that experts are trained on, and the labels a classifier chooses from."""
 
-KIND_PREFIX = "kind? "
+KIND_PREFIX = DISPATCH_PROMPT.removesuffix("{prompt}")
 """Before a prompt, asks which operation the prompt means."""
 
 
