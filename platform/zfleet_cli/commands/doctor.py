@@ -22,7 +22,7 @@ def doctor(
     from zfleet.doctor.engines import judge, look, read_base
     from zfleet.rewards.sandbox.sandbox import look_at_sandbox
 
-    # First the base: what is wrong with it is known at once.
+    # Read the base first: its errors show at once.
     facts = None if base is None else read_base(base)
     with Console(stderr=True).status("looking at torch and vLLM"):
         machine = look()
