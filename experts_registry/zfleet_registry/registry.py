@@ -22,16 +22,9 @@ Versions = list[ExpertVersion]
 
 
 class ExpertRegistry(RunLog):
-    """Experts of one MLflow registry. Several threads and processes may use it at once.
+    """The experts of one MLflow registry, with their runs. Several threads and processes may use it at once.
 
-    Args:
-        uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: The folder of a local registry; for a database server, the folder of its artifacts.
-        reading: Only read: do not create a missing local registry, and wait for a locked one only briefly.
-
-    Raises:
-        RegistryUnreachable: There is no answer within a few seconds.
-        RegistryError: The URI cannot be used.
+    Arguments and errors are those of ``RunLog``.
     """
 
     def register(

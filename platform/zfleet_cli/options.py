@@ -1,4 +1,7 @@
-"""The options that several commands share. CONTRIBUTING.md says how options are named."""
+"""The options that several commands share; CONTRIBUTING.md has the rules for options.
+
+Each command repeats the options in its own signature, because typer reads them there.
+"""
 
 from __future__ import annotations
 
