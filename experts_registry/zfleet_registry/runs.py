@@ -88,7 +88,7 @@ class RunLog:
         """Continue a run that ended or was abandoned; return False if there is no run of this id."""
         from mlflow.exceptions import MlflowException
 
-        with self._connection.answering(f"go on with run {run_id}"):
+        with self._connection.answering(f"continue run {run_id}"):
             try:
                 run = self._client.get_run(run_id)
             except MlflowException as error:

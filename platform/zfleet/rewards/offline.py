@@ -187,7 +187,7 @@ def _equivalence(data: Mapping[str, Any]) -> Grade:
     reason = comparison.reason or (
         "no formula in it"
         if comparison.answer is None
-        else f"math-verify reads {comparison.answer} beside {data['gold']}"
+        else f"math-verify compares {comparison.answer} with {data['gold']}"
     )
     return verdict(comparison.right, comparison.answer, reason)
 

@@ -18,7 +18,7 @@ from zfleet.errors import SpecError
         ({"kl_in": "reward", "kl": 1, "kl_over": "base"}, "kl_over is `base` and kl_in is `reward`"),
         (
             {"kl_in": "reward", "kl": 1, "estimator": "grpo", "samples_per_prompt": 2},
-            "set equal_groups to `leave_out`, or kl_in to `loss`",
+            "set equal_groups to `leave_out` or kl_in to `loss`",
         ),
         ({"kl_over": "base"}, "kl_over is 'base' but has no effect: set kl or kl_limit"),
         ({"ratio_clip": 0.1}, "ratio_clip is 0.1 but has no effect: set staleness"),

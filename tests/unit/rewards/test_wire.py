@@ -47,7 +47,7 @@ class _End(Wire):
     def _unused(self, *_: Any, **__: Any) -> Any:
         raise AssertionError("only plain values cross in these tests")
 
-    class_item = class_of = standing = extra = make_class = make = _unused
+    class_item = class_of = stand_in_for = extra = make_class = make = _unused
 
 
 def _through(value: Any, sender: Wire, receiver: Wire) -> Any:

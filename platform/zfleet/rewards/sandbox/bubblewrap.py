@@ -18,7 +18,7 @@ from zfleet.rewards.sandbox.exam import Limits
 from zfleet.rewards.sandbox.syscalls import refusals
 
 _PLACE = Path("/box")
-_REMEDY = "`make sandbox` installs bubblewrap where the system allows; docs/sandbox.md says what it needs"
+_REMEDY = "run `make sandbox`, which installs it if the system allows; docs/sandbox.md has the requirements"
 
 
 def bare(program: str) -> list[str]:

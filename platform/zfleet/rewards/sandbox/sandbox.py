@@ -58,7 +58,9 @@ class Sandbox:
         self._closed = threading.Event()
         self._pairs, self._fewer = 0, threading.Condition()
         if not self._isolated:
-            log.warning("code that a model wrote runs on this machine without a sandbox, as the reward's spec says")
+            log.warning(
+                "a model's code runs on this machine without a sandbox, because the reward has `sandbox: unsafe`"
+            )
         # The kernel kills bubblewrap when the thread that started it ends (PR_SET_PDEATHSIG), so this thread lives
         # until every box has ended.
         self._filling = threading.Thread(target=self._fill, name="zfleet-sandbox", daemon=True)

@@ -133,7 +133,7 @@ class _Wire(Wire):
         # Named tuples whose class came from the tests are plain values.
         return item, item[0] in self._staying
 
-    def standing(self, value: object) -> tuple[Any, list[Any]]:
+    def stand_in_for(self, value: object) -> tuple[Any, list[Any]]:
         return self.class_item(type(value)), []
 
     def extra(self, value: object) -> int | None:

@@ -62,7 +62,7 @@ class ExaminersWire(Wire):
     def extra(self, value: object) -> int | None:
         return None
 
-    def standing(self, value: object) -> tuple[Any, list[Any]]:
+    def stand_in_for(self, value: object) -> tuple[Any, list[Any]]:
         if isinstance(value, Remote):
             raise _forgotten(type(value))
         if isinstance(value, FunctionType):

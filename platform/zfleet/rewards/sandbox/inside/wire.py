@@ -72,7 +72,7 @@ class Wire(ABC):
         """Pack the class of a value, which the other process does not have; return also whether the value stays."""
 
     @abstractmethod
-    def standing(self, value: object) -> tuple[Any, list[Any]]:
+    def stand_in_for(self, value: object) -> tuple[Any, list[Any]]:
         """Describe the stand-in for an object without plain contents: its kind, and its parts as items."""
 
     @abstractmethod
@@ -190,7 +190,7 @@ class Wire(ABC):
         kind = type(value)
         base = base_of(kind)
         if base is object:
-            which, parts = self.standing(value)
+            which, parts = self.stand_in_for(value)
             number = self.number(value, stays=True)
             self.record("values", [number, which, self.extra(value), parts])
             return number
