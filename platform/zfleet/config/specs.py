@@ -197,8 +197,8 @@ class SearchSpec(PlacedSpec):
     def _same_shots_for_all(self) -> SearchSpec:
         if self.task.reward.on_error == "skip":
             raise ValueError(
-                "task.reward.on_error is 'skip': a search compares candidates on the same shots, so that it cannot "
-                "skip one; write `stop`"
+                "task.reward.on_error is 'skip': a search compares candidates on the same shots and cannot skip "
+                "one; write `stop`"
             )
         return self
 

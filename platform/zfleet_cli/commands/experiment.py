@@ -93,8 +93,8 @@ def _print_json(
 def _print(results: Results, results_by_method: Sequence[Finding], comparisons: Sequence[Ratio]) -> None:
     if results_by_method:
         title = (
-            f"{_sample_sizes(results_by_method)}; memory is above that of the process before; "
-            "trainings ran side by side"
+            f"{_sample_sizes(results_by_method)}; memory is that above the process's own; "
+            "seconds are those of trainings side by side"
         )
         print_rows([_method_row(finding) for finding in results_by_method], title)
     if comparisons:
