@@ -1,4 +1,4 @@
-"""Registry URIs: which ones are usable, and how to speak of one without giving its secrets away."""
+"""Registry URIs: check them, and show them without their secrets."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _REMEDY = "give http(s)://..., postgresql://..., mysql://..., sqlite:///file, or
 
 
 def kind_of(uri: str) -> str:
-    """The scheme without its driver: ``postgresql+psycopg`` is ``postgresql``."""
+    """Return the scheme without its driver: ``postgresql`` for ``postgresql+psycopg``."""
     return uri.partition("://")[0].partition("+")[0].lower()
 
 
 def address_of(uri: str) -> str:
-    """The URI as messages and logs may show it: no user, no password, no query.
+    """Return the URI without user, password and query, for messages and logs.
 
-    A URI whose parts cannot be told apart shows its scheme only: what looks like a path
-    may be the rest of a password that was not percent-encoded.
+    If the parts of the URI are ambiguous, only the scheme is shown: what looks like a path may be the rest of a
+    password that was not percent-encoded.
     """
     if kind_of(uri) == SQLITE or ("://" not in uri and "@" not in uri):
         return uri.partition("?")[0]
@@ -40,7 +40,7 @@ def address_of(uri: str) -> str:
 
 
 def redact(text: str, uri: str) -> str:
-    """``text``, of a library, without the secrets of ``uri``."""
+    """Remove the secrets of ``uri`` from a library's text."""
     text = text.replace(uri, address_of(uri))
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -48,10 +48,10 @@ def redact(text: str, uri: str) -> str:
 
 
 def check_uri(uri: str) -> None:
-    """Refuse a URI that no registry can have.
+    """Refuse a URI that cannot be a registry's.
 
     Raises:
-        RegistryError: An unknown or refused scheme, or a URI that cannot be read without doubt.
+        RegistryError: The scheme is unknown or refused, or the URI is ambiguous.
     """
     kind = kind_of(uri)
     if "://" not in uri or kind == "file":
@@ -68,24 +68,24 @@ def check_uri(uri: str) -> None:
 
 
 def sqlite_uri(file: Path) -> str:
-    """The URI of a database file, absolute, so that the current directory may change.
+    """Return the URI of a database file. It is absolute, so that the current directory may change.
 
     Raises:
-        RegistryError: The path holds characters that such a URI cannot.
+        RegistryError: The path has characters that such a URI cannot have.
     """
     path = str(file.expanduser().absolute())
     if bad := set("?#%") & set(path):
         raise RegistryError(
-            f"registry path {path!r} holds {''.join(sorted(bad))!r}", "choose a path without ?, # and %"
+            f"registry path {path!r} contains {''.join(sorted(bad))!r}", "choose a path without ?, # and %"
         )
     return f"{_SQLITE_PREFIX}{path}"
 
 
 def sqlite_file(uri: str) -> Path:
-    """The file that a sqlite URI names.
+    """Return the file of a sqlite URI.
 
     Raises:
-        RegistryError: It names none: an in-memory database would be empty for every process.
+        RegistryError: The URI names no file. An in-memory database would be empty in every process.
     """
     path = uri.partition(":///")[2]
     if not path or path == ":memory:" or "?" in path:
@@ -95,9 +95,9 @@ def sqlite_file(uri: str) -> Path:
 
 def _secrets(uri: str) -> set[str]:
     parts = urlsplit(uri)
-    # A user without a password is how some servers take a token.
-    found = {parts.password or parts.username or ""}
-    found |= {
+    # Some servers take a token as a user without a password.
+    secrets = {parts.password or parts.username or ""}
+    secrets |= {
         value for key, value in parse_qsl(parts.query) if any(word in key for word in ("pass", "token", "secret"))
     }
-    return {form for secret in found for form in (secret, unquote(secret)) if form}
+    return {form for secret in secrets for form in (secret, unquote(secret)) if form}

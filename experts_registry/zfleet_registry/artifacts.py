@@ -1,4 +1,4 @@
-"""An expert's file: stored through MLflow's artifact API, verified on every load."""
+"""Store an expert's file through MLflow's artifact API, and verify it on every load."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _REMEDY = "restore the file from a backup, or register the expert again and poin
 
 
 def store(connection: Connection, run_id: str, model: str, z: ZVector, provenance: Provenance) -> tuple[str, str]:
-    """Upload a z, with its provenance in the file's metadata, to a folder of its own.
+    """Upload a z, with its provenance in the file's metadata, to its own folder.
 
     Returns:
-        Path of the file inside the run's artifacts, and sha256 of the file.
+        The file's path inside the run's artifacts, and the file's sha256.
 
     Raises:
-        RegistryError: The disk of a local registry is full, for example.
+        RegistryError: The file of a local registry cannot be written, for example because the disk is full.
     """
     data = z.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
     folder = f"experts/{model}-{z.digest[:12]}-{uuid.uuid4().hex[:8]}"
@@ -39,18 +39,18 @@ def store(connection: Connection, run_id: str, model: str, z: ZVector, provenanc
             file.write_bytes(data)
             connection.client.log_artifact(run_id, str(file), folder)
     else:
-        # Not by MLflow, which remembers where a run's artifacts were when it was asked first.
+        # Written without MLflow, because MLflow caches the place of a run's artifacts, and a registry may be moved.
         try:
             write_atomic(local, data)
         except OSError as error:
             raise RegistryError(
-                f"{local} cannot be written: {error.strerror or error}", "make room there, or mend its rights"
+                f"{local} cannot be written: {error.strerror or error}", "free disk space, or correct the permissions"
             ) from error
     return f"{folder}/{FILE}", hashlib.sha256(data).hexdigest()
 
 
 def load(connection: Connection, version: ExpertVersion) -> ZVector:
-    """Download a version's z and verify all of it.
+    """Download a version's z and verify it completely.
 
     Raises:
         CorruptArtifact: The file is missing, truncated, changed, another version's, or contradicts the tags.
@@ -62,19 +62,19 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector:
     if digest != version.artifact_sha256:
         raise CorruptArtifact(
             f"{where} was changed: its {len(data)} bytes have sha256 {digest[:12]}, "
-            f"registered was {version.artifact_sha256[:12]}",
+            f"but {version.artifact_sha256[:12]} was registered",
             _REMEDY,
         )
     try:
         z = ZVector.from_bytes(data, where)
     except InvalidZ as error:
         raise CorruptArtifact(error.message, _REMEDY) from error
-    # The file is the one that was registered: what differs now is a tag that somebody edited.
+    # The file is the registered one, so any difference means that a tag was edited.
     facts = {"z_digest": z.digest, "base": z.base, "factors": z.factors, "targets": z.targets}
     for name, fact in facts.items():
         tag = getattr(version.provenance, name)
         if tag != fact:
-            raise CorruptArtifact(f"{where} has {name} {fact!r}, the version's tag says {tag!r}", _REMEDY)
+            raise CorruptArtifact(f"{where} has {name} {fact!r}, but the version's tag says {tag!r}", _REMEDY)
     return z
 
 

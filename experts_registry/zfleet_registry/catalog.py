@@ -1,4 +1,4 @@
-"""Questions to MLflow's model registry: one model, one version, all of them page by page."""
+"""Ask MLflow's model registry: for one model, for one version, or for all, page by page."""
 
 from __future__ import annotations
 
@@ -11,60 +11,51 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.store.entities import PagedList
 
-    Found = TypeVar("Found", ModelVersion, RegisteredModel)
+    Entity = TypeVar("Entity", ModelVersion, RegisteredModel)
 
 Result = TypeVar("Result")
 
 PAGE = 1000
 _ATTEMPTS = 10
-# How sqlite, PostgreSQL, MySQL and MLflow itself say that a key exists by now.
 _TAKEN = re.compile(r"UNIQUE constraint|duplicate key|Duplicate entry|Giving up after")
+"""The messages of sqlite, PostgreSQL, MySQL and MLflow if a key exists already."""
 
 
 def find_model(client: MlflowClient, model: str) -> RegisteredModel | None:
-    """The registered model with its aliases, or None."""
+    """Return the registered model with its aliases, or None."""
     return _unless_missing(lambda: client.get_registered_model(model))
 
 
 def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion | None:
-    """One version, or None."""
+    """Return a version, or None."""
     return _unless_missing(lambda: client.get_model_version(model, str(version)))
 
 
 def newest_version(client: MlflowClient, model: str) -> ModelVersion | None:
-    """The version with the highest number, or None where there are none."""
-    found = client.search_model_versions(f"name = '{model}'", max_results=1, order_by=["version_number DESC"])
-    return found[0] if found else None
+    """Return the version with the highest number, or None if there is none."""
+    versions = client.search_model_versions(f"name = '{model}'", max_results=1, order_by=["version_number DESC"])
+    return versions[0] if versions else None
 
 
 def all_models(client: MlflowClient, where: str) -> Iterator[RegisteredModel]:
-    """Every registered model that fits MLflow's filter, however many pages that takes."""
-    token = None
-    while True:
-        page = client.search_registered_models(where, max_results=PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    """Yield every registered model that matches MLflow's filter, from all pages."""
+    return _all_pages(lambda token: client.search_registered_models(where, max_results=PAGE, page_token=token))
 
 
 def all_versions(client: MlflowClient, where: str) -> Iterator[ModelVersion]:
-    """Every version that fits MLflow's filter, however many pages that takes."""
-    # A fixed order: by default MLflow sorts by time of change, and a version that changes between
-    # two pages would be read twice or not at all.
+    """Yield every version that matches MLflow's filter, from all pages."""
+    # By default MLflow sorts by time of change: a version that changes between two pages would be read twice or not at
+    # all.
     order = ["name ASC", "version_number ASC"]
-    token = None
-    while True:
-        page = client.search_model_versions(where, max_results=PAGE, order_by=order, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    return _all_pages(
+        lambda token: client.search_model_versions(where, max_results=PAGE, order_by=order, page_token=token)
+    )
 
 
 def create_version(client: MlflowClient, model: str, run_id: str, folder: str, tags: Mapping[str, str]) -> ModelVersion:
-    """The next version of a model that need not exist yet, with all its tags in one transaction."""
+    """Create the next version of a model, with all its tags in one transaction. The model is created if needed."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -79,13 +70,16 @@ def create_version(client: MlflowClient, model: str, run_id: str, folder: str, t
 
 
 def point_alias(client: MlflowClient, model: str, alias: str, version: int) -> None:
-    """Point an alias at a version, whether or not it exists."""
+    """Point an alias at a version. The alias is created if needed."""
     _despite_races(lambda: client.set_registered_model_alias(model, alias, str(version)))
 
 
 def _despite_races(call: Callable[[], Result]) -> Result:
-    """Call again where another process was faster: two that set a new alias at once both insert it,
-    and MLflow gives up on a version number that was taken three times."""
+    """Call again if another process was faster.
+
+    Two processes that set a new alias at once both insert it, and MLflow gives up if others take the next version
+    number three times.
+    """
     from mlflow.exceptions import MlflowException
 
     for attempt in range(_ATTEMPTS):
@@ -94,12 +88,22 @@ def _despite_races(call: Callable[[], Result]) -> Result:
         except MlflowException as error:
             if attempt == _ATTEMPTS - 1 or not _TAKEN.search(str(error)):
                 raise
-            # Not all at the same moment again.
+            # Wait a random time, so that the processes do not collide again.
             time.sleep(random.uniform(0, 0.05 * (attempt + 1)))
     raise AssertionError("unreachable")
 
 
-def _unless_missing(ask: Callable[[], Found]) -> Found | None:
+def _all_pages(read: Callable[[str | None], PagedList[Entity]]) -> Iterator[Entity]:
+    token = None
+    while True:
+        page = read(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _unless_missing(ask: Callable[[], Entity]) -> Entity | None:
     from mlflow.exceptions import MlflowException
 
     try:

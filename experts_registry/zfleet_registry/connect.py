@@ -1,4 +1,4 @@
-"""Reaching MLflow: quickly or not at all, quietly, and with errors that say what to do."""
+"""Connect to MLflow within seconds or fail, without noise, and with errors that name a remedy."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PROBE_SECONDS = 3
 _PORTS = {"postgresql": 5432, "mysql": 3306}
 _DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "pymysql"}
 
-# Defaults only: whoever sets one of these decides. MLflow would retry an unreachable server for four
-# minutes, report usage to its makers, and print run URLs, with the password in them, after each run.
+# Defaults only: a variable that is set already keeps its value. Without them, MLflow would retry an unreachable server
+# for four minutes, report usage to its makers, and print run URLs, with the password in them, after each run.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -34,11 +34,11 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-# Those of a service, whose few threads a server that vanished must not hold for a minute.
+# A service has few threads, which must not wait a minute for a server that is gone.
 _READING = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}
 _POOL = "MLFLOW_SQLALCHEMYSTORE_POOL"
-"""What MLflow's settings of its connections begin with."""
-# The database module logs every error that it raises as well, with the statement and its values.
+"""The prefix of MLflow's variables for its database connections."""
+# The database module also logs every error that it raises, with the statement and its values.
 _LOGGERS = {
     "alembic": logging.WARNING,
     "mlflow.store.db.utils": logging.CRITICAL,
@@ -48,13 +48,13 @@ _LOGGERS = {
 
 @dataclass(frozen=True)
 class Connection:
-    """One registry, reached.
+    """A connection to a registry.
 
     Attributes:
-        address: What messages call it: its URI without user, password and query.
-        client: MLflow's client, bound to this registry; several threads may use it.
-        artifacts: Where the artifacts of new experiments go; None where the server decides.
-        reading: Whether it only asks, and hardly waits for locks.
+        address: The registry's URI without user, password and query, for messages.
+        client: MLflow's client for this registry; several threads may use it.
+        artifacts: The folder for the artifacts of new experiments; None if the server decides.
+        reading: Whether the connection only reads, and waits for locks only briefly.
     """
 
     address: str
@@ -64,30 +64,36 @@ class Connection:
     _uri: str = field(repr=False)
 
     def probe(self) -> None:
-        """Ask whether it still answers.
+        """Check that the registry still answers.
 
         Raises:
-            RegistryUnreachable: It does not, within a few seconds.
+            RegistryUnreachable: The registry does not answer within a few seconds.
         """
         _probe(self._uri, self.reading)
 
     def local_file(self, run_id: str, path: str) -> Path | None:
-        """Where a run's artifact lies if this registry is a sqlite file: beside it, whatever its records say."""
+        """Return the path of a run's artifact if this registry is a sqlite file, None otherwise.
+
+        The artifacts are beside the file, even if its records name another place, because the registry may be moved.
+        """
         if kind_of(self._uri) != SQLITE:
             return None
         return sqlite.artifacts_of(sqlite_file(self._uri)) / run_id / "artifacts" / path
 
     def reason(self, error: Exception) -> str:
-        """What a library's error says, on one line and without secrets."""
+        """Return the text of a library's error on one line, without secrets."""
         return _reason(error, self._uri)
 
     @contextmanager
     def answering(self, doing: str) -> Iterator[None]:
-        """Turn what MLflow and its libraries raise while ``doing`` into errors of ours, without secrets.
+        """Turn the errors of MLflow and its libraries inside the block into ours, without secrets.
+
+        Args:
+            doing: What the block does, for the message.
 
         Raises:
-            RegistryUnreachable: The server or database stopped answering.
-            RegistryError: It answered with a refusal.
+            RegistryUnreachable: The server or database does not answer.
+            RegistryError: The server or database refused the request.
         """
         import requests
         import sqlalchemy.exc
@@ -98,7 +104,7 @@ class Connection:
         try:
             yield
         except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
-            # No cause is chained: its text may hold the password.
+            # The cause is not chained, because its text may contain the password.
             raise self._translated(error, doing) from None
 
     def _translated(self, error: Exception, doing: str) -> RegistryError:
@@ -114,22 +120,22 @@ class Connection:
             message = f"{doing}: the registry {self.address} does not answer: {text}"
             return RegistryUnreachable(message, "try again", _system_reason(error) or "it does not answer")
         return RegistryError(
-            f"{doing}: the registry {self.address} refused: {text}", "check the request and the rights"
+            f"{doing}: the registry {self.address} refused: {text}", "check the request and the permissions"
         )
 
 
 def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
-    """Reach a registry, and prepare a local one that is new.
+    """Connect to a registry. A new local registry is created.
 
     Args:
         uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database server's URI, where its artifacts go. Those of a sqlite
-            file go beside it.
-        reading: Only ask: a sqlite file is not made where it is missing, and hardly waited for where it is locked.
+        root: The folder of a local registry; for a database server, the folder of its artifacts. The artifacts of a
+            sqlite file are beside it.
+        reading: Only read: do not create a missing sqlite file, and wait for a locked one only briefly.
 
     Raises:
-        RegistryUnreachable: No answer within a few seconds; the address is named, without its secrets.
-        RegistryError: A URI that cannot be used, a missing driver, or a schema of another MLflow.
+        RegistryUnreachable: There is no answer within a few seconds; the address is named, without its secrets.
+        RegistryError: The URI cannot be used, a driver is missing, or the schema is that of another MLflow.
     """
     for name, value in (_ENVIRONMENT | (_READING if reading else {})).items():
         os.environ.setdefault(name, value)
@@ -145,7 +151,7 @@ def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
 
 
 def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
-    # A connection that outlives its question would go on with a file that was deleted or replaced.
+    # A pooled connection would go on using a file that was deleted or replaced.
     if not any(name.startswith(_POOL) for name in os.environ):
         os.environ[f"{_POOL}CLASS"] = "NullPool"
     artifacts = str(sqlite.artifacts_of(file))
@@ -154,12 +160,12 @@ def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
         return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
     was_here = sqlite.was_here(file)
     with sqlite.opened_alone(file):
-        # Artifacts without their database: it was moved away or lost, and a new one would hide that.
+        # If a registry was here, its database was moved away or lost, and a new one would hide that.
         if not file.exists() and not was_here:
             _quiet()
             sqlite.create(file)
         _probe(uri, reading)
-        # First, because it refuses the tables of another MLflow.
+        # Before `follow` changes any table, because the client refuses the tables of another MLflow.
         client = _client(sqlite.client_uri(file), uri)
         with sqlite.answering(file):
             moved.follow(file)
@@ -167,7 +173,7 @@ def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
 
 
 def _client(target: str, uri: str) -> MlflowClient:
-    """MLflow's client of ``target``; ``uri`` is what messages call it."""
+    """Make MLflow's client for ``target``; errors name ``uri``."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -191,7 +197,7 @@ def _probe(uri: str, reading: bool) -> None:
 
 
 def _probe_server(uri: str) -> None:
-    # MLflow's own request, because it knows the certificates, tokens and proxies in the environment.
+    # MLflow's own request function uses the certificates, tokens and proxies from the environment.
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -209,7 +215,7 @@ def _probe_server(uri: str) -> None:
     except MlflowException as error:
         raise _unreachable(uri, _reason(error, uri), _system_reason(error)) from None
     if answer.status_code != 200:
-        raise _unreachable(uri, f"GET /health gave status {answer.status_code}, MLflow gives 200")
+        raise _unreachable(uri, f"GET /health gave status {answer.status_code}, but MLflow gives 200")
 
 
 def _probe_database(uri: str) -> None:
@@ -234,7 +240,7 @@ def _probe_database(uri: str) -> None:
 
 
 def _quiet() -> None:
-    # After the import of mlflow, which sets these levels itself.
+    # Called after mlflow is imported, because the import sets these levels.
     for name, level in _LOGGERS.items():
         logging.getLogger(name).setLevel(level)
 
@@ -242,19 +248,19 @@ def _quiet() -> None:
 def _unreachable(uri: str, reason: str, public: str = "") -> RegistryUnreachable:
     return RegistryUnreachable(
         f"registry {address_of(uri)} does not answer: {reason}",
-        "start it, check the URI and the network, or leave the URI out to use a local registry",
+        "start it, check the URI and the network, or omit the URI to use a local registry",
         public or "it does not answer",
     )
 
 
 def _reason(error: Exception, uri: str) -> str:
-    """The part of a library's message that people can use."""
+    """Return the useful part of a library's message."""
     text = redact(str(error), uri).strip() or type(error).__name__
     return _system_reason(error) or text.splitlines()[0][:300]
 
 
 def _system_reason(error: Exception) -> str:
-    """The system's own words in a library's message, without address and path; empty where there are none."""
+    """Return the operating system's words in a library's message, without address and path; empty if there are none."""
     if system := re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error)):
         return system.group(1).strip(" :")
     return "timed out" if "timed out" in str(error) else ""

@@ -1,4 +1,4 @@
-"""Where an expert comes from: enough to make it again, and to trust it."""
+"""The provenance of an expert: all that is needed to train it again, and to trust it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Parent:
 
     Attributes:
         reference: Name and version, such as ``math/3``.
-        z_digest: Digest of its z.
+        z_digest: The digest of its z.
         alpha: Its coefficient: one number, or one per layer.
     """
 
@@ -31,22 +31,22 @@ class Parent:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is recorded with every version.
+    """The record that is stored with every version. Fields that do not apply are empty.
 
     Attributes:
-        base: Fingerprint of the base.
-        factors: Digest of the factors that the z belongs to.
-        targets: Which matrices were chosen.
-        z_digest: Digest of the z.
-        task: The task it was trained on; empty for a mixture.
-        data_digest: Digest of the task's data.
+        base: The fingerprint of the base.
+        factors: The digest of the factors that the z belongs to.
+        targets: The matrices that the z scales, as in a spec.
+        z_digest: The digest of the z.
+        task: The task that the expert was trained on; empty for a mixture.
+        data_digest: The digest of the task's data.
         spec: The job spec, as JSON.
-        code_version: Version or commit of the code that trained it.
-        metrics: Results worth keeping with the version.
-        parents: A mixture's experts.
+        code_version: The version or commit of the code that trained the expert.
+        metrics: Results to keep with the version.
+        parents: The experts of a mixture.
         kind: ``expert`` or ``mixture``.
-        carried_from: The version of another base that it was carried from; empty where it was trained on this one.
-        imported_from: Name and sha256 of the reference implementation's file that it was imported from; else empty.
+        carried_from: The version of another base from which this version was carried.
+        imported_from: Name and sha256 of the reference implementation's file from which this version was imported.
     """
 
     base: str
@@ -76,7 +76,7 @@ class Provenance:
         parents: tuple[Parent, ...] = (),
         kind: Kind = "expert",
     ) -> Provenance:
-        """The provenance of ``z``: what the z itself knows is taken from it."""
+        """Make the provenance of ``z``: base, factors, targets and digest are taken from the z itself."""
         return cls(
             z.base,
             z.factors,
@@ -92,16 +92,17 @@ class Provenance:
         )
 
     def check(self, z: ZVector) -> None:
-        """Refuse a provenance that is not the z's own.
+        """Refuse a provenance that belongs to another z.
 
         Raises:
-            RegistryError: Names the first field that differs, or a mixture without parents.
+            RegistryError: A field differs from the z (it is named), or kind and parents contradict each other.
         """
         facts = {"base": z.base, "factors": z.factors, "targets": z.targets, "z_digest": z.digest}
         for name, fact in facts.items():
             if getattr(self, name) != fact:
                 raise RegistryError(
-                    f"provenance has {name} {getattr(self, name)!r}, the z has {fact!r}", "use Provenance.of(z, ...)"
+                    f"provenance has {name} {getattr(self, name)!r}, but the z has {fact!r}",
+                    "use Provenance.of(z, ...)",
                 )
         if (self.kind == "mixture") != bool(self.parents):
             raise RegistryError(
@@ -110,16 +111,16 @@ class Provenance:
             )
 
     def to_strings(self) -> dict[str, str]:
-        """One string per field that is not empty; numbers survive exactly."""
+        """Return a string for each field that is not empty. Numbers keep their exact values."""
         values = asdict(self) | {"metrics": dict(self.metrics), "parents": [asdict(parent) for parent in self.parents]}
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items() if value}
 
     @classmethod
     def from_strings(cls, texts: Mapping[str, str]) -> Provenance:
-        """Read what ``to_strings`` wrote; other keys are ignored.
+        """Read the strings that ``to_strings`` wrote. Other keys are ignored.
 
         Raises:
-            ValueError, KeyError, TypeError: It was not written by ``to_strings``.
+            ValueError, KeyError, TypeError: The strings were not written by ``to_strings``.
         """
         values: dict[str, Any] = {item.name: texts[item.name] for item in fields(cls) if item.name in texts}
         if "metrics" in values:

@@ -22,16 +22,9 @@ Versions = list[ExpertVersion]
 
 
 class ExpertRegistry(RunLog):
-    """Experts of one MLflow registry. Several threads and processes may use it at once.
+    """The experts of one MLflow registry, with their runs. Several threads and processes may use it at once.
 
-    Args:
-        uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database server's URI, where its artifacts go.
-        reading: Only ask: a local registry is not made where there is none, and hardly waited for where it is locked.
-
-    Raises:
-        RegistryUnreachable: No answer within a few seconds.
-        RegistryError: A URI that cannot be used.
+    Arguments and errors are those of ``RunLog``.
     """
 
     def register(
@@ -44,21 +37,21 @@ class ExpertRegistry(RunLog):
         run_id: str | None = None,
         alias: str | None = None,
     ) -> ExpertVersion:
-        """Store a z as the next version of an expert. A version that exists always has its complete file.
+        """Store a z as the next version of an expert. The file is complete before the version exists.
 
         Args:
             name: The expert, such as ``math``.
             z: Its z.
-            provenance: Where it comes from; must be this z's own.
-            base_name: What people call the base; with the fingerprint it makes the base's slug.
-            run_id: The run that made it; a small run of its own when left out.
+            provenance: The provenance of this z.
+            base_name: The base's name; with the fingerprint it makes the base's slug.
+            run_id: The run that made the z; None starts a run for the registration.
             alias: An alias to point at the new version.
 
         Raises:
-            RegistryError: A name, alias or provenance that cannot be used, or MLflow refused.
+            RegistryError: The name, alias or provenance cannot be used, or MLflow refused.
             RegistryUnreachable: The registry does not answer.
         """
-        # It brings transformers, two seconds that who only resolves and loads need not wait for.
+        # Imported late: transformers takes two seconds, and resolving and loading do not need it.
         from zfleet.models.base import base_slug as slug_of
 
         slug = slug_of(base_name, z.base)
@@ -74,72 +67,70 @@ class ExpertRegistry(RunLog):
                 path, sha256 = artifacts.store(self._connection, owner, model, z, provenance)
             except BaseException:
                 if run_id is None:
-                    # What failed may well be the connection: the first error is the one to show.
+                    # Ending the run may fail for the same reason, for example the connection. Show the first error.
                     with suppress(RegistryError):
                         self.end_run(owner, "FAILED")
                 raise
             if run_id is None:
                 self.end_run(owner)
             tags = to_tags(name, slug, provenance, path, sha256)
-            found = catalog.create_version(self._client, model, owner, path.rpartition("/")[0], tags)
-        version = from_mlflow(found, {})
+            created = catalog.create_version(self._client, model, owner, path.rpartition("/")[0], tags)
+        version = from_mlflow(created, {})
         return version if alias is None else self.set_alias(version, alias)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
-        """Find the version that a reference means.
+        """Return the version that a reference means.
 
         Args:
             reference: ``math`` (the champion if there is one, else the newest version), ``math/3``,
-                ``math@champion``; qualified by a base, ``lab-1a2b3c4d.math``, it means that base's expert.
+                ``math@champion``; a base qualifies it: ``lab-1a2b3c4d.math``.
             base_slug: The base of an unqualified reference.
 
         Raises:
-            RegistryError: No reference, or an unqualified one without a base.
-            ExpertNotFound: No such expert, version or alias; says what exists.
+            RegistryError: The text is not a reference, or an unqualified one has no base.
+            ExpertNotFound: There is no such expert, version or alias; says which exist.
         """
-        wanted = references.parse(reference)
-        slug = wanted.base_slug or base_slug
+        parsed = references.parse(reference)
+        slug = parsed.base_slug or base_slug
         if slug is None:
-            raise RegistryError(
-                f"{reference!r} does not say of which base", "write lab-1a2b3c4d.math, or name the base"
-            )
+            raise RegistryError(f"{reference!r} names no base", "write lab-1a2b3c4d.math, or name the base")
         with self._connection.answering(f"resolve {reference!r}"):
-            model = catalog.find_model(self._client, model_name(slug, wanted.name))
+            model = catalog.find_model(self._client, model_name(slug, parsed.name))
             if model is None:
-                raise self._no_expert(wanted.name, slug)
-            version = wanted.version
-            alias = CHAMPION if wanted.alias is None and version is None else wanted.alias
+                raise self._no_expert(parsed.name, slug)
+            number = parsed.version
+            alias = CHAMPION if parsed.alias is None and number is None else parsed.alias
             if alias is not None and alias in model.aliases:
-                version = int(model.aliases[alias])
-            elif wanted.alias is not None:
-                raise self._no_version(f"alias {wanted.alias!r}", wanted.name, slug)
-            if version is None:
-                found = catalog.newest_version(self._client, model.name)
+                number = int(model.aliases[alias])
+            elif parsed.alias is not None:
+                raise self._no_version(f"alias {parsed.alias!r}", parsed.name, slug)
+            if number is None:
+                version = catalog.newest_version(self._client, model.name)
             else:
-                found = catalog.find_version(self._client, model.name, version)
-            if found is None:
-                raise self._no_version("version" if version is None else f"version {version}", wanted.name, slug)
-            return from_mlflow(found, model.aliases)
+                version = catalog.find_version(self._client, model.name, number)
+            if version is None:
+                raise self._no_version("version" if number is None else f"version {number}", parsed.name, slug)
+            return from_mlflow(version, model.aliases)
 
     def load(self, version: ExpertVersion) -> ZVector:
-        """Fetch a version's z and verify all of it: the file, finiteness, shapes, and what the tags say.
+        """Fetch a version's z and verify it completely: the file, finiteness, shapes and tags.
 
         Raises:
-            CorruptArtifact: Names the version, the file and the remedy.
+            CorruptArtifact: The file is damaged or contradicts the tags; names the version and the file.
             RegistryUnreachable: The registry does not answer.
         """
         with self._connection.answering(f"load {version.qualified}"):
             return artifacts.load(self._connection, version)
 
     def set_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
-        """Point an alias at a version; it leaves the version that had it, at once.
+        """Point an alias at a version. In the same step, it leaves the version that had it.
 
         Returns:
-            The version with its aliases of now.
+            The version with its present aliases.
 
         Raises:
-            RegistryError: An alias that cannot be set.
-            ExpertNotFound: The version is gone.
+            RegistryError: The alias cannot be set.
+            ExpertNotFound: The version does not exist any more.
         """
         references.check_alias(alias)
         with self._connection.answering(f"set alias {alias!r} of {version.qualified}"):
@@ -150,13 +141,13 @@ class ExpertRegistry(RunLog):
         return self.resolve(version.qualified)
 
     def drop_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
-        """Take an alias from a version; the version stays.
+        """Remove an alias from a version; the version stays.
 
         Returns:
-            The version with its aliases of now.
+            The version with its present aliases.
 
         Raises:
-            ExpertNotFound: The version does not have that alias, or no longer.
+            ExpertNotFound: The version does not have this alias.
         """
         current = self.resolve(version.qualified)
         if alias not in current.aliases:
@@ -166,27 +157,27 @@ class ExpertRegistry(RunLog):
         return self.resolve(version.qualified)
 
     def list(self, base_slug: str | None = None) -> Versions:
-        """Every version of every expert, of one base or of all: by base, name and version."""
+        """Return every version of every expert of a base, or of all bases, sorted by base, name and version."""
         if base_slug is not None:
             references.check_slug(base_slug)
-        # '_' in a slug is a wildcard of LIKE, so that the database may give more than was asked for.
+        # '_' in a slug is a wildcard of LIKE, so the database may also return versions of other bases.
         like = f"name LIKE '{base_slug}.%'" if base_slug else ""
         with self._connection.answering("list experts"):
             aliases = {model.name: model.aliases for model in catalog.all_models(self._client, like)}
             ours = filter(is_ours, catalog.all_versions(self._client, like))
-            found = [from_mlflow(item, aliases.get(item.name, {})) for item in ours]
-        wanted = [version for version in found if base_slug in (None, version.base_slug)]
-        return sorted(wanted, key=lambda version: (version.base_slug, version.name, version.version))
+            versions = [from_mlflow(item, aliases.get(item.name, {})) for item in ours]
+        of_base = [version for version in versions if base_slug in (None, version.base_slug)]
+        return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))
 
     def _no_expert(self, name: str, slug: str) -> ExpertNotFound:
         missing = f"base {slug} has no expert {name!r} in {self.address}"
         if self._connection.reading:
-            # A service tells its clients nothing of what else there is.
+            # A service does not tell its clients which other experts exist.
             return ExpertNotFound(missing)
-        there = self.list()
-        names = sorted({version.name for version in there if version.base_slug == slug})
+        versions = self.list()
+        names = sorted({version.name for version in versions if version.base_slug == slug})
         near = difflib.get_close_matches(name, names, n=3)
-        others = sorted({version.base_slug for version in there if version.name == name})
+        others = sorted({version.base_slug for version in versions if version.name == name})
         remedy = f"did you mean {' or '.join(near)}?" if near else f"experts of {slug}: {_some(names)}"
         if others:
             remedy += f"; {name} exists for the base {_some(others)}"
@@ -203,6 +194,6 @@ class ExpertRegistry(RunLog):
 
 
 def _some(items: Sequence[str]) -> str:
-    """The first ten, and how many more."""
+    """Name the first ten items, and the number of the others."""
     more = f" and {len(items) - 10} more" if len(items) > 10 else ""
     return ", ".join(items[:10]) + more if items else "none"

@@ -1,4 +1,4 @@
-"""Runs: what a job logs while it works. Curves, final metrics, and the parameters it ran with."""
+"""Log the runs of jobs to MLflow: curves, final metrics and parameters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zfleet.errors import RegistryError
+from zfleet.paths import REGISTRY_FOLDER
 from zfleet_registry.connect import connect
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
-# MLflow's limits: metrics and parameters of one request, characters of a value.
+# MLflow's limits: metrics and parameters in one request, and characters of a value.
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
@@ -24,38 +25,38 @@ _TAG_LENGTH = 8000
 
 
 class RunLog:
-    """Runs of one MLflow registry. Several threads may use it at once.
+    """The runs of one MLflow registry. Several threads may use it at once.
 
     Args:
         uri: A tracking server or database; None for sqlite and local artifacts under ``root``.
-        root: Where a local registry lives; with a database server's URI, where its artifacts go.
-        reading: Only ask: a local registry is not made where there is none, and hardly waited for where it is locked.
+        root: The folder of a local registry; for a database server, the folder of its artifacts.
+        reading: Only read: do not create a missing local registry, and wait for a locked one only briefly.
 
     Raises:
-        RegistryUnreachable: No answer within a few seconds.
-        RegistryError: A URI that cannot be used.
+        RegistryUnreachable: There is no answer within a few seconds.
+        RegistryError: The URI cannot be used.
     """
 
-    def __init__(self, uri: str | None = None, root: Path = Path("runs/registry"), *, reading: bool = False) -> None:
+    def __init__(self, uri: str | None = None, root: Path = Path(REGISTRY_FOLDER), *, reading: bool = False) -> None:
         self._connection = connect(uri, root, reading)
         self._client = self._connection.client
 
     @property
     def address(self) -> str:
-        """Which registry this is, without user and password: fit for messages and logs."""
+        """The registry's URI without user and password, for messages and logs."""
         return self._connection.address
 
     def check_experiments(self, *names: str) -> None:
-        """Refuse experiments that no run can be started in. For jobs that will write to them, before their work.
+        """Refuse experiments in which no run can be started. Jobs call this before their work.
 
         Raises:
-            RegistryError: One was deleted in MLflow; says how to restore it.
+            RegistryError: An experiment was deleted in MLflow; says how to restore it.
         """
         with self._connection.answering("look at experiments"):
             for name in names:
-                found = self._client.get_experiment_by_name(name)
-                if found is not None:
-                    self._refuse_deleted(found)
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is not None:
+                    self._refuse_deleted(experiment)
 
     def start_run(
         self,
@@ -65,10 +66,10 @@ class RunLog:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Start a run and return its id. The experiment is created where it does not exist.
+        """Start a run and return its id. The experiment is created if it does not exist.
 
         Raises:
-            RegistryError: A parameter or tag is too long: MLflow would cut it without a word.
+            RegistryError: A parameter or tag is too long. MLflow would cut it silently.
         """
         from mlflow.entities import Param
 
@@ -84,10 +85,10 @@ class RunLog:
             return run_id
 
     def reopen_run(self, run_id: str) -> bool:
-        """Go on with a run that was ended or left alone. False where there is none of that id."""
+        """Continue a run that ended or was abandoned; return False if there is no run of this id."""
         from mlflow.exceptions import MlflowException
 
-        with self._connection.answering(f"go on with run {run_id}"):
+        with self._connection.answering(f"continue run {run_id}"):
             try:
                 run = self._client.get_run(run_id)
             except MlflowException as error:
@@ -100,20 +101,27 @@ class RunLog:
             return True
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers of one step. NaN stays NaN; MLflow stores infinities as the largest float."""
+        """Log the metrics of one step. NaN stays NaN; MLflow stores infinities as the largest float."""
         self.log_curve(run_id, [(step, metrics)])
 
     def log_curve(self, run_id: str, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Log many steps in few requests: (step, {metric: value}) rows, of which none is torn apart."""
+        """Log many steps in few requests. A step's metrics are never split over two requests.
+
+        Args:
+            rows: (step, {metric: value}).
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        longest = max((len(row) for _, row in rows), default=1)
-        each = max(1, _METRICS_PER_CALL // max(1, longest))
+        longest = max((len(metrics) for _, metrics in rows), default=1)
+        steps_per_call = max(1, _METRICS_PER_CALL // max(1, longest))
         with self._connection.answering(f"log metrics of run {run_id}"):
-            for start in range(0, len(rows), each):
-                some = rows[start : start + each]
-                entries = [Metric(key, float(value), now, step) for step, row in some for key, value in row.items()]
+            for start in range(0, len(rows), steps_per_call):
+                entries = [
+                    Metric(key, float(value), now, step)
+                    for step, metrics in rows[start : start + steps_per_call]
+                    for key, value in metrics.items()
+                ]
                 self._client.log_batch(run_id, metrics=entries)
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
@@ -122,12 +130,12 @@ class RunLog:
             self._client.set_terminated(run_id, status)
 
     def metrics(self, run_id: str) -> dict[str, float]:
-        """Each metric's value at its last step."""
+        """Return each metric's value at its last step."""
         with self._connection.answering(f"read metrics of run {run_id}"):
             return dict(self._client.get_run(run_id).data.metrics)
 
     def curve(self, run_id: str, key: str) -> list[tuple[int, float]]:
-        """One metric as (step, value), in order of step; of a step logged twice, the later value."""
+        """Return a metric as (step, value), sorted by step. If a step was logged twice, the later value counts."""
         with self._connection.answering(f"read {key!r} of run {run_id}"):
             history: list[Metric] = list(self._client.get_metric_history(run_id, key))
         latest = {metric.step: metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)}
@@ -136,19 +144,19 @@ class RunLog:
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return str(self._client.create_experiment(name, artifact_location=self._connection.artifacts))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-                # Another process was faster.
-                found = self._client.get_experiment_by_name(name)
-        if found is None:
+                # Another process created it in the meantime.
+                experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
             raise RegistryError(f"experiment {name!r} was removed while it was opened", "run the same command again")
-        self._refuse_deleted(found)
-        return str(found.experiment_id)
+        self._refuse_deleted(experiment)
+        return str(experiment.experiment_id)
 
     def _refuse_deleted(self, experiment: Experiment) -> None:
         if experiment.lifecycle_stage == "deleted":
@@ -159,10 +167,10 @@ class RunLog:
             )
 
 
-def _check_lengths(what: str, values: Mapping[str, str], longest: int) -> None:
+def _check_lengths(kind: str, values: Mapping[str, str], longest: int) -> None:
     for key, value in values.items():
         if len(str(value)) > longest:
             raise RegistryError(
-                f"{what} {key!r} has {len(str(value))} characters, MLflow keeps {longest}",
-                "log a digest or the parts of it; a version's provenance takes specs of any length",
+                f"{kind} {key!r} has {len(str(value))} characters, but MLflow keeps {longest}",
+                "log a digest or parts of it; a version's provenance takes specs of any length",
             )

@@ -1,4 +1,4 @@
-"""A registry in a sqlite file: asked where it lies, never made by a question, and looked at before each one."""
+"""A registry in a sqlite file. The file is checked before each request, and no request creates it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from zfleet.errors import RegistryUnreachable
 from zfleet_registry.address import sqlite_uri
 
 WAIT_SECONDS = 20.0
-"""How long a question waits for a lock of another process, as MLflow does."""
+"""How long a request waits for a lock of another process; MLflow's own limit."""
 READER_SECONDS = 0.4
-"""How long one of a service waits: its clients wait with it."""
+"""How long a service's request waits for a lock, because its clients wait too."""
 _OPENING_SECONDS = 120
 ARTIFACTS = "artifacts"
 
 
 def artifacts_of(file: Path) -> Path:
-    """The folder of a registry's artifacts: beside its database, where that really lies, whatever links lead to it."""
+    """Return the folder of a registry's artifacts: beside its database, with all links resolved."""
     return Path(os.path.realpath(file)).parent / ARTIFACTS
 
 
 def was_here(file: Path) -> bool:
-    """Whether a registry was in this file before: it left its lock and artifacts. To be asked before ``opened_alone``.
+    """Return whether this file was a registry before, whose lock and artifacts remain. Call before ``opened_alone``.
 
-    Artifacts alone may be those of another registry in the same folder, or no registry's at all.
+    Artifacts alone do not tell: they may belong to another registry in the same folder, or to none.
     """
-    return is_there(_lock_of(file)) and is_there(artifacts_of(file))
+    return exists(_lock_of(file)) and exists(artifacts_of(file))
 
 
-def is_there(path: Path) -> bool:
-    """As ``Path.exists``, which raises where this user may not look, in another's home for example."""
+def exists(path: Path) -> bool:
+    """Return whether a path exists; False where ``Path.exists`` raises, in another user's home for example."""
     try:
         path.stat()
     except OSError:
@@ -44,7 +44,7 @@ def is_there(path: Path) -> bool:
 
 
 def client_uri(file: Path) -> str:
-    """What MLflow is given: opened by a plain path, a missing file would become an empty database."""
+    """Return the URI for MLflow. It opens existing files only: by a plain path, a missing file would be created."""
     return f"sqlite+pysqlite:///file:{file}?mode=rw&uri=true"
 
 
@@ -52,36 +52,36 @@ def open_database(file: Path, seconds: float) -> sqlite3.Connection:
     """Open a database that exists.
 
     Args:
-        file: Absolute.
+        file: The absolute path of the database.
         seconds: How long to wait for locks.
 
     Raises:
-        sqlite3.Error: It is missing or cannot be opened.
+        sqlite3.Error: The database is missing or cannot be opened.
     """
     return sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=seconds, isolation_level=None)
 
 
 def check(file: Path, seconds: float = WAIT_SECONDS) -> None:
-    """See that a registry is there and can be read.
+    """Check that a registry exists and can be read.
 
     Args:
-        file: Absolute.
+        file: The absolute path of the database.
         seconds: How long to wait for a lock of another process.
 
     Raises:
         RegistryUnreachable: The file is missing, empty, damaged, locked or another program's; says which.
     """
     with answering(file), closing(open_database(file, seconds)) as database:
-        # The first is in the databases of other programs too: in those MLflow would make its tables.
+        # Other programs have the first table too. Without the second, MLflow would create its tables in their database.
         database.execute("SELECT 1 FROM alembic_version, experiments LIMIT 1")
 
 
 @contextmanager
 def answering(file: Path) -> Iterator[None]:
-    """Turn what sqlite raises inside the block into an error that says what is wrong with the file.
+    """Turn sqlite's errors inside the block into errors that say what is wrong with the file.
 
     Raises:
-        RegistryUnreachable: It cannot be read or written.
+        RegistryUnreachable: The file cannot be read or written.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def answering(file: Path) -> Iterator[None]:
 
 
 def create(file: Path) -> None:
-    """Make the tables of a new registry beside its file and rename, so that a kill never leaves half of one."""
+    """Create a new registry in a temporary file and rename it, so that a kill never leaves half a registry."""
     from mlflow.store.db import utils
 
     fresh = file.with_name(f".{file.name}.fresh")
@@ -106,10 +106,10 @@ def create(file: Path) -> None:
 
 @contextmanager
 def opened_alone(file: Path) -> Iterator[None]:
-    """One process at a time: several that make a registry at once would leave it broken.
+    """Hold the registry's lock, because several processes that create a registry at once would break it.
 
     Raises:
-        RegistryUnreachable: Another process holds it for minutes, or its folder cannot be made.
+        RegistryUnreachable: Another process holds the lock for minutes, or the folder cannot be created.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,11 +117,12 @@ def opened_alone(file: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RegistryUnreachable(
-            f"registry {file} is locked by another process", f"wait for it, or end what holds {_lock_of(file)}"
+            f"registry {file} is locked by another process",
+            f"wait for it, or end the process that holds {_lock_of(file)}",
         ) from None
     except OSError as error:
         raise RegistryUnreachable(
-            f"registry {file} cannot be opened: {error}", "check the path and its rights"
+            f"registry {file} cannot be opened: {error}", "check the path and its permissions"
         ) from error
     try:
         yield
@@ -130,21 +131,21 @@ def opened_alone(file: Path) -> Iterator[None]:
 
 
 def _reason(file: Path, error: sqlite3.Error) -> tuple[str, str]:
-    """Why a database cannot be read, without its path, and what to do."""
+    """Return why a database cannot be read, without its path, and the remedy."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if _is_missing(file):
         if was_here(file):
-            begin = "move the artifacts beside it away to begin an empty registry"
+            new = "move the artifacts beside it away to start an empty registry"
         else:
-            begin = "where there was none, a training makes it"
-        return "its file is missing", f"put it back, or restore it from a backup; {begin}"
+            new = "if there was none, a training creates it"
+        return "its file is missing", f"put it back, or restore it from a backup; {new}"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return "its file is locked by another process", "end what holds it, or try again when it has ended"
+        return "its file is locked by another process", "end that process, or try again when it has ended"
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return "its file is no sqlite database that can be read", "restore it from a backup, or move it"
+        return "its file is not a readable sqlite database", "restore it from a backup, or move it"
     if "no such table" in str(error):
-        return "its file holds no registry", "restore it from a backup, or move it and the artifacts beside it away"
-    return f"its file cannot be opened: {error}", "check its rights, and those of its folder"
+        return "its file is not a registry", "restore it from a backup, or move it and the artifacts beside it away"
+    return f"its file cannot be opened: {error}", "check its permissions, and those of its folder"
 
 
 def _is_missing(file: Path) -> bool:
@@ -153,7 +154,7 @@ def _is_missing(file: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
-        return False  # nobody may look: its folder's rights forbid it
+        return False  # The folder's permissions do not allow to look.
     return False
 
 

@@ -1,4 +1,4 @@
-"""One version of one expert, as the registry knows it, and the MLflow tags that hold it."""
+"""A version of an expert, and the MLflow tags that store it."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 FORMAT = "zfleet-expert/1"
 _PREFIX = "zfleet."
-# Tag values have limits (100,000 characters in MLflow 3, less in older servers and some databases),
-# so that long ones, above all the spec, go into numbered tags: zfleet.spec, zfleet.spec.1, ...
+# Tag values are limited (100,000 characters in MLflow 3, less in older servers and some databases). So long values,
+# above all the spec, are split into numbered tags: zfleet.spec, zfleet.spec.1, ...
 _CHUNK = 4000
 
 
 @dataclass(frozen=True)
 class ExpertVersion:
-    """A version. Only its aliases ever change.
+    """A version of an expert. Only its aliases can change.
 
     Attributes:
         name: The expert, such as ``math``.
-        base_slug: Its base, such as ``lab-1a2b3c4d``.
-        version: 1, 2, ...
-        aliases: Aliases that point at it now, sorted.
-        z_digest: Digest of its z.
-        created: When it was registered (UTC).
-        run_id: The run that made it.
-        provenance: Where it comes from.
-        artifact: Path of its file inside the run's artifacts.
-        artifact_sha256: Digest of that whole file.
+        base_slug: The base, such as ``lab-1a2b3c4d``.
+        version: The number of the version: 1, 2, ...
+        aliases: The aliases that point at the version now, sorted.
+        z_digest: The digest of its z.
+        created: When the version was registered (UTC).
+        run_id: The run that made the z.
+        provenance: The origin of the z.
+        artifact: The path of its file inside the run's artifacts.
+        artifact_sha256: The sha256 of the whole file.
     """
 
     name: str
@@ -51,17 +51,17 @@ class ExpertVersion:
 
     @property
     def reference(self) -> str:
-        """``math/3``."""
+        """The reference to this version, such as ``math/3``."""
         return f"{self.name}/{self.version}"
 
     @property
     def qualified(self) -> str:
-        """``lab-1a2b3c4d.math/3``."""
+        """The reference qualified by the base, such as ``lab-1a2b3c4d.math/3``."""
         return f"{model_name(self.base_slug, self.name)}/{self.version}"
 
 
 def to_tags(name: str, base_slug: str, provenance: Provenance, artifact: str, sha256: str) -> dict[str, str]:
-    """What MLflow stores with a version: created together with it, in one transaction."""
+    """Return the tags that MLflow stores with a version, created with it in one transaction."""
     own = {"format": FORMAT, "name": name, "base_slug": base_slug, "artifact": artifact, "artifact_sha256": sha256}
     tags = {}
     for key, text in (own | provenance.to_strings()).items():
@@ -70,42 +70,42 @@ def to_tags(name: str, base_slug: str, provenance: Provenance, artifact: str, sh
     return tags
 
 
-def is_ours(found: ModelVersion) -> bool:
-    """Whether zfleet registered it: an MLflow server may hold models of other people."""
-    return bool(found.tags.get(f"{_PREFIX}format") == FORMAT)
+def is_ours(record: ModelVersion) -> bool:
+    """Return whether zfleet registered a version: an MLflow server may have models of other programs."""
+    return bool(record.tags.get(f"{_PREFIX}format") == FORMAT)
 
 
-def from_mlflow(found: ModelVersion, aliases: Mapping[str, object]) -> ExpertVersion:
-    """Read a version back.
+def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVersion:
+    """Read a version from MLflow's record.
 
     Args:
-        found: MLflow's record of it.
-        aliases: {alias: version} of its registered model.
+        record: MLflow's record of the version.
+        aliases: {alias: version} of the registered model.
 
     Raises:
-        RegistryError: It was not registered by zfleet, or its tags were changed by hand.
+        RegistryError: The version was not registered by zfleet, or its tags were edited.
     """
     try:
-        texts = _joined(found.tags)
+        texts = _joined(record.tags)
         if texts["format"] != FORMAT:
             raise ValueError(f"format {texts['format']!r} is not {FORMAT!r}")
-        version = int(found.version)
+        version = int(record.version)
         return ExpertVersion(
             name=texts["name"],
             base_slug=texts["base_slug"],
             version=version,
             aliases=tuple(sorted(alias for alias, number in aliases.items() if int(str(number)) == version)),
             z_digest=texts["z_digest"],
-            created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-            run_id=found.run_id or "",
+            created=datetime.fromtimestamp(record.creation_timestamp / 1000, UTC),
+            run_id=record.run_id or "",
             provenance=Provenance.from_strings(texts),
             artifact=texts["artifact"],
             artifact_sha256=texts["artifact_sha256"],
         )
     except (KeyError, ValueError, TypeError) as error:
         raise RegistryError(
-            f"version {found.version} of {found.name} has no complete zfleet tags: {error}",
-            "it was not registered by zfleet, or its tags were edited: register the expert again",
+            f"version {record.version} of {record.name} has no complete zfleet tags: {error}",
+            "register the expert again: zfleet did not register this version, or its tags were edited",
         ) from error
 
 

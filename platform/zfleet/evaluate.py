@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.errors import RewardError
-from zfleet.rewards.grade import grade_all
+from zfleet.rewards.grading import grade_all
 from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 
 _Z95 = 1.959963984540054

@@ -1,4 +1,4 @@
-"""What a job would find wrong with its tasks on its base, found without the base's weights."""
+"""Check a job's tasks against its base before the job starts, without the base's weights."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from zfleet.tasks.task import Task
 
 
-def goes_on(
+def check_job(
     job: TrainSpec | SearchSpec | ExperimentSpec,
     tasks: Sequence[TaskSpec],
     dry_run: bool,
     as_json: bool,
-    recited: Sequence[TaskSpec] = (),
+    supervised: Sequence[TaskSpec] = (),
 ) -> bool:
-    """Build a job's tasks before any cluster is started: a bad prompt file or reward is found in seconds.
+    """Build a job's tasks before any cluster is started, so that a bad prompt file or reward is found in seconds.
+
+    A dry run also checks the tasks against the base, and prints the spec.
 
     Args:
-        tasks: What is learned.
-        recited: Those of them whose reference answers are learned.
+        tasks: All tasks of the job.
+        supervised: The tasks whose reference answers are learned.
 
     Returns:
-        Whether the job is to run: not after a dry run, which sees that the tasks suit the base and prints the spec.
+        Whether the job should run: False for a dry run.
 
     Raises:
         TaskError, SpecError: As ``build_task``; a dry run also as ``check_on_base``.
@@ -39,28 +41,30 @@ def goes_on(
 
     built = [build_task(task) for task in tasks]
     if dry_run:
-        learned = [one for task, one in zip(tasks, built, strict=True) if any(task is other for other in recited)]
-        check_on_base(job.base, job.engine, built, learned)
+        built_supervised = [
+            task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
+        ]
+        check_on_base(job.base, job.engine, built, built_supervised)
         print_spec(job, as_json)
     return not dry_run
 
 
-def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], recited: Sequence[Task] = ()) -> None:
-    """See that prompts, templates and images suit a base that is a folder here, and say how many prompts fit.
+def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: Sequence[Task] = ()) -> None:
+    """Check prompts, templates and images against a base that is a local folder, and print how many prompts fit.
 
-    Of the lab base and of bases on the hub nothing is known before they are built or fetched.
+    The lab base and bases on the hub cannot be checked before they are built or downloaded.
 
     Args:
         base: The base.
-        engine: What generates.
-        tasks: What is learned.
-        recited: Those of them whose reference answers are learned.
+        engine: The engine that will generate.
+        tasks: All tasks.
+        supervised: The tasks whose reference answers are learned.
 
     Raises:
-        BaseModelError: No such folder, or a family that is not supported.
+        BaseModelError: The folder does not exist, or its model family is not supported.
         EngineError: The engine does not run this base.
-        TaskError: Prompts that do not fit, images that the base cannot take, no chat template, or a
-            reference answer that is missing or does not fit.
+        TaskError: No prompt fits, the base cannot take a prompt's images, the tokenizer has no chat template, or a
+            reference answer is missing or does not fit.
     """
     from transformers import AutoConfig
 
@@ -71,19 +75,19 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], rec
     from zfleet.rl.reference_answers import check_answered, check_references
     from zfleet.tasks.fit import fit_prompts
 
-    for task in recited:
+    for task in supervised:
         check_answered(task)
     folder = local_folder(base.model)
     if folder is None or base.model == "lab":
         return
-    written, name = read_config(folder), base.name or base_name(base.model)
-    check_family(written, name)
+    config, name = read_config(folder), base.name or base_name(base.model)
+    check_family(config, name)
     if engine.kind == "vllm":
-        check_no_images(written, name)
+        check_no_images(config, name)
     context = context_of(AutoConfig.from_pretrained(folder).get_text_config())
-    tokenizer, reader = load_tokenizer(folder), ImageReader.open(folder) if sees(written) else None
+    tokenizer, reader = load_tokenizer(folder), ImageReader.open(folder) if sees(config) else None
     for task in tasks:
         report = fit_prompts(task, tokenizer, min(engine.max_length or context, context), reader)
         typer.echo(str(report), err=True)
-        if any(task is one for one in recited):
+        if any(task is other for other in supervised):
             check_references(report.task, tokenizer, context, reader)

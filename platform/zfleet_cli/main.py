@@ -1,4 +1,4 @@
-"""The ``zfleet`` command: finds the command asked for, and turns errors into two lines and an exit code."""
+"""The ``zfleet`` command: runs a subcommand, and turns errors into two lines and an exit code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from zfleet_cli.commands import (
     experiment,
     experts,
     grade,
-    import_expert,
     lab,
+    register_experts,
     samples,
     search,
     serve,
@@ -32,13 +32,13 @@ from zfleet_cli.commands import (
 from zfleet_cli.untrusted import shown_lines
 
 INTERRUPTED = 130
-"""The exit code of a program that Ctrl-C ended, by convention 128 + SIGINT."""
+"""The exit code after Ctrl-C, by convention 128 + SIGINT."""
 
-_MOMENT_SECONDS = 0.05
+_RESEND_SECONDS = 0.05
 
 
 class _Group(TyperGroup):
-    """Reports the errors that zfleet raises on purpose; any other is a bug and keeps its traceback."""
+    """Reports the errors that zfleet raises on purpose. Any other error is a bug and keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -51,7 +51,7 @@ class _Group(TyperGroup):
         except KeyboardInterrupt as interrupt:
             if ctx.params.get("debug"):
                 raise
-            _say("interrupted", "; the same command goes on where it stopped")
+            _say("interrupted", "; the same command continues from there")
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
@@ -68,11 +68,12 @@ app = typer.Typer(
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Read by ``_Group.invoke``."""
+    """Declare the options of ``zfleet`` itself; ``_Group.invoke`` reads them."""
 
 
 app.add_typer(lab.app, name="lab")
-experts.app.command("import")(import_expert.import_expert)
+experts.app.command("carry")(register_experts.carry)
+experts.app.command("import")(register_experts.import_expert)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
@@ -87,7 +88,7 @@ app.command("doctor")(doctor.doctor)
 
 
 def report(error: ZfleetError) -> None:
-    """Print what went wrong and what to do about it to the error stream; nothing in it reaches a terminal as such."""
+    """Print an error and its remedy to the error stream, with control characters escaped."""
     _say("error", f": {error.message}")
     if error.remedy:
         _say("remedy", f": {error.remedy}", style="bold green")
@@ -98,12 +99,12 @@ def _say(word: str, rest: str, style: str = "bold red") -> None:
 
 
 def _print(text: Text) -> None:
-    # soft_wrap: a message keeps its lines when it is piped into a file or a search.
+    # soft_wrap keeps the message's own lines, so that a pipe or a search finds them whole.
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
 
 class _Warnings(logging.Handler):
-    """Prints the warnings that no other handler takes, escaped: Python's own would print them as they are."""
+    """Prints warnings that no other handler takes, escaped. Python's own last resort would not escape them."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -112,23 +113,23 @@ class _Warnings(logging.Handler):
         _print(shown_lines(self.format(record)))
 
 
-def _deliver_again(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops a Ctrl-C that falls into a finalizer: send it once more, a moment later."""
-    if issubclass(lost.exc_type, KeyboardInterrupt):
+def _resend_interrupt(dropped: sys.UnraisableHookArgs) -> None:
+    """Send a Ctrl-C again that Python dropped because it arrived in a finalizer."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
         main_thread = threading.main_thread().ident
-        again = threading.Timer(_MOMENT_SECONDS, signal.pthread_kill, (main_thread, signal.SIGINT))
-        again.daemon = True
-        again.start()
+        timer = threading.Timer(_RESEND_SECONDS, signal.pthread_kill, (main_thread, signal.SIGINT))
+        timer.daemon = True
+        timer.start()
     else:
-        sys.__unraisablehook__(lost)
+        sys.__unraisablehook__(dropped)
 
 
 def main() -> None:
-    """The entry point of the ``zfleet`` command."""
-    sys.unraisablehook = _deliver_again
+    """Run the ``zfleet`` command."""
+    sys.unraisablehook = _resend_interrupt
     logging.lastResort = _Warnings()
     try:
         app()
-    except Exception as error:  # A bug, or --debug: its traceback may quote a completion too.
+    except Exception as error:  # A bug, or --debug. The traceback may quote a completion, so it is escaped.
         _print(shown_lines("".join(traceback.format_exception(error)).rstrip("\n"), indent="", most=100_000))
         sys.exit(1)

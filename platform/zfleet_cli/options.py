@@ -1,4 +1,7 @@
-"""Options that several commands share."""
+"""The options that several commands share; CONTRIBUTING.md has the rules for options.
+
+Each command repeats the options in its own signature, because typer reads them there.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,22 @@ from typing import Annotated
 
 import typer
 
-SpecFile = Annotated[Path, typer.Argument(help="A spec file; jobs/specs holds examples.", show_default=False)]
+from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
+
+SpecFile = Annotated[Path, typer.Argument(help="A spec file; jobs/specs has examples.", show_default=False)]
 OptionalSpecFile = Annotated[
-    Path | None, typer.Argument(help="A spec file; without one the defaults hold.", show_default=False)
+    Path | None, typer.Argument(help="A spec file; by default all keys have their defaults.", show_default=False)
 ]
 ResumableSpecFile = Annotated[
     Path | None,
-    typer.Argument(help="A spec file; jobs/specs holds examples. Not needed with --resume.", show_default=False),
+    typer.Argument(help="A spec file; jobs/specs has examples. Not needed with --resume.", show_default=False),
 ]
 Resume = Annotated[
     str | None,
     typer.Option(
         metavar="RUN",
-        help="Go on with a run of this name, as it was started; --set storage=FOLDER where it is not in runs/train.",
+        help="Continue the run of this name with its spec; "
+        f"--set storage=FOLDER if the run is not stored in {TRAIN_FOLDER}.",
         show_default=False,
     ),
 ]
@@ -29,7 +35,23 @@ Overrides = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="A running Ray cluster, HOST:PORT or `auto`; else one is started here.", show_default=False),
+    typer.Option(
+        help="A running Ray cluster, HOST:PORT or `auto`; by default Ray is started here.", show_default=False
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved spec, and run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI", help=f"MLflow tracking URI; by default sqlite in {REGISTRY_FOLDER}.", show_default=False
+    ),
+]
+BaseSlug = Annotated[
+    str | None, typer.Option("--base", metavar="SLUG", help="A base, such as lab-1a2b3c4d.", show_default=False)
+]
+Reference = Annotated[
+    str,
+    typer.Argument(help="math, math/3 or math@champion; qualified: lab-1a2b3c4d.math/3", show_default=False),
+]

@@ -1,4 +1,4 @@
-"""What commands print to the standard output: specs, and tables of results, and nothing else."""
+"""Print specs and results to the standard output, as tables for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def results_alone() -> Iterator[None]:
-    """Around a job: what is printed in it goes to the error stream, so that results stand alone on the standard output.
+    """Send everything that is printed inside the block to the error stream, so that only results go to the output.
 
-    Ray prints there when a node dies, and a program that reads our JSON must not read that.
+    Ray prints to the output when a node dies, which would break a program that reads our JSON.
     """
     with redirect_stdout(sys.stderr):
         yield
 
 
 def print_spec(spec: Spec, as_json: bool = False) -> None:
-    """The resolved spec, as YAML or JSON; both can be read again as a spec file."""
+    """Print the resolved spec as YAML or JSON. Both can be read again as a spec file."""
     typer.echo(json.dumps(spec.model_dump(mode="json"), indent=2) if as_json else dump_spec(spec), nl=as_json)
 
 
 def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = False) -> None:
-    """A row for each result with each of its fields; as JSON a list of objects."""
+    """Print a table with a row for each result and a column for each field; as JSON, a list of objects."""
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2, default=str))
         return
@@ -51,9 +51,9 @@ def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = Fa
 
 
 def print_fields(values: Mapping[str, Any], title: str) -> None:
-    """A line for each value; empty ones are left out."""
-    shown = {_in_words(key): _cell(value) for key, value in values.items() if value not in ("", None, (), {})}
-    print_block(Console(), title, shown.keys(), shown.values())
+    """Print a line for each value that is not empty."""
+    cells = {_in_words(key): _cell(value) for key, value in values.items() if value not in ("", None, (), {})}
+    print_block(Console(), title, cells.keys(), cells.values())
 
 
 def _in_words(name: str) -> str:

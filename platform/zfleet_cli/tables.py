@@ -1,4 +1,4 @@
-"""Results as a table where the terminal is wide enough, else each row as a block with a line for each value."""
+"""Print results as a table if the terminal is wide enough, otherwise each row as a block of lines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _GAP = 2
 def print_table(
     console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[Text]], lines: bool = False
 ) -> None:
-    """Print rows so that no word in them is broken, and so no number and no name, if it fits into a line at all.
+    """Print rows without breaking a word, a number or a name, unless it is longer than a line.
 
     Args:
-        console: Where to.
-        title: Stands above.
-        names: Of the columns.
-        rows: The cells of each.
-        lines: Rule a line between the rows of a table.
+        console: The console to print to.
+        title: The line above the rows.
+        names: The names of the columns.
+        rows: The cells of each row.
+        lines: Whether to draw lines between the rows of a table.
     """
     columns = list(zip(map(Text, names), *rows, strict=True))
     widths = _widths(columns, console.width)
@@ -40,7 +40,7 @@ def print_table(
 
 
 def print_block(console: Console, title: str, names: Iterable[str], cells: Iterable[Text]) -> None:
-    """Print one row: its title, or an empty line without one, and a line for each of its values."""
+    """Print one row as a block: its title (an empty line if there is none), then a line for each value."""
     labels = [Text(name) for name in names]
     label = max(map(_longest_line, labels), default=0) + _GAP
     grid = Table.grid()
@@ -53,14 +53,14 @@ def print_block(console: Console, title: str, names: Iterable[str], cells: Itera
 
 
 def _widths(columns: Sequence[Sequence[Text]], room: int) -> list[int] | None:
-    """How wide the columns of a table become, each at least as its longest word; None where they do not fit."""
+    """Return the widths of a table's columns, each at least that of its longest word; None if they do not fit."""
     widths = [max(map(_longest_word, column)) for column in columns]
-    wanted = [max(map(_longest_line, column)) for column in columns]
-    # A border at each side of each column, and a space at each side of each cell.
+    full_widths = [max(map(_longest_line, column)) for column in columns]
+    # Each column has a border on each side, and each cell a space on each side.
     spare = room - (3 * len(columns) + 1) - sum(widths)
     if spare < 0:
         return None
-    while spare and (narrow := [place for place, width in enumerate(widths) if width < wanted[place]]):
+    while spare and (narrow := [place for place, width in enumerate(widths) if width < full_widths[place]]):
         widths[min(narrow, key=widths.__getitem__)] += 1
         spare -= 1
     return widths

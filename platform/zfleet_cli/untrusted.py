@@ -1,43 +1,43 @@
-"""Texts that a model wrote, on a terminal: shortened, and with nothing in them that a terminal would obey."""
+"""Prepare a model's texts for a terminal: shorten them, and escape everything that a terminal would execute."""
 
 from __future__ import annotations
 
 from rich.text import Text
 
 _END = 60
-"""Characters kept of the end of a long text, where answers mostly stand."""
+"""How many characters of the end of a long text are shown: answers are mostly there."""
 
 
 def shown(text: str, most: int = 200) -> Text:
-    """A text on one line, as it is but for characters that do not print: those are escaped, and dim.
+    """Return a text on one line, with the characters that do not print escaped and dimmed.
 
-    Escaped are controls (newlines, escape sequences), marks that turn the direction of writing, and all else that
-    ``str.isprintable`` says no to. Rich's markup is text like any other.
+    Every character that is not ``str.isprintable`` is escaped: controls (newlines, escape sequences) and marks that
+    change the direction of writing, for example. Rich's markup is shown as plain text.
 
     Args:
-        text: Of any length.
-        most: Characters kept, more than 60; of a longer text its beginning and its end, and how many are left out.
+        text: A text of any length.
+        most: The most characters to show, more than 60. A longer text keeps its beginning and its end.
     """
     return _shortened(text, most, newline=None)
 
 
 def shown_lines(text: str, indent: str = "  ", most: int = 10_000) -> Text:
-    """An error, a warning or a value, which may quote a model: as ``shown``, but its newlines stay.
+    """Return an error, a warning or a value, which may quote a model. Like ``shown``, but newlines stay.
 
     Args:
-        text: Of any length.
-        indent: Stands before every line but the first, so that no text that is quoted passes for a line of ours.
-        most: Characters kept, more than 60.
+        text: A text of any length.
+        indent: Put before every line but the first, so that a quoted text cannot pass for a line of ours.
+        most: The most characters to show, more than 60.
     """
     return _shortened(text, most, newline=f"\n{indent}")
 
 
 def _shortened(text: str, most: int, newline: str | None) -> Text:
-    left_out = len(text) - most
-    if left_out <= 0:
+    omitted = len(text) - most
+    if omitted <= 0:
         return _escaped(text, newline)
-    cut = Text(f" … {left_out:,} more … ", style="dim")
-    return Text.assemble(_escaped(text[: most - _END], newline), cut, _escaped(text[-_END:], newline))
+    mark = Text(f" … {omitted:,} more … ", style="dim")
+    return Text.assemble(_escaped(text[: most - _END], newline), mark, _escaped(text[-_END:], newline))
 
 
 def _escaped(text: str, newline: str | None) -> Text:

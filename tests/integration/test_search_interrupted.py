@@ -58,7 +58,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(
 ) -> None:
     spec = _held_spec(experts, tiny_folder, tmp_path)
     seen, again = interrupt(spec, tmp_path / "reached")
-    assert seen.splitlines() == ["interrupted; the same command goes on where it stopped"]
+    assert seen.splitlines() == ["interrupted; the same command continues from there"]
     assert not [version for version in ExpertRegistry(spec.registry).list() if version.name == spec.name]
     before = _calls(tmp_path)
     resumed = again()

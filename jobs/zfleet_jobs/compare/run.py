@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
 from zfleet.errors import ZfleetError
 from zfleet.models.bundle import BaseBundle, pack_with_targets
-from zfleet.rewards.needs import check_reward
+from zfleet.rewards.grading import check_reward
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import fit_prompts

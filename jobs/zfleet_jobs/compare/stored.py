@@ -16,7 +16,7 @@ from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.load import dump_spec
 from zfleet.errors import JobError, SpecError
 from zfleet.models.bundle import BaseBundle
-from zfleet.rewards.identity import reward_identity
+from zfleet.rewards.grading import reward_identity
 from zfleet.tasks.fit import data_digest
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.outcome import Outcome

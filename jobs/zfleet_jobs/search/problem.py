@@ -13,7 +13,7 @@ import numpy as np
 
 from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.errors import JobError, SpecError, WrongBase
-from zfleet.rewards.identity import reward_identity
+from zfleet.rewards.grading import reward_identity
 from zfleet.search.cross_entropy import CrossEntropy
 from zfleet.svf.layout import layer_of
 from zfleet.svf.zvector import ZVector

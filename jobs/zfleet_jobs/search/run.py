@@ -12,7 +12,7 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
 from zfleet.models.base import Base
 from zfleet.models.bundle import BaseBundle, pack_base
-from zfleet.rewards.needs import check_reward
+from zfleet.rewards.grading import check_reward
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task

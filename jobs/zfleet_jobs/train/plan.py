@@ -10,8 +10,7 @@ from typing import Any
 
 from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.models.bundle import BaseBundle
-from zfleet.rewards.identity import reward_identity
-from zfleet.rewards.needs import check_reward
+from zfleet.rewards.grading import check_reward, reward_identity
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts

@@ -1,4 +1,4 @@
-"""Specs of experiments: ways to learn the same tasks, compared over several seeds."""
+"""Specs of experiments: several methods learn the same tasks with several seeds."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
-from zfleet.config.learner import OF_SAMPLES, LearnerSpec
+from zfleet.config.learner import SAMPLING_KEYS, LearnerSpec
 from zfleet.config.spec import Name, Spec
 from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec
 from zfleet.config.task_specs import TaskSpec
 
 Parametrisation = Literal["sigmoid", "direct", "exp"]
 
+_LORA_RANK, _LORA_ALPHA = 8, 16
+
 
 class MethodSpec(Spec):
-    """One way to learn; `learner` overrides single values of the experiment's learner."""
+    """A method of learning; `learner` overrides single values of the experiment's learner."""
 
     adapter: Literal["svf", "lora"] = "svf"
-    targets: str | None = Field(None, description="which matrices; none: base.targets")
-    rank: int | None = Field(None, ge=1, description="lora only; none: 8")
-    alpha: int | None = Field(None, ge=1, description="lora only: its scale, times rank; none: 16")
-    learner: dict[str, int | float | str | None] = Field({}, description="single values of the learner, replaced")
+    targets: str | None = Field(None, description="which matrices to train; none: base.targets")
+    rank: int | None = Field(None, ge=1, description=f"lora only; none: {_LORA_RANK}")
+    alpha: int | None = Field(None, ge=1, description=f"lora only: its scale times its rank; none: {_LORA_ALPHA}")
+    learner: dict[str, int | float | str | None] = Field({}, description="single values that replace the learner's")
 
     @model_validator(mode="after")
     def _of_its_adapter(self) -> MethodSpec:
         if self.adapter == "lora":
             if "parametrisation" in self.learner:
-                raise ValueError("learner.parametrisation is of adapter `svf`: LoRA has no z; leave it out")
+                raise ValueError("learner.parametrisation is for adapter `svf`, because LoRA has no z: omit it")
         elif (self.rank, self.alpha) != (None, None):
-            raise ValueError(f"rank and alpha are for adapter `lora`, this is {self.adapter!r}")
+            raise ValueError(f"rank and alpha are for adapter `lora`, but adapter is {self.adapter!r}")
         if "seed" in self.learner:
-            raise ValueError(f"learner.seed is {self.learner['seed']!r}: all methods have the experiment's `seeds`")
+            raise ValueError(f"learner.seed is {self.learner['seed']!r}: all methods use the experiment's `seeds`")
         return self
 
     @property
     def lora_rank(self) -> int:
-        """The rank, of adapter `lora`."""
-        return 8 if self.rank is None else self.rank
+        """The rank of adapter `lora`."""
+        return _LORA_RANK if self.rank is None else self.rank
 
     @property
     def lora_alpha(self) -> int:
-        """The scale times the rank, of adapter `lora`."""
-        return 16 if self.alpha is None else self.alpha
+        """The scale times the rank of adapter `lora`."""
+        return _LORA_ALPHA if self.alpha is None else self.alpha
 
 
 class ExperimentSpec(PlacedSpec):
-    """What `zfleet compare` and `zfleet ablate` have in common: every method learns every task with every seed."""
+    """The keys that `zfleet compare` and `zfleet ablate` share: every method learns every task with every seed."""
 
     tasks: dict[Name, TaskSpec] = Field(min_length=1)
     learner: LearnerSpec = LearnerSpec()
@@ -58,40 +60,40 @@ class ExperimentSpec(PlacedSpec):
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded, greedily")
     storage: str = Field(
         "runs/experiments",
-        description="results and samples; what is finished there is not run again. On several machines a path that all "
-        "of them share",
+        description="folder of results and samples; finished trainings there are not repeated. With several machines, "
+        "one that all share",
     )
 
     @model_validator(mode="after")
     def _embedded(self) -> ExperimentSpec:
         if self.engine.kind != "torch":
             raise ValueError(
-                f"engine.kind is {self.engine.kind!r}: an experiment runs on `torch`, which LoRA can share"
+                f"engine.kind is {self.engine.kind!r}: an experiment needs `torch`, the engine that LoRA runs on too"
             )
-        _no_twice("seeds", self.seeds)
+        _no_repeats("seeds", self.seeds)
         if self.learner.seed:
-            raise ValueError(f"learner.seed is {self.learner.seed}: an experiment has several, write them as `seeds`")
+            raise ValueError(f"learner.seed is {self.learner.seed}: an experiment has several seeds, write `seeds`")
         return self
 
     def learner_of(self, method: MethodSpec, seed: int) -> LearnerSpec:
-        """How a method learns with one seed.
+        """Return the learner's settings of a method and a seed.
 
-        Where it is supervised, what the experiment says of sampled answers does not hold, and a step has as many
-        prompts as it would have had samples: all methods learn from the same number.
+        A supervised method ignores the keys about sampled answers, and takes as many prompts in a step as the others
+        have samples, so that all methods learn from the same number of answers.
         """
-        given = self.learner.model_dump()
+        settings = self.learner.model_dump()
         if method.learner.get("objective", self.learner.objective) == "supervised":
-            given |= {name: LearnerSpec.model_fields[name].default for name in OF_SAMPLES}
-            given["prompts_per_step"] *= self.learner.samples_per_prompt
-        return LearnerSpec.model_validate(given | method.learner | {"seed": seed})
+            settings |= {name: LearnerSpec.model_fields[name].default for name in SAMPLING_KEYS}
+            settings["prompts_per_step"] *= self.learner.samples_per_prompt
+        return LearnerSpec.model_validate(settings | method.learner | {"seed": seed})
 
 
 class CompareSpec(ExperimentSpec):
-    """`zfleet compare`: SVF beside what else one could do with the same prompts and rewards."""
+    """`zfleet compare`: SVF and other methods on the same prompts and rewards."""
 
     kind: Literal["compare"] = "compare"
     methods: dict[Name, MethodSpec] = Field(min_length=2)
-    against: Name = Field(description="the method that all others are divided by")
+    against: Name = Field(description="the method that all others are compared with, as ratios")
 
     @model_validator(mode="after")
     def _consistent(self) -> CompareSpec:
@@ -110,28 +112,28 @@ class AblateSpec(ExperimentSpec):
     objectives: tuple[Literal["reinforce", "supervised"], ...] = Field(("reinforce", "supervised"), min_length=1)
     parametrisations: tuple[Parametrisation, ...] = Field(("sigmoid", "direct", "exp"), min_length=1)
     lr: dict[Parametrisation, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="of single parametrisations, in place of learner.lr: a step of p moves z by more in some"
+        {}, description="replaces learner.lr for single parametrisations: the same step of p moves z more in some"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> AblateSpec:
         for name in ("targets", "objectives", "parametrisations"):
-            _no_twice(name, getattr(self, name))
+            _no_repeats(name, getattr(self, name))
         fields = LearnerSpec.model_fields
-        for name, instead in (("objective", "objectives"), ("parametrisation", "parametrisations")):
+        for name, axis in (("objective", "objectives"), ("parametrisation", "parametrisations")):
             if getattr(self.learner, name) != fields[name].default:
-                raise ValueError(f"learner.{name} is {getattr(self.learner, name)!r}: the grid's are `{instead}`")
+                raise ValueError(f"learner.{name} is {getattr(self.learner, name)!r}: write it in the grid's `{axis}`")
         if self.base.targets != BaseSpec().targets:
-            raise ValueError(f"base.targets is {self.base.targets!r}: the grid's are `targets`")
+            raise ValueError(f"base.targets is {self.base.targets!r}: write it in the grid's `targets`")
         if unused := [name for name in self.lr if name not in self.parametrisations]:
-            raise ValueError(f"lr has {', '.join(unused)}, parametrisations are {', '.join(self.parametrisations)}")
+            raise ValueError(f"lr has {', '.join(unused)}, but parametrisations are {', '.join(self.parametrisations)}")
         for method in self.methods.values():
             _check(self, method, ("learner",))
         return self
 
     @property
     def methods(self) -> Mapping[str, MethodSpec]:
-        """Every combination, by a name that says it."""
+        """Every combination, by a descriptive name."""
         return {
             f"{targets} {objective} {parametrisation}": MethodSpec(
                 targets=targets,
@@ -146,13 +148,13 @@ class AblateSpec(ExperimentSpec):
 
 
 def learns_from_references(spec: CompareSpec | AblateSpec) -> bool:
-    """Whether a method is supervised, so that every row needs a reference answer."""
+    """Return whether any method is supervised, so that every row needs a reference answer."""
     return any(spec.learner_of(method, 0).objective == "supervised" for method in spec.methods.values())
 
 
-def _no_twice(name: str, values: Sequence[object]) -> None:
+def _no_repeats(name: str, values: Sequence[object]) -> None:
     if len(set(values)) != len(values):
-        raise ValueError(f"{name} has one twice: {list(values)}")
+        raise ValueError(f"{name} has a value twice: {list(values)}")
 
 
 def _check(spec: ExperimentSpec, method: MethodSpec, place: tuple[str, ...]) -> None:
@@ -161,4 +163,4 @@ def _check(spec: ExperimentSpec, method: MethodSpec, place: tuple[str, ...]) -> 
     except ValidationError as error:
         raise ValueError("; ".join(explain(error, LearnerSpec, place))) from None
     if method.adapter == "lora" and learner.staleness:
-        raise ValueError(f"staleness is {learner.staleness}: with adapter `lora` the model itself changes, set it to 0")
+        raise ValueError(f"staleness is {learner.staleness}: adapter `lora` changes the model itself, set it to 0")

@@ -1,7 +1,7 @@
-"""What a task on a public dataset is unless its spec says otherwise: prompt, reward and length.
+"""The defaults of tasks on public datasets: prompt, reward and length of answers.
 
-Prompts ask for what the paper's do (arXiv 2501.06252, appendix): a chain of thought with the answer in a place where it
-can be found, and one fenced program for code.
+The prompts follow the paper's (arXiv 2501.06252, appendix): they ask for a chain of thought with the answer in a fixed
+place, and for code, for one fenced program.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = {
     },
     "arc_easy": _ARC,
     "arc_challenge": _ARC,
-    # The question as LLaVA was trained to be asked for short answers (arXiv 2310.03744).
+    # LLaVA was trained with this form for short answers (arXiv 2310.03744).
     "okvqa": {
         "prompt": "{question}\nAnswer the question using a single word or phrase.",
         "reward": {"kind": "soft"},
@@ -59,4 +59,4 @@ DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = {
         "max_tokens": 32,
     },
 }
-"""By dataset: values of a task's keys."""
+"""For each dataset, the default values of a task's keys."""

@@ -1,4 +1,4 @@
-"""What is wrong with a spec, in words: the key, the value, and for a misspelt key the nearest valid one."""
+"""Explain what is wrong with a spec: the key, the value, and for a misspelt key the nearest valid one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _LONGEST_VALUE = 80
 
 
 def explain(error: ValidationError, kind: type[BaseModel], prefix: tuple[int | str, ...] = ()) -> list[str]:
-    """One sentence for every problem.
+    """Return a sentence for each problem.
 
     Args:
-        error: What pydantic found.
-        kind: The kind of spec it found it in.
-        prefix: Where that spec lies within the file.
+        error: pydantic's error.
+        kind: The class of the spec.
+        prefix: The place of the spec within the file.
     """
     problems = [dict(problem) for problem in error.errors()]
-    return [_sentence(problem, kind, prefix) for problem in problems if not _follows(problem, problems)]
+    return [_sentence(problem, kind, prefix) for problem in problems if not _is_consequence(problem, problems)]
 
 
-def _follows(problem: Mapping[str, Any], problems: list[dict[str, Any]]) -> bool:
-    """Whether a list is only too short because pydantic left out the items that are wrong."""
+def _is_consequence(problem: Mapping[str, Any], problems: list[dict[str, Any]]) -> bool:
+    """Return whether a list is only too short because pydantic removed its invalid items."""
     place = problem["loc"]
     return problem["type"] == "too_short" and any(
         len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in problems
@@ -44,7 +44,7 @@ def _sentence(problem: Mapping[str, Any], kind: type[BaseModel], prefix: tuple[i
     message = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
     if problem["type"] == "string_type":
-        message += " (text that YAML reads as something else needs quotes)"
+        message += " (a text that YAML reads as another type needs quotes)"
     if problem["type"] == "literal_error" and (hint := _nearest(value, re.findall("'([^']*)'", message))):
         message += f"; {hint}"
     if isinstance(value, dict | BaseModel):
@@ -52,8 +52,8 @@ def _sentence(problem: Mapping[str, Any], kind: type[BaseModel], prefix: tuple[i
     return f"{where} is {_shortened(value)}: {message}"
 
 
-def _nearest(given: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.5)
+def _nearest(value: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else ""
 
 

@@ -1,4 +1,4 @@
-"""Reading a spec: YAML and overrides. Errors name the key, the value and the nearest valid key."""
+"""Read a spec from YAML and apply overrides. Errors name the key, the value and the nearest valid key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENGINE = "engine"
 S = TypeVar("S", bound=Spec)
 
 JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | ServeSpec
-"""What a spec file may be."""
+"""The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
     "train": TrainSpec,
@@ -37,8 +37,8 @@ def load_spec(path: Path | None, kind: type[S], overrides: Sequence[str] = ()) -
 
     Args:
         path: The file; None starts from the defaults.
-        kind: What kind of spec it must be.
-        overrides: Assignments; list items by their place, from 0: ``experts.0.name=math``.
+        kind: The class of the spec.
+        overrides: Assignments; list items are given by index, from 0: ``experts.0.name=math``.
 
     Raises:
         SpecError: The file cannot be read, a key is unknown, or a value does not fit.
@@ -47,10 +47,10 @@ def load_spec(path: Path | None, kind: type[S], overrides: Sequence[str] = ()) -
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """Read a spec file of any kind: its key ``kind`` says which.
+    """Read a spec file of any kind, given by its key ``kind``.
 
     Raises:
-        SpecError: As ``load_spec``, or the file does not say its kind.
+        SpecError: As ``load_spec``; or ``kind`` is missing or unknown.
     """
     data = _read(path, overrides)
     kind = data.get("kind")
@@ -60,20 +60,20 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
 
 
 def parse_spec(data: dict[str, Any], kind: type[S], source: str = "spec") -> S:
-    """Check plain data against a kind of spec.
+    """Validate plain data as a spec.
 
     Raises:
-        SpecError: Every problem in one message, unknown keys with the nearest valid one.
+        SpecError: Lists every problem, and for an unknown key the nearest valid one.
     """
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         problems = "; ".join(explain(error, kind))
-        raise SpecError(f"{source}: {problems}", "mend the spec, or see it resolved with --dry-run") from None
+        raise SpecError(f"{source}: {problems}", "correct the spec; --dry-run checks it and prints it") from None
 
 
 def dump_spec(spec: Spec) -> str:
-    """The resolved spec as YAML, every default spelt out; reading it gives the same spec."""
+    """Write a spec as YAML with every default spelt out. Reading the text gives the same spec."""
     return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -86,9 +86,9 @@ def _read(path: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
             raise SpecError(f"spec {path} cannot be read: {error.strerror}", "check the path") from error
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
-            raise SpecError(f"spec {path} is no UTF-8: {error.reason} in line {line}", "save it as UTF-8") from error
+            raise SpecError(f"spec {path} is not UTF-8: {error.reason} in line {line}", "save it as UTF-8") from error
     if not isinstance(data, dict):
-        raise SpecError(f"spec {path} holds no mapping", "a spec is a YAML mapping of keys and values")
+        raise SpecError(f"spec {path} is not a mapping", "write a YAML mapping of keys and values")
     apply_overrides(data, overrides)
     return data
 
@@ -97,7 +97,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> None:
     """Replace single values of plain data in place, by ``a.b=c`` assignments.
 
     Raises:
-        SpecError: Not an assignment, or there is no such place.
+        SpecError: An override is not an assignment, or its path does not exist.
     """
     for override in overrides:
         _apply(data, override)
@@ -107,7 +107,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     path, separator, text = override.partition("=")
     path = path.strip()
     if not separator or not path:
-        raise SpecError(f"--set {override!r} is no assignment", "write it as a.b=value")
+        raise SpecError(f"--set {override!r} is not an assignment", "write it as a.b=value")
     value = read_yaml(text, f"--set {override!r}: the value")
     *parents, leaf = path.split(".")
     node: Any = data
@@ -116,18 +116,18 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if isinstance(node, list):
         node[_index(node, leaf, path)] = value
     elif isinstance(node, dict):
-        node[leaf] = _of_kind(node[leaf], value) if _names_kind(leaf, value, node) else value
+        node[leaf] = _with_kind(node[leaf], value) if _names_kind(leaf, value, node) else value
     else:
-        raise _plain(path, ".".join(parents), node)
+        raise _no_keys(path, ".".join(parents), node)
 
 
 def _names_kind(key: str, value: object, node: Mapping[str, Any]) -> bool:
-    """Whether an assignment names the kind of an engine whose settings are there."""
+    """Return whether an assignment changes only the kind of an engine that has settings."""
     return key == _ENGINE and isinstance(value, str) and isinstance(node.get(key), dict)
 
 
-def _of_kind(engine: dict[str, Any], kind: str) -> dict[str, Any]:
-    """An engine's settings under another kind: all but those that only vLLM has."""
+def _with_kind(engine: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Change an engine's kind and keep its settings, except the settings that only vLLM has."""
     return {key: value for key, value in engine.items() if key != "vllm" or kind == "vllm"} | {"kind": kind}
 
 
@@ -135,21 +135,21 @@ def _child(node: Any, key: str, path: str, where: str) -> Any:
     if isinstance(node, list):
         return node[_index(node, key, path)]
     if isinstance(node, dict):
-        # `key:` without a value is YAML's null, and stands for an empty mapping here.
+        # `key:` without a value is YAML's null. Here it means an empty mapping.
         if node.get(key) is None:
             node[key] = {}
-        # An engine may be its kind alone.
+        # `engine: vllm` is short for `engine: {kind: vllm}`.
         elif key == _ENGINE and isinstance(node[key], str):
             node[key] = {"kind": node[key]}
         return node[key]
-    raise _plain(path, where, node)
+    raise _no_keys(path, where, node)
 
 
-def _plain(path: str, where: str, value: object) -> SpecError:
-    return SpecError(f"--set {path}: {where} is {value!r}, which holds no keys", "name a key that holds others")
+def _no_keys(path: str, where: str, value: object) -> SpecError:
+    return SpecError(f"--set {path}: {where} is {value!r}, which has no keys", "name a key that has keys below it")
 
 
 def _index(node: list[Any], key: str, path: str) -> int:
     if not key.isdecimal() or int(key) >= len(node):
-        raise SpecError(f"--set {path}: {key!r} is no place in a list of {len(node)}", "count from 0")
+        raise SpecError(f"--set {path}: {key!r} is not an index of a list of {len(node)}", "count from 0")
     return int(key)

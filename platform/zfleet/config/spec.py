@@ -1,4 +1,4 @@
-"""What every part of a spec is."""
+"""The base class of all parts of a spec, and the types of names in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specs of tasks and rewards: what an expert is trained on and measured by."""
+"""Specs of tasks and rewards."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ class GraderSpec(Spec):
     ] = "exact"
     value: str = Field(
         "",
-        description="the word, the pattern, `module:function`, or the characters that `length` leaves free; "
+        description="the word, the pattern, `module:function`, or for `length` the number of free characters; "
         "empty: the row's answer",
     )
-    seconds: float = Field(5.0, gt=0, description="`math` and `program`: the longest one verdict takes")
+    seconds: float = Field(5.0, gt=0, description="`math` and `program`: the time limit of one verdict")
     sandbox: Literal["bubblewrap", "unsafe"] = Field(
-        "bubblewrap", description="`program`: `unsafe` runs what a model wrote as you, with your files and network"
+        "bubblewrap", description="`program`: `unsafe` runs a model's code as you, with your files and network"
     )
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
         if self.sandbox != "bubblewrap" and self.kind != "program":
-            raise ValueError(f"sandbox is for kind `program`, this is {self.kind!r}")
+            raise ValueError(f"sandbox is for kind `program`, but kind is {self.kind!r}")
         if self.kind == "length" and not (self.value.isdecimal() and int(self.value) > 0):
-            raise ValueError(
-                f"value is {self.value!r}: `length` takes the number of characters that are free, in quotes"
-            )
+            raise ValueError(f"value is {self.value!r}: for `length`, give the number of free characters, in quotes")
         return self
 
 
@@ -46,16 +44,16 @@ class PartSpec(GraderSpec):
     @model_validator(mode="after")
     def _plain(self) -> Self:
         if self.kind == "sum":
-            raise ValueError("a part of a `sum` is no `sum` itself: write its parts beside the others")
+            raise ValueError("a part of a `sum` cannot be a `sum`: write its parts beside the others")
         return self
 
 
 class RewardSpec(GraderSpec):
-    """How answers are graded: by one grader, or by the weighted sum of several."""
+    """A reward: one grader, or the weighted sum of several."""
 
-    parts: dict[Name, PartSpec] = Field({}, description="`sum`: name: grader, each with a weight")
+    parts: dict[Name, PartSpec] = Field({}, description="`sum`: graders by name, each with a weight")
     on_error: Literal["stop", "skip"] = Field(
-        "stop", description="when the function raises or the sandbox fails: stop, or leave the sample out"
+        "stop", description="if the function raises or the sandbox fails: stop, or leave the sample out"
     )
 
     @model_validator(mode="after")
@@ -74,10 +72,10 @@ class TaskSpec(Spec):
     verbs: Literal["mix", "clear"] = Field("mix", description="lab only: which instruction words")
     dataset: DatasetName | None = Field(None, description="a public dataset; brings prompt, reward and max_tokens")
     data: str | None = Field(
-        None, description="dataset only: the folder that holds its authors' files, or one file; none: the hub"
+        None, description="dataset only: the folder with its authors' files, or one file; none: the hub"
     )
-    prompt: str = Field("", description="dataset only: what a user would type, a format string over the row's fields")
-    jsonl: str | None = Field(None, description="a file with one JSON object a line")
+    prompt: str = Field("", description="dataset only: the user's text, a format string over the row's fields")
+    jsonl: str | None = Field(None, description="a file with one JSON object in each line")
     prompt_field: str = "prompt"
     answer_field: str = "answer"
     image_field: str | None = Field(
@@ -91,12 +89,12 @@ class TaskSpec(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_dataset(cls, given: object) -> object:
-        if isinstance(given, dict):
+    def _dataset_defaults(cls, data: object) -> object:
+        if isinstance(data, dict):
             for name, defaults in DEFAULTS.items():
-                if given.get("dataset") == name:
-                    return {**defaults, **given}
-        return given
+                if data.get("dataset") == name:
+                    return {**defaults, **data}
+        return data
 
     @model_validator(mode="after")
     def _one_source(self) -> TaskSpec:
@@ -106,7 +104,7 @@ class TaskSpec(Spec):
         (source,) = sources
         fields = type(self).model_fields
         unused = fields.keys() - {source, *_USED_BY[source]}
-        # Compared with the defaults, not by what was set: a resolved spec sets everything.
+        # Compare with the defaults: `model_fields_set` does not help, because a resolved spec sets every key.
         ignored = sorted(name for name in unused if getattr(self, name) != fields[name].default)
         if ignored:
             raise ValueError(f"a `{source}` task does not use: {', '.join(ignored)}")
@@ -119,4 +117,4 @@ _USED_BY: Mapping[str, tuple[str, ...]] = {
     "dataset": ("data", "prompt", *_SHARED),
     "jsonl": ("prompt_field", "answer_field", "image_field", *_SHARED),
 }
-"""Keys of a task, by its source."""
+"""The keys that a task may set, by its source."""

@@ -1,4 +1,4 @@
-"""Reading YAML as plain data: no key is given twice in a mapping, and aliases do not multiply what is read."""
+"""Read YAML as plain data; refuse repeated keys, and aliases that would multiply the data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 from zfleet.errors import SpecError
 
 MOST_VALUES = 100_000
-"""A text of a few lines can hold billions of values through aliases of aliases; an error would print them all."""
+"""Aliases of aliases in a few lines can stand for billions of values, which an error would print."""
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """Plain data of one YAML document: mappings, lists, texts, numbers, dates.
+    """Read one YAML document as plain data: mappings, lists, texts, numbers, dates.
 
     Args:
         text: The document.
-        source: What errors call it.
+        source: The document's name in errors.
 
     Raises:
-        SpecError: It is no YAML; a key stands twice in a mapping (names it and both lines); an alias stands inside
-            what it stands for; or there are more than 100,000 values, those of aliases counted wherever they stand.
+        SpecError: The text is not YAML; a mapping has a key twice (the key and both lines are named); an alias refers
+            to a value that contains it; or there are more than 100,000 values, with those of each alias counted.
     """
     try:
         loader = _Loader(text, source)
@@ -33,11 +33,11 @@ def read_yaml(text: str, source: str) -> Any:
     except RecursionError as error:
         raise SpecError(f"{source} is nested too deeply", "write it with fewer levels") from error
     except yaml.YAMLError as error:
-        raise SpecError(f"{source} is no YAML: {error}", "mend the line it names, or quote the value") from error
+        raise SpecError(f"{source} is not YAML: {error}", "correct the line it names, or quote the value") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Checks nodes where they are composed: a merge (``<<``) later puts the pairs of others among a mapping's own."""
+    """Checks nodes when they are composed. Later, a merge (``<<``) adds pairs to a mapping that may repeat its keys."""
 
     def __init__(self, text: str, source: str) -> None:
         super().__init__(text)
@@ -52,10 +52,14 @@ class _Loader(yaml.SafeLoader):
         if not is_alias:
             self._sizes[node] = 1 + sum(self._sizes[part] for part in _parts(node))
         elif node not in self._sizes:
-            raise self._refusal(f"the alias in line {_line(node)} stands inside what it stands for", "write it out")
+            raise self._refusal(
+                f"the alias in line {_line(node)} refers to a value that contains it", "write the value out"
+            )
         if self._sizes[node] > MOST_VALUES:
-            told = f"line {_line(node)} holds more than {MOST_VALUES:,} values, those of its aliases included"
-            raise self._refusal(told, "write fewer aliases of aliases")
+            raise self._refusal(
+                f"line {_line(node)} holds more than {MOST_VALUES:,} values, those of its aliases included",
+                "write fewer aliases of aliases",
+            )
         return node
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
@@ -72,12 +76,14 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except ValueError as error:  # a date that does not exist, a number of too many digits
-            told = f"{str(node.value)[:80]!r} in line {_line(node)} is no value: {error}"
-            raise self._refusal(told, "mend it, or quote it where it is a text") from error
+        except ValueError as error:  # A date that does not exist, or a number of too many digits.
+            raise self._refusal(
+                f"{str(node.value)[:80]!r} in line {_line(node)} is not a valid value: {error}",
+                "correct it, or quote it if it is a text",
+            ) from error
 
-    def _refusal(self, told: str, remedy: str) -> SpecError:
-        return SpecError(f"{self._source}: {told}", remedy)
+    def _refusal(self, message: str, remedy: str) -> SpecError:
+        return SpecError(f"{self._source}: {message}", remedy)
 
 
 def _parts(node: Node) -> list[Node]:

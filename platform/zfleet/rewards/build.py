@@ -1,4 +1,4 @@
-"""From a reward in a spec to the function that grades."""
+"""Build the grader that a spec names, and check the spec and the task's rows against it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from zfleet.config.task_specs import GraderSpec, RewardSpec
 from zfleet.errors import SpecError, TaskError
 from zfleet.rewards.choice import Choice
-from zfleet.rewards.comparing import Comparing
-from zfleet.rewards.formulas.answer import MathAnswer
-from zfleet.rewards.length import Length
-from zfleet.rewards.numbers.number import Number
-from zfleet.rewards.programs.program import Program, read_exam
+from zfleet.rewards.formulas.grader import MathAnswer
+from zfleet.rewards.numbers.grader import Number
+from zfleet.rewards.programs.grader import Program, read_exam
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.sandbox.exam import Limits
 from zfleet.rewards.soft import Soft
-from zfleet.rewards.text import Boxed, Contains, Exact, Regex
+from zfleet.rewards.text import Boxed, Contains, Exact, Length, ReferenceGrader, Regex
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.tasks.task import Reward
 
-_COMPARING: Mapping[str, type[Comparing]] = {
+_REFERENCE_GRADERS: Mapping[str, type[ReferenceGrader]] = {
     "exact": Exact,
     "contains": Contains,
     "choice": Choice,
@@ -32,10 +30,10 @@ _COMPARING: Mapping[str, type[Comparing]] = {
 
 
 def build_reward(spec: RewardSpec) -> Reward:
-    """The reward a spec names, checked here so that no worker finds out first.
+    """Build the reward that a spec names. It is checked here, before any worker starts.
 
     Raises:
-        SpecError: A pattern that does not compile, a function that cannot be imported, a `value` that no answer meets.
+        SpecError: A pattern does not compile, a function cannot be imported, or no answer can match `value`.
     """
     if spec.kind == "sum":
         return Weighted(tuple(Part(name, part.weight, _grader(part)) for name, part in spec.parts.items()))
@@ -43,8 +41,8 @@ def build_reward(spec: RewardSpec) -> Reward:
 
 
 def needs_answer(spec: RewardSpec) -> bool:
-    """Whether the reward compares with the row's answer: without one it would call any answer right, or none."""
-    return any(one.kind in _COMPARING and not one.value for one in (spec, *spec.parts.values()))
+    """Return whether the reward compares with the row's answer, so that a row without one cannot be graded."""
+    return any(grader.kind in _REFERENCE_GRADERS and not grader.value for grader in (spec, *spec.parts.values()))
 
 
 def check_row(spec: RewardSpec, answer: str, fields: Mapping[str, str], where: str) -> None:
@@ -52,21 +50,21 @@ def check_row(spec: RewardSpec, answer: str, fields: Mapping[str, str], where: s
 
     Args:
         answer: The row's answer.
-        fields: All that the row holds.
+        fields: All fields of the row.
         where: File and line.
 
     Raises:
         TaskError: Says what is wrong with the row.
     """
-    for one in (spec, *spec.parts.values()):
+    for grader in (spec, *spec.parts.values()):
         try:
-            if one.kind in _COMPARING and not one.value:
-                _COMPARING[one.kind]().check(answer)
-            if one.kind == "program":
+            if grader.kind in _REFERENCE_GRADERS and not grader.value:
+                _REFERENCE_GRADERS[grader.kind]().check(answer)
+            if grader.kind == "program":
                 read_exam(fields)
         except ValueError as error:
             raise TaskError(
-                f"{where} cannot be graded by reward `{one.kind}`: {error}",
+                f"{where} cannot be graded by reward `{grader.kind}`: {error}",
                 "docs/tasks.md says what the rows of each reward hold",
             ) from error
 
@@ -85,13 +83,13 @@ def _grader(spec: GraderSpec) -> Reward:
         case "python":
             resolve(spec.value)
             return PythonReward(spec.value)
-    grader = _COMPARING[spec.kind](spec.value)
+    grader = _REFERENCE_GRADERS[spec.kind](spec.value)
     if spec.value:
         _check_value(grader)
     return grader
 
 
-def _check_value(grader: Comparing) -> None:
+def _check_value(grader: ReferenceGrader) -> None:
     try:
         grader.check(grader.value)
     except ValueError as error:
@@ -105,6 +103,6 @@ def _check_pattern(pattern: str) -> None:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise SpecError(
-            f"reward.value is {pattern!r}, which is no regular expression: {error}",
-            "mend the pattern; a literal \\ . ( [ * + ? needs a backslash before it",
+            f"reward.value is {pattern!r}, which is not a regular expression: {error}",
+            "correct the pattern; a literal \\ . ( [ * + ? needs a backslash before it",
         ) from error

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.numbers.extract import BOX, IS, STATED, own_answer
+from zfleet.rewards.text import ReferenceGrader
 from zfleet.tasks.task import Grade, Sample, verdict
 
 _OPENING = r"(?:[\s$*_`(\[{\"'“‘]|\\(?:text|math)[a-z]{0,6}(?=\{)|\\(?:boxed|fbox)(?=\{)|\\[(\[]){0,16}+"
 _NAMED = rf"{_OPENING}(?:(?i:option|choice|letter)\b{_OPENING})?+"
-# A bracket, punctuation ("3.5", "E.coli" and "A-level" are none), the end of a line, or a word that goes on from an
-# answer: "A because it floats" names A, "A student" and "I think" name nothing.
+# A label ends at a bracket, at punctuation (not inside "3.5", "E.coli" or "A-level"), at the end of a line, or before a
+# word that continues after an answer: "A because it floats" names A; "A student" and "I think" name no label.
 _END = (
     r"(?=[ \t]+\(|[ \t]*(?:[)\]}$*_`\"”]|</|['’](?!\w)|\\[)\]]|\Z|\n|[;:,!?](?!\w)|\.(?!\w)|[-–—]+>?\s)"
     r"|[ \t]+(?:because|since|as|which|due|so|given|based|for|if|when|though|although|but|rather)\b)"
@@ -46,15 +46,15 @@ _LISTED = re.compile(r"^[ \t(*]*(?P<label>[A-Za-z]|[0-9]{1,2})[.):]", re.MULTILI
 
 
 @dataclass(frozen=True)
-class Choice(Comparing):
-    """Right if the completion settles on the reference's letter or number: see ``chosen_label``.
+class Choice(ReferenceGrader):
+    """Right if the completion chooses the reference's letter or number: see ``chosen_label``.
 
-    Of references, ``B``, ``b``, ``(B)`` and ``B.`` are the same.
+    The references ``B``, ``b``, ``(B)`` and ``B.`` are the same.
     """
 
     def check(self, reference: str) -> None:
         if not re.fullmatch("[a-z]|[0-9]{1,2}", _plain(reference)):
-            raise ValueError(f"{reference[:80]!r} is no label: one letter, or a number below 100")
+            raise ValueError(f"{reference[:80]!r} is not a label: give one letter, or a number below 100")
 
     def __call__(self, completion: str, sample: Sample) -> Grade:
         label = chosen_label(completion)
@@ -65,15 +65,20 @@ class Choice(Comparing):
 
 
 def chosen_label(completion: str) -> str | None:
-    """The label of a multiple-choice answer in lower case, or None if the completion names none clearly.
+    """Return the label that a multiple-choice answer chooses, in lower case; None if no choice is clear.
 
-    The first rule that finds one decides: the last that is stated ("The answer is B", "My choice: B", "I think B.",
-    "B is correct", a LaTeX box); a label that the completion starts with ("B", "(b)", "B. a dog"), unless it lists
-    all choices; one that is alone on the last line; the last one in round brackets. "A or B" names none.
+    The first rule that finds a label decides:
+
+    1. the last label that is stated ("The answer is B", "My choice: B", "I think B.", "B is correct", a LaTeX box);
+    2. a label at the start of the completion ("B", "(b)", "B. a dog"), unless it lists all choices;
+    3. a label alone on the last line;
+    4. the last label in round brackets.
+
+    "A or B" chooses none.
     """
-    found = [mark.end() for rule in (*_MARKS, _LEADING) if (mark := rule.search(completion))]
+    ends = [mark.end() for rule in (*_MARKS, _LEADING) if (mark := rule.search(completion))]
     bracketed = _BRACKETED.search(completion)
-    text = own_answer(completion, min(found) if found else bracketed.end() if bracketed else 0)
+    text = own_answer(completion, min(ends) if ends else bracketed.end() if bracketed else 0)
     marks = [mark for rule in _MARKS for mark in rule.finditer(text)]
     if marks:
         return _settled(text, marks)

@@ -1,4 +1,4 @@
-"""Grading completions that lie in a file, and comparing the verdicts with those that the file expects."""
+"""Grade the completions in a file, and compare the verdicts with those that the file expects."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pydantic import BaseModel, Field, ValidationError
 
 from zfleet.config.explain import explain
 from zfleet.errors import CannotTell, RewardError, TaskError
-from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.formulas.process import Kind, math_process
 from zfleet.rewards.numbers.extract import after_hashes, last_boxed, last_integer
 from zfleet.rewards.sandbox.sandbox import AT_ONCE
+from zfleet.rewards.text import ReferenceGrader
 from zfleet.tasks.rows import Row
 from zfleet.tasks.task import Grade, Reward, Sample, Ungraded, verdict
 
 
 @dataclass(frozen=True)
 class Graded:
-    """A row and what was said of it.
+    """A row of the file and its grade.
 
     Attributes:
-        id: Of the row.
-        verdict: Right or wrong; where the row expects an extracted answer, that answer. None where it has no grade.
-        expected: What the row expects; None where it expects nothing.
-        expects: Whether it expects anything: an answer that is None counts.
-        grade: The grader's own words, or why it gave no verdict.
-        policy: Whose convention the row follows.
-        contested: Conventions differ on it.
+        id: The row's id.
+        verdict: Right or wrong; the extracted answer if the row expects one; None if the row has no grade.
+        expected: The verdict that the row expects; None if it expects none.
+        expects: Whether the row expects a verdict. It may expect None, an answer that cannot be extracted.
+        grade: The grader's result, or why it gave none.
+        policy: The name of the convention that the row follows.
+        contested: Whether conventions differ on this row.
     """
 
     id: str
@@ -43,30 +43,30 @@ class Graded:
 
     @property
     def agrees(self) -> bool:
-        """The verdict is the expected one."""
+        """Whether the verdict is the expected one."""
         return isinstance(self.grade, Grade) and self.verdict == self.expected
 
 
 class OfflineGrader:
-    """Grades rows by what their ``kind`` says, else by a task's reward."""
+    """Grades rows by their ``kind``, and rows without a kind by a task's reward."""
 
     def __init__(self, reward: Reward, problems: Mapping[str, Sample]) -> None:
-        """Prepare.
+        """Prepare to grade.
 
         Args:
-            reward: For rows that are no extraction and no comparison.
-            problems: By task id, what programs are tested with.
+            reward: Grades the rows that are neither extractions nor comparisons of formulas.
+            problems: The samples with the tests of programs, by task id.
         """
         self._reward = reward
         self._problems = problems
 
     def grade(self, rows: Iterable[Row]) -> list[Graded]:
-        """Every row, in their order; a few at once, as sandboxes and servers let wait.
+        """Grade every row, in order. Several rows are graded at once, because sandboxes and servers take time.
 
-        A row whose grader fails, or cannot tell, has no grade; the others do.
+        A row is ``Ungraded`` if its grader fails or cannot tell.
 
         Raises:
-            TaskError: A row lacks what its kind needs, or holds something else; names file and line.
+            TaskError: A row lacks a field that its kind needs, or has an unusable value; names file and line.
         """
         with ThreadPoolExecutor(AT_ONCE, "zfleet-grade") as threads:
             return list(threads.map(self._row, rows))
@@ -75,10 +75,10 @@ class OfflineGrader:
         data, kind = row.data, str(row.data.get("kind", ""))
         try:
             if kind in _EXTRACTORS:
-                found = _EXTRACTORS[kind](str(data["text"]))
-                said = None if found is None else str(found)
-                grade = verdict(found == data.get("expected"), said, f"{kind} finds {found!r}")
-                return _graded(row, grade, found)
+                answer = _EXTRACTORS[kind](str(data["text"]))
+                extracted = None if answer is None else str(answer)
+                grade = verdict(answer == data.get("expected"), extracted, f"{kind} finds {answer!r}")
+                return _graded(row, grade, answer)
             grade = self._grade(row, kind)
         except RewardError as error:
             return _graded(row, Ungraded(error.message, isinstance(error, CannotTell)), None)
@@ -102,7 +102,7 @@ class OfflineGrader:
         completion, reference = (
             (data["completion"], data["answer"]) if "completion" in data else (data["answer"], data["gold"])
         )
-        if isinstance(self._reward, Comparing):
+        if isinstance(self._reward, ReferenceGrader):
             self._reward.check(str(reference))
         return self._reward(str(completion), Sample(_identity(row), "", str(reference)))
 
@@ -116,14 +116,14 @@ class OfflineGrader:
 
 
 def summary(graded: Sequence[Graded]) -> dict[str, Any]:
-    """Counts, agreement where rows expect something, every disagreement with its reason, and rows without a grade."""
-    ungraded = [(one.id, one.grade) for one in graded if isinstance(one.grade, Ungraded)]
-    expecting = [one for one in graded if one.expects and isinstance(one.grade, Grade)]
-    counted = [one for one in expecting if not one.contested]
-    policies = sorted({one.policy for one in counted if one.policy})
+    """Summarise graded rows as JSON: counts, agreement with the expected verdicts, and disagreements with reasons."""
+    ungraded = [(row.id, row.grade) for row in graded if isinstance(row.grade, Ungraded)]
+    expecting = [row for row in graded if row.expects and isinstance(row.grade, Grade)]
+    counted = [row for row in expecting if not row.contested]
+    policies = sorted({row.policy for row in counted if row.policy})
     return {
         "n": len(graded),
-        "right": sum(isinstance(one.grade, Grade) and one.grade.right for one in graded),
+        "right": sum(isinstance(row.grade, Grade) and row.grade.right for row in graded),
         "cannot_tell": sum(grade.undecided for _, grade in ungraded),
         "failed": sum(not grade.undecided for _, grade in ungraded),
         "agreement": _agreement(counted),
@@ -131,21 +131,21 @@ def summary(graded: Sequence[Graded]) -> dict[str, Any]:
         "policies": {
             policy: {"n": len(own), "agreement": _agreement(own)}
             for policy in policies
-            for own in [[one for one in counted if one.policy == policy]]
+            for own in [[row for row in counted if row.policy == policy]]
         },
         "disagreements": [
             {
-                "id": one.id,
-                "expected": one.expected,
-                "verdict": one.verdict,
+                "id": row.id,
+                "expected": row.expected,
+                "verdict": row.verdict,
                 "extracted": grade.extracted,
                 "reason": grade.reason,
-                "policy": one.policy,
-                "contested": one.contested,
+                "policy": row.policy,
+                "contested": row.contested,
             }
-            for one in expecting
-            if not one.agrees
-            for grade in [one.grade]
+            for row in expecting
+            if not row.agrees
+            for grade in [row.grade]
             if isinstance(grade, Grade)
         ],
         "ungraded": [
@@ -163,7 +163,7 @@ _EXTRACTORS: Mapping[str, Callable[[str], str | int | None]] = {
 
 
 class _Params(BaseModel):
-    """How a row of kind ``math_equiv`` wants its formulas compared: see ``MathProcess.compare``."""
+    """How to compare the formulas of a row of kind ``math_equiv``: see ``MathProcess.compare``."""
 
     match_types: tuple[Kind, ...] = ("latex", "expr")
     precision: int = Field(6, ge=0, le=15)
@@ -177,24 +177,26 @@ def _equivalence(data: Mapping[str, Any]) -> Grade:
         params = _Params.model_validate(data.get("params", {}))
     except ValidationError as error:
         raise ValueError("; ".join(explain(error, _Params, ("params",)))) from error
-    found = math_process().compare(
+    comparison = math_process().compare(
         str(data["gold"]),
         str(data["answer"]),
         match=params.match_types,
         precision=params.precision,
         sets=params.allow_set_relation_comp,
     )
-    reason = found.reason or (
-        "no formula in it" if found.answer is None else f"math-verify reads {found.answer} beside {data['gold']}"
+    reason = comparison.reason or (
+        "no formula in it"
+        if comparison.answer is None
+        else f"math-verify compares {comparison.answer} with {data['gold']}"
     )
-    return verdict(found.right, found.answer, reason)
+    return verdict(comparison.right, comparison.answer, reason)
 
 
-def _graded(row: Row, grade: Grade | Ungraded, said: bool | str | int | None) -> Graded:
+def _graded(row: Row, grade: Grade | Ungraded, outcome: bool | str | int | None) -> Graded:
     data = row.data
     return Graded(
         _identity(row),
-        said,
+        outcome,
         data.get("expected"),
         "expected" in data,
         grade,
@@ -208,4 +210,4 @@ def _identity(row: Row) -> str:
 
 
 def _agreement(graded: Sequence[Graded]) -> float | None:
-    return sum(one.agrees for one in graded) / len(graded) if graded else None
+    return sum(row.agrees for row in graded) / len(graded) if graded else None

@@ -1,4 +1,4 @@
-"""Rewards that a user writes: a Python function, named in the spec."""
+"""Rewards that a user writes as a Python function and names in the spec."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ _REMEDY = "write it as module:function, with the module installed or in the fold
 
 @dataclass(frozen=True)
 class PythonReward:
-    """Calls ``function(completion: str, sample: Sample)``, plain or async: a finite number is a reward, or a ``Grade``.
+    """Calls a user's ``function(completion: str, sample: Sample)``, plain or async.
 
-    None says that the sample is none of this reward's task: it is left out.
+    The function returns a finite number or a ``Grade``; None if the sample does not belong to its task, which leaves
+    the sample out.
 
     Attributes:
         name: ``module:function``.
-        function: The function itself, where it was resolved already (a job sends it to its workers).
+        function: The function itself if it is resolved already (a job sends it to its workers).
 
     Raises:
-        SpecError: On the first call, where the name leads to no function.
+        SpecError: On the first call, if the name leads to no function.
         RewardError: The function raised, or returned no finite number.
-        NotThisTask: It returned None.
+        NotThisTask: The function returned None.
     """
 
     name: str
@@ -51,12 +52,12 @@ class PythonReward:
         except Exception as error:
             raise self._error(sample, f"raised {type(error).__name__}: {error}") from error
         if value is None:
-            raise NotThisTask(f"reward {self.name} says that sample {sample.id} is none of its task's")
+            raise NotThisTask(f"reward {self.name} returned None: sample {sample.id} does not belong to its task")
         grade = value if isinstance(value, Grade) else None
         if grade is not None:
             value = grade.value
         if not isinstance(value, Real):
-            raise self._error(sample, f"returned {_short(repr(value))}, which is no number")
+            raise self._error(sample, f"returned {_short(repr(value))}, which is not a number")
         try:
             number = float(value)
         except OverflowError:
@@ -67,46 +68,46 @@ class PythonReward:
 
     @property
     def waits(self) -> bool:
-        """Whether its function is async, so that many calls can wait together."""
+        """Whether the function is async, so that many calls can wait together."""
         return inspect.iscoroutinefunction(self.resolved())
 
     def resolved(self) -> Callable[[str, Sample], object]:
-        """The function.
+        """Return the function, imported on the first call.
 
         Raises:
-            SpecError: The name leads to none.
+            SpecError: The name leads to no function.
         """
         return self.function or resolve(self.name)
 
     def _error(self, sample: Sample, reason: str) -> RewardError:
         return RewardError(
             f"reward {self.name} on sample {sample.id} ({_short(sample.prompt)!r}) {reason}",
-            "mend the function; in training, reward.on_error: skip leaves such samples out",
+            "correct the function; in training, reward.on_error: skip leaves such samples out",
         )
 
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """Where async functions run: one loop for all their calls, which may share clients and sessions."""
+    """Return the event loop of all async rewards. They share one, so that they can share clients and sessions."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="zfleet-rewards", daemon=True).start()
     return loop
 
 
 def resolve(name: str) -> Any:
-    """The function that ``module:function`` names, imported from anywhere on the path or the current folder.
+    """Import the function that ``module:function`` names, from anywhere on the path or from the current folder.
 
     Raises:
-        SpecError: Not of that form, no such module or function, or the module fails to import.
+        SpecError: The name has another form, there is no such module or function, or the module fails to import.
     """
     module_name, separator, attribute = name.partition(":")
     if not (separator and module_name and attribute):
         raise SpecError(f"reward.value is {name!r}, which names no function", _REMEDY)
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        # The zfleet command does not look into the current folder by itself. Last, so that nothing
-        # lying there can shadow an installed module.
-        sys.path.append(here)
+    folder = str(Path.cwd())
+    if folder not in sys.path and "" not in sys.path:
+        # The zfleet command does not search the current folder by itself. The folder goes last, so that no file in it
+        # can shadow an installed module.
+        sys.path.append(folder)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -116,9 +117,9 @@ def resolve(name: str) -> Any:
         function = attrgetter(attribute)(module)
     except AttributeError:
         where = getattr(module, "__file__", None) or module_name
-        raise SpecError(f"reward.value is {name!r}: {where} holds no {attribute!r}", _REMEDY) from None
+        raise SpecError(f"reward.value is {name!r}: {where} has no {attribute!r}", _REMEDY) from None
     if not callable(function):
-        raise SpecError(f"reward.value is {name!r}: that is a {type(function).__name__}, no function", _REMEDY)
+        raise SpecError(f"reward.value is {name!r}: that is a {type(function).__name__}, not a function", _REMEDY)
     return function
 
 

@@ -1,4 +1,4 @@
-"""The grader of questions that people answer differently: each answer has a soft score, as in VQA."""
+"""The grader of questions that people answer differently: each accepted answer has a soft score, as in VQA."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from zfleet.rewards.comparing import Comparing
+from zfleet.rewards.text import ReferenceGrader
 from zfleet.tasks.task import Grade, Sample
 from zfleet.unique_keys import unique_keys
 
@@ -17,10 +17,10 @@ _ARTICLES = ("a", "an", "the")
 
 
 @dataclass(frozen=True)
-class Soft(Comparing):
-    """Twice the score of the completion's answer, less 1: from -1 for an answer that nobody gave to +1.
+class Soft(ReferenceGrader):
+    """Rewards twice the score of the completion's answer, minus 1: from -1, if nobody gave that answer, to +1.
 
-    Above 0, which is right, are answers with a score above one half. The reference is ``{answer: score}`` as JSON.
+    An answer counts as right (above 0) if its score is above one half. The reference is ``{answer: score}`` as JSON.
     """
 
     def check(self, reference: str) -> None:
@@ -29,38 +29,39 @@ class Soft(Comparing):
     def __call__(self, completion: str, sample: Sample) -> Grade:
         scores: dict[str, float] = {}
         for answer, score in soft_scores(self.reference(sample)).items():
-            # Of an article alone nothing is left, as of an answer that says nothing.
+            # An answer that is an article alone becomes empty, and would match a completion that says nothing.
             if key := plain_answer(answer):
                 scores[key] = max(score, scores.get(key, 0.0))
-        said = plain_answer(completion)
-        score = scores.get(said, 0.0)
+        plain = plain_answer(completion)
+        score = scores.get(plain, 0.0)
         best = max(scores, key=scores.__getitem__)
-        return Grade(2 * score - 1, said or None, f"{said!r} scores {score:g}, best is {best!r} with {scores[best]:g}")
+        reason = f"{plain!r} scores {score:g}, best is {best!r} with {scores[best]:g}"
+        return Grade(2 * score - 1, plain or None, reason)
 
 
 def soft_scores(reference: str) -> Mapping[str, float]:
-    """Answers and their scores from JSON.
+    """Read answers and their scores from JSON.
 
     Raises:
-        ValueError: No object of answers, one that gives an answer twice, or a score outside 0 to 1.
+        ValueError: It is not an object of answers, gives an answer twice, or has a score outside 0 to 1.
     """
     try:
         scores = json.loads(reference, object_pairs_hook=unique_keys)
     except RecursionError:
         scores = None
     if not isinstance(scores, dict) or not any(map(plain_answer, scores)):
-        raise ValueError(f"{reference[:80]!r} is no JSON object of answers and their scores")
+        raise ValueError(f"{reference[:80]!r} is not a JSON object of answers and their scores")
     for answer, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise ValueError(f"the score of {answer!r} is {score!r}, which is not from 0 to 1")
+            raise ValueError(f"the score of {answer!r} is {score!r}: it must be a number from 0 to 1")
     return scores
 
 
 def plain_answer(text: str) -> str:
-    """A short answer without what does not count: case, punctuation, articles, words for small numbers.
+    """Normalise a short answer: lower case, digits for small numbers, no punctuation and no articles.
 
-    As the evaluation of VQA does (visualqa.org/evaluation), but for apostrophes, which are left out of both sides.
+    Source: the evaluation of VQA (visualqa.org/evaluation). One difference: apostrophes are removed everywhere.
     """
-    kept = re.sub(r"(?<!\d)\.|\.(?!\d)|(?<=\d),(?=\d)|['’]", "", text.lower())
-    words = re.sub(r"[^\w\s.:]", " ", kept).split()
+    joined = re.sub(r"(?<!\d)\.|\.(?!\d)|(?<=\d),(?=\d)|['’]", "", text.lower())
+    words = re.sub(r"[^\w\s.:]", " ", joined).split()
     return " ".join(_DIGITS.get(word, word) for word in words if word not in _ARTICLES)

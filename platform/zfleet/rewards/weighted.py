@@ -1,4 +1,4 @@
-"""A reward of several parts."""
+"""A reward that is the weighted sum of several parts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from zfleet.tasks.task import Grade, Reward, Sample
 
 @dataclass(frozen=True)
 class Part:
-    """One component.
+    """One part of the sum.
 
     Attributes:
-        name: What logs call it.
-        weight: What its value is multiplied with.
+        name: Its name in logs.
+        weight: Its value is multiplied by this.
         reward: Its grader.
     """
 
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Weighted:
-    """The sum of weighted parts, of those that grade the sample. What was extracted is the first part's.
+    """Adds up the weighted parts that grade the sample; ``extracted`` comes from the first of them.
 
     Raises:
         NotThisTask: No part grades the sample.
@@ -47,8 +47,3 @@ class Weighted:
             "; ".join(f"{name} {grade.value:g}: {grade.reason}" for name, grade in grades.items()),
             {name: grade.value for name, grade in grades.items()},
         )
-
-
-def part_names(reward: Reward) -> tuple[str, ...]:
-    """The names of a reward's parts; none where it has one value alone."""
-    return tuple(part.name for part in reward.parts) if isinstance(reward, Weighted) else ()

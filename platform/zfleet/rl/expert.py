@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zfleet.config.learner import LearnerSpec
 from zfleet.errors import CheckpointError
-from zfleet.rewards.weighted import part_names
+from zfleet.rewards.grading import part_names
 from zfleet.rl.checkpoint import Checkpoint, Selection
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.rollout import RolloutRequest, draw_prompts

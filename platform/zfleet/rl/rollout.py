@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.config.learner import LearnerSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import Completion, FinishReason, GenerationRequest, SamplingParams
-from zfleet.rewards.grade import grade_all
+from zfleet.rewards.grading import grade_all
 from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 
 

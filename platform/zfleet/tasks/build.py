@@ -1,4 +1,4 @@
-"""From a task in a spec to the task."""
+"""Build the task that a spec names, from whichever source it has."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from zfleet.tasks.task import Task
 
 
 def build_task(spec: TaskSpec) -> Task:
-    """The task a spec names.
+    """Build the task that a spec names.
 
     Raises:
-        TaskError: No lab task of that name, or data that cannot be used (file and line named).
+        TaskError: No lab task has this name, or the data cannot be used (file and line are named).
         SpecError: The reward cannot be built.
     """
     if spec.jsonl is not None:
@@ -20,7 +20,7 @@ def build_task(spec: TaskSpec) -> Task:
     if spec.dataset is not None:
         return load_dataset_task(spec)
     assert spec.lab is not None
-    # The lab brings its corpus along, which a task of one's own does not need.
+    # Imported late: the lab's corpus is not needed by other tasks.
     from zfleet.tasks.lab import lab_task
 
     return lab_task(spec.lab, verbs=spec.verbs)

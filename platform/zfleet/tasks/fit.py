@@ -1,4 +1,4 @@
-"""What of a task a base can take: prompts that do not fit are counted and named, never cut."""
+"""Find the prompts of a task that fit into a base's context. The others are counted and named, never cut."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from zfleet.tasks.task import Sample, Task
 
 @dataclass(frozen=True)
 class FitReport:
-    """A task that fits, and what had to be left out of it.
+    """A task whose prompts all fit, and the samples that were left out.
 
     Attributes:
         task: The task without the samples that do not fit.
-        left_out: Ids of those samples.
+        left_out: The ids of the samples that do not fit.
         checked: How many samples were measured.
-        longest: The most that a sample takes, prompt and longest answer, in tokens; left-out ones included.
-        max_length: The most that fits, in tokens.
+        longest: Length of the longest sample, prompt and longest answer, in tokens; includes samples that do not fit.
+        max_length: The limit, in tokens.
     """
 
     task: Task
@@ -49,17 +49,17 @@ def fit_prompts(
     """Leave out the samples whose rendered prompt and longest answer exceed ``max_length`` tokens.
 
     Args:
-        reader: Of the base's images; None where it takes none.
+        reader: Reads images for the base; None if the base takes no images.
 
     Raises:
-        TaskError: Nothing is left of a split, the template cannot be filled, or a prompt has images that the base
+        TaskError: No sample of a split fits, the template cannot be filled, or a prompt has images that the base
             cannot take.
     """
 
     def length(sample: Sample) -> int:
         return prompt_length(task, tokenizer, sample, reader) + task.max_tokens
 
-    kept: dict[str, Sequence[Sample]] = {}
+    fitted: dict[str, Sequence[Sample]] = {}
     left_out: list[str] = []
     longest = 0
     for side, samples in (("train", task.train), ("test", task.test)):
@@ -79,15 +79,15 @@ def fit_prompts(
                 f"{shortest} tokens, the limit is {max_length}",
                 "lower max_tokens, shorten the prompts, raise engine.max_length, or take a base with a longer context",
             )
-        kept[side] = samples if len(fitting) == len(samples) else select(samples, fitting)
-    fit = replace(task, train=kept["train"], test=kept["test"])
+        fitted[side] = samples if len(fitting) == len(samples) else select(samples, fitting)
+    fit = replace(task, train=fitted["train"], test=fitted["test"])
     return FitReport(fit, tuple(left_out), len(task.train) + len(task.test), longest, max_length)
 
 
 def prompt_length(
     task: Task, tokenizer: PreTrainedTokenizerBase, sample: Sample, reader: ImageReader | None = None
 ) -> int:
-    """What a sample's rendered prompt takes, images included, in tokens.
+    """Return the length of a sample's rendered prompt, images included, in tokens.
 
     Raises:
         TaskError: As ``fit_prompts``.
@@ -109,7 +109,7 @@ def _spread(reader: ImageReader | None, prompt: tuple[int, ...], sample: Sample)
 
 
 def data_digest(task: Task) -> str:
-    """sha256 of a task's samples and their split: what a registered expert says it was trained on."""
+    """Return the sha256 of a task's samples and their split. A registered expert records it as its training data."""
     state = hashlib.sha256()
     for side, samples in (("train", task.train), ("test", task.test)):
         for sample in samples:

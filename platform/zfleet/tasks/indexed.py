@@ -1,4 +1,4 @@
-"""Samples that stay in their file: of each, only where its line begins and its id are kept, 16 bytes."""
+"""Samples that stay in their file. Memory holds 16 bytes for each: where its line begins, and its id."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from zfleet.tasks.rows import parse_row
 from zfleet.tasks.task import Sample
 
 Parse = Callable[[dict[str, Any], str], Sample]
-"""A row and where it is to a sample."""
+"""Turns a row into a sample; the second argument is the row's place, for errors."""
 
 
 class IndexBuilder:
-    """Takes samples as their file is read."""
+    """Collects the places of samples while their file is read."""
 
     def __init__(self) -> None:
         self._offsets = array("q")
@@ -30,17 +30,17 @@ class IndexBuilder:
         return len(self._offsets)
 
     def add(self, offset: int, identity: str) -> None:
-        """One more.
+        """Add a sample.
 
         Args:
-            offset: Where its line begins.
-            identity: 16 hexadecimal digits.
+            offset: Where its line begins, in bytes.
+            identity: Its id, 16 hexadecimal digits.
         """
         self._offsets.append(offset)
         self._ids.append(int(identity, 16))
 
     def build(self, path: Path, parse: Parse) -> IndexedSamples:
-        """All of them in the order of their ids, whatever their order in the file."""
+        """Return the samples in the order of their ids, which does not depend on their order in the file."""
         offsets, ids = np.frombuffer(self._offsets, np.int64), np.frombuffer(self._ids, np.uint64)
         order = np.argsort(ids, kind="stable")
         return IndexedSamples(path, parse, offsets[order], ids[order], _size(path))
@@ -48,15 +48,15 @@ class IndexBuilder:
 
 @dataclass(frozen=True, eq=False)
 class IndexedSamples(Sequence[Sample]):
-    """A sequence that reads a sample when it is asked for.
+    """A sequence that reads each sample from the file on access.
 
     Attributes:
-        path: The file, which must be there, unchanged, wherever the task is used.
-        parse: From a row to its sample.
-        offsets: [N] int64, where each line begins.
+        path: The file. It must exist, unchanged, on every machine that uses the task.
+        parse: Turns a row into a sample.
+        offsets: [N] int64, the byte at which each line begins.
         ids: [N] uint64.
-        size: The file's bytes when it was indexed.
-        places: [M] int64, which of them are in this sequence; all in their order by default.
+        size: The size of the file in bytes when it was indexed.
+        places: [M] int64, the indices of this sequence's samples in ``offsets``; None means all, in order.
     """
 
     path: Path
@@ -87,23 +87,21 @@ class IndexedSamples(Sequence[Sample]):
                 yield self._read(file, int(place))
 
     def select(self, indices: Sequence[int]) -> IndexedSamples:
-        """Some of them, in this order."""
+        """Return the samples at these indices, in this order."""
         chosen = np.fromiter(indices, np.int64, len(indices))
         places = chosen if self.places is None else self.places[chosen]
         return IndexedSamples(self.path, self.parse, self.offsets, self.ids, self.size, places)
 
     def _open(self) -> BinaryIO:
         if _size(self.path) != self.size:
-            raise TaskError(
-                f"task file {self.path} changed since the job began", "leave it as it is, or start the job again"
-            )
+            raise TaskError(f"task file {self.path} changed since the job began", "restore it, or start the job again")
         return self.path.open("rb")
 
     def _read(self, file: BinaryIO, place: int) -> Sample:
         file.seek(int(self.offsets[place]))
         where = f"{self.path}, byte {self.offsets[place]}"
         sample = self.parse(parse_row(file.readline(), where), where)
-        # Rows that are alike have one id: they are told apart by their number.
+        # Identical rows have the same id, so the second and later ones get a number.
         first = int(np.searchsorted(self.ids, self.ids[place]))
         if place == first:
             return sample
@@ -111,7 +109,7 @@ class IndexedSamples(Sequence[Sample]):
 
 
 def select(samples: Sequence[Sample], indices: Sequence[int]) -> Sequence[Sample]:
-    """Some samples of a split, in this order; those in a file stay there."""
+    """Return the samples at these indices, in this order; samples in a file stay there."""
     if isinstance(samples, IndexedSamples):
         return samples.select(indices)
     return tuple(samples[index] for index in indices)
@@ -123,5 +121,5 @@ def _size(path: Path) -> int:
     except OSError as error:
         raise TaskError(
             f"task file {path} cannot be read here: {error.strerror}",
-            "a file this large stays where it is: put it on a path that every machine of the cluster sees",
+            "a file of this size is not copied: put it on a path that every machine of the cluster can read",
         ) from error

@@ -1,4 +1,4 @@
-"""A task from a JSONL file: one JSON object a line, one of its fields the prompt."""
+"""Load a task from a JSONL file: one JSON object in each line, with the prompt in one of its fields."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
 _IN_MEMORY = 16 * 2**20
-"""Bytes of the largest file whose rows are held in memory, and travel to workers."""
+"""The largest file, in bytes, whose rows are held in memory and sent to workers."""
 
 
 def load_jsonl_task(spec: TaskSpec) -> Task:
-    """Read a task's file. The same rows give the same task, whatever their order in the file.
+    """Read a task's file. The same rows give the same task, in any order.
 
-    Which side of the split a row falls on depends on its prompt alone: rows with the same prompt stay together,
-    and rows that are added later move no other. A field that is no string becomes its JSON text, numbers as they are
-    spelled; null is left out. Of a large file the rows stay where they are.
+    The side of the split depends on the prompt alone: rows with the same prompt stay together, and rows that are added
+    later move no other row. A field that is not a string becomes its JSON text, with numbers as they are spelled; null
+    is left out. The rows of a large file stay in the file.
 
     Raises:
-        TaskError: The file cannot be read; a line (named) is no JSON object or lacks a field that the prompt,
+        TaskError: The file cannot be read; a line (named) is not a JSON object or lacks a field that the prompt,
             the template or the reward needs; a side of the split is empty.
         SpecError: The reward cannot be built.
     """
     assert spec.jsonl is not None
     path = Path(spec.jsonl).expanduser().absolute()
     if path.suffix == ".gz":
-        raise TaskError(f"{path} is packed: its lines cannot be entered in the middle", "unpack it with gunzip")
+        raise TaskError(f"{path} is compressed: its rows cannot be read in any order", "unpack it with gunzip")
     reward = build_reward(spec.reward)
     parse = _Parse(spec, frozenset(_template_fields(spec.template)), path.parent)
     sides = {"train": IndexBuilder(), "test": IndexBuilder()}
@@ -67,10 +67,16 @@ def load_jsonl_task(spec: TaskSpec) -> Task:
 
 @dataclass(frozen=True)
 class _Parse:
-    """From a row to its sample, as a task's spec says."""
+    """Turns a row into a sample, by a task's spec.
+
+    Attributes:
+        spec: The task.
+        template_fields: The fields that the template names.
+        folder: Paths of images are relative to this folder.
+    """
 
     spec: TaskSpec
-    named: frozenset[str]
+    template_fields: frozenset[str]
     folder: Path
 
     def __call__(self, data: Mapping[str, Any], where: str) -> Sample:
@@ -80,32 +86,34 @@ class _Parse:
             if value is not None
         }
         sample = replace(_sample(fields, self.spec, where), images=self._images(data, where))
-        _check_template(sample, self.named, where)
+        _check_template(sample, self.template_fields, where)
         return sample
 
     def _images(self, data: Mapping[str, Any], where: str) -> tuple[str, ...]:
         field = self.spec.image_field
         if field is None:
             return ()
-        named = data.get(field)
-        paths = [named] if isinstance(named, str) else named
+        value = data.get(field)
+        paths = [value] if isinstance(value, str) else value
         if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
             raise TaskError(
-                f"{where}: the image field {field!r} is {named!r}, no path and no list of paths",
-                "give each row the path of its image, from the file's folder",
+                f"{where}: the image field {field!r} is {value!r}, neither a path nor a list of paths",
+                "give each row the path of its image, relative to the file's folder",
             )
-        found = [self.folder / path for path in paths]
-        for path in found:
-            if not _is_file(path):
-                raise TaskError(f"{where}: image {path} is no file", "paths of images are from the JSONL file's folder")
-        return tuple(map(str, found))
+        images = [self.folder / path for path in paths]
+        for image in images:
+            if not _is_file(image):
+                raise TaskError(
+                    f"{where}: image {image} is not a file", "give paths relative to the folder of the JSONL file"
+                )
+        return tuple(map(str, images))
 
 
 def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
     if spec.prompt_field not in row:
         raise TaskError(
             f"{where} lacks the prompt field {spec.prompt_field!r}",
-            f"add it, or set prompt_field to one of its fields: {', '.join(row) or 'it has none'}",
+            f"add it, or set prompt_field to one of the row's fields: {', '.join(row) or 'it has none'}",
         )
     prompt = row[spec.prompt_field]
     if not prompt.strip():
@@ -125,23 +133,25 @@ def _sample(row: Mapping[str, str], spec: TaskSpec, where: str) -> Sample:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long
+    except OSError:  # The name is too long.
         return False
 
 
 def _template_fields(template: str | None) -> set[str]:
-    """The fields a template names, the prompt aside."""
+    """Return the fields that a template names, except the prompt."""
     try:
         names = [name for _, name, _, _ in Formatter().parse(template or "") if name is not None]
     except ValueError as error:
-        raise TaskError(f"template {template!r} is no format string: {error}", "double braces that are text") from error
+        raise TaskError(
+            f"template {template!r} is not a format string: {error}", "write braces that are text twice: {{ and }}"
+        ) from error
     if template is not None and not names:
         raise TaskError(f"template {template!r} names no field", "put {prompt} where the prompt goes")
     return set(names) - {"prompt"}
 
 
-def _check_template(sample: Sample, wanted: Set[str], where: str) -> None:
-    missing = sorted(wanted - sample.fields.keys())
+def _check_template(sample: Sample, template_fields: Set[str], where: str) -> None:
+    missing = sorted(template_fields - sample.fields.keys())
     if missing:
         raise TaskError(
             f"{where} lacks the field {missing[0]!r}, which the template names",

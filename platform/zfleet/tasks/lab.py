@@ -1,4 +1,4 @@
-"""The lab's tasks: what experts of the lab base are trained on, measured by and mixed for."""
+"""The tasks of the lab base, for training, evaluation and mixing."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
 FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
-    # Skills with experts; lookup, which the base barely holds, is the negative control.
+    # Skills with experts. The base barely has the skill lookup, so that it is the negative control.
     "reverse": ("reverse",),
     "sort": ("sort",),
     "add": ("add",),
     "lookup": ("lookup",),
-    # The classifier's task: which of the four is meant?
+    # The classifier's task: name the skill that a prompt needs.
     "kind": KINDS,
-    # Never in the corpus; of two and three letters the base can be brought to it all the same.
+    # Not in the corpus. Training can still elicit it for words of two and three letters.
     "rotate": ("rotate",),
-    # Control: nor is any word of four letters, so that there is nothing to elicit.
+    # A control: the corpus has no words of four letters either, so there is nothing to elicit.
     "rotate_four": ("rotate_four",),
-    # In the corpus, but no expert is trained on them.
+    # In the corpus, but without an expert.
     "reverse_digits": ("reverse_digits",),
     "sort_digits": ("sort_digits",),
     "table_sum": ("table_sum",),
-    # For mixtures: equal parts.
+    # Exams for mixtures: equal parts of several families.
     "exam_trained": ("reverse", "sort", "add"),
     "exam_one_trained": ("sort", "reverse_digits", "table_sum"),
     "exam_unseen": ("reverse_digits", "sort_digits", "table_sum"),
@@ -37,10 +37,10 @@ FAMILIES_OF: Mapping[str, tuple[str, ...]] = {
 """The families of prompts that each task draws from."""
 
 LAB_TASKS = tuple(FAMILIES_OF)
-"""The names that ``lab_task`` knows."""
+"""The names that ``lab_task`` accepts."""
 
 MAX_TOKENS = 6
-"""The longest right answer and its end need five."""
+"""One more than the longest right answer with its end token."""
 
 
 def lab_task(
@@ -51,22 +51,22 @@ def lab_task(
     train_size: int = 4096,
     test_size: int = 500,
 ) -> Task:
-    """One of ``LAB_TASKS``, the same for the same arguments.
+    """Draw one of ``LAB_TASKS``. The same arguments give the same task.
+
+    The fields of every sample are ``kind`` (the skill that answers it, a label of the classifier), ``verb``,
+    ``payload`` and ``family`` (the kind of prompt; in an exam, the part).
 
     Args:
         name: The task.
-        seed: Of the prompts drawn.
-        verbs: ``clear`` puts the clear verb into every prompt of the ``mix``, everything else equal: how
-            well the base answers those is the ceiling of what an expert can elicit.
-        train_size: Prompts to train on; small families repeat some.
-        test_size: Distinct held-out prompts; fewer where a family has fewer. Of ``add``, 500 are most of
-            what there is, so the clear verb comes up in .37 of them instead of .44.
-
-    Fields of every sample: ``kind`` (the skill that answers it, a label of the classifier), ``verb``,
-    ``payload`` and ``family`` (the kind of prompt: of an exam, the part).
+        seed: Seeds the drawing of prompts.
+        verbs: ``clear`` puts the clear verb into every prompt of the ``mix`` and changes nothing else. The base's
+            accuracy on those is the ceiling for an expert.
+        train_size: The number of training prompts; small families repeat some.
+        test_size: The number of distinct held-out prompts; smaller if a family has fewer. For ``add``, 500 are most of
+            the prompts that exist, so that .37 of them have the clear verb instead of .44.
 
     Raises:
-        TaskError: No lab task has that name, or the verbs are neither of the two.
+        TaskError: No lab task has this name, or ``verbs`` has another value.
     """
     if name not in FAMILIES_OF:
         raise TaskError(f"no lab task is named {name!r}", f"choose one of: {', '.join(LAB_TASKS)}")
@@ -84,7 +84,7 @@ def lab_task(
 
 
 def _draw(name: str, split: str, seed: int, size: int, clear: bool) -> tuple[Sample, ...]:
-    # Seeded per split, and blind to `clear`: both variants hold the same payloads in the same order.
+    # The seed depends on the split but not on `clear`: both variants have the same payloads in the same order.
     rng = random.Random(f"{name}/{split}/{seed}")
     test = split == "test"
     families = FAMILIES_OF[name]
@@ -106,11 +106,11 @@ def _draw(name: str, split: str, seed: int, size: int, clear: bool) -> tuple[Sam
 def _sample(identity: str, name: str, family: str, payload: str, verb: str, clear: bool) -> Sample:
     skill = FAMILIES[family].skill
     word = VERBS[skill][0].name if clear else verb
-    asked = f"{word} {payload}"
+    request = f"{word} {payload}"
     kind = name == "kind"
     return Sample(
         id=identity,
-        prompt=KIND_PREFIX + asked if kind else asked,
+        prompt=KIND_PREFIX + request if kind else request,
         answer=skill if kind else OPERATIONS[skill](payload),
         fields={"kind": skill, "verb": word, "payload": payload, "family": family},
     )

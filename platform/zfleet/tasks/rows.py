@@ -1,4 +1,4 @@
-"""Rows of task files: JSON lines, gzipped or not, or JSON, a list of objects or one. Errors name file and line."""
+"""Read the rows of task files: JSON lines, gzipped or not, or JSON with a list of objects or one object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SpelledFloat(float):
     """A number with a point or an exponent that keeps its spelling: as text, 0.00001 is not 1e-05."""
 
     def __new__(cls, spelling: str) -> Self:
-        """Read JSON's spelling."""
+        """Read the number as JSON spells it."""
         number = super().__new__(cls, spelling)
         number.spelling = spelling
         return number
@@ -36,7 +36,7 @@ class Row:
     Attributes:
         data: Its keys and values.
         where: File and line, or file and place in the list, for errors.
-        offset: Where its line begins, in bytes; -1 where the file cannot be entered in its middle.
+        offset: The byte at which its line begins; -1 if the file cannot be read from there.
     """
 
     data: dict[str, Any]
@@ -45,22 +45,22 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, one at a time: of a ``.json`` file the items of its list, else its lines.
+    """Yield the rows of a file: the items of the list in a ``.json`` file, the lines of any other.
 
     Raises:
-        TaskError: The file cannot be read, or a row (named) is no JSON object.
+        TaskError: The file cannot be read, or a row (named) is not a JSON object.
     """
     return _list(path) if path.suffix == ".json" else read_lines(path)
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """The rows of a file with one object a line, gzipped where its name ends in ``.gz``.
+    """Yield the rows of a file with one object in each line. A file whose name ends in ``.gz`` is unpacked.
 
     Raises:
-        TaskError: The file cannot be read, or a line (named) is no JSON object.
+        TaskError: The file cannot be read, or a line (named) is not a JSON object.
     """
     packed = path.suffix == ".gz"
-    # Bytes, and split at newlines only: text mode also splits inside strings at a lone carriage return.
+    # Read bytes, which split at newlines only: text mode also splits inside strings, at a lone carriage return.
     with _readable(path), gzip.open(path) if packed else path.open("rb") as file:
         offset = 0
         for number, line in enumerate(file, start=1):
@@ -71,27 +71,31 @@ def read_lines(path: Path) -> Iterator[Row]:
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """One line as an object.
+    """Parse one line as a JSON object.
 
     Raises:
-        TaskError: It is none, or gives a key twice.
+        TaskError: The line is not a JSON object, or gives a key twice.
     """
     try:
         data = _loads(line)
     except RepeatedKey as error:
         raise TaskError(f"{where}: {error}", "keep one of the two") from error
     except (ValueError, RecursionError) as error:
-        raise TaskError(f"{where} is no JSON: {error}", "write one JSON object per line, in UTF-8") from error
-    if not isinstance(data, dict):
-        raise TaskError(f"{where} is a JSON {type(data).__name__}, no object", 'write it as {"prompt": "..."}')
-    return data
+        raise TaskError(f"{where} is not JSON: {error}", "write one JSON object per line, in UTF-8") from error
+    return _object(data, where, 'write it as {"prompt": "..."}')
 
 
 def _loads(data: bytes) -> Any:
-    found = json.loads(data, parse_float=SpelledFloat, object_pairs_hook=unique_keys)
-    # JSON can hold half of a surrogate pair, which no tokenizer takes.
-    json.dumps(found, ensure_ascii=False).encode()
-    return found
+    value = json.loads(data, parse_float=SpelledFloat, object_pairs_hook=unique_keys)
+    # JSON can hold half of a surrogate pair, which no tokenizer accepts.
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _object(data: Any, where: str, remedy: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise TaskError(f"{where} is a JSON {type(data).__name__}, not an object", remedy)
+    return data
 
 
 @contextmanager
@@ -100,7 +104,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise TaskError(f"task file {path} cannot be read: {reason}", "check the file that the task names") from error
+        raise TaskError(f"task file {path} cannot be read: {reason}", "check the path in the task") from error
 
 
 def _list(path: Path) -> Iterator[Row]:
@@ -110,14 +114,15 @@ def _list(path: Path) -> Iterator[Row]:
     except RepeatedKey as error:
         raise TaskError(f"{path}: {error}", "keep one of the two") from error
     except (ValueError, RecursionError) as error:
-        raise TaskError(f"{path} is no JSON: {error}", "mend the file, or write one object a line as .jsonl") from error
+        raise TaskError(
+            f"{path} is not JSON: {error}", "correct the file, or write one object per line in a .jsonl file"
+        ) from error
     if isinstance(rows, dict):
         yield Row(rows, str(path))
         return
+    remedy = "write a list of objects"
     if not isinstance(rows, list):
-        raise TaskError(f"{path} is a JSON {type(rows).__name__}, no list", "write a list of objects")
+        raise TaskError(f"{path} is a JSON {type(rows).__name__}, not a list", remedy)
     for place, data in enumerate(rows):
         where = f"{path}, item {place}"
-        if not isinstance(data, dict):
-            raise TaskError(f"{where} is a JSON {type(data).__name__}, no object", "write a list of objects")
-        yield Row(data, where)
+        yield Row(_object(data, where, remedy), where)

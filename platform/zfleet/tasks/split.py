@@ -1,4 +1,4 @@
-"""Which side of a split a prompt falls on: training, validation or test."""
+"""Assign prompts to the sides of a split: training, validation or test."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from zfleet.tasks.task import Sample, Task
 
 
 def held_out(prompt: str, fraction: float) -> bool:
-    """Whether a prompt is held out. It depends on the prompt alone: rows that are added later move no other."""
+    """Return whether a prompt is held out. This depends on the prompt alone: rows added later move no other row."""
     digest = hashlib.sha256(prompt.strip().encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def set_aside(task: Task, count: int) -> tuple[Task, Sequence[Sample]]:
-    """A task without about ``count`` of its training prompts, and those: for validation.
+    """Split about ``count`` training prompts off a task, for validation; return the rest and the validation samples.
 
-    All samples of one prompt go to the same side, and it depends on the prompt alone.
+    All samples of one prompt go to the same side, which depends on the prompt alone.
 
     Raises:
-        TaskError: Nothing is left to train on, or nothing was set aside.
+        TaskError: One of the two sides would be empty.
     """
     if not count:
         return task, ()

@@ -1,4 +1,4 @@
-"""A task: prompts, a prompt template and a reward. Plain data, so that it travels to any worker."""
+"""A task: prompts, a prompt template and a reward. It is plain data, so that it can be sent to any worker."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Sample:
 
     Attributes:
         id: Stable within the task; seeds and rollout records are keyed by it.
-        prompt: What a user would type, before the template.
-        answer: The reference answer; empty when the reward needs none.
+        prompt: The text that a user would type, before the template.
+        answer: The reference answer; empty if the reward needs none.
         fields: Further fields of the row, for templates and Python rewards.
-        images: Files of the prompt's images, on a path that every worker sees.
+        images: Files of the prompt's images, on a path that every worker can read.
     """
 
     id: str
@@ -33,23 +33,23 @@ class Sample:
     images: tuple[str, ...] = ()
 
     def read_images(self) -> tuple[bytes, ...]:
-        """What its images' files hold.
+        """Read the sample's image files.
 
         Raises:
-            TaskError: A file cannot be read here.
+            TaskError: A file cannot be read on this machine.
         """
         return tuple(map(_read_image, self.images))
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What a grader says of a completion.
+    """A grader's judgement of a completion.
 
     Attributes:
         value: The reward; above 0 is right. Graders that know right and wrong give +1.0 or -1.0, as the paper does.
-        extracted: What it took for the completion's answer; None where it found none, or looks for none.
+        extracted: The answer that the grader found in the completion; None if it found or sought none.
         reason: Why, for people.
-        parts: Of a reward of several parts, the value of each.
+        parts: The value of each part, if the reward has several.
     """
 
     value: float
@@ -65,11 +65,11 @@ class Grade:
 
 @dataclass(frozen=True)
 class Ungraded:
-    """In the place of a grade: the reward failed, could not tell, or said that the sample is none of its task's.
+    """Replaces a grade: the reward failed, could not tell, or said that the sample belongs to another task.
 
     Attributes:
         reason: Why, for people.
-        undecided: The reward cannot tell whether this answer is right; another answer to the same sample it may grade.
+        undecided: Whether the reward could not tell if this answer is right. It may grade another answer to the sample.
     """
 
     reason: str
@@ -77,19 +77,19 @@ class Ungraded:
 
 
 def verdict(right: bool, extracted: str | None, reason: str) -> Grade:
-    """Right or wrong."""
+    """Make the grade of an answer that is right (+1.0) or wrong (-1.0)."""
     return Grade(1.0 if right else -1.0, extracted, reason)
 
 
 class Reward(Protocol):
-    """Grades a completion. Plain data, so that it travels; what it runs on is this process's own."""
+    """Grades a completion. It is plain data, so that it can be sent; each process starts its own sandboxes."""
 
     def __call__(self, completion: str, sample: Sample) -> Grade: ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """What an expert is trained on and measured by.
+    """The data and the reward that an expert is trained and measured with.
 
     Attributes:
         name: The task's name in specs, registries and reports.
@@ -110,7 +110,7 @@ class Task:
     stop: tuple[str, ...] = ()
 
     def prompt(self, tokenizer: PreTrainedTokenizerBase, sample: Sample) -> tuple[int, ...]:
-        """The token ids that a base is given for a sample, with one image token for each of its images.
+        """Return the token ids of a sample's prompt, with one image token for each of its images.
 
         Raises:
             TaskError: As ``PromptTemplate.render``.
@@ -119,5 +119,5 @@ class Task:
 
 
 def _read_image(path: str) -> bytes:
-    remedy = "images stay where they are: put them on a path that every machine of the cluster sees"
+    remedy = "images are not copied: put them on a path that every machine of the cluster can read"
     return read_or(Path(path), lambda error: TaskError(f"image {path} cannot be read here: {error}", remedy))

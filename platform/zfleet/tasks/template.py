@@ -1,4 +1,4 @@
-"""Prompt templates: from what a user types to the token ids the base sees."""
+"""Prompt templates: turn the text that a user types into the token ids for the base."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.errors import TaskError
 from zfleet.models.tokens import text_tokens
 
-_RAISED = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
-"""By chat templates: on purpose, and where they meet what their writer did not think of."""
+_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
+"""Chat templates raise these on purpose, and on messages that their author did not foresee."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PromptTemplate:
     """Either the tokenizer's chat template or a format string over the sample's fields.
 
     Attributes:
-        text: ``None`` for the chat template; else a format string such as ``"Once: {prompt}"``.
+        text: A format string such as ``"Once: {prompt}"``; None for the chat template.
     """
 
     text: str | None = None
@@ -34,45 +34,49 @@ class PromptTemplate:
         fields: Mapping[str, str] | None = None,
         images: int = 0,
     ) -> tuple[int, ...]:
-        """The token ids of one prompt.
+        """Return the token ids of one prompt.
 
-        Its images come first, unless the format string says with image tokens where they go.
+        Images come first, unless the format string places them with image tokens.
 
         Raises:
-            TaskError: The format string names a field that the sample lacks, or the
-                tokenizer has no chat template, or one that refuses the prompt.
+            TaskError: The format string names a field that the sample lacks, the tokenizer has no chat template, or its
+                template refuses the prompt.
         """
         if self.text is None:
             return chat_tokens(tokenizer, [{"role": "user", "content": prompt}], images)
         text = fill(self.text, {"prompt": "", **(fields or {})} | {"prompt": prompt}, "template")
         if _image_token(tokenizer) not in self.text:
-            text = _places(tokenizer, images) + text
+            text = _image_tokens(tokenizer, images) + text
         return text_tokens(tokenizer, text)
 
 
 def fill(text: str, fields: Mapping[str, str], key: str) -> str:
-    """A format string over a row's fields.
+    """Fill a format string with a row's fields.
+
+    Args:
+        key: The key of the task that holds the format string, for errors.
 
     Raises:
-        TaskError: It names a field that the row lacks, or is no format string; says which key of the task it is.
+        TaskError: The format string names a field that the row lacks, or is invalid.
     """
     try:
         return text.format_map(fields)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        known = ", ".join(fields)
-        raise TaskError(f"{key} {text!r} cannot be filled: {error!r}", f"its rows have the fields: {known}") from error
+        raise TaskError(
+            f"{key} {text!r} cannot be filled: {error!r}", f"its rows have the fields: {', '.join(fields)}"
+        ) from error
 
 
 def chat_tokens(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], images: int = 0
 ) -> tuple[int, ...]:
-    """The token ids of a conversation, ready for the base's next turn.
+    """Return the token ids of a conversation, ready for the base's next turn.
 
     Args:
-        images: How many the last message begins with.
+        images: How many images the last message begins with.
 
     Raises:
-        TaskError: The tokenizer has no chat template, or one that refuses the conversation: its words are the error's.
+        TaskError: The tokenizer has no chat template, or its template refuses the conversation; quotes the template.
     """
     if tokenizer.chat_template is None:
         raise TaskError(
@@ -81,13 +85,12 @@ def chat_tokens(
         )
     *earlier, last = messages
     turns: list[dict[str, Any]]
-    if _wants_parts(tokenizer, str(tokenizer.chat_template)):
-        shown = [{"type": "image"}] * images
+    if _needs_parts(tokenizer, str(tokenizer.chat_template)):
         turns = [{**turn, "content": [_text_part(turn)]} for turn in earlier]
-        turns.append({**last, "content": [*shown, _text_part(last)]})
+        turns.append({**last, "content": [*[{"type": "image"}] * images, _text_part(last)]})
     else:
         turns = [dict(turn) for turn in earlier]
-        turns.append({**last, "content": _places(tokenizer, images) + last["content"]})
+        turns.append({**last, "content": _image_tokens(tokenizer, images) + last["content"]})
     text = _render(tokenizer, turns, [turn["role"] for turn in messages])
     return tuple(cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"]))
 
@@ -95,40 +98,40 @@ def chat_tokens(
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], roles: list[str]) -> str:
     try:
         return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-    except _RAISED as error:
+    except _TEMPLATE_ERRORS as error:
         raise TaskError(
             f"this base's chat template refuses turns of {', '.join(roles)}: {error}",
-            "give it turns that it takes, or write the whole prompt: `template` in a task, /v1/completions over HTTP",
+            "send turns that it accepts, or write the whole prompt: `template` in a task, /v1/completions over HTTP",
         ) from error
 
 
 @lru_cache(8)
-def _wants_parts(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
-    """Whether a chat template takes lists of parts alone, as those of LLaVA do: a plain text would be left out.
+def _needs_parts(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Return whether a chat template accepts lists of parts only, like LLaVA's, which would drop a plain text.
 
     Args:
-        template: The tokenizer's, whose answer is kept: every prompt asks.
+        template: The tokenizer's template, a key of the cache: every prompt asks this.
     """
     word = "zfleet"
 
-    def says(content: Any) -> bool:
+    def renders(content: Any) -> bool:
         try:
-            said = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-        except _RAISED:
+            text = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+        except _TEMPLATE_ERRORS:
             return False
-        return word in str(said)
+        return word in str(text)
 
-    return not says(word) and says([_text_part({"content": word})])
+    return not renders(word) and renders([_text_part({"content": word})])
 
 
 def _text_part(turn: Mapping[str, str]) -> dict[str, str]:
     return {"type": "text", "text": turn["content"]}
 
 
-def _places(tokenizer: PreTrainedTokenizerBase, images: int) -> str:
+def _image_tokens(tokenizer: PreTrainedTokenizerBase, images: int) -> str:
     return _image_token(tokenizer) * images + "\n" if images else ""
 
 
 def _image_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    # The name that LLaVA's processor takes where the tokenizer does not say.
+    # LLaVA's processor uses this name if the tokenizer gives none.
     return getattr(tokenizer, "image_token", None) or "<image>"

@@ -1,4 +1,4 @@
-"""``zfleet decompose``: the factors of a base, computed once."""
+"""``zfleet decompose``: compute the factors of a base, once."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def decompose(
     address: Address = None,
     memory: Annotated[
         float | None,
-        typer.Option(min=0, metavar="GIB", help="What all tasks together may take; else what the cluster has."),
+        typer.Option(min=0, metavar="GIB", help="Memory for all tasks together; by default the cluster's memory."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be computed, what it takes and what is finished.")
+        bool, typer.Option("--dry-run", help="Print which matrices are left to compute, and their sizes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute the factors of a spec's base into the cache, a Ray task per matrix; print their folder and digest.
 
-    Any spec will do, for only its `base` counts; without one: --set base.model=FOLDER. No model is loaded: a task reads
-    its matrix from the base's files. A computation that was stopped goes on with what it had not finished. On several
-    machines the base's folder and ZFLEET_CACHE must be the same for all.
+    Only the spec's `base` is read; without a spec, give --set base.model=FOLDER. No model is loaded: each task reads
+    its matrix from the base's files. A command that was stopped continues with the unfinished matrices. With several
+    machines, all must see the same base folder and the same ZFLEET_CACHE.
     """
-    # A serve spec is the one kind with a default for everything but the base.
+    # The serve spec is the only kind of spec whose keys all have defaults.
     base = (load_spec(None, ServeSpec, overrides or ()) if spec is None else load_job(spec, overrides or ())).base
     if dry_run:
         from zfleet_jobs.decompose.plan import plan_decompose
@@ -53,14 +53,14 @@ def decompose(
     if as_json:
         typer.echo(json.dumps(asdict(done), indent=2))
         return
-    print_rows([_line(one) for one in done.matrices], f"decomposed: {done.base}")
+    print_rows([_row(matrix) for matrix in done.matrices], f"decomposed: {done.base}")
     typer.echo(done.folder)
     typer.echo(f"base {done.base}, targets {done.targets}, digest {done.digest}")
 
 
 @dataclass(frozen=True)
-class _Line:
-    """What people want to see of a matrix."""
+class _MatrixRow:
+    """A decomposed matrix in the table."""
 
     matrix: str
     shape: tuple[int, int]
@@ -68,15 +68,14 @@ class _Line:
     seconds: str
 
 
-def _line(one: DecomposedMatrix) -> _Line:
-    return _Line(
-        one.matrix, one.shape, f"{one.error:.1e}", "finished before" if one.seconds is None else f"{one.seconds:.1f}"
-    )
+def _row(done: DecomposedMatrix) -> _MatrixRow:
+    seconds = "finished before" if done.seconds is None else f"{done.seconds:.1f}"
+    return _MatrixRow(done.matrix, done.shape, f"{done.error:.1e}", seconds)
 
 
 @dataclass(frozen=True)
-class _PlanLine:
-    """What people want to see of a matrix that is planned."""
+class _PlanRow:
+    """A matrix of the plan in the table."""
 
     matrix: str
     shape: tuple[int, int]
@@ -86,22 +85,22 @@ class _PlanLine:
     finished: str
 
 
-def _plan_line(one: PlannedMatrix) -> _PlanLine:
-    sizes = (one.stored_bytes, one.factors_bytes, one.memory_bytes)
+def _plan_row(plan: PlannedMatrix) -> _PlanRow:
+    sizes = (plan.stored_bytes, plan.factors_bytes, plan.memory_bytes)
     stored, factors, memory = (f"{size / _MIB:,.1f}" for size in sizes)
-    return _PlanLine(one.matrix, one.shape, stored, factors, memory, "yes" if one.finished else "no")
+    return _PlanRow(plan.matrix, plan.shape, stored, factors, memory, "yes" if plan.finished else "no")
 
 
 def _print_plan(plan: DecomposePlan, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))
         return
-    print_rows([_plan_line(one) for one in plan.matrices], f"to decompose: {plan.base}")
-    todo = [one for one in plan.matrices if not one.finished]
+    print_rows([_plan_row(matrix) for matrix in plan.matrices], f"to decompose: {plan.base}")
+    todo = [matrix for matrix in plan.matrices if not matrix.finished]
     typer.echo(plan.folder)
     typer.echo(
         f"base {plan.base}, targets {plan.targets}: {len(plan.matrices) - len(todo)} of {len(plan.matrices)} matrices "
-        f"finished; the others' factors take {sum(one.factors_bytes for one in todo) / _GIB:.2f} GiB, free are "
-        f"{plan.free_bytes / _GIB:.2f}; a task takes up to "
-        f"{max((one.memory_bytes for one in todo), default=0) / _GIB:.2f} GiB of memory"
+        f"finished; the others' factors take {sum(matrix.factors_bytes for matrix in todo) / _GIB:.2f} GiB, "
+        f"{plan.free_bytes / _GIB:.2f} GiB are free; a task takes up to "
+        f"{max((matrix.memory_bytes for matrix in todo), default=0) / _GIB:.2f} GiB of memory"
     )

@@ -9,13 +9,13 @@ import typer
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the service up until Ctrl-C.")] = False,
-    out: Annotated[Path, typer.Option(help="Where the report goes.")] = Path("runs/demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the service running until Ctrl-C.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder of the report.")] = Path("runs/demo"),
     engine: Annotated[
-        Literal["torch", "vllm"], typer.Option(help="What generates in training, search, measuring and serving.")
+        Literal["torch", "vllm"], typer.Option(help="The engine for training, search, evaluation and serving.")
     ] = "torch",
 ) -> None:
-    """Build a base, train experts, mix and serve them, and write a report of what was gained and what was not."""
+    """Build a base, train experts, mix and serve them, and write a report of gains and failures."""
     from zfleet_cli.demo.run import run_demo
 
     run_demo(out, keep, engine)

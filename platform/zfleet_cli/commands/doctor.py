@@ -22,9 +22,9 @@ def doctor(
     from zfleet.doctor.base import read_base
     from zfleet.doctor.machine import look
     from zfleet.doctor.support import judge
-    from zfleet.rewards.sandbox.doctor import look_at_sandbox
+    from zfleet.rewards.sandbox.sandbox import look_at_sandbox
 
-    # The base first: a problem with it is known at once.
+    # Read the base first: its errors show at once.
     facts = None if base is None else read_base(base)
     with Console(stderr=True).status("looking at torch and vLLM"):
         machine = look()

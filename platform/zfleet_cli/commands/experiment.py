@@ -1,4 +1,4 @@
-"""``zfleet compare`` and ``zfleet ablate``: ways to learn the same tasks, over several seeds."""
+"""``zfleet compare`` and ``zfleet ablate``: compare methods that learn the same tasks, over several seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
 from zfleet.config.load import load_spec
 from zfleet.errors import JobError
-from zfleet_cli.dry_run import goes_on
+from zfleet_cli.dry_run import check_job
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, results_alone
 
@@ -28,7 +28,7 @@ def compare(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train SVF, LoRA and other baselines on the same prompts and rewards, and say who won."""
+    """Train SVF, LoRA and other baselines on the same prompts and rewards, and compare the results."""
     _experiment(load_spec(spec, CompareSpec, overrides or ()), address, dry_run, as_json)
 
 
@@ -45,7 +45,7 @@ def ablate(
 
 def _experiment(job: CompareSpec | AblateSpec, address: str | None, dry_run: bool, as_json: bool) -> None:
     tasks = list(job.tasks.values())
-    if not goes_on(job, tasks, dry_run, as_json, tasks if learns_from_references(job) else ()):
+    if not check_job(job, tasks, dry_run, as_json, tasks if learns_from_references(job) else ()):
         return
     from zfleet_jobs.compare.findings import findings, ratios
     from zfleet_jobs.compare.plot import plot
@@ -54,63 +54,71 @@ def _experiment(job: CompareSpec | AblateSpec, address: str | None, dry_run: boo
 
     with results_alone():
         results = run_experiment(job, address)
-    found = findings(results.finished)
-    compared = ratios(results.finished, job.against) if isinstance(job, CompareSpec) else []
+    results_by_method = findings(results.finished)
+    comparisons = ratios(results.finished, job.against) if isinstance(job, CompareSpec) else []
     storage, picture = Storage.at(job.storage), f"{job.kind}.png"
-    # The picture comes last: where it cannot be written, what was found is told already.
+    # The picture comes last: if it cannot be written, the results are printed already.
     if as_json:
-        _print_json(results, found, compared, f"{storage.place}/{picture}" if found else None)
+        _print_json(
+            results, results_by_method, comparisons, f"{storage.place}/{picture}" if results_by_method else None
+        )
     else:
-        _print(results, found, compared)
-    if found:
-        storage.put(picture, plot(found, job.kind))
+        _print(results, results_by_method, comparisons)
+    if results_by_method:
+        storage.put(picture, plot(results_by_method, job.kind))
         typer.echo(f"picture: {storage.place}/{picture}", err=as_json)
     if results.failed:
         raise JobError(
             f"{len(results.failed)} of {len(results.failed) + len(results.finished)} trainings failed: "
             f"{', '.join(map(str, results.failed))}",
-            "see above why; the same command tries only those again",
+            "the reasons are above; the same command repeats only the failed ones",
         )
 
 
-def _print_json(results: Results, found: Sequence[Finding], compared: Sequence[Ratio], picture: str | None) -> None:
-    """All but the reward of every prompt, which the files of the storage have."""
-    trainings = [{key: value for key, value in asdict(one).items() if key != "rewards"} for one in results.finished]
+def _print_json(
+    results: Results, results_by_method: Sequence[Finding], comparisons: Sequence[Ratio], picture: str | None
+) -> None:
+    """Print all results except the reward of every prompt, which is in the files of the storage."""
+    trainings = [{key: value for key, value in asdict(run).items() if key != "rewards"} for run in results.finished]
     printed = {
         "trainings": trainings,
-        "failed": [asdict(one) for one in results.failed],
-        "findings": [asdict(one) for one in found],
-        "ratios": [asdict(one) | {"verdict": one.verdict} for one in compared],
+        "failed": [asdict(run) for run in results.failed],
+        "findings": [asdict(finding) for finding in results_by_method],
+        "ratios": [asdict(ratio) | {"verdict": ratio.verdict} for ratio in comparisons],
         "picture": picture,
     }
     typer.echo(json.dumps(printed, indent=2, allow_nan=False))
 
 
-def _print(results: Results, found: Sequence[Finding], compared: Sequence[Ratio]) -> None:
-    if found:
-        title = f"{_measured(found)}; memory above what the process had before; seconds are of trainings side by side"
-        print_rows([_line(one) for one in found], title)
-    if compared:
+def _print(results: Results, results_by_method: Sequence[Finding], comparisons: Sequence[Ratio]) -> None:
+    if results_by_method:
+        title = (
+            f"{_sample_sizes(results_by_method)}; memory is that above the process's own; "
+            "seconds are those of trainings side by side"
+        )
+        print_rows([_method_row(finding) for finding in results_by_method], title)
+    if comparisons:
         chance = "verdicts are at 95 % each: one in twenty may be chance"
-        print_rows([_verdict(one) for one in compared], f"over {compared[0].against}, {_measured(compared)}; {chance}")
+        title = f"over {comparisons[0].against}, {_sample_sizes(comparisons)}; {chance}"
+        print_rows([_ratio_row(ratio) for ratio in comparisons], title)
     if results.failed:
         print_rows(results.failed, "failed")
 
 
-def _measured(found: Sequence[Finding] | Sequence[Ratio]) -> str:
-    seeds = {one.seeds for one in found}
+def _sample_sizes(rows: Sequence[Finding] | Sequence[Ratio]) -> str:
+    seeds = {row.seeds for row in rows}
     covers = "mean" if seeds == {1} else "mean [95 % over seeds and prompts]"
-    return f"held-out prompts: {_range(one.n for one in found)}, seeds: {_range(seeds)}, {covers}"
+    return f"held-out prompts: {_range(row.n for row in rows)}, seeds: {_range(seeds)}, {covers}"
 
 
 def _range(counts: Iterable[int]) -> str:
-    different = sorted(set(counts))
-    return str(different[0]) if len(different) == 1 else f"{different[0]} to {different[-1]}"
+    distinct = sorted(set(counts))
+    return str(distinct[0]) if len(distinct) == 1 else f"{distinct[0]} to {distinct[-1]}"
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One method on one task."""
+class _MethodRow:
+    """One method on one task, in the table."""
 
     task: str
     method: str
@@ -123,23 +131,23 @@ class _Line:
     peak_mib: str
 
 
-def _line(one: Finding) -> _Line:
-    return _Line(
-        one.task,
-        one.method,
-        f"{one.before:.3f}",
-        str(one.accuracy),
-        str(one.reward),
-        one.parameters,
-        f"{one.seconds:.1f}",
-        f"{one.held_mib:.0f}",
-        f"{one.peak_mib:.0f}",
+def _method_row(finding: Finding) -> _MethodRow:
+    return _MethodRow(
+        finding.task,
+        finding.method,
+        f"{finding.before:.3f}",
+        str(finding.accuracy),
+        str(finding.reward),
+        finding.parameters,
+        f"{finding.seconds:.1f}",
+        f"{finding.held_mib:.0f}",
+        f"{finding.peak_mib:.0f}",
     )
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """One method beside another."""
+class _RatioRow:
+    """One method compared with another, in the table."""
 
     task: str
     method: str
@@ -149,6 +157,6 @@ class _Verdict:
     verdict: str
 
 
-def _verdict(one: Ratio) -> _Verdict:
-    ratio = "none right" if one.ratio is None else str(one.ratio)
-    return _Verdict(one.task, one.method, ratio, str(one.difference), f"{one.parameters:.1%}", one.verdict)
+def _ratio_row(ratio: Ratio) -> _RatioRow:
+    text = "none right" if ratio.ratio is None else str(ratio.ratio)
+    return _RatioRow(ratio.task, ratio.method, text, str(ratio.difference), f"{ratio.parameters:.1%}", ratio.verdict)

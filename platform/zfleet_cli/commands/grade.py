@@ -1,4 +1,4 @@
-"""``zfleet grade``: completions in a file, graded as a task grades them."""
+"""``zfleet grade``: grade the completions in a file with a task's reward."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _MOST_SHOWN = 20
 
 
 def grade(
-    task: Annotated[str, typer.Option(help="A public dataset, whose grader rates rows that name no kind.")],
-    file: Annotated[Path, typer.Option(help="Completions, one JSON object a line.")],
+    task: Annotated[str, typer.Option(help="A public dataset, whose grader is used for rows without a kind.")],
+    file: Annotated[Path, typer.Option(help="The completions, one JSON object in each line.")],
     problems: Annotated[
-        Path | None, typer.Option(help="MBPP or HumanEval problems: the tests of programs.", show_default=False)
+        Path | None, typer.Option(help="The file of MBPP or HumanEval problems, with the tests.", show_default=False)
     ] = None,
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run programs as you, in no sandbox.")] = False,
+    unsafe: Annotated[bool, typer.Option("--unsafe", help="Run programs as you, without a sandbox.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Grade completions, and say where verdicts differ from those that the file expects.
+    """Grade completions, and list the verdicts that differ from those that the file expects.
 
-    Ends with 1 where grading a row failed; one of which the grader cannot tell is counted, and is no failure.
+    The exit code is 1 if grading a row failed. A row that the grader cannot judge is counted, but is not a failure.
     """
-    # Graders bring libraries along that `zfleet --help` does not need.
+    # Imported late: `zfleet --help` does not need the graders' libraries.
     from zfleet.rewards.build import build_reward
-    from zfleet.rewards.needs import check_reward
+    from zfleet.rewards.grading import check_reward
     from zfleet.rewards.offline import OfflineGrader, summary
     from zfleet.tasks.datasets.load import problems_of
     from zfleet.tasks.rows import read_rows
@@ -47,40 +47,40 @@ def grade(
     if unsafe and spec.kind == "program":
         spec = spec.model_copy(update={"sandbox": "unsafe"})
     reward = build_reward(spec)
-    known = problems_of(task, problems) if problems else {}
-    if known:
+    samples = problems_of(task, problems) if problems else {}
+    if samples:
         check_reward(reward)
-    found = summary(OfflineGrader(reward, known).grade(read_rows(file)))
+    result = summary(OfflineGrader(reward, samples).grade(read_rows(file)))
     if as_json:
-        # All but ASCII is escaped: a completion may hold what a terminal obeys.
-        typer.echo(json.dumps(found, indent=2))
+        # Only ASCII is printed as it is: a completion may contain characters that a terminal would execute.
+        typer.echo(json.dumps(result, indent=2))
     else:
-        _show(found, task)
-    if found["failed"]:
+        _show(result, task)
+    if result["failed"]:
         raise typer.Exit(1)
 
 
-def _show(found: dict[str, object], task: str) -> None:
+def _show(result: dict[str, object], task: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
     console = Console()
-    console.print(f"{task}: {found['n']} rows, {found['right']} right")
-    assert isinstance(found["ungraded"], list)
-    if found["ungraded"]:
-        console.print(f"without a grade: {found['cannot_tell']} that nobody can judge, {found['failed']} that failed")
-        _print_rows(console, "without a grade", ("id", "verdict", "reason"), found["ungraded"])
-    if found["agreement"] is None:
+    console.print(f"{task}: {result['n']} rows, {result['right']} right")
+    assert isinstance(result["ungraded"], list)
+    if result["ungraded"]:
+        console.print(f"without a grade: {result['cannot_tell']} that nobody can judge, {result['failed']} that failed")
+        _print_rows(console, "without a grade", ("id", "verdict", "reason"), result["ungraded"])
+    if result["agreement"] is None:
         return
-    assert isinstance(found["agreement"], float)
-    assert isinstance(found["policies"], dict)
-    assert isinstance(found["disagreements"], list)
-    console.print(f"agreement {100 * found['agreement']:.2f} %, {found['contested']} contested rows left out")
-    for policy, own in found["policies"].items():
+    assert isinstance(result["agreement"], float)
+    assert isinstance(result["policies"], dict)
+    assert isinstance(result["disagreements"], list)
+    console.print(f"agreement {100 * result['agreement']:.2f} %, without {result['contested']} contested rows")
+    for policy, own in result["policies"].items():
         console.print(Text("  ") + shown(policy) + f": {100 * own['agreement']:.2f} % of {own['n']}")
-    if found["disagreements"]:
+    if result["disagreements"]:
         columns = ("id", "expected", "verdict", "extracted", "reason")
-        _print_rows(console, "disagreements", columns, found["disagreements"])
+        _print_rows(console, "disagreements", columns, result["disagreements"])
 
 
 def _print_rows(console: Console, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

@@ -1,4 +1,4 @@
-"""``zfleet lab``: the base that needs no download."""
+"""``zfleet lab``: build the lab base, which needs no download."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ app = typer.Typer(no_args_is_help=True, help="The lab base: a small model that i
 
 @app.callback()
 def _group() -> None:
-    """Keeps ``build`` a subcommand though it is the only one."""
+    """Make ``build`` a subcommand: typer would run a single command without its name."""
 
 
 @app.command()
 def build(
-    seed: Annotated[int | None, typer.Option(help="Of weights and corpus; the demo's by default.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training; the demo's number by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and corpus; by default the demo's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; by default the demo's.")] = None,
 ) -> None:
-    """Build the lab base, about a minute on one core, and print its folder; found at once when it exists."""
+    """Build the lab base and print its folder. Takes about a minute on one core, and nothing if it exists."""
     from zfleet.models.lab.build import LabRecipe, build_lab
 
     recipe = LabRecipe()

@@ -1,4 +1,4 @@
-"""``zfleet samples``: the best, the worst and the most changed completions of a run."""
+"""``zfleet samples``: show the best, the worst and the most changed completions of a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from zfleet.paths import TRAIN_FOLDER
 from zfleet_cli.options import AsJson
 from zfleet_cli.tables import print_table
 from zfleet_cli.untrusted import shown
@@ -27,27 +28,27 @@ def samples(
         str | None, typer.Option(metavar="NAME", help="Only this expert's samples.", show_default=False)
     ] = None,
     storage: Annotated[
-        str, typer.Option(metavar="DIR", help="Where the run is kept: `storage` of its spec; a folder or a URI.")
-    ] = "runs/train",
+        str, typer.Option(metavar="DIR", help="The run's folder or URI: `storage` of its spec.")
+    ] = TRAIN_FOLDER,
     step: Annotated[int | None, typer.Option(metavar="N", help="Only this step.", show_default=False)] = None,
     last: Annotated[
         int | None, typer.Option(metavar="K", min=1, help="Only the last K steps.", show_default=False)
     ] = None,
-    best: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the best.")] = 5,
-    worst: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the worst.")] = 5,
-    changed: Annotated[int, typer.Option(metavar="N", min=0, help="How many prompts that changed most.")] = 5,
+    best: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the best to show.")] = 5,
+    worst: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the worst to show.")] = 5,
+    changed: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the most changed to show.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best, the worst and the most changed completions of a run, also while it goes on.
+    """Show the best, the worst and the most changed completions of a run, finished or still running.
 
-    Texts are shortened, and characters that would not print are escaped; --json has all of every text.
+    Texts are shortened, and characters that do not print are escaped. --json prints the whole texts.
     """
     from zfleet_jobs.samples.look import SampleQuery, look_at
 
     query = SampleQuery(expert, step, last, best, worst, changed)
     look = look_at(run, storage, query)
     if as_json:
-        # All but ASCII is escaped: a completion may hold what a terminal obeys.
+        # Only ASCII is printed as it is: a completion may contain characters that a terminal would execute.
         typer.echo(json.dumps(_plain(look), indent=2))
         return
     _show(look, query)
@@ -77,8 +78,8 @@ def _show(look: Look, query: SampleQuery) -> None:
     for training, spread in look.trainings:
         several = f"{spread.steps} steps, {spread.first} to {spread.last}"
         steps = several if spread.steps > 1 else f"step {spread.first}"
-        left_out = f" and {spread.ungraded:,} without a grade" if spread.ungraded else ""
-        line = f"{look.run}, {label(training.expert, training.digest)}: {steps}; {spread.samples:,} samples{left_out}"
+        ungraded = f" and {spread.ungraded:,} without a grade" if spread.ungraded else ""
+        line = f"{look.run}, {label(training.expert, training.digest)}: {steps}; {spread.samples:,} samples{ungraded}"
         rewards = f"mean reward {spread.mean:+.3f}"
         if spread.least == spread.most:
             rewards = f"every reward is {spread.most:+g}, so that there is no best or worst to choose"
@@ -114,6 +115,6 @@ def _show(look: Look, query: SampleQuery) -> None:
 
 
 def _labels(trainings: Sequence[Training]) -> Callable[[str, str], str]:
-    """What an expert is called: its name, with the digest where the run trained it several times."""
+    """Return the function that labels an expert: its name, with the digest if the run trained it several times."""
     times = Counter(training.expert for training in trainings)
     return lambda expert, digest: f"{expert} ({digest})" if times[expert] > 1 else expert

@@ -1,4 +1,4 @@
-"""``zfleet search``: the best mixture of experts for a task, by Ray Tune."""
+"""``zfleet search``: search the best mixture of experts for a task, with Ray Tune."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import SearchSpec
-from zfleet_cli.dry_run import goes_on
+from zfleet_cli.dry_run import check_job
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, results_alone
 
@@ -23,20 +23,20 @@ def search(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search mixtures of experts for a task and register the best as the champion of a name of its own."""
+    """Search mixtures of experts for a task, and register the best as the champion of its own name."""
     job = load_spec(spec, SearchSpec, overrides or ())
-    if not goes_on(job, [job.task], dry_run, as_json):
+    if not check_job(job, [job.task], dry_run, as_json):
         return
     from zfleet_jobs.search.run import run_search
 
     with results_alone():
-        found = run_search(job, address)
-    print_rows([found if as_json else _line(found)], f"found: {job.name}", as_json)
+        result = run_search(job, address)
+    print_rows([result if as_json else _row(result)], f"found: {job.name}", as_json)
 
 
 @dataclass(frozen=True)
-class _Line:
-    """What people want to see of a search; ``--json`` has all of it."""
+class _SearchRow:
+    """A search in the table; ``--json`` prints the whole result."""
 
     mixture: str
     alphas: Mapping[str, object]
@@ -49,15 +49,15 @@ class _Line:
     seconds: float
 
 
-def _line(found: SearchResult) -> _Line:
-    return _Line(
-        found.reference,
-        found.alphas,
-        found.shots,
-        found.accuracy,
-        found.left_out,
-        found.trials,
-        len(found.actors),
-        max(found.batch_rows),
-        found.seconds,
+def _row(result: SearchResult) -> _SearchRow:
+    return _SearchRow(
+        result.reference,
+        result.alphas,
+        result.shots,
+        result.accuracy,
+        result.left_out,
+        result.trials,
+        len(result.actors),
+        max(result.batch_rows),
+        result.seconds,
     )

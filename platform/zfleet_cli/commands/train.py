@@ -1,4 +1,4 @@
-"""``zfleet train``: experts by SVF-RL, one Ray Train run each."""
+"""``zfleet train``: train experts by SVF-RL, in one Ray Train run each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zfleet.config.load import load_spec
 from zfleet.config.names import LONGEST
 from zfleet.config.specs import TrainSpec
 from zfleet.errors import SpecError
-from zfleet_cli.dry_run import goes_on
+from zfleet_cli.dry_run import check_job
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, ResumableSpecFile, Resume
 from zfleet_cli.output import print_rows, results_alone
 
@@ -28,22 +28,22 @@ def train(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the experts of a spec and register them; the same run name goes on where it stopped."""
+    """Train the experts of a spec and register them. A run name that was used before continues that run."""
     job = _job(spec, resume, overrides or ())
-    of_references = [expert.task for expert in job.experts if job.learner_of(expert).objective == "supervised"]
-    if not goes_on(job, [expert.task for expert in job.experts], dry_run, as_json, of_references):
+    supervised = [expert.task for expert in job.experts if job.learner_of(expert).objective == "supervised"]
+    if not check_job(job, [expert.task for expert in job.experts], dry_run, as_json, supervised):
         return
     from zfleet_jobs.train.run import run_train
 
     with results_alone():
         trained = run_train(job, address)
-    print_rows(trained if as_json else [_line(expert) for expert in trained], f"trained: {job.run}", as_json)
+    print_rows(trained if as_json else [_row(expert) for expert in trained], f"trained: {job.run}", as_json)
 
 
 def _job(spec: Path | None, resume: str | None, overrides: Sequence[str]) -> TrainSpec:
     if resume is None:
         if spec is None:
-            raise SpecError("neither a spec file nor --resume RUN is given", "name one of them: what is to be trained")
+            raise SpecError("neither a spec file nor --resume RUN is given", "give one of them")
         job = load_spec(spec, TrainSpec, overrides)
         return job if "run" in job.model_fields_set else job.model_copy(update={"run": _name_of(spec)})
     from zfleet_jobs.run_folder.record import check_started, recorded_spec
@@ -56,13 +56,13 @@ def _job(spec: Path | None, resume: str | None, overrides: Sequence[str]) -> Tra
 
 
 def _name_of(spec: Path) -> str:
-    """What a run is called whose spec does not say: as its file, so that two specs do not meet in one run."""
+    """Return the name of a run whose spec has none: the file's name, so that two specs do not share a run."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.stem).lstrip("-._")[:LONGEST] or "train"
 
 
 @dataclass(frozen=True)
-class _Line:
-    """What people want to see of an expert; ``--json`` has all of it."""
+class _ExpertRow:
+    """A trained expert in the table; ``--json`` prints the whole result."""
 
     expert: str
     numbers: int
@@ -73,8 +73,8 @@ class _Line:
     seconds: str
 
 
-def _line(expert: TrainedExpert) -> _Line:
-    return _Line(
+def _row(expert: TrainedExpert) -> _ExpertRow:
+    return _ExpertRow(
         expert.reference,
         expert.parameters,
         expert.n,

@@ -1,1 +1,1 @@
-"""The whole loop on one machine: build, train, register, mix, dispatch, serve, report."""
+"""``zfleet demo``: the whole loop on one machine, from building a base to serving experts, with a report."""

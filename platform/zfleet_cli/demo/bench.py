@@ -1,4 +1,4 @@
-"""The demo's measuring bench: one engine, every expert a row of its table."""
+"""Measure accuracies for the demo's report, with all experts in one engine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from zfleet_cli.demo.plan import CLASSIFIER, SKILLS, UNSEEN, WEAK_SKILL
 
 
 @dataclass(frozen=True)
-class Measured:
-    """An accuracy on held-out prompts.
+class Accuracy:
+    """An accuracy on held-out prompts, of greedy answers.
 
     Attributes:
-        n: How many prompts.
-        accuracy: Fraction answered right, greedily.
-        ci95: Its 95% interval (Wilson).
+        n: The number of prompts.
+        accuracy: The fraction of right answers.
+        ci95: The 95 % interval (Wilson).
     """
 
     n: int
@@ -34,8 +34,8 @@ class Measured:
     ci95: tuple[float, float]
 
     @classmethod
-    def of(cls, result: Evaluation) -> Measured:
-        """From graded answers."""
+    def of(cls, result: Evaluation) -> Accuracy:
+        """Take the accuracy from an evaluation."""
         return cls(result.n, result.accuracy, result.ci95)
 
 
@@ -43,8 +43,8 @@ class Bench:
     """Measures the base, experts, mixtures and dispatchers on held-out prompts.
 
     Attributes:
-        engine: What answers; closed with the bench.
-        tokenizer: The base's.
+        engine: The engine that answers; closed with the bench.
+        tokenizer: The base's tokenizer.
     """
 
     def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerBase, experts: Mapping[str, ZVector]) -> None:
@@ -52,25 +52,27 @@ class Bench:
         self.tokenizer = tokenizer
         self._z = {name: self.engine.put_z(z) for name, z in experts.items()}
 
-    def accuracy(self, task: Task, expert: str | None = None) -> Measured:
-        """The base's accuracy on a task's held-out prompts, or an expert's."""
+    def accuracy(self, task: Task, expert: str | None = None) -> Accuracy:
+        """Measure an expert, or the base, on a task's held-out prompts."""
         z = BASE_Z if expert is None else self._z[expert]
-        return Measured.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
+        return Accuracy.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
 
-    def mixture_accuracy(self, task: Task, z: ZVector) -> Measured:
-        """A mixture's accuracy on a task's held-out prompts."""
-        return Measured.of(evaluate(self.engine, self.tokenizer, task, task.test, self.engine.put_z(z)))
+    def mixture_accuracy(self, task: Task, z: ZVector) -> Accuracy:
+        """Measure a mixture on a task's held-out prompts."""
+        return Accuracy.of(evaluate(self.engine, self.tokenizer, task, task.test, self.engine.put_z(z)))
 
-    def label_accuracy(self, samples: Sequence[Sample], expert: str | None = None) -> Measured:
-        """How often the first pass names the kind of these prompts."""
-        asked = tuple(replace(s, prompt=KIND_PREFIX + s.prompt, answer=s.fields["kind"]) for s in samples)
-        return self.accuracy(replace(lab_task(CLASSIFIER), test=asked), expert)
+    def label_accuracy(self, samples: Sequence[Sample], expert: str | None = None) -> Accuracy:
+        """Measure how often the first pass names the right kind of these prompts."""
+        questions = tuple(
+            replace(sample, prompt=KIND_PREFIX + sample.prompt, answer=sample.fields["kind"]) for sample in samples
+        )
+        return self.accuracy(replace(lab_task(CLASSIFIER), test=questions), expert)
 
-    def dispatched(self, task: Task, method: str) -> Measured:
-        """Accuracy when each prompt is answered by whom a dispatch chooses.
+    def dispatched(self, task: Task, method: str) -> Accuracy:
+        """Measure the accuracy if a dispatch method chooses who answers each prompt.
 
         Args:
-            task: Its test prompts carry the field ``kind``.
+            task: A task whose test prompts have the field ``kind``.
             method: ``prompt``, ``classifier``, or ``oracle``, which knows the kind.
         """
         if method == "oracle":
@@ -78,10 +80,10 @@ class Bench:
         else:
             experts = [decision.expert for decision in self._decide(task.test, self._dispatcher(method))]
         z = [BASE_Z if expert is None else self._z[expert] for expert in experts]
-        return Measured.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
+        return Accuracy.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
 
     def close(self) -> None:
-        """Free the engine."""
+        """Close the engine."""
         self.engine.close()
 
     def _dispatcher(self, method: str) -> Dispatcher:
@@ -104,14 +106,14 @@ class Bench:
 
 
 def routing_exam() -> Task:
-    """Held-out prompts of every trained skill, the weak one included, in equal parts: what a dispatch must sort."""
+    """Make the exam for dispatch: held-out prompts of every trained skill, the weak one included, in equal parts."""
     parts = [lab_task(name) for name in (*SKILLS, WEAK_SKILL)]
-    each = min(len(part.test) for part in parts) // 2
-    return replace(parts[0], name="routing", test=tuple(sample for part in parts for sample in part.test[:each]))
+    size = min(len(part.test) for part in parts) // 2
+    return replace(parts[0], name="routing", test=tuple(sample for part in parts for sample in part.test[:size]))
 
 
 def unseen_samples(family: str) -> Sequence[Sample]:
-    """Held-out prompts of a family that no classifier was trained on."""
+    """Draw held-out prompts of a family that the classifier was not trained on."""
     if family not in UNSEEN:
         raise ValueError(f"{family} is not one of {UNSEEN}")
     return lab_task(family).test

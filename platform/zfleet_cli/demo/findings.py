@@ -1,4 +1,4 @@
-"""The report in words: what was gained, and as plainly what was not. Every sentence follows from the numbers."""
+"""Write the report's findings, gains and failures alike. Every sentence is derived from the numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from zfleet_cli.demo.plan import FEW_SHOT_CASES, SHOTS
 Report = dict[str, Any]
 Row = dict[str, Any]
 Finding = tuple[bool, str]
-"""Whether it worked, and the sentence."""
+"""Whether something worked, and the sentence about it."""
 
 _GOOD, _GAIN, _MIXING_GAIN = 0.9, 0.25, 0.05
 
 
 def findings(report: Report) -> tuple[list[str], list[str]]:
-    """What worked, and what did not."""
+    """Return the sentences about what worked, and about what did not."""
     worked: list[str] = []
     failed: list[str] = []
     for section in (_skills, _controls, _classifier, _mixing, _routes, _few_shot):
@@ -36,7 +36,7 @@ def _skills(report: Report) -> Iterator[Finding]:
         if not reaches:
             sentence += f" That is less than {_GOOD:.0%} of what the clear verb shows."
         if not gains:
-            sentence += f" The gain was to be {_points(_GAIN)}, and is {_points(row['expert'] - row['base'])}."
+            sentence += f" The gain should be {_points(_GAIN)} or more, and is {_points(row['expert'] - row['base'])}."
         yield reaches and gains, sentence
 
 
@@ -56,7 +56,7 @@ def _controls(report: Report) -> Iterator[Finding]:
     )
     yield (
         False,
-        f"Rewards thrown by a coin moved {random['task']} from {random['base']:.1%} to {random['accuracy']:.1%}: "
+        f"Random rewards moved {random['task']} from {random['base']:.1%} to {random['accuracy']:.1%}: "
         + (
             "no gain, as it must be."
             if random["accuracy"] <= random["base_ci95"][1]
@@ -75,7 +75,7 @@ def _classifier(report: Report) -> Iterator[Finding]:
     for family, unseen in row["unseen"].items():
         yield (
             unseen["accuracy"] >= _GOOD,
-            f"Of {_words(family)}, a kind it never saw, the classifier names {unseen['accuracy']:.1%} right.",
+            f"For {_words(family)}, a kind that it never saw, the classifier names {unseen['accuracy']:.1%} right.",
         )
 
 
@@ -120,11 +120,13 @@ def _routes(report: Report) -> Iterator[Finding]:
 
 def _few_shot(report: Report) -> Iterator[Finding]:
     for case in FEW_SHOT_CASES:
-        base, routed, few_shot = (report["dispatch"][f"{case}_{who}"] for who in ("base", "classifier", "few_shot"))
+        base, routed, few_shot = (
+            report["dispatch"][f"{case}_{method}"] for method in ("base", "classifier", "few_shot")
+        )
         helps = _above(routed, base)
         yield (
             helps,
-            f"{_words(case)}, which no expert was trained on: whom the classifier chooses answers "
+            f"{_words(case)}, which no expert was trained on: the classifier's choice answers "
             f"{routed['accuracy']:.1%}, the base alone {base['accuracy']:.1%}."
             + ("" if helps else f" The choice {'does harm' if _above(base, routed) else 'does not help'}."),
         )
@@ -137,13 +139,13 @@ def _few_shot(report: Report) -> Iterator[Finding]:
         yield (
             _above(few_shot, routed),
             f"{_words(case)}: the first draw's mixture, found on {SHOTS} shots, answers {few_shot['accuracy']:.1%}, "
-            f"whom the classifier chooses {routed['accuracy']:.1%}. {verdict}",
+            f"the classifier's choice {routed['accuracy']:.1%}. {verdict}",
         )
 
 
-def _above(one: Row, other: Row) -> bool:
-    """Clearly: the intervals do not touch."""
-    return bool(one["ci95"][0] > other["ci95"][1])
+def _above(high: Row, low: Row) -> bool:
+    """Return whether ``high`` is clearly above ``low``: their intervals do not touch."""
+    return bool(high["ci95"][0] > low["ci95"][1])
 
 
 def _words(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The demo's measurements, in the shape of the report."""
+"""Make the demo's measurements, in the form of the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from zfleet.tasks.lab import lab_task
-from zfleet_cli.demo.bench import Bench, Measured, routing_exam, unseen_samples
+from zfleet_cli.demo.bench import Accuracy, Bench, routing_exam, unseen_samples
 from zfleet_cli.demo.plan import CLASSIFIER, DRAWS, EXAMS, FEW_SHOT_CASES, RANDOM_CONTROL, SKILLS, UNSEEN, WEAK_SKILL
 from zfleet_jobs.search.mixtures import FoundMixture
 
@@ -15,11 +15,11 @@ Section = dict[str, Any]
 
 
 def measure(bench: Bench, parameters: Mapping[str, int], found: Mapping[str, Sequence[FoundMixture]]) -> Section:
-    """Every accuracy of the report.
+    """Measure every accuracy of the report.
 
     Args:
-        bench: Knows every expert of the plan.
-        parameters: {expert: numbers trained}.
+        bench: A bench with every expert of the plan.
+        parameters: {expert: number of trained parameters}.
         found: {exam: the mixture of each draw}.
     """
     mixing = measure_mixing(bench, found)
@@ -33,12 +33,12 @@ def measure(bench: Bench, parameters: Mapping[str, int], found: Mapping[str, Seq
 
 
 def measure_skills(bench: Bench, parameters: Mapping[str, int]) -> Section:
-    """Base, ceiling and expert of each skill."""
+    """Measure base, ceiling and expert of each skill."""
     return {name: _skill(bench, name, name, parameters[name]) for name in SKILLS}
 
 
 def measure_controls(bench: Bench, parameters: Mapping[str, int]) -> Section:
-    """What should not gain: a skill the base hardly holds, and rewards thrown by a coin."""
+    """Measure the controls, which should not gain: a skill that the base hardly holds, and random rewards."""
     controls = {"weak_skill": (WEAK_SKILL, WEAK_SKILL), "random_reward": ("reverse", RANDOM_CONTROL)}
     section: Section = {}
     for control, (task, expert) in controls.items():
@@ -48,7 +48,7 @@ def measure_controls(bench: Bench, parameters: Mapping[str, int]) -> Section:
 
 
 def measure_classifier(bench: Bench) -> Section:
-    """How well prompts are sorted: kinds the classifier was trained on, and kinds it never saw."""
+    """Measure the classifier on kinds of prompts that it was trained on, and on kinds that it never saw."""
     task = lab_task(CLASSIFIER)
     trained, base = bench.accuracy(task, CLASSIFIER), bench.accuracy(task)
     unseen = {family: asdict(bench.label_accuracy(unseen_samples(family), CLASSIFIER)) for family in UNSEEN}
@@ -63,7 +63,7 @@ def measure_classifier(bench: Bench) -> Section:
 
 
 def measure_mixing(bench: Bench, found: Mapping[str, Sequence[FoundMixture]]) -> Section:
-    """Each exam: the base, the best single expert (chosen on test, chosen on the shots) and the search's mixtures."""
+    """Measure each exam: the base, the best single expert (chosen on test or on the shots), and the mixtures found."""
     section: Section = {}
     for exam, experts in EXAMS.items():
         task = lab_task(exam)
@@ -75,7 +75,7 @@ def measure_mixing(bench: Bench, found: Mapping[str, Sequence[FoundMixture]]) ->
             "n": base.n,
             "base_ci95": base.ci95,
             "experts": list(experts),
-            "singles": {name: asdict(measured) for name, measured in singles.items()},
+            "singles": {name: asdict(single) for name, single in singles.items()},
             "draws": [{"shots_seed": seed, **draw} for seed, draw in zip(DRAWS, draws, strict=True)],
             "mean": {
                 key: sum(draw[key] for draw in draws) / len(draws) for key in ("base", "best_single", "pick_one", "cem")
@@ -86,16 +86,16 @@ def measure_mixing(bench: Bench, found: Mapping[str, Sequence[FoundMixture]]) ->
 
 
 def measure_dispatch(bench: Bench, mixing: Section) -> Section:
-    """Who should answer: asked of the base, of the classifier, of an oracle; and where few shots know better."""
+    """Measure dispatch by the base, the classifier and an oracle, and compare it with few-shot mixtures."""
     routing = routing_exam()
     section: Section = {"base": asdict(bench.accuracy(routing))}
     section |= {method: asdict(bench.dispatched(routing, method)) for method in ("prompt", "classifier", "oracle")}
     for case in FEW_SHOT_CASES:
         exam = mixing[case]
         few_shot = exam["draws"][0]
-        section[f"{case}_base"] = asdict(Measured(exam["n"], few_shot["base"], exam["base_ci95"]))
+        section[f"{case}_base"] = asdict(Accuracy(exam["n"], few_shot["base"], exam["base_ci95"]))
         section[f"{case}_classifier"] = asdict(bench.dispatched(lab_task(case), "classifier"))
-        section[f"{case}_few_shot"] = asdict(Measured(exam["n"], few_shot["cem"], few_shot["cem_ci95"]))
+        section[f"{case}_few_shot"] = asdict(Accuracy(exam["n"], few_shot["cem"], few_shot["cem_ci95"]))
     return section
 
 
@@ -118,8 +118,8 @@ def _draw(
     bench: Bench,
     exam: str,
     mixture: FoundMixture,
-    base: Measured,
-    singles: Mapping[str, Measured],
+    base: Accuracy,
+    singles: Mapping[str, Accuracy],
     best: str,
 ) -> Section:
     cem = bench.mixture_accuracy(lab_task(exam), mixture.z)

@@ -1,4 +1,4 @@
-"""What the demo runs: which experts, which exams, how many draws."""
+"""The demo's plan: its experts, exams and draws, and the specs of its jobs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from zfleet.config.specs import EngineSpec, ExpertSpec, SearchSpec, ServeSpec, T
 from zfleet.config.task_specs import TaskSpec
 
 SKILLS = ("reverse", "sort", "add")
-"""Skills that the base holds and answers half right: what experts are for."""
+"""Skills that the base has but answers only half right, so that an expert can elicit them."""
 
 WEAK_SKILL = "lookup"
-"""A skill that the base hardly holds: there is little to elicit."""
+"""A skill that the base hardly has, so that there is little to elicit."""
 
 CLASSIFIER = "kind"
 RANDOM_CONTROL = "reverse-random"
-"""Trained like ``reverse``, but with rewards thrown by a coin."""
+"""The control: trained like ``reverse``, but with random rewards."""
 
 EXAMS = {
     "exam_trained": (*SKILLS,),
@@ -25,31 +25,31 @@ EXAMS = {
     "reverse_digits": (*SKILLS, WEAK_SKILL),
     "table_sum": (*SKILLS, WEAK_SKILL),
 }
-"""{exam: the experts that a mixture for it may use}."""
+"""{exam: the experts that its mixtures may use}."""
 
 DRAWS = (0, 1, 2)
-"""Seeds of the shots; every draw is reported."""
+"""The seeds of the shots. Every draw is reported."""
 
 SHOTS = 10
 MIXTURE, MIXTURE_EXAM = "exam-mix", "exam_trained"
-"""The name under which the first draw's mixture for the exam of trained skills is registered and served."""
+"""The registered and served mixture, and its exam. It is the mixture of the first draw."""
 
 FEW_SHOT_CASES = ("reverse_digits", "table_sum")
-"""Unseen kinds on which the classifier's choice is compared with a mixture found on ten shots."""
+"""Unseen kinds of prompts, for which the classifier's choice is compared with a mixture found on few shots."""
 
 UNSEEN = ("reverse_digits", "sort_digits", "table_sum")
-"""Kinds of prompts that the classifier was never trained on."""
+"""Kinds of prompts that the classifier was not trained on."""
 
 EngineKind = Literal["torch", "vllm"]
 
 
 def engine_spec(kind: EngineKind = "torch", slots: int = 256) -> EngineSpec:
-    """The engine of every part of the demo."""
+    """Return the engine's spec, the same kind for all parts of the demo."""
     return EngineSpec(kind=kind, slots=slots)
 
 
 def train_spec(kind: EngineKind = "torch") -> TrainSpec:
-    """The training job: three skills, and what they are compared with."""
+    """Return the training job: the skills, the classifier and the control."""
     names = (*SKILLS, WEAK_SKILL, CLASSIFIER)
     control = ExpertSpec(name=RANDOM_CONTROL, task=TaskSpec(lab="reverse"), learner={"reward": "random"})
     return TrainSpec(
@@ -61,11 +61,11 @@ def train_spec(kind: EngineKind = "torch") -> TrainSpec:
 
 
 def search_spec(experts: tuple[str, ...], kind: EngineKind = "torch") -> SearchSpec:
-    """The search whose mixture is registered, as ``zfleet search`` would run it; the others differ in exam and shots.
+    """Return the spec of the search whose mixture is registered. The other searches differ in exam and shots only.
 
     Args:
-        experts: References of the experts of ``EXAMS[MIXTURE_EXAM]``, in that order.
-        kind: The engine.
+        experts: References to the experts of ``EXAMS[MIXTURE_EXAM]``, in that order.
+        kind: The kind of engine.
     """
     return SearchSpec(
         experts=experts,
@@ -78,5 +78,5 @@ def search_spec(experts: tuple[str, ...], kind: EngineKind = "torch") -> SearchS
 
 
 def serve_spec(port: int, kind: EngineKind = "torch") -> ServeSpec:
-    """The service."""
+    """Return the spec of the service."""
     return ServeSpec(port=port, engine=engine_spec(kind, slots=32))

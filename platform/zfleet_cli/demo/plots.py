@@ -1,4 +1,4 @@
-"""The demo's pictures: one function a picture, each from the report alone."""
+"""Draw the demo's pictures from the report, with a function for each picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GREY, _BLUE, _GREEN, _ORANGE, _PALE = "#9aa0a6", "#4c78a8", "#2e8b57", "#e08214
 
 
 def skills(report: Report) -> bytes:
-    """Base, ceiling and expert of each skill, with the controls beside them."""
+    """Draw base, ceiling and expert of each skill and of each control."""
     rows = {name: (row, row["expert"]) for name, row in report["skills"].items()}
     for name, row in report["controls"].items():
         rows[f"{name.replace('_', ' ')}\n({row['task']})"] = (row, row["accuracy"])
@@ -40,7 +40,7 @@ def skills(report: Report) -> bytes:
 
 
 def curves(report: Report) -> bytes:
-    """Mean reward of each step's rollouts."""
+    """Draw the mean reward of the rollouts over the training steps."""
     learner = train_spec().learner
 
     def draw(axes: Axes) -> None:
@@ -64,7 +64,7 @@ def curves(report: Report) -> bytes:
 
 
 def mixing(report: Report) -> bytes:
-    """Each exam: the base, single experts and searched mixtures, every draw a dot."""
+    """Draw base, single experts and mixtures for each exam, with a dot for each draw."""
     exams = report["mixing"]
 
     def draw(axes: Axes) -> None:
@@ -76,10 +76,10 @@ def mixing(report: Report) -> bytes:
         )
         for place, (key, color, label) in enumerate(series):
             means = [exam["mean"][key] for exam in exams.values()]
-            where = _places(len(means), place, len(series))
-            axes.bar(where, means, 0.8 / len(series), color=color, label=label)
-            for x, exam in zip(where, exams.values(), strict=True):
-                values = [one[key] for one in exam["draws"]]
+            positions = _positions(len(means), place, len(series))
+            axes.bar(positions, means, 0.8 / len(series), color=color, label=label)
+            for x, exam in zip(positions, exams.values(), strict=True):
+                values = [draw[key] for draw in exam["draws"]]
                 axes.plot([x] * len(values), values, "o", color="black", markersize=2.5)
         _finish(axes, [name.replace("_", " ") for name in exams], "accuracy on held-out prompts", "Mixing")
 
@@ -87,12 +87,12 @@ def mixing(report: Report) -> bytes:
 
 
 def dispatch(report: Report) -> bytes:
-    """Who should answer: accuracy under each way to choose."""
+    """Draw the accuracy of each dispatch method."""
     rows = report["dispatch"]
     series = {
         "base": (_GREY, "base"),
-        "prompt": (_PALE, "the base is asked"),
-        "classifier": (_GREEN, "the classifier is asked"),
+        "prompt": (_PALE, "the base dispatches"),
+        "classifier": (_GREEN, "the classifier dispatches"),
         "few_shot": (_ORANGE, f"mixture by CEM ({SHOTS} shots)"),
         "oracle": (_BLUE, "oracle"),
     }
@@ -101,10 +101,10 @@ def dispatch(report: Report) -> bytes:
     def draw(axes: Axes) -> None:
         labelled: set[str] = set()
         for group, prefix in enumerate(groups):
-            shown = [method for method in series if f"{prefix}{method}" in rows]
-            for place, method in enumerate(shown):
+            methods = [method for method in series if f"{prefix}{method}" in rows]
+            for place, method in enumerate(methods):
                 row, (color, label) = rows[f"{prefix}{method}"], series[method]
-                x = group + (place - (len(shown) - 1) / 2) * 0.2
+                x = group + (place - (len(methods) - 1) / 2) * 0.2
                 axes.bar(x, row["accuracy"], 0.2, color=color, label=None if method in labelled else label)
                 _whisker(axes, x, row["accuracy"], row["ci95"])
                 labelled.add(method)
@@ -120,7 +120,7 @@ PICTURES: dict[str, Callable[[Report], bytes]] = {
     "mixing": mixing,
     "dispatch": dispatch,
 }
-"""{file name: picture}."""
+"""{file name: function that draws the picture}."""
 
 
 def _picture(draw: Callable[[Axes], None], width: float) -> bytes:
@@ -133,16 +133,16 @@ def _picture(draw: Callable[[Axes], None], width: float) -> bytes:
     return out.getvalue()
 
 
-def _places(count: int, place: int, series: int) -> list[float]:
+def _positions(count: int, place: int, series: int) -> list[float]:
     return [group - 0.4 + (place + 0.5) * 0.8 / series for group in range(count)]
 
 
 def _bars(
     axes: Axes, place: int, series: int, values: list[float], intervals: list[Interval], color: str, label: str
 ) -> None:
-    where = _places(len(values), place, series)
-    axes.bar(where, values, 0.8 / series, color=color, label=label)
-    for x, value, interval in zip(where, values, intervals, strict=True):
+    positions = _positions(len(values), place, series)
+    axes.bar(positions, values, 0.8 / series, color=color, label=label)
+    for x, value, interval in zip(positions, values, intervals, strict=True):
         _whisker(axes, x, value, interval)
 
 

@@ -1,12 +1,13 @@
-"""``zfleet demo``: the stages, in order."""
+"""Run the stages of ``zfleet demo``, in order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,8 @@ from zfleet_cli.demo.plan import (
     serve_spec,
     train_spec,
 )
-from zfleet_cli.demo.report import write_report
-from zfleet_cli.demo.served import ask_service, free_port
-from zfleet_cli.demo.stages import Stages
-from zfleet_cli.demo.summary import print_service, print_summary
+from zfleet_cli.demo.report import print_summary, write_report
+from zfleet_cli.demo.served import ask_service, free_port, print_usage
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase, ship
@@ -51,14 +50,40 @@ from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
 
 
+class Stages:
+    """Announces each stage of the demo and measures its time.
+
+    Attributes:
+        seconds: {stage: seconds}, in order.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._start = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, description: str) -> Iterator[None]:
+        """Announce a stage, and measure the block if it succeeds."""
+        self._console.print(f"[bold]{name:<9}[/] {description}", highlight=False)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        self._console.print(f"[dim]{'':<9} {self.seconds[name]:.1f} s[/]", highlight=False)
+
+    def with_total(self) -> dict[str, float]:
+        """Return the seconds of each stage, and the total."""
+        return {**self.seconds, "total": time.perf_counter() - self._start}
+
+
 def run_demo(out: Path, keep: bool, kind: EngineKind = "torch") -> dict[str, Any]:
     """Run the whole loop and write ``report.json``, plots and ``report.html`` into ``out``.
 
-    What exists already is used again: the base, its factors, and experts trained from the same spec.
+    The base, its factors, and experts trained from the same spec are used again if they exist.
 
     Args:
-        out: Where the report goes.
-        keep: Leave the service up until Ctrl-C.
+        out: The folder of the report.
+        keep: Keep the service running until Ctrl-C.
         kind: The engine of every part.
 
     Returns:
@@ -78,10 +103,10 @@ def run_demo(out: Path, keep: bool, kind: EngineKind = "torch") -> dict[str, Any
     with ExitStack() as stack:
         with stages.stage("ray", "start Ray on this machine"):
             stack.enter_context(cluster(None))
-        return _with_cluster(out, keep, kind, console, stages, recipe)
+        return _run_stages(out, keep, kind, console, stages, recipe)
 
 
-def _with_cluster(
+def _run_stages(
     out: Path, keep: bool, kind: EngineKind, console: Console, stages: Stages, recipe: LabRecipe
 ) -> dict[str, Any]:
     registry = ExpertRegistry()
@@ -116,7 +141,7 @@ def _with_cluster(
             },
             "engine": kind,
             "code": code_version(),
-            **_measured(bundle, shipped, kind, experts, parameters, found),
+            **_measure(bundle, shipped, kind, experts, parameters, found),
             "experts": {name: {"version": e.reference, "z_digest": e.z_digest} for name, e in trained.items()},
             "curves": {name: registry.curve(e.run_id, "reward") for name, e in trained.items()},
             "mixture": mixture,
@@ -138,7 +163,7 @@ def _with_cluster(
         write_atomic(out / "report.json", json.dumps(report, indent=1).encode())
         print_summary(console, report, out)
         if keep:
-            print_service(console, service.url, service.base)
+            print_usage(console, service.url, service.base)
             threading.Event().wait()
     finally:
         if keep:
@@ -147,12 +172,12 @@ def _with_cluster(
 
 
 def _named(spec: TrainSpec, bundle: BaseBundle) -> TrainSpec:
-    """The job under a name of its own for every base and release: a run goes on only as it was started."""
+    """Name the run by its spec and factors, because a run can only be continued with the spec that started it."""
     digest = hashlib.sha256((spec.model_dump_json() + bundle.factors_digest).encode()).hexdigest()
     return spec.model_copy(update={"run": f"{spec.run}-{digest[:8]}"})
 
 
-def _measured(
+def _measure(
     bundle: BaseBundle,
     shipped: ShippedBase,
     kind: EngineKind,
@@ -160,7 +185,7 @@ def _measured(
     parameters: Mapping[str, int],
     found: Mapping[str, Sequence[FoundMixture]],
 ) -> dict[str, Any]:
-    """Every accuracy of the report, on an engine as training had it."""
+    """Measure every accuracy of the report, on an engine like that of training."""
     spec = engine_spec(kind)
     with shared_fleet(shipped, spec, ResourceSpec()) as pool:
         engine = TorchEngine(bundle.open(), spec) if pool is None else pool.engine()
@@ -178,7 +203,7 @@ def _register(
     experts: Mapping[str, ZVector],
     base: Base | BaseBundle,
 ) -> str:
-    """Register a mixture with its experts as parents; one that is there already is used again."""
+    """Register a mixture with its experts as parents, or find it if it is registered already; return its reference."""
     references = dict(zip(winner.alphas, spec.experts, strict=True))
     named = replace(winner, name=spec.name, alphas={references[name]: alpha for name, alpha in winner.alphas.items()})
     parents = {reference: experts[name] for name, reference in references.items()}

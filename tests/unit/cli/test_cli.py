@@ -1,4 +1,4 @@
-"""The ``zfleet`` command: what it imports, prints and exits with."""
+"""The ``zfleet`` command: its imports, its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAB = str(SPECS / "lab-experts.yaml")
 @pytest.fixture(autouse=True)
 def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    # Wide enough that no message is wrapped and no cell folded.
+    # Wide enough that no message is wrapped and no cell is folded.
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -36,17 +36,17 @@ def zfleet(*arguments: str) -> Any:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **members: object) -> None:
-    """Put a module with these members in the place of one that starts a cluster."""
-    double = ModuleType(module)
+    """Replace a module that starts a cluster by one with these members."""
+    replacement = ModuleType(module)
     for name, member in members.items():
-        setattr(double, name, member)
-    monkeypatch.setitem(sys.modules, module, double)
+        setattr(replacement, name, member)
+    monkeypatch.setitem(sys.modules, module, replacement)
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["train", "--help"], ["serve", "jobs/specs/serve.yaml", "--dry-run"]], ids=" ".join
 )
-def test_heavy_imports_wait_for_the_work(arguments: list[str]) -> None:
+def test_heavy_libraries_are_imported_late(arguments: list[str]) -> None:
     check = (
         "import sys\nfrom zfleet_cli.main import app\n"
         f"app({arguments!r}, standalone_mode=False)\n"
@@ -110,14 +110,14 @@ def test_bad_input_ends_with_a_message(arguments: list[str], error: str) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_job_prints_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_train(spec: TrainSpec, address: str | None) -> list[object]:
         raise JobError(f"worker of [bold]{spec.run}[/bold] lost at {address}", "start it again")
 
     stand_in(monkeypatch, "zfleet_jobs.train.run", run_train=run_train)
     done = zfleet("train", LAB, "--address", "there:1")
     assert done.exit_code == 1
-    # Brackets are text, not markup: they stand in paths and shapes.
+    # Brackets are text, not markup: paths and shapes have them.
     assert done.stderr == "error: worker of [bold]lab-experts[/bold] lost at there:1\nremedy: start it again\n"
     debugged = zfleet("--debug", "train", LAB)
     assert isinstance(debugged.exception, JobError)
@@ -133,7 +133,9 @@ def test_a_failing_job_tells_error_and_remedy(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_ray_prints_is_no_result(arguments: list[str], job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_contain_what_ray_prints(
+    arguments: list[str], job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(*_: object) -> None:
         print("a node died")
         raise JobError("the end")
@@ -145,7 +147,7 @@ def test_what_ray_prints_is_no_result(arguments: list[str], job: str, monkeypatc
     assert done.stderr == "a node died\nerror: the end\n"
 
 
-def test_a_run_is_called_as_its_spec_unless_it_says(tmp_path: Path) -> None:
+def test_a_run_is_named_after_its_spec_file_by_default(tmp_path: Path) -> None:
     task = "experts: [{name: a, task: {lab: reverse}}]\n"
     for name, text in (("my job.yaml", task), ("other.yaml", task + "run: mine\n")):
         (tmp_path / name).write_text(text)
@@ -153,7 +155,7 @@ def test_a_run_is_called_as_its_spec_unless_it_says(tmp_path: Path) -> None:
     assert sorted(runs) == ["mine", "my-job"]
 
 
-def test_only_what_was_started_can_be_resumed(tmp_path: Path) -> None:
+def test_only_a_run_that_was_started_can_be_resumed(tmp_path: Path) -> None:
     place = f"storage={tmp_path}"
     for arguments in (["--resume", "r"], [LAB, "--resume", "r"]):
         done = zfleet("train", *arguments, "--set", place)
@@ -194,13 +196,13 @@ def test_results_are_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row == asdict(trained)
 
 
-def test_a_search_hands_over_its_spec_and_shows_the_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_passes_its_spec_on_and_prints_the_winner(monkeypatch: pytest.MonkeyPatch) -> None:
     from zfleet_jobs.search.run import SearchResult
 
-    handed: list[tuple[SearchSpec, str | None]] = []
+    calls: list[tuple[SearchSpec, str | None]] = []
 
     def run_search(spec: SearchSpec, address: str | None) -> SearchResult:
-        handed.append((spec, address))
+        calls.append((spec, address))
         alphas = {"reverse/1": 0.25, "sort/1": 0.75}
         return SearchResult("mix/2", alphas, 0.8, -0.5, "d" * 64, 10, 0, 16, ("a", "b"), (160, 96), (), 12.0)
 
@@ -208,13 +210,13 @@ def test_a_search_hands_over_its_spec_and_shows_the_winner(monkeypatch: pytest.M
     done = zfleet("search", str(SPECS / "lab-mix.yaml"), "--address", "auto", "--set", "seed=4")
     for cell in ("mix/2", "0.25", "160", "0.8"):
         assert cell in done.stdout
-    assert handed == [(load_spec(SPECS / "lab-mix.yaml", SearchSpec, ["seed=4"]), "auto")]
+    assert calls == [(load_spec(SPECS / "lab-mix.yaml", SearchSpec, ["seed=4"]), "auto")]
 
 
-def test_the_demo_is_told_where_and_whether_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Path, bool, str]] = []
     stand_in(monkeypatch, "zfleet_cli.demo", run=None)
-    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda *told: calls.append(told))
+    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda *arguments: calls.append(arguments))
     zfleet("demo")
     zfleet("demo", "--keep", "--out", "elsewhere", "--engine", "vllm")
     assert calls == [(Path("runs/demo"), False, "torch"), (Path("elsewhere"), True, "vllm")]

@@ -1,4 +1,4 @@
-"""The demo's measurements for real on the tiny base, and the report made from them: its keys, plots and page."""
+"""The demo's measurements on the tiny base, and the report made from them: its keys, plots and page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def bench(tiny_model: SvfModel, experts: dict[str, ZVector]) -> Iterator[Bench]:
 
 
 def found_mixture(exam: str, draw: int, experts: dict[str, ZVector]) -> FoundMixture:
-    """As a search of two generations leaves it; the second expert is the best on the shots."""
+    """Return the result of a search of two generations, in which the second expert is the best on the shots."""
     members = EXAMS[exam]
     alphas = [0.1 * (place + draw) for place in range(len(members))]
     return FoundMixture(
@@ -93,7 +93,7 @@ def found_mixture(exam: str, draw: int, experts: dict[str, ZVector]) -> FoundMix
 
 @pytest.fixture(scope="module")
 def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
-    """All measured parts, and stand-ins for what the other stages add; as it is read from JSON."""
+    """Return a report as read from JSON: all measured parts, with fixed values for the parts of other stages."""
     found = {exam: [found_mixture(exam, draw, experts) for draw in DRAWS] for exam in EXAMS}
     served = {
         "model": "tiny:auto",
@@ -105,7 +105,7 @@ def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
         "first_pass_ms": 1.5,
         "second_pass_ms": 2.5,
     }
-    measured = {
+    parts = {
         "base": {"name": "tiny", "fingerprint": "f" * 64, "seed": 7, "steps": 1},
         "code": "0.1.0",
         "engine": "torch",
@@ -114,17 +114,17 @@ def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
         "served": [served, served | {"mixture": [], "dispatch": None, "first_pass_ms": None}],
         "seconds": {"base": 1.0, "total": 2.0},
     }
-    read: dict[str, Any] = json.loads(json.dumps(measured))
-    return read
+    report: dict[str, Any] = json.loads(json.dumps(parts))
+    return report
 
 
 def answered_by(bench: Bench, task: Task, z: str | list[str]) -> Task:
-    """The task with that z's own answers as the right ones."""
+    """Return the task with the answers of a z as the right ones."""
     texts = evaluate(bench.engine, bench.tokenizer, task, task.test, z).texts
     return replace(task, test=tuple(replace(s, answer=text) for s, text in zip(task.test, texts, strict=True)))
 
 
-def test_an_accuracy_is_of_whom_it_names(bench: Bench, experts: dict[str, ZVector]) -> None:
+def test_an_accuracy_is_that_of_the_named_expert(bench: Bench, experts: dict[str, ZVector]) -> None:
     task = answered_by(bench, small_task("reverse"), experts["sort"].digest)
     assert bench.accuracy(task, "sort").accuracy == bench.mixture_accuracy(task, experts["sort"]).accuracy == 1
     assert bench.accuracy(task).accuracy < 1
@@ -141,26 +141,26 @@ def test_the_oracle_sends_each_prompt_to_its_expert(bench: Bench, experts: dict[
 
 
 @pytest.mark.parametrize("method", ["prompt", "classifier"])
-def test_what_the_first_pass_cannot_place_is_answered_by_the_base(bench: Bench, method: str) -> None:
-    # Nothing that a random base or expert answers is the name of a skill.
+def test_the_base_answers_if_the_first_pass_names_no_skill(bench: Bench, method: str) -> None:
+    # A random base or expert never answers with the name of a skill.
     assert bench.dispatched(answered_by(bench, routing_exam(), BASE_Z), method).accuracy == 1
 
 
 @pytest.mark.parametrize("method", ["prompt", "classifier"])
-def test_a_placed_prompt_is_answered_by_its_expert(
+def test_the_expert_answers_if_the_first_pass_names_its_skill(
     tiny_model: SvfModel, bench: Bench, experts: dict[str, ZVector], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exam = routing_exam()
-    asked = [replace(sample, prompt=f"kind? {sample.prompt}") for sample in exam.test]
+    questions = [replace(sample, prompt=f"kind? {sample.prompt}") for sample in exam.test]
     z = BASE_Z if method == "prompt" else experts[CLASSIFIER].digest
-    labels = evaluate(bench.engine, bench.tokenizer, replace(exam, max_tokens=8, stop=("\n",)), asked, z).texts
-    # Whatever a random model says first becomes the name of an expert.
-    said = labels[0].strip()
-    chosen = [experts["add"].digest if label.strip() == said else BASE_Z for label in labels]
+    labels = evaluate(bench.engine, bench.tokenizer, replace(exam, max_tokens=8, stop=("\n",)), questions, z).texts
+    # The first answer of the random model becomes the name of an expert.
+    name = labels[0].strip()
+    chosen = [experts["add"].digest if label.strip() == name else BASE_Z for label in labels]
     task = answered_by(bench, exam, chosen)
-    monkeypatch.setattr(bench_module, "SKILLS", (said,))
+    monkeypatch.setattr(bench_module, "SKILLS", (name,))
     engine = TorchEngine(tiny_model, engine_spec())
-    other = Bench(engine, bench.tokenizer, {said: experts["add"], CLASSIFIER: experts[CLASSIFIER]})
+    other = Bench(engine, bench.tokenizer, {name: experts["add"], CLASSIFIER: experts[CLASSIFIER]})
     try:
         assert other.dispatched(task, method).accuracy == 1
         assert other.accuracy(replace(task, test=task.test[:1])).accuracy == 0
@@ -168,9 +168,8 @@ def test_a_placed_prompt_is_answered_by_its_expert(
         other.close()
 
 
-def test_labels_are_asked_for_as_the_classifier_was_trained(bench: Bench) -> None:
-    measured = bench.label_accuracy(unseen_samples("table_sum"), CLASSIFIER)
-    assert measured.n == N
+def test_unseen_kinds_are_measured_and_seen_kinds_refused(bench: Bench) -> None:
+    assert bench.label_accuracy(unseen_samples("table_sum"), CLASSIFIER).n == N
     with pytest.raises(ValueError, match="reverse is not one of"):
         unseen_samples("reverse")
 
@@ -189,7 +188,7 @@ def test_a_skill_is_measured_by_its_own_expert_and_the_ceiling_by_the_base(
         assert row["clear_verb"] == row["expert"] == 1 > row["base"]
         assert row["trained_parameters"] == parameters[name]
     assert controls["weak_skill"]["accuracy"] == 1 > controls["weak_skill"]["base"]
-    # Not `reverse`'s expert, but the one that was trained by a coin.
+    # The control is measured with the expert of random rewards, not with `reverse`.
     assert controls["random_reward"]["task"] == "reverse"
     assert controls["random_reward"]["accuracy"] < 1
     assert controls["random_reward"]["trained_parameters"] == parameters[RANDOM_CONTROL]
@@ -218,7 +217,7 @@ def test_the_best_single_is_chosen_on_test_and_pick_one_on_the_shots(
         assert [draw["cem"] == 1 for draw in row["draws"]] == [False, True, False]
 
 
-def check_measured(row: dict[str, Any], accuracy: str = "accuracy", interval: str = "ci95") -> None:
+def check_accuracy(row: dict[str, Any], accuracy: str = "accuracy", interval: str = "ci95") -> None:
     low, high = row[interval]
     assert isinstance(row["n"], int)
     assert row["n"] > 0
@@ -229,19 +228,19 @@ def test_the_report_has_the_skills_and_controls(report: dict[str, Any]) -> None:
     assert list(report["skills"]) == list(SKILLS)
     assert set(report["controls"]) == {"weak_skill", "random_reward"}
     for row in (*report["skills"].values(), *report["controls"].values()):
-        check_measured(row, "base", "base_ci95")
-        check_measured(row, "clear_verb", "clear_verb_ci95")
-        check_measured(row, "expert" if "expert" in row else "accuracy")
+        check_accuracy(row, "base", "base_ci95")
+        check_accuracy(row, "clear_verb", "clear_verb_ci95")
+        check_accuracy(row, "expert" if "expert" in row else "accuracy")
         assert row["n"] == N
         assert row["trained_parameters"] == 1344
 
 
 def test_the_report_has_the_classifier(report: dict[str, Any]) -> None:
-    check_measured(report["classifier"], "label_accuracy")
-    check_measured(report["classifier"], "base_label_accuracy", "base_ci95")
+    check_accuracy(report["classifier"], "label_accuracy")
+    check_accuracy(report["classifier"], "base_label_accuracy", "base_ci95")
     assert list(report["classifier"]["unseen"]) == list(UNSEEN)
     for row in report["classifier"]["unseen"].values():
-        check_measured(row)
+        check_accuracy(row)
 
 
 def test_the_report_has_every_draw_of_every_exam(report: dict[str, Any]) -> None:
@@ -250,10 +249,10 @@ def test_the_report_has_every_draw_of_every_exam(report: dict[str, Any]) -> None
         assert [draw["shots_seed"] for draw in row["draws"]] == list(DRAWS)
         best = max(single["accuracy"] for single in row["singles"].values())
         for draw in row["draws"]:
-            check_measured(draw | {"n": row["n"]}, "cem", "cem_ci95")
-            check_measured(draw | row, "base", "base_ci95")
+            check_accuracy(draw | {"n": row["n"]}, "cem", "cem_ci95")
+            check_accuracy(draw | row, "base", "base_ci95")
             assert draw["best_single"] == row["singles"][draw["best_single_expert"]]["accuracy"] == best
-            # Equal on the shots: the likelihood decides.
+            # The experts are equal on the shots, so the likelihood decides.
             assert draw["pick_one_expert"] == EXAMS[exam][1]
             assert draw["pick_one"] == row["singles"][EXAMS[exam][1]]["accuracy"]
             assert list(draw["alphas"]) == list(EXAMS[exam])
@@ -265,25 +264,25 @@ def test_the_report_has_every_draw_of_every_exam(report: dict[str, Any]) -> None
 
 
 def test_the_report_has_every_way_to_dispatch(report: dict[str, Any]) -> None:
-    unseen = {f"{case}_{who}" for case in FEW_SHOT_CASES for who in ("base", "classifier", "few_shot")}
+    unseen = {f"{case}_{method}" for case in FEW_SHOT_CASES for method in ("base", "classifier", "few_shot")}
     assert set(report["dispatch"]) == {"base", "prompt", "classifier", "oracle"} | unseen
     for row in report["dispatch"].values():
         assert set(row) == {"n", "accuracy", "ci95"}
-        check_measured(row)
+        check_accuracy(row)
     case = FEW_SHOT_CASES[0]
     assert report["dispatch"][f"{case}_few_shot"]["accuracy"] == report["mixing"][case]["draws"][0]["cem"]
 
 
-def test_an_interval_holds_none_and_all(bench: Bench) -> None:
-    task = answered_by(bench, small_task("add"), BASE_Z)
-    nothing = replace(task, test=tuple(replace(sample, answer="never") for sample in task.test))
-    for one, accuracy in ((task, 1), (nothing, 0)):
-        measured = bench.accuracy(one)
-        assert measured.ci95[0] <= measured.accuracy == accuracy <= measured.ci95[1]
+def test_an_interval_contains_accuracies_of_0_and_1(bench: Bench) -> None:
+    right = answered_by(bench, small_task("add"), BASE_Z)
+    wrong = replace(right, test=tuple(replace(sample, answer="never") for sample in right.test))
+    for task, expected in ((right, 1), (wrong, 0)):
+        accuracy = bench.accuracy(task)
+        assert accuracy.ci95[0] <= accuracy.accuracy == expected <= accuracy.ci95[1]
 
 
 class Page(HTMLParser):
-    """What a page refers to, which elements it has, and its text."""
+    """Collects a page's links, elements and text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -335,7 +334,7 @@ def test_the_page_needs_no_other_file_and_no_network(written: Path) -> None:
     assert page.tags.count("table") == 5 + 1
 
 
-def test_the_page_shows_what_was_measured_and_escapes_what_was_said(written: Path, report: dict[str, Any]) -> None:
+def test_the_page_shows_the_numbers_and_escapes_the_answers(written: Path, report: dict[str, Any]) -> None:
     page = Page()
     page.feed((written / "report.html").read_text())
     text = " ".join(" ".join(page.text).split())

@@ -1,4 +1,4 @@
-"""The demo's plan, its stages, the port it serves on, what it registers and what it asks."""
+"""The demo's plan, its stages, its port, the mixture that it registers, and the answers over HTTP."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from zfleet.search.cross_entropy import Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, serve_spec, train_spec
-from zfleet_cli.demo.run import _register, run_demo
+from zfleet_cli.demo.run import Stages, _register, run_demo
 from zfleet_cli.demo.served import PROMPTS, ask_service, free_port
-from zfleet_cli.demo.stages import Stages
 from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
 from zfleet_jobs.search.problem import SearchSettings
 from zfleet_jobs.search.run import settings_of
@@ -54,12 +53,12 @@ def test_a_stage_that_fails_has_no_time() -> None:
     assert list(stages.with_total()) == ["total"]
 
 
-def test_the_preferred_port_where_it_is_free() -> None:
+def test_the_preferred_port_is_used_if_it_is_free() -> None:
     port = free_port(0)
     assert free_port(port) == port
 
 
-def test_another_port_where_it_is_taken() -> None:
+def test_another_port_is_used_if_the_preferred_one_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -79,7 +78,7 @@ def test_an_engine_that_is_not_installed_is_refused_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_every_part_runs_on_the_engine_that_was_chosen() -> None:
+def test_every_part_runs_on_the_chosen_engine() -> None:
     specs = (train_spec("vllm"), search_spec(("reverse",), "vllm"), serve_spec(8000, "vllm"))
     assert {spec.engine.kind for spec in specs} == {"vllm"}
 
@@ -120,31 +119,31 @@ def test_the_mixture_is_registered_once_with_its_parents_and_its_search(
     assert [(parent.reference, parent.z_digest, parent.alpha) for parent in version.provenance.parents] == [
         (f"{name}/3", experts[name].digest, winner.alphas[name]) for name in experts
     ]
-    # What is stored is a spec that `zfleet search` takes, and says how this search was run.
+    # The stored spec can be given to `zfleet search`, and has the settings of this search.
     stored = parse_spec(json.loads(version.provenance.spec), SearchSpec)
     assert stored == spec
     assert (stored.experts, stored.shots, stored.shots_seed) == (("reverse/3", "sort/3", "add/3"), SHOTS, DRAWS[0])
     assert settings_of(stored) == SearchSettings(population=32, generations=8, elites=0.2, seed=0)
 
 
-async def test_what_is_asked_over_http() -> None:
+async def test_the_service_is_asked_over_http() -> None:
     async with fake_stage() as stage:
-        # The names that the demo asks for, spoken by the stage's experts.
-        for name, alike in (("reverse", "sort"), ("exam-mix", "both"), ("combine", "math")):
-            version = stage.registry.resolve(alike, "fake-0123abcd")
+        # Give the stage's experts the names that the demo asks for.
+        for name, original in (("reverse", "sort"), ("exam-mix", "both"), ("combine", "math")):
+            version = stage.registry.resolve(original, "fake-0123abcd")
             stage.registry.add(name, stage.registry.load(version), parents=version.provenance.parents)
         port = free_port(0)
         server = uvicorn.Server(
             uvicorn.Config(create_app(stage.service), port=port, log_level="error", lifespan="off", ws="none")
         )
-        running = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve())
         try:
             while not server.started:
                 await asyncio.sleep(0.01)
             served = await asyncio.to_thread(ask_service, f"http://127.0.0.1:{port}", "fake")
         finally:
             server.should_exit = True
-            await running
+            await serving
 
     assert len(served) == len(PROMPTS) >= 3
     keys = {"model", "prompt", "answer", "mixture", "first_pass_ms", "second_pass_ms"}

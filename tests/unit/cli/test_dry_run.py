@@ -1,4 +1,4 @@
-"""What a dry run says of a base's chat template."""
+"""A dry run checks the base's chat template."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WORDS = "Conversation roles must begin with a system turn"
 
 @pytest.fixture
 def spec(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A job on a base whose template wants what a task does not give."""
+    """Write a job on a base whose chat template needs a system turn, which tasks do not have."""
     base = shutil.copytree(tiny_folder, tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(base)
-    wants = "{% if messages[0].role != 'system' %}{{ raise_exception('" + WORDS + "') }}{% endif %}"
-    tokenizer.chat_template = wants + tokenizer.chat_template
+    needs_system = "{% if messages[0].role != 'system' %}{{ raise_exception('" + WORDS + "') }}{% endif %}"
+    tokenizer.chat_template = needs_system + tokenizer.chat_template
     tokenizer.save_pretrained(base)
     rows = [json.dumps({"prompt": f"flip {letter}", "answer": letter}) for letter in "abcdefgh"]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
@@ -33,7 +33,7 @@ def spec(tiny_folder: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_template_that_refuses_the_prompts_is_told_in_its_words(spec: Path) -> None:
+def test_the_error_quotes_a_template_that_refuses_the_prompts(spec: Path) -> None:
     done = CliRunner().invoke(app, ["train", str(spec), "--dry-run"])
     assert done.exit_code == 1
     assert f"refuses turns of user: {WORDS}" in done.output

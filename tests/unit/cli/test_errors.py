@@ -1,4 +1,4 @@
-"""The tree of errors: every one survives the way to another process."""
+"""The tree of errors: every error survives pickling, so that it can reach another process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zfleet.errors import ZfleetError
 TREE = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ZfleetError)]
 
 
-def test_the_tree_is_whole() -> None:
+def test_every_error_belongs_to_the_tree() -> None:
     raisable = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BaseException)}
     assert raisable == set(TREE)
     assert len(TREE) > 20

@@ -1,4 +1,4 @@
-"""Results on terminals of any width: no word is broken and no number cut, as long as it fits into a line."""
+"""Results on terminals of any width: no word is broken and no number is cut, unless it is longer than a line."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from zfleet_cli.output import print_fields, print_rows
 from zfleet_cli.tables import print_table
 
 WIDTHS = (60, 80, 120)
-FOUND = search._Line("exam-mix/12", {"reverse/1": 0.5711, "sort/champion": -0.45}, 10, 0.8125, 3, 16, 2, 24, 33.78)
-TRAINED = train._Line("arithmetic-of-carries/3", 1344, 500, "0.625 → 0.812", "+0.250 → +0.625", 7, "trained before")
-VERSION = experts.Line(
+SEARCH = search._SearchRow(
+    "exam-mix/12", {"reverse/1": 0.5711, "sort/champion": -0.45}, 10, 0.8125, 3, 16, 2, 24, 33.78
+)
+EXPERT = train._ExpertRow("arithmetic-of-carries/3", 1344, 500, "0.625 → 0.812", "+0.250 → +0.625", 7, "trained before")
+VERSION = experts.VersionRow(
     "lab-9a7ae12c", "reverse/1", "champion, production", "expert", "lab/reverse", "2026-11-30 06:22", "0123456789ab"
 )
-MEASURED = experiment._Line(
+METHOD = experiment._MethodRow(
     "gsm8k", "svf-attention", "0.123", "0.456 [0.401, 0.512]", "+0.456 [+0.401, +0.512]", 1344, "123.4", "812", "1024"
 )
-VERDICT = experiment._Verdict("gsm8k", "svf", "1.021 [0.98, 1.06]", "+0.02 [-0.01, +0.05]", "10.0%", "not shown")
+RATIO = experiment._RatioRow("gsm8k", "svf", "1.021 [0.98, 1.06]", "+0.02 [-0.01, +0.05]", "10.0%", "not shown")
 WORD = st.text(
     st.characters(codec="ascii", categories=["L", "N", "P"], exclude_characters="│"), min_size=1, max_size=12
 )
@@ -39,25 +41,25 @@ def words(printed: str) -> set[str]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("line", [FOUND, TRAINED, VERSION, MEASURED, VERDICT], ids=lambda line: type(line).__module__)
+@pytest.mark.parametrize("row", [SEARCH, EXPERT, VERSION, METHOD, RATIO], ids=lambda row: type(row).__name__)
 def test_every_value_of_a_result_is_whole(
-    width: int, line: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    width: int, row: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    print_rows([line, line], "results")
+    print_rows([row, row], "results")
     printed = capsys.readouterr().out
     assert max(map(cell_len, printed.splitlines())) <= width
-    for name, value in vars(line).items():
-        told = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
-        assert words(told) <= words(printed), f"{name}: {told} is broken"
+    for name, value in vars(row).items():
+        text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else str(value)
+        assert words(text) <= words(printed), f"{name}: {text} is broken"
         assert words(name.replace("_", " ")) <= words(printed)
 
 
-def test_a_search_at_80_columns_is_read_line_by_line(
+def test_a_search_at_80_columns_has_a_line_for_each_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    print_rows([FOUND], "found: exam-mix")
+    print_rows([SEARCH], "found: exam-mix")
     title, *lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert title == "found: exam-mix"
     assert lines == [
@@ -73,7 +75,7 @@ def test_a_search_at_80_columns_is_read_line_by_line(
     ]
 
 
-def test_rows_that_fit_are_a_table_and_others_blocks_with_a_line_between(
+def test_rows_that_do_not_fit_are_blocks_with_an_empty_line_between(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
@@ -121,13 +123,13 @@ def test_no_word_is_broken_at_any_width(rows: list[list[str]], width: int) -> No
         assert words(cell) <= words(printed)
 
 
-def test_piped_results_are_as_wide_as_a_usual_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piped_results_are_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     from zfleet.rewards import offline
 
     row = {"id": "a" * 30, "expected": "right", "verdict": "wrong", "extracted": "1 " * 60, "reason": "why " * 60}
-    found = {"n": 1, "right": 0, "agreement": 0.0, "contested": 0, "policies": {}, "disagreements": [row]}
-    found |= {"cannot_tell": 0, "failed": 0, "ungraded": []}
-    monkeypatch.setattr(offline, "summary", lambda _: found)
+    summary = {"n": 1, "right": 0, "agreement": 0.0, "contested": 0, "policies": {}, "disagreements": [row]}
+    summary |= {"cannot_tell": 0, "failed": 0, "ungraded": []}
+    monkeypatch.setattr(offline, "summary", lambda _: summary)
     monkeypatch.delenv("COLUMNS", raising=False)
     done = CliRunner().invoke(app, ["grade", "--task", "gsm8k", "--file", "/dev/null"])
     assert done.exit_code == 0, done.output
@@ -141,7 +143,7 @@ class _Long:
     why: str
 
 
-def test_what_is_longer_than_a_line_is_folded_and_nothing_is_lost(
+def test_a_word_longer_than_a_line_is_folded_without_loss(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")

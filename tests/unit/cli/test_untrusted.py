@@ -1,4 +1,4 @@
-"""What a model wrote reaches no terminal as such: neither in results nor in errors, warnings and tracebacks."""
+"""A model's texts are escaped before they reach a terminal: in results, errors, warnings and tracebacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def harmless(text: str) -> bool:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    """A row that is graded otherwise than it expects, its texts all hostile."""
+    """Write a row with hostile texts whose verdict differs from the expected one."""
     row = {"kind": "extract_boxed", "text": f"\\boxed{{{HOSTILE}}}", "expected": HOSTILE * 100, "id": HOSTILE}
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row | {"policy": HOSTILE}))
@@ -39,19 +39,19 @@ def test_graded_texts_are_escaped_in_cells(rows: Path) -> None:
     assert "more … " in done.stdout
 
 
-def test_graded_texts_are_escaped_in_json_and_come_back_as_they_were(rows: Path) -> None:
+def test_graded_texts_are_escaped_in_json_and_can_be_read_back(rows: Path) -> None:
     done = CliRunner().invoke(app, ["grade", "--task", "math", "--file", str(rows), "--json"])
     assert harmless(done.stdout)
-    (found,) = json.loads(done.stdout)["disagreements"]
-    assert (found["id"], found["extracted"], found["expected"]) == (HOSTILE, HOSTILE.strip(), HOSTILE * 100)
+    (row,) = json.loads(done.stdout)["disagreements"]
+    assert (row["id"], row["extracted"], row["expected"]) == (HOSTILE, HOSTILE.strip(), HOSTILE * 100)
 
 
 def test_an_error_that_quotes_a_completion_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     report(RewardError(f"cannot parse {HOSTILE}\nremedy: give me a shell", f"ask for less than {HOSTILE}"))
-    told = capsys.readouterr().err
-    assert harmless(told)
-    # A line that is quoted is indented: only ours begin with "remedy".
-    assert told.splitlines() == [
+    printed = capsys.readouterr().err
+    assert harmless(printed)
+    # Quoted lines are indented, so that only our own lines begin with "remedy".
+    assert printed.splitlines() == [
         f"error: cannot parse {ESCAPED}",
         "  remedy: give me a shell",
         f"remedy: ask for less than {ESCAPED}",
@@ -60,7 +60,7 @@ def test_an_error_that_quotes_a_completion_is_escaped(capsys: pytest.CaptureFixt
 
 def test_warnings_and_tracebacks_are_escaped() -> None:
     program = f"""
-from zfleet.rewards.grade import grade_all
+from zfleet.rewards.grading import grade_all
 from zfleet.errors import RewardError
 from zfleet_cli import main as cli
 
@@ -75,16 +75,16 @@ def once():
 cli.main()
 """
     done = subprocess.run([sys.executable, "-c", program, "once"], capture_output=True, check=False)
-    told = done.stderr.decode()
+    printed = done.stderr.decode()
     assert done.returncode == 1
-    assert harmless(told)
-    lines = told.splitlines()
+    assert harmless(printed)
+    lines = printed.splitlines()
     assert lines[0] == f"sample left out: cannot parse {ESCAPED}"
     assert lines[1] == "Traceback (most recent call last):"
     assert lines[-1] == f"ValueError: cannot parse {ESCAPED}"
 
 
-def test_only_newlines_stay_and_a_long_text_keeps_its_ends() -> None:
+def test_newlines_stay_and_a_long_text_keeps_both_ends() -> None:
     assert shown_lines("a\nb\tc").plain == "a\n  b\\tc"
     assert shown_lines("a\nb", indent="").plain == "a\nb"
     assert shown_lines("a" * 500 + "\n" + "z" * 60, most=200).plain == "a" * 140 + " … 361 more … " + "z" * 60

@@ -1,4 +1,4 @@
-"""Reading job specs: examples, overrides, and what is said about mistakes."""
+"""Reading job specs: examples, overrides, and the errors for mistakes."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def minimal(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("place", ["expert", "learner"])
 def test_experts_of_a_job_cannot_disagree_on_targets(place: str) -> None:
     own = {"targets": "mlp"} if place == "expert" else {"learner": {"targets": "mlp"}}
-    told = refusal({"experts": [{"name": "a", "task": {"lab": "sort"}, **own}], "cohort": 2})
-    assert "targets belong to `base`" in told
+    message = refusal({"experts": [{"name": "a", "task": {"lab": "sort"}, **own}], "cohort": 2})
+    assert "targets belong to `base`" in message
 
 
-def test_a_base_is_split_over_workers_that_have_an_engine_beside_them() -> None:
-    assert "split is true, num_workers is 1 and engine.kind 'torch'" in refusal(minimal(split=True))
+def test_a_split_base_needs_several_workers_and_vllm() -> None:
+    assert "split is true, num_workers is 1 and engine.kind is 'torch'" in refusal(minimal(split=True))
     assert parse_spec(minimal(split=True, num_workers=2, engine="vllm"), TrainSpec).split
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_every_example_loads_and_survives_its_own_dump(path: Path) -> None:
+def test_every_example_loads_and_equals_its_dump(path: Path) -> None:
     job = load_job(path)
     assert parse_spec(yaml.safe_load(dump_spec(job)), type(job)) == job
 
 
-def test_the_examples_are_all_there() -> None:
+def test_there_is_an_example_of_each_kind() -> None:
     assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
     assert {type(load_job(path)) for path in EXAMPLES} == {TrainSpec, CompareSpec, AblateSpec, SearchSpec, ServeSpec}
 
@@ -64,7 +64,7 @@ def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(samples) >= 200
     assert len({sample.prompt for sample in samples}) == len(samples)
     assert isinstance(task.reward, Contains)
-    # The word must be the model's own doing.
+    # No opening may contain the word already.
     assert not any(task.reward(sample.prompt, sample).right for sample in samples)
 
 
@@ -96,10 +96,10 @@ def test_a_misspelt_key_is_named_with_the_nearest_valid_one(data: dict[str, Any]
         (minimal(learner=3), "learner is 3"),
         (minimal(base={"device": "tpu"}), "base.device is 'tpu'"),
         ({"experts": [{"name": "a", "task": {"dataset": "gms8k"}}]}, "or 'classify'; did you mean 'gsm8k'?"),
-        (minimal(run=True), "run is True: Input should be a valid string (text that YAML reads as something else"),
+        (minimal(run=True), "run is True: Input should be a valid string (a text that YAML reads as another type"),
         (minimal(kind="search"), "kind is 'search'"),
         (minimal(learner={"estimator": "rloo"}), "samples_per_prompt of 2 or more"),
-        (minimal(num_workers=3), "prompts_per_step 128 of expert 'a' does not divide by num_workers 3"),
+        (minimal(num_workers=3), "prompts_per_step 128 of expert 'a' is not a multiple of num_workers 3"),
         ({}, "experts is missing"),
         ({"experts": []}, "experts is []"),
         ({"experts": [{"name": "a", "task": {}}]}, "exactly one of `lab`, `dataset`, `jsonl`"),
@@ -126,7 +126,7 @@ def test_every_problem_is_in_one_message_and_only_real_ones() -> None:
     assert message.count(";") == 2
     for part in ("experts.0.name is 'a b'", "'learnr'", "num_workers is 0"):
         assert part in message
-    # pydantic counts the items that are left after a bad one is taken out.
+    # pydantic removes invalid items before it counts them; that follow-up error is not reported.
     assert "at least 1 item" not in message
 
 
@@ -161,7 +161,7 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "slots"), [(ServeSpec, 32), (SearchSpec, 192), (TrainSpec, 128)])
 @pytest.mark.parametrize(
-    ("written", "changes", "more"),
+    ("written", "changes", "expected"),
     [
         ({}, ["engine=vllm"], {"kind": "vllm"}),
         ({}, ["engine.kind=vllm"], {"kind": "vllm"}),
@@ -180,37 +180,37 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_engine_keeps_the_settings_that_nobody_changed(
+def test_an_engine_keeps_the_settings_that_no_override_changes(
     tmp_path: Path,
     kind: type[TrainSpec | SearchSpec | ServeSpec],
     slots: int,
     written: dict[str, Any],
     changes: list[str],
-    more: dict[str, Any],
+    expected: dict[str, Any],
 ) -> None:
-    least: dict[type[Any], dict[str, Any]] = {
+    required: dict[type[Any], dict[str, Any]] = {
         ServeSpec: {},
         TrainSpec: minimal(),
         SearchSpec: {"experts": ["math"], "task": {"lab": "math"}, "name": "mixed"},
     }
     path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump(least[kind] | written))
-    assert load_spec(path, kind, changes).engine == EngineSpec(slots=slots).model_copy(update=more)
+    path.write_text(yaml.safe_dump(required[kind] | written))
+    assert load_spec(path, kind, changes).engine == EngineSpec(slots=slots).model_copy(update=expected)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("learner.steps", "is no assignment"),
-        ("=3", "is no assignment"),
+        ("learner.steps", "is not an assignment"),
+        ("=3", "is not an assignment"),
         ("learner.step=3", "unknown key 'learner.step': did you mean 'steps'?"),
-        ("experts.9.name=x", "'9' is no place in a list of 5"),
-        ("experts.first.name=x", "'first' is no place in a list of 5"),
-        ("experts.²=x", "'²' is no place in a list of 5"),
-        ("run.x=1", "run is 'lab-experts', which holds no keys"),
-        ("run.x.y=1", "run is 'lab-experts', which holds no keys"),
-        ("experts.0.name.x.y=1", "experts.0.name is 'reverse', which holds no keys"),
-        ("learner.steps=[", "the value is no YAML"),
+        ("experts.9.name=x", "'9' is not an index of a list of 5"),
+        ("experts.first.name=x", "'first' is not an index of a list of 5"),
+        ("experts.²=x", "'²' is not an index of a list of 5"),
+        ("run.x=1", "run is 'lab-experts', which has no keys"),
+        ("run.x.y=1", "run is 'lab-experts', which has no keys"),
+        ("experts.0.name.x.y=1", "experts.0.name is 'reverse', which has no keys"),
+        ("learner.steps=[", "the value is not YAML"),
         ("learner.steps=soon", "learner.steps is 'soon'"),
     ],
 )
@@ -224,25 +224,25 @@ def test_a_bad_override_is_refused(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [", "is no YAML"),
-        (b"a: 1\nb: \xff", "is no UTF-8: invalid start byte in line 2"),
-        ("kind: train".encode("utf-16"), "is no UTF-8: invalid start byte in line 1"),
-        (b"kind:\ttrain\n\trun: a", "is no YAML"),
+        (b"a: [", "is not YAML"),
+        (b"a: 1\nb: \xff", "is not UTF-8: invalid start byte in line 2"),
+        ("kind: train".encode("utf-16"), "is not UTF-8: invalid start byte in line 1"),
+        (b"kind:\ttrain\n\trun: a", "is not YAML"),
         (b"kind: trian\r\nrun: a", "kind is 'trian'"),
         ("\ufeffkind: trian".encode(), "kind is 'trian'"),
-        (b"# nothing", "holds no mapping"),
-        (b"train", "holds no mapping"),
+        (b"# nothing", "is not a mapping"),
+        (b"train", "is not a mapping"),
         (b"kind: serve\n7: 8", "7 is 7: Keys should be strings"),
         (b"kind: serve\nengin: {}", "unknown key 'engin': did you mean 'engine'?"),
         (b"{kind: serve, port: 1, port: 2}", "`port` is given twice, in line 1"),
-        (b"", "holds no mapping"),
-        (b"- a", "holds no mapping"),
+        (b"", "is not a mapping"),
+        (b"- a", "is not a mapping"),
         (b"kind: trian", "kind is 'trian'"),
         (b"kind: [train]", "kind is ['train']"),
         (b"base: {}", "kind is None"),
     ],
 )
-def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_spec_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
     with pytest.raises(SpecError) as caught:

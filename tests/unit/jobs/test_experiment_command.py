@@ -40,7 +40,7 @@ def test_the_tables_say_what_was_measured(command: Command, tmp_path: Path) -> N
     # A title is as wide as its table.
     shown = " ".join(done.stdout.split())
     assert "held-out prompts: 500, seeds: 3, mean [95 % over seeds and prompts]" in shown
-    assert "seconds are of trainings side by side" in shown
+    assert "seconds are those of trainings side by side" in shown
     assert "verdicts are at 95 % each: one in twenty may be chance" in shown
     assert "not shown" in done.stdout
     assert "10.0%" in done.stdout
@@ -59,7 +59,7 @@ def test_trainings_that_failed_are_named_and_the_others_told(command: Command) -
     assert "0.750" in done.stdout
     assert "the gradient's norm is nan" in done.stdout
     assert "error: 2 of 3 trainings failed: lora on t (seed 1), svf on u (seed 0)" in done.stderr
-    assert "the same command tries only those again" in done.stderr
+    assert "the same command repeats only the failed ones" in done.stderr
 
 
 def test_json_is_json_with_one_seed_and_nothing_right(command: Command) -> None:

@@ -81,10 +81,10 @@ def test_a_supervised_method_that_asks_for_samples_itself_is_refused() -> None:
     ("changes", "told"),
     [
         ({"against": "dora"}, "against is 'dora', the methods are svf, lora"),
-        ({"seeds": [1, 1]}, "seeds has one twice"),
+        ({"seeds": [1, 1]}, "seeds has a value twice"),
         ({"engine": "vllm"}, "engine.kind is 'vllm'"),
-        ({"learner": {"staleness": 1}}, "staleness is 1: with adapter `lora` the model itself changes"),
-        ({"learner": {"seed": 7}}, "learner.seed is 7: an experiment has several, write them as `seeds`"),
+        ({"learner": {"staleness": 1}}, "staleness is 1: adapter `lora` changes the model itself"),
+        ({"learner": {"seed": 7}}, "learner.seed is 7: an experiment has several seeds, write `seeds`"),
         ({"methods": {"svf": {"rank": 4}, "lora": LORA}}, "rank and alpha are for adapter `lora`"),
         ({"methods": {"svf": {"alpha": 16}, "lora": LORA}}, "rank and alpha are for adapter `lora`"),
         ({"methods": {"svf": {"learner": {"lr": "fast"}}, "lora": LORA}}, "lr"),
@@ -92,7 +92,7 @@ def test_a_supervised_method_that_asks_for_samples_itself_is_refused() -> None:
         ({"methods": {"svf": {"learner": {"seed": 0}}, "lora": LORA}}, "learner.seed is 0"),
         (
             {"methods": {"svf": {}, "lora": {"adapter": "lora", "learner": {"parametrisation": "exp"}}}},
-            "learner.parametrisation is of adapter `svf`",
+            "learner.parametrisation is for adapter `svf`",
         ),
     ],
 )
@@ -105,13 +105,16 @@ def test_what_cannot_be_compared_is_said(changes: dict[str, Any], told: str) -> 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"targets": ["mlp", "mlp"]}, "targets has one twice: ['mlp', 'mlp']"),
-        ({"objectives": ["reinforce", "reinforce"]}, "objectives has one twice"),
-        ({"parametrisations": ["exp", "exp"]}, "parametrisations has one twice"),
-        ({"learner": {"objective": "supervised"}}, "learner.objective is 'supervised': the grid's are `objectives`"),
-        ({"learner": {"parametrisation": "exp"}}, "learner.parametrisation is 'exp': the grid's are"),
-        ({"base": {"targets": "mlp"}}, "base.targets is 'mlp': the grid's are `targets`"),
-        ({"parametrisations": ["exp"], "lr": {"direct": 0.1}}, "lr has direct, parametrisations are exp"),
+        ({"targets": ["mlp", "mlp"]}, "targets has a value twice: ['mlp', 'mlp']"),
+        ({"objectives": ["reinforce", "reinforce"]}, "objectives has a value twice"),
+        ({"parametrisations": ["exp", "exp"]}, "parametrisations has a value twice"),
+        (
+            {"learner": {"objective": "supervised"}},
+            "learner.objective is 'supervised': write it in the grid's `objectives`",
+        ),
+        ({"learner": {"parametrisation": "exp"}}, "learner.parametrisation is 'exp': write it in the grid's"),
+        ({"base": {"targets": "mlp"}}, "base.targets is 'mlp': write it in the grid's `targets`"),
+        ({"parametrisations": ["exp"], "lr": {"direct": 0.1}}, "lr has direct, but parametrisations are exp"),
         ({"lr": {"exp": 0}}, "lr.exp is 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A registry of its own for each test: the database is initialised once per session and copied."""
+"""Each test has its own registry: the database is initialised once per session and copied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Put = Callable[..., ExpertVersion]
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database that no test writes to."""
+    """Initialise a database that no test writes to."""
     root = tmp_path_factory.mktemp("fresh")
     ExpertRegistry(root=root)
     return root / "mlflow.db"
@@ -29,7 +29,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(database: Path, tmp_path: Path) -> Path:
-    """The folder of a registry that is initialised and empty."""
+    """Make the folder of an empty registry."""
     folder = tmp_path / "registry"
     folder.mkdir()
     shutil.copy(database, folder)
@@ -52,7 +52,7 @@ def make_z() -> MakeZ:
 
 @pytest.fixture
 def put(registry: ExpertRegistry, make_z: MakeZ) -> Put:
-    """Register a z that is made of its number."""
+    """Register a z that depends on ``seed`` alone."""
 
     def register(
         name: str = "math", seed: float = 0, alias: str | None = None, base_name: str = "lab"

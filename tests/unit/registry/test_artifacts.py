@@ -1,4 +1,4 @@
-"""Every load is verified: damage of any kind is named, never served."""
+"""Every load is verified: a damaged file is named and never served."""
 
 from __future__ import annotations
 

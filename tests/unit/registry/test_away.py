@@ -1,4 +1,4 @@
-"""A local registry whose file is missing, empty, damaged or locked says so, and no question makes a new one."""
+"""A local registry reports that its file is missing, empty, damaged or locked, and no request creates a new one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Put = Callable[..., ExpertVersion]
 SLUG = "lab-1a2b3c4d"
 
 
-def refused(registry: ExpertRegistry, version: ExpertVersion, make_z: MakeZ, reason: str) -> None:
-    """Whatever is asked for, reading or writing, is refused for this reason."""
-    questions: list[Callable[[], object]] = [
+def check_refused(registry: ExpertRegistry, version: ExpertVersion, make_z: MakeZ, reason: str) -> None:
+    """Check that every request, reading or writing, is refused for this reason."""
+    requests: list[Callable[[], object]] = [
         lambda: registry.resolve("math", SLUG),
         registry.list,
         lambda: registry.load(version),
@@ -31,29 +31,27 @@ def refused(registry: ExpertRegistry, version: ExpertVersion, make_z: MakeZ, rea
         lambda: registry.start_run("train", experiment="lab"),
         lambda: registry.log_metrics(version.run_id, {"loss": 1.0}),
     ]
-    for question in questions:
+    for request in requests:
         with pytest.raises(RegistryUnreachable) as caught:
-            question()
+            request()
         assert caught.value.reason == reason
         assert reason in caught.value.message
         assert caught.value.remedy
 
 
-def test_a_missing_file_is_never_made_by_a_question(
-    registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path
-) -> None:
+def test_no_request_creates_a_missing_file(registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path) -> None:
     version = put(seed=1)
     shutil.copy(root / "mlflow.db", root / "backup.db")
     (root / "mlflow.db").unlink()
     (root / "mlflow.db.lock").touch()
     before = set(root.rglob("*"))
-    refused(registry, version, make_z, "its file is missing")
+    check_refused(registry, version, make_z, "its file is missing")
     for reading in (True, False):
         with pytest.raises(RegistryUnreachable, match="its file is missing") as caught:
             ExpertRegistry(root=root, reading=reading)
         assert "move the artifacts beside it away" in caught.value.remedy
     assert set(root.rglob("*")) == before
-    # What comes back is asked, not what was open before.
+    # The restored file is read, not the file that was open before.
     backup = ExpertRegistry(f"sqlite:///{root}/backup.db")
     backup.set_alias(backup.resolve("math/1", SLUG), "champion")
     (root / "backup.db").rename(root / "mlflow.db")
@@ -63,15 +61,15 @@ def test_a_missing_file_is_never_made_by_a_question(
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "its file holds no registry"), (b"no " * 999, "its file is no sqlite database that can be read")],
+    [(b"", "its file is not a registry"), (b"no " * 999, "its file is not a readable sqlite database")],
 )
-def test_a_file_that_is_no_registry_stays_as_it_is(
+def test_a_file_that_is_not_a_registry_is_not_changed(
     data: bytes, reason: str, registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path
 ) -> None:
     version, file = put(seed=1), root / "mlflow.db"
     whole = file.read_bytes()
     file.write_bytes(data)
-    refused(registry, version, make_z, reason)
+    check_refused(registry, version, make_z, reason)
     for reading in (True, False):
         with pytest.raises(RegistryUnreachable, match=reason):
             ExpertRegistry(root=root, reading=reading)
@@ -109,19 +107,19 @@ def test_two_registries_in_one_folder(tmp_path: Path, make_z: MakeZ) -> None:
         ExpertRegistry(f"sqlite:///{tmp_path}/two.db")
 
 
-def test_a_database_of_another_program_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_database_of_another_program_is_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "other.db"
     with closing(sqlite3.connect(file)) as database:
         database.execute("CREATE TABLE alembic_version (version_num)")
     before = file.read_bytes()
     for reading in (True, False):
-        with pytest.raises(RegistryUnreachable, match="its file holds no registry"):
+        with pytest.raises(RegistryUnreachable, match="its file is not a registry"):
             ExpertRegistry(f"sqlite:///{file}", reading=reading)
     assert file.read_bytes() == before
 
 
-def test_a_folder_that_nobody_may_look_into(registry: ExpertRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its rights cannot be taken away here: the tests may run as root."""
+def test_a_folder_without_permission(registry: ExpertRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is simulated, because the tests may run as root."""
 
     def refuse(path: Path, **_: object) -> object:
         raise PermissionError(13, "Permission denied", str(path))
@@ -133,7 +131,7 @@ def test_a_folder_that_nobody_may_look_into(registry: ExpertRegistry, monkeypatc
     assert caught.value.reason == "its file cannot be opened: unable to open database file"
 
 
-def test_a_reader_makes_no_registry(tmp_path: Path) -> None:
+def test_a_reader_creates_no_registry(tmp_path: Path) -> None:
     with pytest.raises(RegistryUnreachable, match="its file is missing"):
         ExpertRegistry(root=tmp_path / "fresh", reading=True)
     assert not list(tmp_path.iterdir())
@@ -146,7 +144,7 @@ def test_a_reason_survives_pickling() -> None:
 
 
 @pytest.mark.parametrize("reference", ["math/1234567890", "math/" + "9" * 5000, "m" * 401, "m" * 400, "math/999999999"])
-def test_what_no_database_can_hold_is_not_found(registry: ExpertRegistry, put: Put, reference: str) -> None:
+def test_a_reference_beyond_the_limits_is_not_found(registry: ExpertRegistry, put: Put, reference: str) -> None:
     put()
     with pytest.raises(ExpertNotFound):
         registry.resolve(reference, SLUG)
@@ -156,9 +154,9 @@ def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(regis
     registry.check_experiments("search", "lab")
     registry.start_run("exam", experiment="search")
     registry.check_experiments("search", "lab")
-    found = registry._client.get_experiment_by_name("search")
-    assert found is not None
-    registry._client.delete_experiment(found.experiment_id)
+    experiment = registry._client.get_experiment_by_name("search")
+    assert experiment is not None
+    registry._client.delete_experiment(experiment.experiment_id)
     for refuse in (
         lambda: registry.check_experiments("lab", "search"),
         lambda: registry.start_run("exam", experiment="search"),
@@ -166,6 +164,6 @@ def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(regis
         with pytest.raises(RegistryError, match=r"experiment 'search' of the registry sqlite:.* was deleted") as caught:
             refuse()
         command = f"MLFLOW_TRACKING_URI={registry.address} mlflow experiments restore"
-        assert f"{command} --experiment-id {found.experiment_id}" in caught.value.remedy
-    registry._client.restore_experiment(found.experiment_id)
+        assert f"{command} --experiment-id {experiment.experiment_id}" in caught.value.remedy
+    registry._client.restore_experiment(experiment.experiment_id)
     registry.check_experiments("search")

@@ -1,4 +1,4 @@
-"""``zfleet experts``: which version a bare name means, and carrying one to another base."""
+"""``zfleet experts``: the version that a bare name means, and carrying an expert to another base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zfleet.svf.cache import FactorCache
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z
 from zfleet.testing.tiny_vision import save_tiny_vision
-from zfleet_cli.commands.experts import _find
+from zfleet_cli.commands.experts import find_version
 from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, Provenance
 
@@ -27,19 +27,17 @@ def filled(registry: ExpertRegistry, make_z: Callable[..., ZVector]) -> ExpertRe
     return registry
 
 
-def test_a_bare_name_needs_no_base_where_one_can_be_meant(
-    filled: ExpertRegistry, make_z: Callable[..., ZVector]
-) -> None:
-    assert _find(filled, "math/1", None).qualified.startswith("one-")
+def test_a_bare_name_needs_no_base_if_only_one_has_it(filled: ExpertRegistry, make_z: Callable[..., ZVector]) -> None:
+    assert find_version(filled, "math/1", None).qualified.startswith("one-")
     with pytest.raises(ExpertNotFound, match="mathe"):
-        _find(filled, "mathe", None)
+        find_version(filled, "mathe", None)
     z = make_z(2)
     filled.register("math", z, Provenance.of(z), base_name="two")
-    with pytest.raises(RegistryError, match="does not say of which base"):
-        _find(filled, "math", None)
+    with pytest.raises(RegistryError, match="names no base"):
+        find_version(filled, "math", None)
 
 
-def test_an_expert_of_a_tower_is_carried_to_the_model_that_holds_it(
+def test_an_expert_is_carried_to_the_model_that_contains_its_base(
     registry: ExpertRegistry, root: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
@@ -49,8 +47,8 @@ def test_an_expert_of_a_tower_is_carried_to_the_model_that_holds_it(
     z = random_z(FactorCache(tmp_path / "cache" / "factors").get(matrices), 1)
     registry.register("math", z, Provenance.of(z, task="sums", metrics={"accuracy": 0.5}), base_name="tiny")
     command = ["experts", "carry", "math", "--registry", f"sqlite:///{root / 'mlflow.db'}"]
-    there = [*command, "--from", str(tiny_folder), "--to", str(seeing), "--json"]
-    done = CliRunner().invoke(app, there)
+    carry = [*command, "--from", str(tiny_folder), "--to", str(seeing), "--json"]
+    done = CliRunner().invoke(app, carry)
     assert done.exit_code == 0, done.stderr
     (carried,) = (version for version in registry.list() if version.base_slug.startswith("eyes-"))
     provenance = carried.provenance
@@ -59,10 +57,13 @@ def test_an_expert_of_a_tower_is_carried_to_the_model_that_holds_it(
     assert {name: part.tolist() for name, part in registry.load(carried).values.items()} == {
         name: part.tolist() for name, part in z.values.items()
     }
-    again = CliRunner().invoke(app, there)
+    again = CliRunner().invoke(app, carry)
     assert (again.exit_code, again.stdout) == (0, done.stdout)
-    for places, told in (([tiny_folder, tiny_folder], "are one base"), ([tmp_path, seeing], "config.json")):
-        refused = CliRunner().invoke(app, [*command, "--from", str(places[0]), "--to", str(places[1])])
+    for origin, target, message in (
+        (tiny_folder, tiny_folder, "are the same base"),
+        (tmp_path, seeing, "config.json"),
+    ):
+        refused = CliRunner().invoke(app, [*command, "--from", str(origin), "--to", str(target)])
         assert refused.exit_code == 1
-        assert told in refused.stderr
+        assert message in refused.stderr
     assert len(registry.list()) == 2

@@ -22,13 +22,13 @@ Import = Callable[..., Any]
 
 @pytest.fixture
 def run(root: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any) -> Import:
-    """``run(file, *more)``: the command, on the tiny base and the test's own registry."""
-    # Factors are decomposed once for all tests here.
+    """Return ``run(file, *options)``: the command, on the tiny base and the test's own registry."""
+    # The tests of this file share one cache of factors.
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path_factory.getbasetemp() / "import-cache"))
     where = ["--base", str(tiny_folder), "--registry", f"sqlite:///{root / 'mlflow.db'}"]
 
-    def invoke(file: Path, *more: str) -> Any:
-        return CliRunner().invoke(app, ["experts", "import", str(file), *where, "--name", "math", *more])
+    def invoke(file: Path, *options: str) -> Any:
+        return CliRunner().invoke(app, ["experts", "import", str(file), *where, "--name", "math", *options])
 
     return invoke
 
@@ -57,13 +57,13 @@ def test_a_file_becomes_a_version_once(run: Import, registry: ExpertRegistry, ba
     assert json.loads(dry.stdout)["provenance"]["z_digest"] == version.z_digest
     assert registry.load(version).values.keys() == {key.removesuffix(".weight") for key in params}
 
-    # The other kind of file makes the same z.
+    # The other kind of file gives the same z.
     for again in (run(by_place, "--json"), run(by_name, "--json")):
         assert (again.exit_code, again.stdout) == (0, done.stdout)
     assert registry.list() == [version]
 
 
-def test_what_cannot_be_imported_is_said_in_two_lines(
+def test_a_file_that_cannot_be_imported_is_refused(
     run: Import, registry: ExpertRegistry, base: Base, tmp_path: Path
 ) -> None:
     params = params_of(base.model)
@@ -75,11 +75,11 @@ def test_what_cannot_be_imported_is_said_in_two_lines(
         ({key: p for key, p in params.items() if key != name}, f"lacks {name.removesuffix('.weight')}"),
     ]
     file = tmp_path / "policy_params.pt"
-    for content, told in contents:
+    for content, message in contents:
         torch.save(content, file)
         refused = run(file)
         assert refused.exit_code == 1
-        assert told in refused.stderr
+        assert message in refused.stderr
         assert "remedy: " in refused.stderr
     torch.save(params, file)
     refused = run(file, "--name", "a b")

@@ -14,7 +14,7 @@ from zfleet_registry import ExpertRegistry, ExpertVersion
 MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
 
-# Imports once and forks while it has one thread: four interpreters that import mlflow would take long.
+# Imports once and then forks, because importing mlflow in four interpreters would take long.
 _FOUR_PROCESSES = """
 import multiprocessing, sys, torch, mlflow, mlflow.store.db.utils
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_four_processes_start_one_registry(tmp_path: Path) -> None:
         [sys.executable, "-c", _FOUR_PROCESSES, str(root)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    # Nothing of alembic's or MLflow's own talk reaches the terminal.
+    # No log of alembic or MLflow reaches the terminal.
     assert "INFO" not in done.stderr
     registry = ExpertRegistry(root=root)
     versions = registry.list()

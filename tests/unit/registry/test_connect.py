@@ -1,4 +1,4 @@
-"""A registry that cannot be reached says so in seconds, and never gives a password away."""
+"""A registry that cannot be reached raises an error within seconds, and never shows a password."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def closed_port(monkeypatch: pytest.MonkeyPatch) -> int:
         "mysql+pymysql://ann:hunter2@127.0.0.1:{}/mlflow",
     ],
 )
-def test_unreachable_is_said_quickly_without_secrets(
+def test_an_unreachable_registry_is_reported_quickly_without_secrets(
     template: str, closed_port: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(RegistryUnreachable, match="does not answer: Connection refused") as caught:
         ExpertRegistry(template.format(closed_port))
-    assert time.monotonic() - began < 8
-    shown = "".join(traceback.format_exception(caught.value)) + caplog.text + "".join(capfd.readouterr())
-    assert "hunter2" not in shown
+    assert time.monotonic() - start < 8
+    output = "".join(traceback.format_exception(caught.value)) + caplog.text + "".join(capfd.readouterr())
+    assert "hunter2" not in output
     assert f"127.0.0.1:{closed_port}" in caught.value.message
     assert "start it, check the URI" in caught.value.remedy
 
@@ -63,7 +63,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that is no MLflow."""
+    """Start an HTTP server that is not MLflow."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = HTTPServer(("127.0.0.1", 0), _Answer)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -74,7 +74,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_server_that_is_no_mlflow(stranger: str) -> None:
+def test_a_server_that_is_not_mlflow(stranger: str) -> None:
     with pytest.raises(RegistryUnreachable, match="GET /health gave status 404"):
         ExpertRegistry(stranger)
 
@@ -104,7 +104,7 @@ def test_unusable_uris_are_refused(uri: str, message: str) -> None:
     assert "word" not in str(caught.value).partition(" (percent-encode")[0]
 
 
-def test_addresses_and_library_texts_hold_no_secrets() -> None:
+def test_addresses_and_library_texts_show_no_secrets() -> None:
     uri = "postgresql://ann:p%40ss@db.example:5432/mlflow?password=other&sslmode=require"
     assert address_of(uri) == "postgresql://db.example:5432/mlflow"
     text = redact(f"cannot connect to {uri} with p@ss, p%40ss or other", uri)
@@ -112,18 +112,18 @@ def test_addresses_and_library_texts_hold_no_secrets() -> None:
     assert address_of("http://[::1]:5000/x") == "http://[::1]:5000/x"
 
 
-def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all, but long enough to be looked at" * 10)
-    with pytest.raises(RegistryError, match="is no sqlite database that can be read"):
+    with pytest.raises(RegistryError, match="is not a readable sqlite database"):
         ExpertRegistry(root=tmp_path)
 
 
-def test_a_path_that_no_uri_can_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=r"holds '\?'"):
+def test_a_path_that_cannot_be_in_a_uri_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"contains '\?'"):
         ExpertRegistry(root=tmp_path / "what?")
 
 
-def test_a_root_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RegistryUnreachable, match="cannot be opened"):
         ExpertRegistry(root=tmp_path / "file" / "registry")

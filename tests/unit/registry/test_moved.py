@@ -1,4 +1,4 @@
-"""A registry that was moved or copied works where it is, and touches nothing where it was."""
+"""A registry that was moved or copied works in its new place, and changes nothing in the old one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SLUG = "lab-1a2b3c4d"
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """{path: sha256} of all files under a folder."""
+    """Return {path: sha256} of all files under a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def places(root: Path) -> Iterator[str]:
-    """Every absolute place that the database records, but that of MLflow's own first experiment, which has no runs."""
+    """Yield every absolute path in the database, except that of MLflow's default experiment, which has no runs."""
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
         for table, column in (
             ("experiments", "artifact_location"),
@@ -41,12 +41,12 @@ def places(root: Path) -> Iterator[str]:
 
 
 def use(root: Path, make_z: MakeZ, run: str) -> None:
-    """What jobs and services do in a registry that holds ``math/1``."""
+    """Use a registry with ``math/1`` as jobs and services do."""
     version = ExpertRegistry(root=root, reading=True).resolve("math", SLUG)
     assert ExpertRegistry(root=root, reading=True).load(version).digest == make_z(1).digest
     registry = ExpertRegistry(root=root)
     assert registry.load(registry.resolve("math/1", SLUG)).digest == make_z(1).digest
-    # An experiment, and a run, of before, and new ones.
+    # Register in an old run, and in a new one.
     assert registry.reopen_run(run)
     for owner in (run, None):
         added = registry.register("math", make_z(2), Provenance.of(make_z(2)), base_name="lab", run_id=owner)
@@ -56,34 +56,34 @@ def use(root: Path, make_z: MakeZ, run: str) -> None:
 
 @pytest.mark.parametrize("by_uri", [False, True])
 @pytest.mark.parametrize("copied", [False, True], ids=["moved", "copied"])
-def test_a_moved_or_copied_registry_works_where_it_is(
+def test_a_moved_or_copied_registry_works_in_its_new_place(
     copied: bool, by_uri: bool, root: Path, make_z: MakeZ, tmp_path: Path
 ) -> None:
     registry = ExpertRegistry(f"sqlite:///{root}/mlflow.db") if by_uri else ExpertRegistry(root=root)
     run = registry.start_run("cohort", experiment="lab")
     for owner in (run, None):
         registry.register("math", make_z(1), Provenance.of(make_z(1)), base_name="lab", run_id=owner)
-    there = tmp_path / "elsewhere" / "my registry"
-    there.parent.mkdir()
+    new = tmp_path / "elsewhere" / "my registry"
+    new.parent.mkdir()
     if copied:
-        shutil.copytree(root, there)
+        shutil.copytree(root, new)
     else:
-        root.rename(there)
+        root.rename(new)
     before = digests(root)
-    use(there, make_z, run)
+    use(new, make_z, run)
     assert digests(root) == before
     assert root.exists() == copied
-    assert {place for place in places(there) if not place.startswith(f"{there}/artifacts")} == set()
-    # And back.
+    assert {place for place in places(new) if not place.startswith(f"{new}/artifacts")} == set()
+    # The original, or the registry moved back, works too.
     if not copied:
-        there.rename(root)
-    use_again = ExpertRegistry(root=root)
-    assert use_again.load(use_again.resolve("math/1", SLUG)).digest == make_z(1).digest
+        new.rename(root)
+    original = ExpertRegistry(root=root)
+    assert original.load(original.resolve("math/1", SLUG)).digest == make_z(1).digest
     assert {place for place in places(root) if not place.startswith(f"{root}/artifacts")} == set()
 
 
-def test_artifacts_that_did_not_come_along_are_read_where_they_are(root: Path, make_z: MakeZ, tmp_path: Path) -> None:
-    """A registry whose artifacts lie elsewhere, as those of a sqlite URI did before they went beside the file."""
+def test_artifacts_that_were_not_moved_are_read_from_their_old_place(root: Path, make_z: MakeZ, tmp_path: Path) -> None:
+    """The artifacts of a registry may be elsewhere: earlier versions did not store them beside a sqlite URI's file."""
     registry = ExpertRegistry(root=root)
     version = registry.register("math", make_z(1), Provenance.of(make_z(1)), base_name="lab")
     lone = tmp_path / "lone"
@@ -113,46 +113,46 @@ def test_links_to_a_registry_lead_to_the_same_artifacts(root: Path, make_z: Make
     assert {place for place in places(root) if not place.startswith(f"{root}/artifacts")} == set()
 
 
-def test_an_old_place_that_nobody_may_look_into(root: Path, make_z: MakeZ, tmp_path: Path) -> None:
-    """A copy of a colleague's project; rights cannot be taken away here: the tests may run as root."""
+def test_an_old_place_without_permission(root: Path, make_z: MakeZ, tmp_path: Path) -> None:
+    """Copies of a colleague's project name such places. The error is simulated, because the tests may run as root."""
     ExpertRegistry(root=root).register("math", make_z(1), Provenance.of(make_z(1)), base_name="lab")
-    there = tmp_path / "mine"
-    shutil.copytree(root, there)
-    with closing(sqlite3.connect(there / "mlflow.db")) as database:
-        # A name too long for the system raises too, for whoever asks.
-        away = f"/{'x' * 5000}/artifacts"
-        database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id > 0", (away,))
+    copy = tmp_path / "mine"
+    shutil.copytree(root, copy)
+    with closing(sqlite3.connect(copy / "mlflow.db")) as database:
+        # A name that is too long for the system raises an error too.
+        unreadable = f"/{'x' * 5000}/artifacts"
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id > 0", (unreadable,))
         database.commit()
-    registry = ExpertRegistry(root=there)
+    registry = ExpertRegistry(root=copy)
     assert registry.load(registry.resolve("math", SLUG)).digest == make_z(1).digest
 
 
-def test_a_moved_registry_that_cannot_follow_says_why(
+def test_a_moved_registry_whose_records_cannot_be_changed_says_why(
     root: Path, make_z: MakeZ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ExpertRegistry(root=root).register("math", make_z(1), Provenance.of(make_z(1)), base_name="lab")
-    there = root.rename(tmp_path / "there")
+    new = root.rename(tmp_path / "new")
     monkeypatch.setattr(moved, "WAIT_SECONDS", 0.01)
-    with closing(sqlite3.connect(there / "mlflow.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(new / "mlflow.db", isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
         with pytest.raises(RegistryUnreachable, match="locked by another process"):
-            ExpertRegistry(root=there)
-        other.execute("ROLLBACK")
-    # MLflow looks at the tables of each file once in a process.
-    there = there.rename(tmp_path / "on")
-    with closing(sqlite3.connect(there / "mlflow.db", isolation_level=None)) as other:
-        other.execute("UPDATE alembic_version SET version_num = '0'")
-        other.execute("ALTER TABLE model_versions DROP COLUMN storage_location")
+            ExpertRegistry(root=new)
+        database.execute("ROLLBACK")
+    # Rename the file again, because MLflow checks the tables of each file only once in a process.
+    new = new.rename(tmp_path / "newer")
+    with closing(sqlite3.connect(new / "mlflow.db", isolation_level=None)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '0'")
+        database.execute("ALTER TABLE model_versions DROP COLUMN storage_location")
     with pytest.raises(RegistryError, match="cannot be opened") as caught:
-        ExpertRegistry(root=there)
+        ExpertRegistry(root=new)
     assert "mlflow db upgrade" in caught.value.remedy
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/artifacts", "/data/somebody/7", "mlflow-artifacts:/artifacts"])
-def test_experiments_of_others_stay_where_they_are(place: str, root: Path) -> None:
+def test_experiments_of_other_programs_keep_their_paths(place: str, root: Path) -> None:
     client = ExpertRegistry(root=root)._client
-    theirs = client.create_experiment("theirs", artifact_location=place)
-    run = client.create_run(theirs).info.artifact_uri
-    again = ExpertRegistry(root=root)._client
-    assert again.get_experiment(theirs).artifact_location == place
-    assert again.search_runs([theirs])[0].info.artifact_uri == run
+    experiment = client.create_experiment("other", artifact_location=place)
+    run = client.create_run(experiment).info.artifact_uri
+    reopened = ExpertRegistry(root=root)._client
+    assert reopened.get_experiment(experiment).artifact_location == place
+    assert reopened.search_runs([experiment])[0].info.artifact_uri == run

@@ -1,4 +1,4 @@
-"""A provenance survives the registry exactly, however long its parts are."""
+"""The registry returns a provenance exactly, with parts of any length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zfleet_registry import ExpertRegistry, Parent, Provenance
 MakeZ = Callable[..., ZVector]
 
 
-def test_a_version_gives_its_provenance_back(registry: ExpertRegistry, make_z: MakeZ) -> None:
+def test_a_version_has_the_provenance_it_was_registered_with(registry: ExpertRegistry, make_z: MakeZ) -> None:
     z = make_z()
     spec = json.dumps({"steps": list(range(3000)), "note": "naïve ✓\n" * 50})
     provenance = Provenance.of(
@@ -31,14 +31,14 @@ def test_a_version_gives_its_provenance_back(registry: ExpertRegistry, make_z: M
     )
     version = registry.register("math", z, provenance, base_name="lab")
     assert len(spec) > 10_000
-    found = registry.resolve("math/1", "lab-1a2b3c4d")
-    assert found == version
-    assert found.provenance == provenance
-    assert found.z_digest == z.digest
-    assert (found.name, found.base_slug, found.reference) == ("math", "lab-1a2b3c4d", "math/1")
-    assert found.qualified == "lab-1a2b3c4d.math/1"
-    assert datetime.now(UTC) - found.created < timedelta(minutes=5)
-    assert registry.list() == [found]
+    resolved = registry.resolve("math/1", "lab-1a2b3c4d")
+    assert resolved == version
+    assert resolved.provenance == provenance
+    assert resolved.z_digest == z.digest
+    assert (resolved.name, resolved.base_slug, resolved.reference) == ("math", "lab-1a2b3c4d", "math/1")
+    assert resolved.qualified == "lab-1a2b3c4d.math/1"
+    assert datetime.now(UTC) - resolved.created < timedelta(minutes=5)
+    assert registry.list() == [resolved]
 
 
 def test_a_mixture_names_its_parents(registry: ExpertRegistry, make_z: MakeZ) -> None:

@@ -78,7 +78,7 @@ def test_names_that_an_expert_cannot_have(name: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["math", "auto2", "Qwen2.5_a-b", "m" * 100])
-def test_names_that_specs_take_are_the_registrys_too(name: str) -> None:
+def test_the_registry_accepts_the_names_that_specs_accept(name: str) -> None:
     references.check_name(ExpertSpec(name=name, task=TaskSpec(lab="sort")).name)
 
 

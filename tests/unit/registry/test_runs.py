@@ -1,4 +1,4 @@
-"""What jobs log comes back: nothing is cut, nothing is lost between two requests."""
+"""Runs return all that jobs log: no value is cut, and none is lost between two requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions and aliases: what a reference means, and what is said when it means nothing."""
+"""Versions and aliases: the versions that references mean, and the errors if there are none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
 
 
-def test_what_references_mean(registry: ExpertRegistry, put: Put) -> None:
+def test_references_mean_versions(registry: ExpertRegistry, put: Put) -> None:
     first, second, third = put(seed=1), put(seed=2), put(seed=3)
     assert [version.version for version in (first, second, third)] == [1, 2, 3]
     assert registry.resolve("math", SLUG) == third
@@ -50,7 +50,7 @@ def test_errors_name_what_exists(registry: ExpertRegistry, put: Put) -> None:
         registry.resolve("mathematics", SLUG)
     with pytest.raises(ExpertNotFound, match=r"no version 9 .versions: 1; aliases: champion .version 1."):
         registry.resolve("math/9", SLUG)
-    with pytest.raises(RegistryError, match="does not say of which base"):
+    with pytest.raises(RegistryError, match="names no base"):
         registry.resolve("math")
 
 
@@ -58,7 +58,7 @@ def test_list_reads_every_page(registry: ExpertRegistry, put: Put, monkeypatch: 
     monkeypatch.setattr(catalog, "PAGE", 2)
     for seed, name in enumerate(["b", "a", "c", "a", "a"]):
         put(name, seed=seed, alias="champion")
-    # '_' is a wildcard in the database: x_y must not bring xzy along.
+    # '_' is a wildcard in the database, but x_y must not match xzy.
     put("a", base_name="x_y")
     put("a", base_name="xzy")
     assert [version.reference for version in registry.list(SLUG)] == ["a/1", "a/2", "a/3", "b/1", "c/1"]
@@ -67,7 +67,7 @@ def test_list_reads_every_page(registry: ExpertRegistry, put: Put, monkeypatch: 
     assert len(registry.list()) == 7
 
 
-def test_models_of_other_people_are_left_alone(registry: ExpertRegistry, put: Put) -> None:
+def test_models_of_other_programs_are_ignored(registry: ExpertRegistry, put: Put) -> None:
     registry._client.create_registered_model("theirs")
     registry._client.create_model_version("theirs", "s3://bucket/model")
     put()

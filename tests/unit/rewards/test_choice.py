@@ -1,4 +1,4 @@
-"""The label that the answer to a multiple-choice question settles on."""
+"""The label that the answer to a multiple-choice question chooses."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ from zfleet.tasks.task import Sample
         ("\\boxed{\\text{B}}", "b"),
         ("$\\boxed{\\textbf{(B)}}$", "b"),
         ("The answer is \\boxed{A}.", "a"),
-        # The last one counts, but not that of a next question.
+        # The last label counts, but not one of a next question.
         ("answer is A. No, wait: the answer is B.", "b"),
         ("The wrong answer is A. The correct answer is B.", "b"),
         ("Answer: B, A is wrong", "b"),
@@ -85,7 +85,7 @@ from zfleet.tasks.task import Sample
         ("The answer is B.\n\nQuestion: Which sinks?\nThe answer is C.", "b"),
         ("B\n\nQuestion: Which sinks?\nThe answer is C.", "b"),
         ("A. wood\nB. iron\nThe answer is A.", "a"),
-        # None.
+        # No label is chosen.
         ("The answer is A student can see it", None),
         ("The answer is A wood block", None),
         ("Answer: A or B", None),
@@ -118,7 +118,7 @@ from zfleet.tasks.task import Sample
         ("", None),
     ],
 )
-def test_the_label_that_an_answer_settles_on(completion: str, label: str | None) -> None:
+def test_the_label_that_an_answer_chooses(completion: str, label: str | None) -> None:
     assert chosen_label(completion) == label
 
 
@@ -146,10 +146,10 @@ def test_words_without_a_mark_choose_nothing(words: list[str]) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from("ABCDEFGH"), st.sampled_from("ABCDEFGH"), st.sampled_from([" or ", " and ", ", ", "/", " & "]))
-def test_two_labels_are_no_choice(one: str, other: str, between: str) -> None:
+def test_two_labels_are_no_choice(first: str, second: str, between: str) -> None:
     for pattern in ("The answer is {}.", "Answer: ({})", "{}", "\\boxed{{{}}}"):
-        assert chosen_label(pattern.format(f"{one}{between}{other}")) is None
-    assert chosen_label(f"The answer is {one}, not {other}.") == one.lower()
+        assert chosen_label(pattern.format(f"{first}{between}{second}")) is None
+    assert chosen_label(f"The answer is {first}, not {second}.") == first.lower()
 
 
 @pytest.mark.parametrize("bomb", ["answer is A or ", "\\boxed{", "(A) or ", "answer  ", "A, ", "\n", "$", "I think "])
@@ -159,6 +159,6 @@ def test_bombs_take_linear_time(bomb: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["wood", "A or B", "123", "?"])
-def test_a_value_that_is_no_label_is_refused(value: str) -> None:
-    with pytest.raises(SpecError, match=r"reward\.value.*no label"):
+def test_a_value_that_is_not_a_label_is_refused(value: str) -> None:
+    with pytest.raises(SpecError, match=r"reward\.value.*not a label"):
         build_reward(RewardSpec(kind="choice", value=value))

@@ -1,4 +1,4 @@
-"""What a text says its answer is."""
+"""Extracting the answer from a text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_without_a_mark_the_last_number_counts(text: str, number: str | None) ->
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        # Which mark wins.
+        # The precedence of marks.
         ("#### 4\nor \\boxed{5}, not 6", "4"),
         ("\\boxed{5}, not 6. The answer is 7.", "5"),
         ("The answer is 5. I checked it 6 times.", "5"),
@@ -95,18 +95,18 @@ def test_without_a_mark_the_last_number_counts(text: str, number: str | None) ->
         ("$\\boxed 2$", "2"),
         ("$\\boxed\\frac{1}{2}$", "0.5"),
         ("\\fbox{2}", "2"),
-        # Going on to a next question.
+        # The model continues with a next question.
         (f"#### 18{_NEXT}", "18"),
         (f"\\boxed{{18}}{_NEXT}", "18"),
         (f"The answer is 18.{_NEXT}", "18"),
         ("She has 18.\n\nQ: Tom has 3 cats.\nA: 3", "18"),
         ("#### 18\n\n**Question 2:** Tom has 3.\n#### 3", "18"),
         ("Question: She has 3 and gets 15.\nAnswer: 18\n#### 18", "18"),
-        # Steps of a list are no answers.
+        # The number of a step in a list is not an answer.
         ("Answer:\n1. Add 2 and 3.\nIt is 5", "5"),
     ],
 )
-def test_what_is_marked_comes_first(text: str, number: str | None) -> None:
+def test_a_marked_number_comes_first(text: str, number: str | None) -> None:
     assert final_number(text) == (None if number is None else Fraction(number))
 
 
@@ -129,7 +129,7 @@ def test_boxes_are_balanced_and_the_last_complete_one_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "held"),
+    ("text", "content"),
     [
         (r"it is $\boxed 2$.", "2"),
         (r"it is $\boxed 12.5$.", "12.5"),
@@ -144,8 +144,8 @@ def test_boxes_are_balanced_and_the_last_complete_one_counts() -> None:
         (r"\boxedness 2", None),
     ],
 )
-def test_a_box_needs_no_braces(text: str, held: str | None) -> None:
-    assert last_boxed(text) == held
+def test_a_box_needs_no_braces(text: str, content: str | None) -> None:
+    assert last_boxed(text) == content
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,6 @@ def test_a_number_in_its_own_words_is_found(number: int, before: str) -> None:
 )
 @pytest.mark.timeout(60)
 def test_bombs_take_linear_time(bomb: str) -> None:
-    """In quadratic time each would take hours."""
+    """With quadratic time each of these would take hours."""
     final_number(bomb)
     last_integer(bomb)

@@ -1,4 +1,4 @@
-"""When two formulas are the same: exactly where both are exact, to six digits where one is a decimal."""
+"""Two formulas are equal if their values are: exactly if both are exact, to six digits if one is a decimal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from zfleet.rewards.formulas.answer import MathAnswer
+from zfleet.rewards.formulas.grader import MathAnswer
 from zfleet.rewards.numbers.bases import with_plain_bases, with_values
 from zfleet.tasks.task import Sample
 
@@ -37,7 +37,7 @@ def _right(reference: str, answer: str) -> bool:
         ("[0, 10^{-20}]", "[0, 10^{-21}]", False),
         (r"\begin{pmatrix}10^{-20}\\1\end{pmatrix}", r"\begin{pmatrix}10^{-21}\\1\end{pmatrix}", False),
         (r"\sqrt{6}", r"\sqrt{2}\sqrt{3}", True),
-        # One is a decimal.
+        # One side is a decimal.
         (r"\frac{1}{3}", "0.333333", True),
         (r"\frac{1}{3}", "0.3333", False),
         (r"\frac{1}{12}", "0.083333", True),
@@ -47,7 +47,7 @@ def _right(reference: str, answer: str) -> bool:
         ("0.0000001", "0.0000002", False),
         (r"28\%", "0.28", True),
         (r"28\%", "28", True),
-        # In a base; without one the reference's.
+        # Numbers in a base; an answer without a base is read in the reference's.
         ("2516_8", "2516_7", False),
         ("2516_8", r"2516_{\text{eight}}", True),
         ("2516_8", "2516", True),
@@ -80,7 +80,7 @@ def test_numbers_in_a_base_are_spelled_and_valued() -> None:
 
 
 def _exact(rng: random.Random) -> tuple[str, Fraction]:
-    """An exact expression with its value."""
+    """Draw an exact expression and its value."""
     a, b, power = rng.randint(1, 999), rng.randint(2, 999), rng.randint(20, 90)
     match rng.randint(0, 5):
         case 0:
@@ -107,11 +107,11 @@ def test_unequal_exact_numbers_are_never_the_same() -> None:
     rng = random.Random(0)
     same = []
     for number in range(500):
-        (one, value), (other, second) = _exact(rng), _exact(rng)
-        if number % 2 or value == second:
+        (formula, value), (other, other_value) = _exact(rng), _exact(rng)
+        if number % 2 or value == other_value:
             other = _neighbour(value, rng)
-        if _right(one, other):
-            same.append((one, other))
+        if _right(formula, other):
+            same.append((formula, other))
         if number % 20 == 0:
-            assert _right(one, rf"\frac{{{value.numerator}}}{{{value.denominator}}}")
+            assert _right(formula, rf"\frac{{{value.numerator}}}{{{value.denominator}}}")
     assert not same

@@ -1,4 +1,4 @@
-"""Code that does not solve its task but wants to be called right, or wants out. Fails where there is no sandbox."""
+"""Code that cheats its tests, exhausts resources or tries to escape. These tests fail on a machine without a sandbox."""
 
 # ruff: noqa: E501
 
@@ -207,7 +207,7 @@ def sandbox() -> Iterator[Sandbox]:
 def nothing_left(sandbox: Sandbox) -> Iterator[None]:
     yield
     deadline = time.monotonic() + 10
-    # The boxes that wait for the next exam are Python in bubblewrap, and idle.
+    # Boxes that wait for the next exam run Python too, but are idle.
     while busy := [process for process in psutil.process_iter() if _busy_box(process)]:
         assert time.monotonic() < deadline, busy
         time.sleep(0.1)
@@ -221,19 +221,19 @@ def _busy_box(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_cheats_are_called_wrong(sandbox: Sandbox, name: str) -> None:
+def test_cheats_are_judged_wrong(sandbox: Sandbox, name: str) -> None:
     verdict = sandbox.examine(Exam(CHEATS[name], ("answer",), TESTS))
-    # Not even `cannot tell`, which would spare them the verdict.
+    # `cannot tell` would not do: a cheat could avoid its verdict.
     assert verdict.passed is False
     assert verdict.reason
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_forged_messages_are_called_wrong(name: str) -> None:
-    """Written by hand to the examiner, in this process: what completions would have to make the wire say."""
+def test_forged_messages_are_judged_wrong(name: str) -> None:
+    """Messages that a completion could forge are sent to the examiner, which runs in this process."""
     Settled.all.clear()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    examiner_end, candidate_end = socket.socketpair()
+    with examiner_end, candidate_end:
         job = {"code": "", "names": ["answer"], "tests": list(TESTS), "setup": "", "limits": {}}
         define = {
             "classes": [[3, ["builtins", "function"], [], ["__call__"], None]],
@@ -242,9 +242,9 @@ def test_forged_messages_are_called_wrong(name: str) -> None:
             "value": [1],
         }
         for message in (define, *[RECORDS[name]] * 3):
-            send(theirs.fileno(), message)
-        theirs.shutdown(socket.SHUT_WR)
-        verdict = examiner.verdict(ours.fileno(), job)
+            send(candidate_end.fileno(), message)
+        candidate_end.shutdown(socket.SHUT_WR)
+        verdict = examiner.verdict(examiner_end.fileno(), job)
     assert verdict["passed"] is False, verdict
 
 
@@ -258,7 +258,7 @@ def test_bombs_are_contained(sandbox: Sandbox, name: str) -> None:
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_escapes_find_nothing(sandbox: Sandbox, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each passes only if every attempt failed: then it solves its task."""
+    """Each case solves its task only if every attempt to escape failed."""
     monkeypatch.setenv("ZFLEET_SECRET", "s3cret")
     secret = tmp_path / "secret"
     secret.write_text("s3cret")
@@ -277,7 +277,7 @@ def test_escapes_find_nothing(sandbox: Sandbox, name: str, tmp_path: Path, monke
     assert not list(Path.home().glob("zfleet-was-here"))
 
 
-def test_threads_and_what_they_hold_are_gone_with_the_verdict(sandbox: Sandbox) -> None:
+def test_threads_end_with_the_verdict(sandbox: Sandbox) -> None:
     code = (
         "import threading\ndef spin():\n    while True: pass\n"
         "for _ in range(4): threading.Thread(target=spin, daemon=True).start()\n" + RIGHT

@@ -1,4 +1,4 @@
-"""What counts as a number, and its exact value."""
+"""Finding numbers in a text, with their exact values."""
 
 from __future__ import annotations
 
@@ -52,18 +52,19 @@ from zfleet.rewards.numbers.numerals import join_thousands, numerals, spelled
     ],
 )
 def test_numbers_and_their_values(text: str, values: list[str | None]) -> None:
-    found = [number.value for number in numerals(text)]
-    assert found == [None if value is None else Fraction(value) for value in values]
+    assert [number.value for number in numerals(text)] == [
+        None if value is None else Fraction(value) for value in values
+    ]
 
 
-def test_a_numeral_knows_its_place() -> None:
+def test_a_numeral_has_its_position_and_sign() -> None:
     text = "it is -$9{,}500.00 or 3"
     first, second = numerals(text)
     assert (text[first.start : first.end], first.signed) == ("-$9{,}500.00", True)
     assert (text[second.start : second.end], second.signed) == ("3", False)
 
 
-def test_only_spaces_between_thousands_are_left_out() -> None:
+def test_only_spaces_between_thousands_are_removed() -> None:
     assert join_thousands(r"9\,500, 1\ 000\ 000 and 1\,50 or (1,\,200) or x\,200") == (
         r"9500, 1000000 and 1\,50 or (1,\,200) or x\,200"
     )
@@ -71,7 +72,7 @@ def test_only_spaces_between_thousands_are_left_out() -> None:
 
 @settings(deadline=None)
 @given(st.fractions() | st.integers().map(Fraction) | st.decimals(-(10**9), 10**9, places=6).map(Fraction))
-def test_a_value_is_spelled_so_that_it_is_read_again(value: Fraction) -> None:
+def test_a_spelled_value_is_read_as_the_same_value(value: Fraction) -> None:
     assert final_number(spelled(value)) == value
 
 
@@ -104,6 +105,8 @@ def test_a_number_written_in_many_ways_is_one_number(number: int) -> None:
 
 @settings(deadline=None)
 @given(st.fractions(max_denominator=10**9), st.fractions(max_denominator=10**9))
-def test_numbers_are_equal_exactly_if_their_values_are(one: Fraction, other: Fraction) -> None:
-    said = [final_number(rf"\boxed{{\frac{{{each.numerator}}}{{{each.denominator}}}}}") for each in (one, other)]
-    assert (said[0] == said[1]) == (one == other)
+def test_numbers_are_equal_exactly_if_their_values_are(first: Fraction, second: Fraction) -> None:
+    numbers = [
+        final_number(rf"\boxed{{\frac{{{value.numerator}}}{{{value.denominator}}}}}") for value in (first, second)
+    ]
+    assert (numbers[0] == numbers[1]) == (first == second)

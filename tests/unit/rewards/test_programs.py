@@ -1,4 +1,4 @@
-"""From a completion to a program: what models really write around their code."""
+"""Finding the program in a completion, with the text that models write around it."""
 
 # ruff: noqa: E501
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zfleet.rewards.programs.fences import fenced
-from zfleet.rewards.programs.program import Program
+from zfleet.rewards.programs.grader import Program
 from zfleet.rewards.programs.program_text import program_of
 from zfleet.tasks.task import Sample
 
@@ -24,7 +24,7 @@ LONG = 'from typing import List\n\n\ndef one():\n    """Give one.\n\n    >>> one
 
 
 def _call(program: str, name: str = "one") -> object:
-    """What the function returns; these programs are this file's own."""
+    """Run a program of this file, and return the result of its function."""
     space: dict[str, Any] = {"__name__": "completion"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -128,7 +128,7 @@ def test_the_program_is_found(name: str, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_program_is_found_where_the_prompt_is_no_program(name: str) -> None:
+def test_the_program_is_found_if_the_prompt_is_not_a_program(name: str) -> None:
     program = program_of(WHOLE[name], ["one"])
     assert _call(program) == 1, program
 
@@ -150,13 +150,13 @@ def test_the_program_is_found_where_the_prompt_is_no_program(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("prefix", [SHORT, LONG], ids=["short", "long"])
-def test_what_is_wrong_stays_wrong(completion: str, prefix: str) -> None:
+def test_a_wrong_program_stays_wrong(completion: str, prefix: str) -> None:
     program = program_of(completion, ["one"], prefix)
     with suppress(SyntaxError, KeyError):
         assert _call(program) != 1
 
 
-def test_what_comes_before_the_function_in_the_prompt_stays() -> None:
+def test_the_prompts_code_before_the_function_is_kept() -> None:
     prefix = "from functools import cache\n\n\ndef half():\n    return 0.5\n\n\n@cache\ndef one():\n    'Give one.'\n"
     for completion in (
         "    return int(2 * half())",
@@ -178,7 +178,7 @@ def test_a_program_of_several_names_may_stand_in_several_blocks() -> None:
             assert "class Node" in program
 
 
-def test_the_reason_of_what_is_no_program_is_pythons() -> None:
+def test_without_a_program_the_reason_is_pythons_error() -> None:
     for completion, reason in {
         "```python\ndef one(:\n```": "SyntaxError",
         "I do not know": "SyntaxError",
@@ -216,7 +216,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_whatever_a_model_writes_makes_a_text(name: str) -> None:
+def test_hostile_completions_raise_nothing(name: str) -> None:
     for prefix in ("", LONG):
         assert isinstance(program_of(HOSTILE[name], ["one"], prefix), str)
 
@@ -242,12 +242,12 @@ _PIECES = [
 
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=30).map("".join))
-def test_nothing_is_raised_and_no_warning_is_seen(completion: str) -> None:
-    with warnings.catch_warnings(record=True) as seen:
+def test_nothing_is_raised_and_no_warning_is_shown(completion: str) -> None:
+    with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
         program = program_of(completion, ["one"], LONG)
         assert isinstance(program, str)
-    assert not seen
+    assert not shown
 
 
 @given(
@@ -255,7 +255,7 @@ def test_nothing_is_raised_and_no_warning_is_seen(completion: str) -> None:
         st.sampled_from(["x = 1\n", "", "\n", "def two():\n    return 2\n", "    '''\n    a\n    '''\n"]), max_size=6
     )
 )
-def test_a_program_that_compiles_is_taken_as_it_is(parts: list[str]) -> None:
+def test_a_program_that_compiles_is_not_changed(parts: list[str]) -> None:
     program = "def one():\n    return 1\n" + "".join(parts)
     try:
         ast.parse(program)
@@ -263,8 +263,8 @@ def test_a_program_that_compiles_is_taken_as_it_is(parts: list[str]) -> None:
         return
     assert program_of(program, ["one"]) == program
     assert program_of(f"It is\n```python\n{program}```\n", ["one"]) == program
-    inside = re.sub(r"^(?=.)", "   ", program, flags=re.MULTILINE)
-    assert program_of(f"1. It is\n   ```python\n{inside}   ```\n", ["one"]) == program
+    indented = re.sub(r"^(?=.)", "   ", program, flags=re.MULTILINE)
+    assert program_of(f"1. It is\n   ```python\n{indented}   ```\n", ["one"]) == program
 
 
 def test_blocks_are_those_of_commonmark() -> None:

@@ -15,8 +15,7 @@ import pytest
 from zfleet.config.task_specs import PartSpec, RewardSpec
 from zfleet.errors import RewardError, SpecError
 from zfleet.rewards.build import build_reward
-from zfleet.rewards.grade import grade_all
-from zfleet.rewards.identity import reward_identity
+from zfleet.rewards.grading import grade_all, reward_identity
 from zfleet.rewards.python import PythonReward, resolve
 from zfleet.rewards.soft import Soft
 from zfleet.rewards.text import Contains, Exact, Regex
@@ -49,7 +48,7 @@ def test_a_grade_is_plus_or_minus_one(reward: Reward, completion: str, right: bo
 
 @pytest.fixture
 def rewards_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module in the current folder, which is not on the path: where the command line finds itself."""
+    """Write a module into the current folder, which is not on the path, as for the command line."""
     name = f"rewards_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text(
         "import math\n"
@@ -85,7 +84,7 @@ def test_a_python_reward_is_not_imported_before_it_is_used() -> None:
     ("function", "reason"),
     [
         ("raises", "raised KeyError: 'owner'"),
-        ("text", "returned '1.0', which is no number"),
+        ("text", "returned '1.0', which is not a number"),
         ("nan", "returned nan, which is not finite"),
         ("huge", "which is not finite"),
     ],
@@ -110,13 +109,13 @@ def test_numbers_of_other_types_become_floats(rewards_module: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        ("regex", "(unclosed", "is no regular expression"),
+        ("regex", "(unclosed", "is not a regular expression"),
         ("regex", "", "is empty"),
         ("python", "", "names no function"),
         ("python", "module_without_function", "names no function"),
         ("python", "no_such_module_anywhere:f", "ModuleNotFoundError"),
-        ("python", "math:no_such_function", "holds no 'no_such_function'"),
-        ("python", "math:pi", "is a float, no function"),
+        ("python", "math:no_such_function", "has no 'no_such_function'"),
+        ("python", "math:pi", "is a float, not a function"),
         ("python", "..relative:f", "importing ..relative fails"),
     ],
 )
@@ -148,7 +147,7 @@ def test_an_edited_function_is_another_reward(tmp_path: Path, monkeypatch: pytes
         reward = PythonReward("edited_reward:grade")
         identities.append(reward_identity(reward))
         shipped = replace(reward, function=resolve(reward.name))
-        assert reward_identity(shipped) == identities[-1], "what is sent must be what was planned"
+        assert reward_identity(shipped) == identities[-1], "the reward that is sent must be the one that was planned"
     assert identities[0] == identities[1] != identities[2]
     assert reward_identity(Contains("a")) != reward_identity(Contains("b"))
 
@@ -169,7 +168,7 @@ SCORED = Sample("row-8", "What game?", '{"Rock, paper, scissors": 1, "3": 0.667,
         ("3.5", -1.0),
     ],
 )
-def test_a_soft_grade_is_what_people_said(completion: str, value: float) -> None:
+def test_a_soft_grade_follows_the_scores_of_peoples_answers(completion: str, value: float) -> None:
     grade = Soft()(completion, SCORED)
     assert grade.value == pytest.approx(value)
     assert grade.right == (value > 0)
@@ -177,7 +176,7 @@ def test_a_soft_grade_is_what_people_said(completion: str, value: float) -> None
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "eighteen", "1/0", "1e999999999"])
-def test_a_number_that_nobody_can_meet_is_refused(value: str) -> None:
+def test_a_value_without_a_number_is_refused(value: str) -> None:
     with pytest.raises(SpecError, match=r"reward\.value.*holds no number"):
         build_reward(RewardSpec(kind="number", value=value))
     with pytest.raises(SpecError, match=r"reward\.value.*holds no number"):
@@ -185,22 +184,23 @@ def test_a_number_that_nobody_can_meet_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["[]", "{}", "x", "[" * 100_000, '{"a": 2}', '{"a": true}', '{"a": NaN}'])
-def test_scores_that_are_none_are_refused(value: str) -> None:
+def test_invalid_scores_are_refused(value: str) -> None:
     with pytest.raises(SpecError, match=r"reward\.value"):
         build_reward(RewardSpec(kind="soft", value=value))
 
 
-def test_none_means_not_this_tasks_sample() -> None:
-    def of_b(completion: str, sample: Sample) -> float | None:
+def test_none_leaves_a_sample_of_another_task_out() -> None:
+    def only_b(completion: str, sample: Sample) -> float | None:
         return 0.5 if sample.prompt == "b" else None
 
-    mine = PythonReward("mine:of_b", of_b)
+    reward = PythonReward("module:only_b", only_b)
     samples = [Sample("1", "a"), Sample("2", "b")]
-    grades = grade_all(mine, [(sample, "text") for sample in samples])
-    assert grades == [Ungraded("reward mine:of_b says that sample 1 is none of its task's"), mine("text", samples[1])]
-    both = Weighted((Part("mine", 2.0, mine), Part("has", 1.0, Contains("t"))))
-    values = [both("text", sample) for sample in samples]
-    assert [grade.value for grade in values] == [1.0, 2.0]
-    assert [dict(grade.parts) for grade in values] == [{"has": 1.0}, {"mine": 0.5, "has": 1.0}]
-    (none,) = grade_all(Weighted((Part("mine", 2.0, mine),)), [(samples[0], "text")])
-    assert none == Ungraded("no part of the reward grades sample 1")
+    grades = grade_all(reward, [(sample, "text") for sample in samples])
+    other = Ungraded("reward module:only_b returned None: sample 1 does not belong to its task")
+    assert grades == [other, reward("text", samples[1])]
+    both = Weighted((Part("only_b", 2.0, reward), Part("has", 1.0, Contains("t"))))
+    sums = [both("text", sample) for sample in samples]
+    assert [grade.value for grade in sums] == [1.0, 2.0]
+    assert [dict(grade.parts) for grade in sums] == [{"has": 1.0}, {"only_b": 0.5, "has": 1.0}]
+    (ungraded,) = grade_all(Weighted((Part("only_b", 2.0, reward),)), [(samples[0], "text")])
+    assert ungraded == Ungraded("no part of the reward grades sample 1")

@@ -1,25 +1,15 @@
-"""Honest code in the sandbox: whatever a test may do with a function, it does from there too."""
+"""Honest code in the sandbox: a test may use its functions as if they ran in the test's own process."""
 
 # ruff: noqa: E501
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import pytest
 
-from zfleet.errors import SandboxError
-from zfleet.rewards.programs.program import Program
-from zfleet.rewards.sandbox.exam import Exam, Limits
+from zfleet.rewards.programs.grader import Program
+from zfleet.rewards.sandbox.exam import Exam
 from zfleet.rewards.sandbox.sandbox import Sandbox
 from zfleet.tasks.task import Sample
 
@@ -175,9 +165,9 @@ def test_a_reason_says_what_failed(sandbox: Sandbox, code: str, test: str, reaso
             "async def same():\n    return 1",
             "import asyncio\nassert asyncio.run(same()) == 1",
             None,
-            "cannot tell: the box has not what a test needs: PermissionError",
+            "cannot tell: a test needs something that the box does not have: PermissionError",
         ),
-        ("def same():\n    return 1", "import numpy\nassert same() == 1", None, "needs: ModuleNotFoundError"),
+        ("def same():\n    return 1", "import numpy\nassert same() == 1", None, "does not have: ModuleNotFoundError"),
         ("def same():\n    import numpy", "assert same() == 1", False, "ModuleNotFoundError"),
         ("def same():\n    raise PermissionError", "assert same() == 1", False, "PermissionError"),
         (
@@ -238,128 +228,10 @@ def test_values_cross_as_they_are(sandbox: Sandbox, code: str, test: str, passed
     assert reason in verdict.reason
 
 
-def test_time_is_told_from_wrong(sandbox: Sandbox) -> None:
-    with Sandbox(Limits(seconds=0.5), ready=1) as hasty:
-        verdict = hasty.examine(Exam("import time\ntime.sleep(60)", ("x",), ("x",)))
-    assert verdict.reason == "no verdict within 0.5 s"
-
-
-def test_hashes_are_the_same_in_every_run(sandbox: Sandbox) -> None:
-    code = "def same():\n    return hash('a'), list({'a', 'b', 'c', 'd'})"
-    exam = Exam(code, ("same",), ("assert same() == 0",))
-    shown = Exam(code, ("same",), ("raise ValueError(same())",))
-    assert not sandbox.examine(exam).passed
-    assert sandbox.examine(shown) == sandbox.examine(shown)
-
-
-def test_a_prompt_that_begins_the_program_is_put_before_its_rest() -> None:
+def test_a_prompt_that_begins_the_program_is_put_before_the_completion() -> None:
     exam = '{"names": ["one"], "tests": ["assert one([1]) == 1"], "prefix": "from typing import List\\n\\ndef one(x: List):\\n"}'
     sample = Sample("1", "", fields={"exam": exam})
     for completion in ("    return x[0]", "```python\ndef one(x: List):\n    return x[0]\n```"):
         grade = Program()(completion, sample)
         assert grade.right, grade.reason
     assert not Program()("    return 2", sample).right
-
-
-def test_nobody_is_left_behind_when_its_owner_is_killed(tmp_path: Path) -> None:
-    """By pid: the boxes of a process that is killed go with it."""
-    script = (
-        "import os, time\nfrom zfleet.rewards.sandbox.sandbox import Sandbox\nfrom zfleet.rewards.sandbox.exam import Exam, Limits\n"
-        "sandbox = Sandbox(Limits(60))\nprint('ready', flush=True)\n"
-        "sandbox.examine(Exam('while True: pass', ('x',), ('x',)))\n"
-    )
-    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    try:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "ready\n"
-        time.sleep(1)
-        boxes = psutil.Process(owner.pid).children(recursive=True)
-        assert boxes
-        os.kill(owner.pid, signal.SIGKILL)
-        _, left = psutil.wait_procs(boxes, timeout=20)
-        assert not left
-    finally:
-        owner.kill()
-        owner.wait()
-        owner.stdout.close() if owner.stdout else None
-
-
-_VERDICTS = """
-import os, sys
-from zfleet.rewards.sandbox.exam import Exam
-from zfleet.rewards.sandbox.sandbox import Sandbox
-codes = ("def f(x): return x", "import os; os._exit(0)", "1 / 0", "def f(x): return 2")
-with Sandbox() as sandbox:
-    for number in range(int(sys.argv[1])):
-        verdict = sandbox.examine(Exam(codes[number % 4], ("f",), ("assert f(1) == 1",)))
-        assert verdict.passed is (number % 4 == 0), verdict
-print("left:", [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) not in (1, os.getpid())])
-"""
-_FIRST = """
-import subprocess, sys
-sys.exit(subprocess.Popen([sys.executable, "-c", *sys.argv[1:]]).wait())
-"""
-"""A first process that takes the exit status of its child alone, of nobody else's."""
-
-
-@pytest.mark.parametrize("verdicts", [12, pytest.param(1000, marks=pytest.mark.drill)])
-def test_no_process_is_left_where_the_first_one_does_not_reap(verdicts: int) -> None:
-    """As in a container without an init: dead processes there stay for ever, and count against its limit."""
-    namespace = ["unshare", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode
-    ):
-        pytest.skip("unshare cannot make a process namespace here")
-    with _at_most_300_processes() as enter:
-        done = subprocess.run(
-            [*enter, *namespace, sys.executable, "-c", _FIRST, _VERDICTS, str(verdicts)],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "left: []\n"
-
-
-@contextmanager
-def _at_most_300_processes() -> Iterator[list[str]]:
-    """A command that enters a control group with `pids.max` 300, where one may be made here."""
-    group = next((root / "zfleet-test" for root in map(Path, _PIDS) if os.access(root, os.W_OK)), None)
-    if group is None:
-        yield []
-        return
-    group.mkdir()
-    try:
-        (group / "pids.max").write_text("300")
-        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
-    finally:
-        group.rmdir()
-
-
-_PIDS = ("/sys/fs/cgroup/pids",)
-"""Where control groups of processes are (version 1; version 2 forbids them beside processes)."""
-
-
-def test_without_bubblewrap_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SandboxError, match="bubblewrap is not installed") as caught:
-        Sandbox()
-    assert "make sandbox" in caught.value.remedy
-
-
-def test_unsafe_runs_without_it_and_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with Sandbox(isolation="unsafe", ready=1) as bare:
-        assert bare.examine(Exam("def same(x):\n    return x", ("same",), ("assert same(1) == 1",))).passed
-        assert not bare.examine(Exam("def same(x):\n    return x", ("same",), ("assert same(1) == 2",))).passed
-    assert "without a sandbox" in caplog.text
-
-
-def test_bubblewrap_that_may_not_make_namespaces_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = tmp_path / "bwrap"
-    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(shutil, "which", lambda name: str(broken))
-    with pytest.raises(SandboxError, match="No permissions to create new namespace"):
-        Sandbox()

@@ -1,6 +1,6 @@
-"""Values that cross between tests and tested code: a verdict is what one program of both would say, or `cannot tell`.
+"""Values that cross between tests and tested code: the verdict is that of one program with both, or `cannot tell`.
 
-Both programs of the sandbox run in this process, without boxes: ``test_sandbox`` has the boxes.
+Both programs of the sandbox run in this process, without boxes; ``test_sandbox`` tests them in boxes.
 """
 
 # ruff: noqa: E501
@@ -28,31 +28,31 @@ CASES = {
         for case in (Path(__file__).with_name("sandbox_values.txt")).read_text().split("\n====\n")
     )
 }
-"""By ``faithful: name`` or ``cannot tell: name``, code and a test of it."""
+"""Code and a test of it, by ``faithful: name`` or ``cannot tell: name``."""
 
 
 def _judge(code: str, test: str) -> dict[str, Any]:
     Settled.all.clear()
-    names = [name for name in re.findall(r"^(?:async )?(?:def|class)? ?(\w+)", code, re.MULTILINE) if f"{name}" in test]
+    names = [name for name in re.findall(r"^(?:async )?(?:def|class)? ?(\w+)", code, re.MULTILINE) if name in test]
     defined = [
         name for name in dict.fromkeys(names) if re.search(rf"^(async def|def|class) {name}\b|^{name} *=", code, re.M)
     ]
     job = {"code": code, "names": defined, "tests": [test], "setup": "", "limits": {}}
-    ours, theirs = socket.socketpair()
-    answering = threading.Thread(target=lambda: candidate.serve(theirs.fileno(), receive(theirs.fileno())))
-    answering.start()
+    examiner_end, candidate_end = socket.socketpair()
+    serving = threading.Thread(target=lambda: candidate.serve(candidate_end.fileno(), receive(candidate_end.fileno())))
+    serving.start()
     try:
-        return examiner.verdict(ours.fileno(), job)
+        return examiner.verdict(examiner_end.fileno(), job)
     finally:
-        ours.close()
-        answering.join()
-        theirs.close()
+        examiner_end.close()
+        serving.join()
+        candidate_end.close()
 
 
 def _holds(code: str, test: str) -> bool:
     module = sys.modules["completion"] = ModuleType("completion")
     space = vars(module)
-    exec(compile(code, "completion", "exec", dont_inherit=True), space)  # noqa: S102  # written for this
+    exec(compile(code, "completion", "exec", dont_inherit=True), space)  # noqa: S102  # code of this file's cases
     try:
         exec(compile(test, "test", "exec", dont_inherit=True), space)  # noqa: S102
     except AssertionError:
@@ -63,12 +63,12 @@ def _holds(code: str, test: str) -> bool:
 @pytest.mark.parametrize("name", CASES)
 def test_a_verdict_is_that_of_one_program(name: str) -> None:
     code, test = CASES[name]
-    found = _judge(code, test)
+    verdict = _judge(code, test)
     if name.startswith("cannot tell"):
-        assert found["passed"] is None, found["reason"]
-        assert "cannot tell: " in found["reason"]
+        assert verdict["passed"] is None, verdict["reason"]
+        assert "cannot tell: " in verdict["reason"]
     else:
-        assert found["passed"] is _holds(code, test), found["reason"]
+        assert verdict["passed"] is _holds(code, test), verdict["reason"]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_a_verdict_is_that_of_one_program(name: str) -> None:
         ("from dataclasses import dataclass\n@dataclass\nclass f:\n    x: int", "assert f(1) == 1"),
     ],
 )
-def test_what_the_code_says_of_itself_is_no_proof(code: str, test: str) -> None:
-    """Wrong, not `cannot tell`: whoever returns something else than asked for must not leave without a verdict."""
+def test_an_object_cannot_prove_itself_equal(code: str, test: str) -> None:
+    """The verdict is wrong, not `cannot tell`: a cheating object must not avoid a verdict."""
     assert _judge(code, test)["passed"] is False
 
 
@@ -119,12 +119,12 @@ def test_what_the_code_says_of_itself_is_no_proof(code: str, test: str) -> None:
         "class C: pass\ntry:\n    f(C())\nfinally:\n    assert f(1) == 2",
     ],
 )
-def test_no_test_can_swallow_that_nobody_can_tell(test: str) -> None:
+def test_a_test_that_catches_every_exception_cannot_hide_cannot_tell(test: str) -> None:
     assert _judge("def f(x): return x", test)["passed"] is None
 
 
-def test_what_is_passed_for_a_call_can_only_be_called() -> None:
-    for passed in (
+def test_functions_that_reach_other_objects_cannot_be_passed() -> None:
+    for function in (
         "eval",
         "getattr",
         "'{0.__class__}'.format",
@@ -133,20 +133,20 @@ def test_what_is_passed_for_a_call_can_only_be_called() -> None:
         "open",
         "object.__getattribute__",
     ):
-        assert _judge("def f(x): return x", f"f({passed})")["passed"] is None, passed
+        assert _judge("def f(x): return x", f"f({function})")["passed"] is None, function
 
 
-def test_tables_forget_what_nobody_holds() -> None:
+def test_tables_forget_unreferenced_values() -> None:
     wires: list[Any] = []
-    made = examiner._Tests.__init__
+    original = examiner._Tests.__init__
 
     def init(self: Any, *arguments: Any) -> None:
-        made(self, *arguments)
+        original(self, *arguments)
         wires.append(self.wire)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examiner._Tests, "__init__", init)
         test = "for i in range(300):\n    assert f([i], (i,), {'a': {i}}, lambda: i) == ([i], (i,), {'a': {i}})"
-        found = _judge("def f(a, b, c, g): return a[:], b, {**c}", test)
-    assert found["passed"], found["reason"]
+        verdict = _judge("def f(a, b, c, g): return a[:], b, {**c}", test)
+    assert verdict["passed"], verdict["reason"]
     assert len(wires[0]._held) < 400

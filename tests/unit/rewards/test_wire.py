@@ -1,4 +1,4 @@
-"""What passes between examiner and candidate."""
+"""The messages between examiner and candidate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ VALUES = st.recursive(
 
 
 class _End(Wire):
-    """Has nothing that the other end has not."""
+    """An end without classes or objects of its own: only plain values cross."""
+
+    def _unused(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("only plain values cross in these tests")
+
+    class_item = class_of = stand_in_for = extra = make_class = make = _unused
 
 
 def _through(value: Any, sender: Wire, receiver: Wire) -> Any:
@@ -63,22 +68,22 @@ def test_plain_values_come_back_as_they_were(value: object) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=20))
 def test_both_ends_see_the_same_after_any_changes(changes: list[tuple[int, int, bool]]) -> None:
-    """Of lists that hold each other, changed on either side: the same contents, and the same aliases."""
+    """After changes on either side, lists that hold each other have the same contents and the same aliases."""
     ends = (_End(0), _End(1))
-    mine: list[Any] = [[number] for number in range(4)]
-    other: list[Any] = _through(mine, *ends)
-    for place, inner, here in changes:
-        changed = mine if here else other
-        sender, receiver = ends if here else ends[::-1]
+    first: list[Any] = [[number] for number in range(4)]
+    second: list[Any] = _through(first, *ends)
+    for place, inner, change_first in changes:
+        changed = first if change_first else second
+        sender, receiver = ends if change_first else ends[::-1]
         changed[place].append(changed[inner])
         _through(None, sender, receiver)
-        assert [[_place(one, mine) for one in row] for row in mine] == [
-            [_place(one, other) for one in row] for row in other
+        assert [[_place(item, first) for item in items] for items in first] == [
+            [_place(item, second) for item in items] for items in second
         ]
 
 
-def _place(one: object, rows: list[Any]) -> object:
-    return next((place for place, row in enumerate(rows) if row is one), one)
+def _place(item: object, lists: list[Any]) -> object:
+    return next((place for place, items in enumerate(lists) if items is item), item)
 
 
 def test_numbers_beyond_json_come_back() -> None:
@@ -96,13 +101,13 @@ def test_tuples_in_tuples_cross() -> None:
     assert _through(value, _End(0), _End(1)) == value
 
 
-def test_a_value_that_nobody_holds_is_forgotten_by_both() -> None:
+def test_an_unreferenced_value_is_forgotten_by_both_ends() -> None:
     ends = (_End(0), _End(1))
-    kept = _through([[1], [2]], *ends)
+    received = _through([[1], [2]], *ends)
     for _ in range(3):
         _through(None, *ends)
         _through(None, *reversed(ends))
-    assert kept == [[1], [2]]
+    assert received == [[1], [2]]
     assert not ends[0]._held
     assert not ends[1]._held
 
@@ -129,7 +134,7 @@ def test_a_value_that_nobody_holds_is_forgotten_by_both() -> None:
         {"contents": [[1]]},
     ],
 )
-def test_what_is_no_message_is_refused(forged: dict[str, Any]) -> None:
+def test_an_invalid_message_is_refused(forged: dict[str, Any]) -> None:
     end = _End(0)
     with pytest.raises((ValueError, TypeError, LookupError, ArithmeticError)):
         _read(forged, end)

@@ -144,8 +144,8 @@ def removed(file: Path) -> Iterator[None]:
         (removed, "its file is missing"),
         (folder_renamed, "its file is missing"),
         (locked, "its file is locked by another process"),
-        (partial(overwritten, data=b""), "its file holds no registry"),
-        (partial(overwritten, data=b"no database " * 100), "its file is no sqlite database that can be read"),
+        (partial(overwritten, data=b""), "its file is not a registry"),
+        (partial(overwritten, data=b"no database " * 100), "its file is not a readable sqlite database"),
     ],
     ids=["renamed", "removed", "folder renamed", "locked", "emptied", "damaged"],
 )

@@ -1,4 +1,4 @@
-"""Public datasets: rows as their authors write them, broken ones, splits and prompts."""
+"""Public datasets: rows in their authors' form, broken rows, splits and prompts."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def _many(row: Mapping[str, Any], key: str, count: int = 20) -> list[Mapping[str
     return [{**row, key: f"{row[key]} ({number})"} for number in range(count)]
 
 
-def _task(dataset: str, data: Path, **more: Any) -> Task:
-    return build_task(TaskSpec.model_validate({"dataset": dataset, "data": str(data), **more}))
+def _task(dataset: str, data: Path, **values: Any) -> Task:
+    return build_task(TaskSpec.model_validate({"dataset": dataset, "data": str(data), **values}))
 
 
 def test_gsm8k_has_two_files_and_one_number(tmp_path: Path) -> None:
@@ -62,19 +62,20 @@ def test_gsm8k_has_two_files_and_one_number(tmp_path: Path) -> None:
     assert sample.prompt.startswith("How many?\n\n")
     assert task.reward("So it is 4,000.", sample).right
     assert not task.reward("So it is 4.", sample).right
-    assert [one.fields["question"] for one in task.test] == ["And here?"]
+    assert [sample.fields["question"] for sample in task.test] == ["And here?"]
 
 
-def test_a_file_alone_is_split_by_its_prompts(tmp_path: Path) -> None:
+def test_a_single_file_is_split_by_its_prompts(tmp_path: Path) -> None:
     file = _write(tmp_path / "train.jsonl", _many(GSM8K, "question"))
     task = _task("gsm8k", file, test_fraction=0.3)
     assert len(task.train) + len(task.test) == 20
     assert min(len(task.train), len(task.test)) > 0
     longer = _write(tmp_path / "train.jsonl", _many(GSM8K, "question", 30))
-    assert {one.id for one in task.test} <= {one.id for one in _task("gsm8k", longer, test_fraction=0.3).test}
+    longer_test = _task("gsm8k", longer, test_fraction=0.3).test
+    assert {sample.id for sample in task.test} <= {sample.id for sample in longer_test}
 
 
-def test_arc_takes_the_authors_form_and_the_hubs(tmp_path: Path) -> None:
+def test_arc_reads_the_authors_form_and_the_hubs(tmp_path: Path) -> None:
     hub = {
         "id": "two",
         "question": "Which sinks?",
@@ -101,7 +102,7 @@ def test_mbpp_takes_names_and_imports_from_the_solution(tmp_path: Path) -> None:
     assert "assert double(2) == 4" in test.prompt
 
 
-def test_humaneval_has_one_side_which_is_split(tmp_path: Path) -> None:
+def test_humaneval_has_one_side_and_is_split(tmp_path: Path) -> None:
     _write(tmp_path / "HumanEval.jsonl.gz", _many(HUMANEVAL, "prompt"))
     task = _task("humaneval", tmp_path, test_fraction=0.5)
     assert len(task.train) + len(task.test) == 20
@@ -138,18 +139,18 @@ def test_math_takes_the_last_box_of_the_solution(tmp_path: Path) -> None:
 def test_math_takes_boxes_without_braces(tmp_path: Path, solution: str, answer: str) -> None:
     file = _write(tmp_path / "train.jsonl", _many({**MATH, "solution": f"So {solution}"}, "problem"))
     task = _task("math", file)
-    assert {one.answer for one in task.train} == {answer}
+    assert {sample.answer for sample in task.train} == {answer}
     assert task.reward(f"It is {solution}.", task.train[0]).right
     assert not task.reward("It is $\\boxed 3$.", task.train[0]).right
 
 
-def test_classify_is_made_of_the_training_tasks_in_equal_parts(tmp_path: Path) -> None:
+def test_classify_draws_from_the_training_tasks_in_equal_parts(tmp_path: Path) -> None:
     for side in ("train", "test"):
         _write(tmp_path / "gsm8k" / f"{side}.jsonl", _many(GSM8K, "question", 3))
         _write(tmp_path / "arc" / f"ARC-Easy-{side.title()}.jsonl", [ARC] * 5)
     _write(tmp_path / "mbpp" / "sanitized-mbpp.json", [{**MBPP, "task_id": number} for number in (11, 12, 601, 602)])
     task = _task("classify", tmp_path)
-    assert [one.answer for one in task.train] == ["math", "code", "reasoning"] * 2
+    assert [sample.answer for sample in task.train] == ["math", "code", "reasoning"] * 2
     assert task.reward("It is \\boxed{Code}", task.train[1]).right
     assert not task.reward("It is \\boxed{math}", task.train[1]).right
 
@@ -168,13 +169,13 @@ def test_prompt_and_reward_can_be_replaced(tmp_path: Path) -> None:
         ("gsm8k", "train.jsonl", {"question": "How many?", "answer": "four"}, "no number after ####"),
         ("gsm8k", "train.jsonl", {"question": "How many?", "answer": "#### NaN"}, "no number after ####"),
         ("gsm8k", "train.jsonl", {"question": "How many?"}, "lacks 'answer'"),
-        ("gsm8k", "train.jsonl", {"question": 3, "answer": "#### 3"}, "question is 3, which is no text"),
+        ("gsm8k", "train.jsonl", {"question": 3, "answer": "#### 3"}, "question is 3: it must be a string"),
         ("arc_easy", "ARC-Easy-Train.jsonl", {**ARC, "answerKey": "C"}, "answerKey is 'C', its choices are 1, 2"),
         ("arc_easy", "ARC-Easy-Train.jsonl", {"id": "x", "question": {"stem": "?"}}, "lacks 'choices'"),
-        ("mbpp_sanitized", "sanitized-mbpp.json", {**MBPP, "code": "def ("}, "code is no Python"),
-        ("mbpp_sanitized", "sanitized-mbpp.json", {**MBPP, "code": "x = 1"}, "tests use nothing"),
-        ("mbpp_sanitized", "sanitized-mbpp.json", {**MBPP, "test_list": "assert"}, "test_list is no list"),
-        ("humaneval", "HumanEval.jsonl", {**HUMANEVAL, "test": "def ("}, "test is no Python"),
+        ("mbpp_sanitized", "sanitized-mbpp.json", {**MBPP, "code": "def ("}, "code is not Python"),
+        ("mbpp_sanitized", "sanitized-mbpp.json", {**MBPP, "code": "x = 1"}, "tests use no name"),
+        ("mbpp_sanitized", "sanitized-mbpp.json", {**MBPP, "test_list": "assert"}, "test_list is not a list"),
+        ("humaneval", "HumanEval.jsonl", {**HUMANEVAL, "test": "def ("}, "test is not Python"),
         ("math", "train.jsonl", {**MATH, "solution": "It is 1/2."}, "has no .* answer"),
     ],
 )
@@ -193,8 +194,8 @@ def test_a_broken_row_is_named_by_file_and_place(
         _task(dataset, tmp_path)
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="is not there"):
+def test_missing_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="does not exist"):
         _task("gsm8k", tmp_path / "none")
     with pytest.raises(TaskError, match="has no train rows"):
         _task("gsm8k", tmp_path)
@@ -204,6 +205,6 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_without_data_and_without_the_hub_the_error_says_so() -> None:
-    with pytest.raises(TaskError, match=r"cannot be had from the hub") as caught:
+    with pytest.raises(TaskError, match=r"cannot be read from the hub") as caught:
         build_task(TaskSpec.model_validate({"dataset": "gsm8k"}))
     assert "data" in caught.value.remedy

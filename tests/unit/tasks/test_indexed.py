@@ -1,4 +1,4 @@
-"""Samples that stay in their file are the samples that would be in memory."""
+"""Samples that stay in their file are the same as samples in memory."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def _task(path: Path) -> Task:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file counts as large."""
+    """Treat every file as large."""
     monkeypatch.setattr(jsonl, "_IN_MEMORY", -1)
 
 
 def test_the_same_samples_in_the_same_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _file(tmp_path / "rows.jsonl", 200)
-    held = _task(path)
+    in_memory = _task(path)
     monkeypatch.setattr(jsonl, "_IN_MEMORY", -1)
-    lazy = pickle.loads(pickle.dumps(_task(path)))  # noqa: S301  # as jobs send tasks to their own workers
-    assert isinstance(held.train, tuple)
-    assert isinstance(lazy.train, IndexedSamples)
-    for one, other in ((held.train, lazy.train), (held.test, lazy.test)):
-        assert tuple(other) == one
-        assert [other[place] for place in range(-3, 3)] == [one[place] for place in range(-3, 3)]
-        assert tuple(other[2:9:3]) == one[2:9:3]
-    assert data_digest(lazy) == data_digest(held)
-    assert len({sample.id for sample in (*lazy.train, *lazy.test)}) == 202
-    assert draw_prompts(lazy.train, 3, 150, 64) == draw_prompts(held.train, 3, 150, 64)
+    indexed = pickle.loads(pickle.dumps(_task(path)))  # noqa: S301  # as jobs send tasks to their own workers
+    assert isinstance(in_memory.train, tuple)
+    assert isinstance(indexed.train, IndexedSamples)
+    for expected, samples in ((in_memory.train, indexed.train), (in_memory.test, indexed.test)):
+        assert tuple(samples) == expected
+        assert [samples[place] for place in range(-3, 3)] == [expected[place] for place in range(-3, 3)]
+        assert tuple(samples[2:9:3]) == expected[2:9:3]
+    assert data_digest(indexed) == data_digest(in_memory)
+    assert len({sample.id for sample in (*indexed.train, *indexed.test)}) == 202
+    assert draw_prompts(indexed.train, 3, 150, 64) == draw_prompts(in_memory.train, 3, 150, 64)
 
 
 @pytest.mark.usefixtures("large")
-def test_prompts_that_do_not_fit_are_left_out_there_too(tmp_path: Path) -> None:
+def test_prompts_that_do_not_fit_are_left_out_of_an_indexed_file_too(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": "a" * length, "answer": "a"}) for length in range(1, 60)))
     fit = fit_prompts(_task(path), build_tokenizer(), 30)
@@ -85,10 +85,10 @@ def test_memory_grows_by_bytes_a_row(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         task = _task(path)
-        kept, peak = tracemalloc.get_traced_memory()
+        allocated, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(task.train) + len(task.test) == rows + 2
-    # 16 bytes each are kept; sorting needs as much again, a few times over.
-    assert kept < 40 * rows
+    # Each row needs 16 bytes; sorting needs a few times as much.
+    assert allocated < 40 * rows
     assert peak < 120 * rows

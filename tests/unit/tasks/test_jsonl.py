@@ -1,4 +1,4 @@
-"""Tasks from JSONL files, what fits of them, and their digest."""
+"""Tasks from JSONL files, the prompts that fit, and the digest of the data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_file_becomes_a_task(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(task)) == task  # noqa: S301
 
 
-def test_the_fraction_held_out_is_about_what_was_asked_for(tmp_path: Path) -> None:
+def test_the_fraction_held_out_is_about_test_fraction(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", *({"prompt": f"p{n}", "answer": "a"} for n in range(2000)))
     assert 330 < len(load_jsonl_task(spec(path)).test) < 470
     assert 930 < len(load_jsonl_task(spec(path, test_fraction=0.5)).test) < 1070
@@ -67,20 +67,20 @@ def test_fields_become_text_and_serve_templates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "x"', "is no JSON"),
-        ("hello", "is no JSON"),
-        ('["a"]', "is a JSON list, no object"),
-        ('"text"', "is a JSON str, no object"),
+        ('{"prompt": "x"', "is not JSON"),
+        ("hello", "is not JSON"),
+        ('["a"]', "is a JSON list, not an object"),
+        ('"text"', "is a JSON str, not an object"),
         ('{"question": "x", "answer": "y"}', "lacks the prompt field 'prompt'"),
         ('{"prompt": null, "answer": "y"}', "lacks the prompt field 'prompt'"),
         ('{"prompt": "  ", "answer": "y"}', "'prompt' is empty"),
         ('{"prompt": "x"}', "lacks the answer field 'answer'"),
-        ('{"prompt": "\\ud800", "answer": "y"}', "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ('{"prompt": "\\ud800", "answer": "y"}', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
-    # The blank line counts, and is no error itself.
+    # The blank line counts, but is not an error.
     path = write(tmp_path / "t.jsonl", ROWS[0], "", line, ROWS[1])
     with pytest.raises(TaskError) as caught:
         load_jsonl_task(spec(path))
@@ -92,11 +92,11 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(b'{"prompt": "a", "answer": "b"}\n{"prompt": "\xff", "answer": "b"}\n')
-    with pytest.raises(TaskError, match="line 2 is no JSON"):
+    with pytest.raises(TaskError, match="line 2 is not JSON"):
         load_jsonl_task(spec(path))
 
 
-def test_the_remedy_names_the_fields_there_are(tmp_path: Path) -> None:
+def test_the_remedy_names_the_fields_of_the_row(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", {"question": "x", "gold": "y"})
     with pytest.raises(TaskError) as caught:
         load_jsonl_task(spec(path))
@@ -114,7 +114,7 @@ def test_a_reward_with_a_value_needs_no_answers(tmp_path: Path) -> None:
     ("template", "message"),
     [
         ("{prompt} {hint}", "line 1 lacks the field 'hint'"),
-        ("Q: {prompt", "is no format string"),
+        ("Q: {prompt", "is not a format string"),
         ("always the same", "names no field"),
         ("{prompt} {}", "line 1 lacks the field ''"),
     ],
@@ -138,7 +138,7 @@ def test_a_missing_file_and_a_bad_reward_are_refused(tmp_path: Path) -> None:
         load_jsonl_task(spec(tmp_path / "nowhere.jsonl"))
     with pytest.raises(TaskError, match="cannot be read"):
         load_jsonl_task(spec(tmp_path))
-    with pytest.raises(SpecError, match="no regular expression"):
+    with pytest.raises(SpecError, match="not a regular expression"):
         load_jsonl_task(TaskSpec(jsonl=str(tmp_path), reward=RewardSpec(kind="regex", value="(")))
 
 
@@ -150,7 +150,7 @@ ROW = st.fixed_dictionaries(
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, max_size=30), seed=st.integers(0, 1000))
 def test_the_split_is_stable_and_leaks_nothing(tmp_path: Path, rows: list[dict[str, str]], seed: int) -> None:
-    # Rows that make sure of both sides, and rows twice: identical ones must not be torn apart.
+    # Enough rows for both sides, and some rows twice: identical rows must stay on one side.
     rows = [*rows, *rows[:3], *({"prompt": f"p{n}", "answer": "a"} for n in range(30))]
     path = write(tmp_path / "t.jsonl", *rows)
     task = load_jsonl_task(spec(path))
@@ -210,21 +210,21 @@ def test_the_data_digest_sees_every_part_of_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "answer", "told"),
+    ("kind", "answer", "message"),
     [
         ("number", "NaN", "'NaN' holds no number"),
         ("number", "Infinity", "'Infinity' holds no number"),
         ("number", '"eighteen"', "'eighteen' holds no number"),
         ("number", "1e999999", "holds no number"),
-        ("choice", '"wood"', "'wood' is no label"),
-        ("choice", '"A or B"', "'A or B' is no label"),
+        ("choice", '"wood"', "'wood' is not a label"),
+        ("choice", '"A or B"', "'A or B' is not a label"),
     ],
 )
-def test_a_reference_that_nobody_can_meet_is_named(tmp_path: Path, kind: str, answer: str, told: str) -> None:
+def test_a_reference_that_no_answer_can_match_is_named(tmp_path: Path, kind: str, answer: str, message: str) -> None:
     good = {"prompt": "a", "answer": "5"}
     path = write(tmp_path / "t.jsonl", good, f'{{"prompt": "b", "answer": {answer}}}')
     for reward in ({"kind": kind}, {"kind": "sum", "parts": {"one": {"kind": kind}}}):
-        with pytest.raises(TaskError, match=f"line 2 cannot be graded by reward `{kind}`: .*{told}"):
+        with pytest.raises(TaskError, match=f"line 2 cannot be graded by reward `{kind}`: .*{message}"):
             load_jsonl_task(spec(path, reward=reward))
 
 
@@ -242,7 +242,7 @@ def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exam", "told"),
+    ("exam", "message"),
     [
         ({}, "no field 'exam'"),
         ({"exam": "assert"}, "cannot be graded by reward `program`"),
@@ -251,13 +251,11 @@ def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
         ({"exam": {"names": ["add"], "tests": ["assert add(1)"], "setup": 1}}, "`setup` and `prefix`"),
     ],
 )
-def test_a_row_that_a_program_could_not_be_tested_with_is_named(
-    tmp_path: Path, exam: dict[str, object], told: str
-) -> None:
+def test_a_row_without_usable_tests_is_named(tmp_path: Path, exam: dict[str, object], message: str) -> None:
     whole = {"names": ["add"], "tests": ["assert add(1)"]}
     rows = [{"prompt": f"add {number}", "exam": whole} for number in range(40)]
     path = write(tmp_path / "programs.jsonl", *rows)
     build_task(spec(path, reward={"kind": "program"}))
     path = write(path, *rows, {"prompt": "add 0", **exam})
-    with pytest.raises(TaskError, match=f"line 41.*{told}"):
+    with pytest.raises(TaskError, match=f"line 41.*{message}"):
         build_task(spec(path, reward={"kind": "sum", "parts": {"all": {"kind": "program"}}}))

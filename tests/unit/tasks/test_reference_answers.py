@@ -1,4 +1,4 @@
-"""Reference answers are looked at before anything is trained: all there, and none too long for the base."""
+"""Reference answers are checked before training: none may be missing, and none too long for the base."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_rows_without_an_answer_are_counted(tiny_base: Base) -> None:
 
 
 @pytest.mark.parametrize("base", ["lab", "folder"])
-def test_a_dry_run_looks_at_them_too(base: str, tiny_folder: Path, tmp_path: Path) -> None:
-    """Also of a base that is not there yet: that answers are missing is known without it."""
+def test_a_dry_run_checks_reference_answers(base: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """Missing answers are found even if the base does not exist yet."""
     rows = [{"prompt": left + right, "answer": "" if left == "a" else right} for left in "abcdef" for right in "uvwxyz"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     reward = {"kind": "contains", "value": "a"}

@@ -33,7 +33,7 @@ PARTS = (
     "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %} "
     "{% endfor %}"
 )
-"""As LLaVA's: of a message that is a plain text nothing would be said."""
+"""Like LLaVA's template: it drops a message that is a plain text."""
 
 
 def test_a_chat_template_of_parts_is_given_parts(tiny_base: Base) -> None:
@@ -47,7 +47,7 @@ def test_a_chat_template_of_parts_is_given_parts(tiny_base: Base) -> None:
 
 
 @pytest.mark.parametrize("text", ["{question}", "{}", "{prompt.x}", "{prompt"])
-def test_a_template_that_cannot_be_filled_says_what_there_is(tiny_base: Base, text: str) -> None:
+def test_the_error_of_a_template_names_the_fields_of_the_row(tiny_base: Base, text: str) -> None:
     with pytest.raises(TaskError, match=r"cannot be filled.*fields: prompt, owner"):
         PromptTemplate(text).render(tiny_base.tokenizer, "flip", {"owner": "Mia"})
 
@@ -80,7 +80,7 @@ LOOKS_UP = "{{ messages[0]['name']['first'] }}"
         (LOOKS_UP, ["user"], "has no attribute 'name'"),
     ],
 )
-def test_a_chat_template_that_raises_is_told_in_its_words(
+def test_the_error_quotes_a_chat_template_that_raises(
     tiny_base: Base, template: str, roles: list[str], words: str
 ) -> None:
     tokenizer = copy.deepcopy(tiny_base.tokenizer)
@@ -90,7 +90,7 @@ def test_a_chat_template_that_raises_is_told_in_its_words(
 
 
 def test_a_chat_template_that_refuses_one_turn_is_given_texts(tiny_base: Base) -> None:
-    """It is no template of parts, whatever it says to a single turn."""
+    """A template that refuses a single user turn is not taken for a template of parts."""
     tokenizer = copy.deepcopy(tiny_base.tokenizer)
     tokenizer.chat_template = NEEDS_SYSTEM
     turns = [{"role": "system", "content": "flip"}, {"role": "user", "content": "sort"}]

@@ -61,7 +61,7 @@ def test_okvqa_asks_about_an_image_and_grades_softly(tmp_path: Path, seeing: See
         fit_prompts(task, tokenizer, seeing.model.base.context)
 
 
-def test_other_pixels_are_other_data(tmp_path: Path) -> None:
+def test_the_data_digest_covers_pixels(tmp_path: Path) -> None:
     task = build_task(_okvqa(tmp_path))
     before = data_digest(task)
     (tmp_path / "images" / "COCO_1.png").write_bytes(PICTURES[0])
@@ -69,28 +69,28 @@ def test_other_pixels_are_other_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"img_id": "COCO_9"}, "item 1: its image COCO_9 is not below"),
         ({"label": {"polo": 2}}, "item 1 .*the score of 'polo' is 2"),
-        ({"label": {"the": 1}}, "item 1 .*no JSON object"),
-        ({"sent": "\ud800"}, "no JSON"),
-        ({"label": {}}, "item 1 .*no JSON object"),
+        ({"label": {"the": 1}}, "item 1 .*not a JSON object"),
+        ({"sent": "\ud800"}, "not JSON"),
+        ({"label": {}}, "item 1 .*not a JSON object"),
         ({"sent": " "}, "item 1 .*sent"),
     ],
 )
-def test_a_broken_row_of_okvqa_is_named(tmp_path: Path, change: dict[str, object], told: str) -> None:
-    with pytest.raises(TaskError, match=told):
+def test_a_broken_row_of_okvqa_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
         build_task(_okvqa(tmp_path, [ROWS[0], {**ROWS[1], **change}]))
 
 
-def test_images_may_lie_behind_a_link_and_no_two_have_one_name(tmp_path: Path) -> None:
+def test_images_may_be_behind_a_link_but_not_share_a_name(tmp_path: Path) -> None:
     spec = _okvqa(tmp_path / "data", [{**ROWS[0], "img_id": "COCO_0.png"}, *ROWS[1:]])
     (tmp_path / "data" / "images").rename(tmp_path / "elsewhere")
     (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere")
     assert all(Path(sample.images[0]).exists() for sample in build_task(spec).train)
     (tmp_path / "elsewhere" / "COCO_1.jpg").write_bytes(b"")
-    with pytest.raises(TaskError, match=r"COCO_1\.\w+ and .*COCO_1\.\w+ have one name"):
+    with pytest.raises(TaskError, match=r"COCO_1\.\w+ and .*COCO_1\.\w+ have the same name"):
         build_task(spec)
 
 
@@ -112,7 +112,7 @@ def test_authors_rows_are_read(tmp_path: Path) -> None:
         assert task.reward(f" {best[0].upper()}. ", sample).value == pytest.approx(2 * best[1] - 1)
 
 
-def test_rows_of_ones_own_may_have_images(tmp_path: Path) -> None:
+def test_rows_of_a_jsonl_file_may_have_images(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(PICTURES[0])
     rows = [{"prompt": f"say {number}", "answer": {"x": 1}, "seen": ["one.png", "one.png"]} for number in range(12)]
     path = tmp_path / "rows.jsonl"
@@ -121,21 +121,21 @@ def test_rows_of_ones_own_may_have_images(tmp_path: Path) -> None:
     task = build_task(TaskSpec.model_validate(given))
     assert task.train[0].images == (str(tmp_path / "one.png"),) * 2
     assert task.train[0].read_images() == (PICTURES[0],) * 2
-    for broken, told in (
-        ({"seen": "two.png"}, r"line 13: image .*two.png is no file"),
-        ({"seen": "x" * 5000}, r"line 13: image .*x is no file"),
+    for broken, message in (
+        ({"seen": "two.png"}, r"line 13: image .*two.png is not a file"),
+        ({"seen": "x" * 5000}, r"line 13: image .*x is not a file"),
         ({"seen": None}, "line 13: the image field 'seen' is None"),
         ({"answer": "x"}, "line 13 cannot be graded by reward `soft`"),
     ):
         path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], **broken}])))
-        with pytest.raises(TaskError, match=told):
+        with pytest.raises(TaskError, match=message):
             build_task(TaskSpec.model_validate(given))
 
 
 # Learning
 
 
-def test_a_step_learns_from_what_is_seen(seeing: Seeing, tmp_path: Path) -> None:
+def test_a_step_learns_from_prompts_with_images(seeing: Seeing, tmp_path: Path) -> None:
     task = build_task(_okvqa(tmp_path))
     spec = LearnerSpec(steps=1, prompts_per_step=4, samples_per_prompt=4, lr=0.1, seed=1, kl=0.1)
     weights = SvfWeights(seeing.model)
@@ -148,8 +148,7 @@ def test_a_step_learns_from_what_is_seen(seeing: Seeing, tmp_path: Path) -> None
     assert all(not parameter.requires_grad for parameter in seeing.model.base.model.parameters())
 
 
-def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) -> None:
-    """Its logprobs are those of the engine, image by image."""
+def test_learner_and_engine_give_the_same_logprobs_for_images(seeing: Seeing, tmp_path: Path) -> None:
     task = build_task(_okvqa(tmp_path))
     spec = LearnerSpec(steps=1, prompts_per_step=4, samples_per_prompt=2, seed=1)
     z = random_z(seeing.factors, 2)
@@ -171,7 +170,7 @@ def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({}, "all 12 prompts of okvqa fit"),
         ({"base.model": "TEXT"}, "has images, this base takes none"),
@@ -180,20 +179,20 @@ def test_the_learner_sees_what_the_engine_saw(seeing: Seeing, tmp_path: Path) ->
     ],
 )
 def test_a_dry_run_tries_tasks_on_their_base(
-    seeing: Seeing, tiny_folder: Path, tmp_path: Path, change: dict[str, str], told: str
+    seeing: Seeing, tiny_folder: Path, tmp_path: Path, change: dict[str, str], message: str
 ) -> None:
     task = _okvqa(tmp_path / "data").model_dump()
     job = {"kind": "train", "base": {"model": str(seeing.folder)}, "experts": [{"name": "seeing", "task": task}]}
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps(job))
     sets = [f"{key}={value.replace('TEXT', str(tiny_folder))}" for key, value in change.items()]
-    command = ["train", str(spec), "--dry-run", *(part for one in sets for part in ("--set", one))]
+    command = ["train", str(spec), "--dry-run", *(part for override in sets for part in ("--set", override))]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == (1 if change else 0), done.output
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_a_dry_run_names_the_image_that_is_none(seeing: Seeing, tmp_path: Path) -> None:
+def test_a_dry_run_names_a_file_that_is_not_an_image(seeing: Seeing, tmp_path: Path) -> None:
     task = _okvqa(tmp_path)
     (tmp_path / "images" / "COCO_1.png").write_bytes(b"none")
     job = {

@@ -1,4 +1,4 @@
-"""The process that compares formulas: math-verify can take for ever, or all memory, on what a model writes."""
+"""The process that compares formulas: on a model's text, math-verify can take forever or use all memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MEMORY = 2 * 2**30
 
 
 def main() -> None:
-    """Answer requests on standard input until it ends."""
+    """Answer requests from standard input until it closes."""
     logging.disable(logging.WARNING)
     replies = os.dup(1)
     os.dup2(2, 1)
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """End when a request takes longer: who asked may be gone."""
+    """Let the kernel end this process if a request takes longer: the process that asked may be gone."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard))

@@ -1,7 +1,7 @@
-"""Whether two formulas are the same, as math-verify says, but for small numbers and numbers in a base.
+"""Compare two formulas by math-verify, with its errors on small numbers and on numbers in a base corrected.
 
-math-verify compares to six decimals and drops what is smaller, so that 10^-40 equals 10^-30, and reads 2516_7 as 2516.
-Only the process that compares imports this: it brings SymPy.
+math-verify compares to six decimals, so that 10^-40 equals 10^-30, and reads 2516_7 as 2516.
+Only the child process imports this module, because it imports SymPy.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _CONFIGS = {
 }
 _EXPONENT = re.compile(r"(?<![A-Za-z0-9\\])([0-9]+(?:\.[0-9]+)?|\.[0-9]+)[eE]([-+]?[0-9]{1,5})(?![A-Za-z0-9.^])")
 _DIGITS = 400
-"""To how many digits numbers that are no fractions are compared."""
+"""Irrational numbers are compared to this many digits."""
 
 
 @dataclass(frozen=True)
 class Formulas:
-    """Two formulas as math-verify reads them.
+    """The parses of two texts by math-verify: a formula and its text, or nothing.
 
     Attributes:
-        gold: Of the reference, what was found: a formula and its text, or nothing.
-        answer: Of the answer.
+        gold: The parse of the reference.
+        answer: The parse of the answer.
     """
 
     gold: Sequence[Any]
@@ -42,16 +42,16 @@ class Formulas:
 
 
 def read_both(gold: str, answer: str, kinds: Sequence[str]) -> Formulas:
-    """Read a reference and an answer. An answer without a base beside a reference with one is read in that base."""
+    """Parse a reference and an answer. If only the reference names a base, the answer is read in that base."""
     gold, answer = with_plain_bases(gold), with_plain_bases(answer)
-    found = _read(answer, kinds)
-    if found and has_base(str(found[-1])):
+    parsed = _read(answer, kinds)
+    if parsed and has_base(str(parsed[-1])):
         return Formulas(_read(with_values(gold), kinds), _read(with_values(answer), kinds))
-    return Formulas(_read(gold, kinds), found)
+    return Formulas(_read(gold, kinds), parsed)
 
 
 def equal(formulas: Formulas, decimals: int, sets: bool) -> bool:
-    """Whether they are the same: exactly where both are exact, to so many decimals where one is a decimal."""
+    """Return whether two formulas are equal: exactly if both are exact, to ``decimals`` places if one is a decimal."""
     return bool(
         verify(
             list(formulas.gold),
@@ -65,10 +65,10 @@ def equal(formulas: Formulas, decimals: int, sets: bool) -> bool:
 
 def _read(text: str, kinds: Sequence[str]) -> Sequence[Any]:
     text = _EXPONENT.sub(r"\1 \\times 10^{\2}", join_thousands(text.replace("\\fbox", "\\boxed")))
-    wanted = [_CONFIGS[kind] for kind in kinds]
-    # Limits of its own would need signals, which only a main thread gets; whoever asks has a clock.
-    found: list[Any] = parse(text, wanted, parsing_timeout=None)
-    return found or parse(f"${text}$", wanted, parsing_timeout=None)
+    configs = [_CONFIGS[kind] for kind in kinds]
+    # math-verify's own time limit needs signals, which work in a main thread only. The parent process has a clock.
+    parsed: list[Any] = parse(text, configs, parsing_timeout=None)
+    return parsed or parse(f"${text}$", configs, parsing_timeout=None)
 
 
 _equal_in_decimals = grader.sympy_numeric_eq
@@ -79,7 +79,7 @@ def _equal_numbers(gold: Any, answer: Any, decimals: int, digits: int) -> bool:
         isinstance(gold, Expr)
         and isinstance(answer, Expr)
         and _differ(grader.safe_sympy_doit(gold), grader.safe_sympy_doit(answer), decimals)
-        # 9 % and 9 are the same to math-verify.
+        # math-verify treats 9 % and 9 as equal.
         and _differ(grader.get_pct_val(gold, gold), grader.get_pct_val(answer, answer), decimals)
     )
 
@@ -88,14 +88,14 @@ grader.sympy_numeric_eq = _equal_numbers
 
 
 def _differ(gold: Any, answer: Any, decimals: int) -> bool:
-    """Whether two formulas surely have different values, with any numbers for their variables."""
+    """Return whether two formulas certainly have different values; variables are replaced by arbitrary numbers."""
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     numbers = {symbol: Rational(1009 + 2 * place, 701) for place, symbol in enumerate(symbols)}
     difference = gold.subs(numbers) - answer.subs(numbers)
     if not difference.is_number:
         return False
     if difference.has(Float):
-        # So few decimals say little of a small number: that many significant digits are compared.
+        # A few decimals hold little of a small number, so as many significant digits are compared instead.
         largest = max(abs(gold.subs(numbers)).evalf(), abs(answer.subs(numbers)).evalf())
         small = largest < Rational(10) ** -(decimals // 2)
         return bool(small and abs(difference).evalf() > 5 * Rational(10) ** -decimals * largest)

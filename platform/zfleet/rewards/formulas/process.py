@@ -1,4 +1,4 @@
-"""Comparing formulas in a process of its own, which is ended when it takes too long."""
+"""Compare formulas in a child process, which is killed if a comparison takes too long."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from zfleet.errors import RewardError
 from zfleet.rewards.sandbox.inside.messages import READY, readable, receive, send
 
 Kind = Literal["latex", "expr", "string"]
-"""What math-verify looks for."""
+"""The kinds of formula that math-verify can look for."""
 
 _START_SECONDS = 120.0
 _LONGEST = 20_000
-"""Characters of an answer: what comes before its last ones is left out, as its end states the answer."""
+"""Only the last characters of a long answer are read: its end states the answer."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether two formulas are the same.
+    """The result of comparing two formulas.
 
     Attributes:
-        right: They are.
-        answer: What the answer was read as; None where no formula was found.
-        reason: Why there is no answer, where that is not plain.
+        right: Whether the formulas are equal.
+        answer: The formula in the answer as math-verify reads it; None if it found none.
+        reason: Why the comparison failed; empty if it did not.
     """
 
     right: bool
@@ -38,7 +38,10 @@ class Comparison:
 
 
 class MathProcess:
-    """Compares, one pair at a time, from any thread; works in Ray's threaded and async actors, as signals do not."""
+    """Compares one pair of formulas at a time, from any thread.
+
+    A child process can be stopped in Ray's threaded and async actors too, where signals do not work.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,14 +60,14 @@ class MathProcess:
 
         Args:
             gold: The reference.
-            answer: A text that holds a formula: in ``\boxed{}``, in dollars, or a plain number or fraction.
-            seconds: The longest that it may take; later it counts as wrong.
+            answer: A text with a formula: in ``\boxed{}``, in dollars, or a plain number or fraction.
+            seconds: The longest time that the comparison may take; after that the answer counts as wrong.
             match: What to look for: ``latex``, ``expr`` (plain numbers and sums), ``string`` (a letter from A to D).
-            precision: Decimals to which floats are compared; of small ones that many significant digits.
+            precision: Decimals to which floats are compared; for small floats, significant digits.
             sets: Whether ``1 < x < 2`` equals ``(1, 2)``.
 
         Raises:
-            RewardError: The process does not start.
+            RewardError: The child process does not start.
         """
         request = {
             "gold": gold,
@@ -85,12 +88,12 @@ class MathProcess:
                     return Comparison(bool(reply["right"]), reply["answer"], reply.get("error", ""))
                 reason = f"comparing took longer than {seconds:g} s"
             except (OSError, EOFError):
-                reason = "comparing it ended math-verify's process"
+                reason = "math-verify's process ended during the comparison"
             self._end()
             return Comparison(False, None, reason)
 
     def close(self) -> None:
-        """End the process."""
+        """End the child process."""
         with self._lock:
             self._end()
 
@@ -103,7 +106,7 @@ class MathProcess:
 
 @cache
 def math_process() -> MathProcess:
-    """The one of this process."""
+    """Return the child process that all graders of this process share."""
     process = MathProcess()
     atexit.register(process.close)
     return process

@@ -1,4 +1,4 @@
-r"""Numbers in a base, as ``2516_7``: math-verify leaves the base out."""
+r"""Rewrite numbers in a base, such as ``2516_7``, for math-verify, which ignores the base."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _IN_BASE = re.compile(
 
 
 def with_plain_bases(text: str) -> str:
-    r"""A text in which every number in a base from 2 to 16 is written as ``2516_{7}``, without separators."""
-    return _IN_BASE.sub(lambda found: _spelled(found, valued=False), text)
+    r"""Write every number in a base from 2 to 16 as ``2516_{7}``, without separators."""
+    return _IN_BASE.sub(lambda match: _spelled(match, valued=False), text)
 
 
 def with_values(text: str) -> str:
-    r"""A text in which every number in a base is written in base ten: ``2516_{7}`` as ``944``."""
-    return _IN_BASE.sub(lambda found: _spelled(found, valued=True), text)
+    r"""Write every number in a base in base ten: ``2516_{7}`` becomes ``944``."""
+    return _IN_BASE.sub(lambda match: _spelled(match, valued=True), text)
 
 
 def has_base(text: str) -> bool:
-    """Whether a number in a base is in the text."""
+    """Return whether the text contains a number in a base."""
     return with_values(text) != text
 
 
-def _spelled(found: re.Match[str], valued: bool) -> str:
-    named = found["digits"] or found["braced"] or found["named"] or found["nested"]
-    base = _WORDS.get(named) or int(named)
-    whole, part = re.sub(_GROUPS, "", found["whole"]), found["part"] or ""
+def _spelled(match: re.Match[str], valued: bool) -> str:
+    subscript = match["digits"] or match["braced"] or match["named"] or match["nested"]
+    base = _WORDS.get(subscript) or int(subscript)
+    whole, part = re.sub(_GROUPS, "", match["whole"]), match["part"] or ""
     digits = [int(digit, 16) for digit in whole + part]
-    # "A_{12}" is a name; a digit that the base does not have makes it no number.
+    # "A_{12}" is a variable's name; a text with a digit that its base does not have is not a number.
     if not 2 <= base <= 16 or max(digits) >= base or (whole.isalpha() and len(whole) == 1 and not part):
-        return found[0]
+        return match[0]
     if not valued:
-        return f"{whole}{(found['part'] and '.') or ''}{part}_{{{base}}}"
+        return f"{whole}{(match['part'] and '.') or ''}{part}_{{{base}}}"
     value = Fraction(int(whole + part, base), base ** len(part))
     return f"{value}" if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"

@@ -1,6 +1,6 @@
-r"""What a text says its answer is: after ``####``, in ``\boxed{}``, stated in words, or its last number.
+r"""Extract the answer from a text: after ``####``, in ``\boxed{}``, stated in words, or the last number.
 
-docs/tasks.md gives the rules in words. All take linear time.
+docs/tasks.md gives the rules in words. Every function takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fractions import Fraction
 from zfleet.rewards.numbers.numerals import Numeral, numeral_at, numerals
 
 IS = r"[\s*_`]{0,4}(?:(?:is|was|(?:would|should|must|will)\s+be|=|:|[-=]>|→|[-–—](?=[\s*_]))[\s*_`:]{0,8})++"
-"""What stands between a word and what it is said to be: "is", a colon, a dash or an arrow, also in bold."""
+"""Matches between a word such as "answer" and its value: "is", a colon, a dash or an arrow, also in bold."""
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])"
 _HEDGE = (
     r"(?:(?:most likely|likely|probably|clearly|obviously|definitely|indeed|therefore|thus|simply|actually"
@@ -23,7 +23,10 @@ STATED = (
     rf"(?:(?<!wrong )(?<!incorrect )\banswer\b(?: to (?:the|this) (?:question|problem))?(?: here)?{IS}{_HEDGE}"
     r"|<answer>\s{0,4})"
 )
-"""Words that state an answer, as in "The answer is", "**Final Answer** -" and "<answer>"; to be read without case."""
+"""Matches the words that state an answer, such as "The answer is", "**Final Answer** -" and "<answer>".
+
+Compile it with ``(?i:)``: case does not matter.
+"""
 
 _STATED = re.compile(rf"(?i:{STATED})[\s$*_`({{\[]{{0,8}}(?:\\(?:text|math)[a-z]{{0,6}}\{{|\\[(\[])?[\s*]{{0,4}}")
 _BARE = r"[-+−]?[0-9](?:[0-9.,]*[0-9])?|\\[A-Za-z]+(?:\s?(?:\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|[0-9]))*+|[A-Za-z]\b"
@@ -42,12 +45,12 @@ _UNIT = re.compile(
 
 
 def own_answer(text: str, start: int | None = None) -> str:
-    """A completion without the next questions that it goes on to ask itself and to answer.
+    """Cut a completion before the next question that the model asks itself and answers.
 
     Args:
         text: The completion.
-        start: From where on a line that begins with "Question:" ends the answer; by default from the first mark
-            of an answer on: ``####``, a box, or "The answer is".
+        start: A line after this position that begins with "Question:" ends the answer. By default, the end of the
+            first mark of an answer: ``####``, a box, or "The answer is".
     """
     if start is None:
         mark = _MARK.search(text)
@@ -59,16 +62,16 @@ def own_answer(text: str, start: int | None = None) -> str:
 
 
 def after_hashes(text: str) -> str | None:
-    """What follows the last ``####`` on its line, as GSM8K writes its answers; commas are left out."""
-    found = _HASHES.findall(own_answer(text))
-    return found[-1].replace(",", "").strip() or None if found else None
+    """Return the text after the last ``####`` on its line, where GSM8K writes its answers; commas are removed."""
+    lines = _HASHES.findall(own_answer(text))
+    return lines[-1].replace(",", "").strip() or None if lines else None
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last complete ``\boxed{}`` or ``\fbox{}`` holds, of nested ones the outermost.
+    r"""Return the content of the last complete ``\boxed{}`` or ``\fbox{}``; the outermost if boxes are nested.
 
-    Of a box without braces it is what TeX's authors mean by it: the number, the letter, or the command with its
-    arguments that follow (``\boxed 12``, ``\boxed\frac{1}{2}``).
+    A box without braces holds what TeX would put into it: the number, the letter, or the command with its arguments
+    that follows (``\boxed 12``, ``\boxed\frac{1}{2}``).
     """
     text = own_answer(text)
     opened: list[tuple[bool, int]] = []
@@ -88,7 +91,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def last_integer(text: str) -> int | None:
-    """The last whole number of a text; None also where a number without a value, as 1/0, comes after it."""
+    """Return the last whole number of a text; None also if a number without a value, such as 1/0, comes after it."""
     for numeral in reversed(list(numerals(text))):
         if (value := numeral.value) is None:
             return None
@@ -98,32 +101,33 @@ def last_integer(text: str) -> int | None:
 
 
 def final_number(text: str) -> Fraction | None:
-    r"""The number that a completion ends with; None also where that has no value, as 1/0.
+    r"""Return the number that a completion gives as its answer; None also if it has no value, such as 1/0.
 
-    It is the number after the last ``####`` with one, else in the last box, else after the last "The answer is", else
-    the last of the text. After a mark the first number counts, of an equation the last side that is one number.
+    The first of these that exists decides: the number after the last ``####``, the number in the last box, the number
+    after the last "The answer is", the last number of the text. After a mark the first number counts; in an equation,
+    the last side that is a single number.
     """
     text = own_answer(_WORKING.sub("", text))
     if not _MARK.search(text):
         first = next(numerals(text), None)
         text = own_answer(text, first.end) if first else text
-    found = next(_marked(text), None) or _last(numerals(text))
-    return found.value if found else None
+    numeral = next(_marked(text), None) or _last(numerals(text))
+    return numeral.value if numeral else None
 
 
 def _marked(text: str) -> Iterator[Numeral]:
-    """Numbers at marks, the mark that wins first."""
+    """Yield the numbers at marks of an answer, in the order in which the marks take precedence."""
     for line in reversed(_HASHES.findall(text)):
-        if found := _first(line):
-            yield found
-    if (boxed := last_boxed(text)) and (found := _first(boxed)):
-        yield found
+        if numeral := _first(line):
+            yield numeral
+    if (boxed := last_boxed(text)) and (numeral := _first(boxed)):
+        yield numeral
     for stated in reversed(list(_STATED.finditer(text))):
-        numeral = numeral_at(text, stated.end())
-        if numeral is None or ("\n" in stated[0] and _ITEM.match(text, numeral.end)):
-            continue  # the first step of a list that follows "Answer:" is no answer
-        if found := _of_equation(text, numeral):
-            yield found
+        first = numeral_at(text, stated.end())
+        if first is None or ("\n" in stated[0] and _ITEM.match(text, first.end)):
+            continue  # "Answer:" may be followed by a list of steps, whose first number is not an answer.
+        if numeral := _of_equation(text, first):
+            yield numeral
 
 
 def _first(part: str) -> Numeral | None:
@@ -133,15 +137,15 @@ def _first(part: str) -> Numeral | None:
 
 
 def _of_equation(text: str, first: Numeral) -> Numeral | None:
-    """Of an equation that begins with a number the last side that is one number; None where no side is.
+    """Return the last side of an equation that is a single number; None if no side is. ``first`` begins the equation.
 
-    Units may stand in a sum that is worked out: ``3 boxes * 6 apples/box = 18``. ``18 km = 18000 m`` is 18.
+    A sum that is worked out may have units: ``3 boxes * 6 apples/box = 18``. ``18 km = 18000 m`` gives 18.
     """
     return _worked_out(text, first) or _side(text, first)
 
 
 def _worked_out(text: str, first: Numeral) -> Numeral | None:
-    """What a sum comes to, where units stand between its numbers."""
+    """Return the result of a sum that has units between its numbers."""
     count, before = 1, first
     for numeral in numerals(text, first.end):
         unit = _UNIT.match(text, before.end, numeral.start)

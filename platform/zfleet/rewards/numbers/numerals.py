@@ -1,4 +1,4 @@
-r"""Numbers in a text, each with its exact value. docs/tasks.md gives the grammar in words; all takes linear time."""
+r"""Find the numbers in a text, each with its exact value, in linear time. docs/tasks.md gives the grammar in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _LONGEST = 500
-"""Digits of a number, and of a power of ten: a longer one has no value here, so that no text can take hours."""
+"""The most digits of a number, and of a power of ten. A longer number has no value, so that no text takes hours."""
 
 _SEPARATOR = r"(?:,(?:\\!)?|\{,\}(?:\\!)?|\\[,:;! ]|[\u00a0\u2009\u202f])"
 _WHOLE = rf"(?:[0-9]{{1,3}}(?:{_SEPARATOR}[0-9]{{3}}(?![0-9]))++|[0-9]++)"
@@ -50,58 +50,58 @@ _SPACED = re.compile(rf"(?<![0-9A-Za-z.])[0-9]{{1,3}}(?:(?:{_SPACE.pattern})[0-9
 
 @dataclass(frozen=True)
 class Numeral:
-    """A number as a text spells it.
+    """A number as the text spells it.
 
     Attributes:
-        found: Its parts.
-        end: Where it ends in the text.
+        match: The match of ``_NUMBER``, whose groups are the number's parts.
+        end: The position in the text after the number.
     """
 
-    found: re.Match[str]
+    match: re.Match[str]
     end: int
 
     @property
     def start(self) -> int:
-        """Where it begins in the text, with its sign and currency."""
-        return self.found.start()
+        """The position in the text at which the number begins, with its sign and currency."""
+        return self.match.start()
 
     @property
     def signed(self) -> bool:
-        """Whether it begins with a sign."""
-        return self.found["sign"] is not None
+        """Whether the number begins with a sign."""
+        return self.match["sign"] is not None
 
     @property
     def value(self) -> Fraction | None:
         """The exact value; None for a formula (``5\\sqrt{2}``, ``11_2``), a division by zero, or too many digits."""
-        whole = self.end == self.found.end()
-        if whole and self.found["formula"]:
+        whole = self.end == self.match.end()
+        if whole and self.match["formula"]:
             return None
-        value = _value(self.found) if whole else _decimal(self.found["plain"])
-        negative = (self.found["sign"] in _NEGATIVE) != (self.found["inner"] in _NEGATIVE)
+        value = _value(self.match) if whole else _decimal(self.match["plain"])
+        negative = (self.match["sign"] in _NEGATIVE) != (self.match["inner"] in _NEGATIVE)
         return -value if negative and value is not None else value
 
 
 def numerals(text: str, start: int = 0) -> Iterator[Numeral]:
-    """The numbers of a text, in their order."""
-    while found := _NUMBER.search(text, start):
-        numeral = _read(found)
+    """Yield the numbers of a text, in order."""
+    while match := _NUMBER.search(text, start):
+        numeral = _read(match)
         start = numeral.end
         yield numeral
 
 
 def numeral_at(text: str, start: int) -> Numeral | None:
-    """The number that begins at this place; None where none does."""
-    found = _NUMBER.match(text, start)
-    return _read(found) if found else None
+    """Return the number that begins at this position; None if none does."""
+    match = _NUMBER.match(text, start)
+    return _read(match) if match else None
 
 
 def join_thousands(text: str) -> str:
-    r"""A text without spaces, also LaTeX's, between thousands: ``9\,500`` becomes ``9500``; ``1,\,200`` stays."""
-    return _SPACED.sub(lambda found: _SPACE.sub("", found[0]), text)
+    r"""Remove spaces, LaTeX's included, between groups of thousands: ``9\,500`` becomes ``9500``; ``1,\,200`` stays."""
+    return _SPACED.sub(lambda match: _SPACE.sub("", match[0]), text)
 
 
 def spelled(value: Fraction) -> str:
-    """A value as people write it: a whole number, a decimal of up to thirty places, else a fraction."""
+    """Write a value as people do: a whole number, a decimal of up to thirty places, otherwise a fraction."""
     for places in range(31):
         if 10**places % value.denominator == 0:
             digits = str(abs(value.numerator) * (10**places // value.denominator)).rjust(places + 1, "0")
@@ -110,27 +110,27 @@ def spelled(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-def _read(found: re.Match[str]) -> Numeral:
-    mixed = found["mixed"]
-    # "5 10/2" are two numbers side by side.
+def _read(match: re.Match[str]) -> Numeral:
+    mixed = match["mixed"]
+    # "5 10/2" is two numbers side by side.
     apart = mixed and "/" in mixed and not 0 < (_fraction(mixed) or 0) < 1
-    return Numeral(found, found.end("plain") if apart else found.end())
+    return Numeral(match, match.end("plain") if apart else match.end())
 
 
-def _value(found: re.Match[str]) -> Fraction | None:
-    if found["fraction"]:
-        return _fraction(found["fraction"])
-    value = _decimal(found["plain"])
+def _value(match: re.Match[str]) -> Fraction | None:
+    if match["fraction"]:
+        return _fraction(match["fraction"])
+    value = _decimal(match["plain"])
     if value is None:
         return None
-    if found["mixed"]:
-        part = _fraction(found["mixed"])
+    if match["mixed"]:
+        part = _fraction(match["mixed"])
         return value + part if part is not None and 0 < part < 1 else None
-    if found["under"]:
-        return _over(value, _decimal(found["under"]))
-    if found["power"]:
-        return _to_the(value, found["power"])
-    ten = found["exponent"] or found["ten"]
+    if match["under"]:
+        return _over(value, _decimal(match["under"]))
+    if match["power"]:
+        return _to_the(value, match["power"])
+    ten = match["exponent"] or match["ten"]
     power = _to_the(Fraction(10), ten) if ten else Fraction(1)
     return None if power is None else value * power
 
@@ -141,7 +141,7 @@ def _decimal(spelling: str) -> Fraction | None:
 
 
 def _fraction(spelling: str) -> Fraction | None:
-    r"""``\frac{3}{4}``, ``\frac34``, ``3/4`` or ``¾``."""
+    r"""Return the value of ``\frac{3}{4}``, ``\frac34``, ``3/4`` or ``¾``."""
     last = spelling[-1]
     if not last.isascii():
         return Fraction(unicodedata.numeric(last)).limit_denominator(10)

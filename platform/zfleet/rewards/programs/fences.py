@@ -1,4 +1,4 @@
-"""The fenced blocks of a text, as CommonMark has them (spec.commonmark.org, section 4.5)."""
+"""Find the fenced blocks of a text, as CommonMark defines them (spec.commonmark.org, section 4.5)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
 
-# A fence right below a line of HTML is a fence all the same. What stands inside a paragraph is of no interest.
+# A fence directly below a line of HTML counts, so HTML blocks are off. Nothing inside a paragraph is needed.
 _PARSER = MarkdownIt("commonmark").disable(["html_block", "reference", "inline", "text_join"])
-# The first call prepares its rules, which threads must not do side by side.
+# The first call compiles the rules, which is not safe in several threads at once.
 _PARSER.parse("text")
 
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences, or from one to the end.
+    """A fenced block; without a closing fence it ends with the text.
 
     Attributes:
-        code: Its lines.
-        kind: The first word behind the opening fence, in small letters; empty where there is none.
-        mark: What the fence is made of: a backtick or a tilde.
+        code: The lines between the fences.
+        kind: The first word after the opening fence, in lower case; empty if there is none.
+        mark: The character of the fence: a backtick or a tilde.
         start: The line of the opening fence, from 0.
-        stop: The line of the closing fence, or the line after the block's last one where it is not closed.
+        stop: The line of the closing fence; the line after the block's last one if it is not closed.
     """
 
     code: str
@@ -34,10 +34,10 @@ class Block:
 
 
 def fenced(text: str, loose: bool = False) -> list[Block]:
-    r"""The fenced blocks of a text whose lines end in ``\n``, in their order.
+    r"""Return the fenced blocks of a text whose lines end in ``\n``, in order.
 
     Args:
-        loose: Every line that begins with a fence is one, however far it is indented and whatever list it stands in.
+        loose: Count every line that begins with a fence, at any indentation and inside any list.
     """
     if "```" not in text and "~~~" not in text:
         return []
@@ -45,7 +45,7 @@ def fenced(text: str, loose: bool = False) -> list[Block]:
     lines = text.split("\n")
     if loose:
         text = re.sub(r"^[ \t]+(?=```|~~~)", "", text, flags=re.MULTILINE)
-    found = []
+    blocks = []
     for token in _PARSER.parse(text):
         if token.type == "fence":
             assert token.map is not None
@@ -53,5 +53,5 @@ def fenced(text: str, loose: bool = False) -> list[Block]:
             stop = start + 1 + token.content.count("\n")
             code = textwrap.dedent("\n".join([*lines[start + 1 : stop], ""])) if loose else token.content
             word = re.search(r"\w+", token.info.lower())
-            found.append(Block(code, word[0] if word else "", token.markup[0], start, stop))
-    return found
+            blocks.append(Block(code, word[0] if word else "", token.markup[0], start, stop))
+    return blocks

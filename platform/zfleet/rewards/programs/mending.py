@@ -1,4 +1,4 @@
-"""Slips that models make in code that is otherwise right, each put right in a text of its own."""
+"""Correct small slips of models in code that is otherwise right; each correction gives a text of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from zfleet.rewards.programs.python_source import compiled, read
 
 _LONGEST = 2**14
-"""Characters of the longest text that is mended."""
+"""Longer texts, in characters, are not corrected."""
 
 _CUTS = 3
 _BEGINNING = re.compile(r"^(?:@\w|(?:async )?def \w+\(|class \w+[:(]|import \w+|from [\w.]+ import )", re.MULTILINE)
@@ -18,13 +18,13 @@ _TABS = re.compile(r"^[ \t]*\t[ \t]*", re.MULTILINE)
 
 
 def mended(code: str, prefix: str = "") -> Iterator[str]:
-    """Texts that differ from some code in one way each, and without the prose behind them.
+    """Yield corrected texts of some code. Each has one correction, and the prose behind the code may be cut as well.
 
-    Prose before the code and behind it, at the left margin, is left out. Of the rest of a prefix, the first line or all
-    of it is moved to where the prefix has its own lines, or tabs become spaces.
+    Prose before and behind the code, at the left margin, is removed. If the code continues a prefix, its first line or
+    all lines are indented like the prefix's last line, or tabs become spaces.
 
     Args:
-        prefix: The beginning of a program that the code may go on with.
+        prefix: The beginning of a program that the code may continue.
     """
     if len(code) + len(prefix) > _LONGEST:
         return
@@ -36,7 +36,7 @@ def mended(code: str, prefix: str = "") -> Iterator[str]:
 
 
 def _indented(code: str, prefix: str) -> Iterator[str]:
-    """Some code as the rest of a prefix: its first line, or all, where the prefix has its last one."""
+    """Indent code that continues a prefix: its first line, or all lines, to the margin of the prefix's last line."""
     if not prefix.strip() or not code.strip():
         return
     last = prefix.rstrip().rsplit("\n", 1)[-1]
@@ -47,16 +47,16 @@ def _indented(code: str, prefix: str) -> Iterator[str]:
     yield margin + code.lstrip()
     yield textwrap.indent(textwrap.dedent(code), margin)
     if "\t" not in margin:
-        yield _TABS.sub(lambda found: found[0].replace("\t", "    "), code)
+        yield _TABS.sub(lambda match: match[0].replace("\t", "    "), code)
 
 
 def _without_prose_before(code: str) -> Iterator[str]:
-    if found := _BEGINNING.search(code):
-        yield code[found.start() :]
+    if match := _BEGINNING.search(code):
+        yield code[match.start() :]
 
 
 def _without_prose_behind(code: str, lead: str) -> Iterator[str]:
-    """Some code that comes after a lead, up to a line at the left margin where it is no Python any more."""
+    """Cut code that follows ``lead`` before the line at the left margin from which on it is not Python."""
     before = lead.count("\n")
     lines = code.split("\n")
     for _ in range(_CUTS):
@@ -70,6 +70,6 @@ def _without_prose_behind(code: str, lead: str) -> Iterator[str]:
             return
         lines = lines[: margins[-1]]
         if source := read(lead + "\n".join(lines)):
-            # Words before it may be expressions by chance: "Explanation", for one.
-            kept = [before, *(node.end_lineno or 0 for node in source.tree.body if not isinstance(node, ast.Expr))]
-            yield "\n".join([*lines[: max(kept) - before], ""])
+            # A word such as "Explanation" is an expression too, so trailing expressions are cut as well.
+            ends = [before, *(node.end_lineno or 0 for node in source.tree.body if not isinstance(node, ast.Expr))]
+            yield "\n".join([*lines[: max(ends) - before], ""])

@@ -1,4 +1,4 @@
-"""From what a model wrote to a program: which part of it is the code, and what of the prompt comes before."""
+"""Find the program in a completion: which part is code, and which part of the prompt goes before it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zfleet.rewards.programs.python_source import DEFINITIONS, Source, beginning
 _PYTHON = ("", "python", "python3", "py", "py3")
 _HOLDS_MARKDOWN = ("", "markdown", "md")
 _MOST_BLOCKS = 100
-"""The last ones of a completion are looked at."""
+"""Only the last blocks of a completion are examined."""
 
 _BEGIN = re.compile(r"\s*\[BEGIN\][ \t]*\n")
 _DONE = re.compile(r"^\[DONE\]", re.MULTILINE)
@@ -25,46 +25,46 @@ _BUILT_IN = frozenset(dir(builtins))
 
 
 def program_of(completion: str, names: Sequence[str], prefix: str = "") -> str:
-    """Find the program that a completion makes, as docs/tasks.md says.
+    """Find the program in a completion, by the rules in docs/tasks.md.
 
-    Takes time linear in the completion, whatever that holds, and raises nothing: of a completion that makes no program
-    it gives the last block, or all of it, for Python to say what is wrong.
+    Takes time linear in the completion and raises nothing. If there is no program, it returns the last block, or the
+    whole completion, so that Python's own error says what is wrong.
 
     Args:
-        names: What the program is to define: all of them, or else some.
-        prefix: The beginning of a program that the completion goes on with, or writes again.
+        names: The names that the program should define: all of them, or if it cannot be, some.
+        prefix: The beginning of a program that the completion continues or repeats.
     """
     text = _without_tags(re.sub(r"\r\n?", "\n", completion))
     goal = Goal(frozenset(names), prefix)
     strict = _Reading.of(text, False)
-    # A line of tildes and a word is an expression in Python.
+    # A line of tildes and a word is also a Python expression, so a text with such fences is not taken whole.
     if not any(block.mark == "~" for block in strict.blocks) and (whole := goal.program(text)):
         return whole.code
-    if (found := _written(goal, strict)) is not None:
-        return found
+    if (program := _written(goal, strict)) is not None:
+        return program
     loose = _Reading.of(text, True)
     for find, reading in ((_written, loose), (_mended, strict), (_mended, loose)):
-        # One that begins with the same fences says nothing new.
-        if (reading is strict or loose.blocks != strict.blocks) and (found := find(goal, reading)) is not None:
-            return found
+        # If the loose reading finds the same fences, it gives the same result.
+        if (reading is strict or loose.blocks != strict.blocks) and (program := find(goal, reading)) is not None:
+            return program
     return goal.as_it_is((strict.codes or [text])[-1])
 
 
 def _without_tags(text: str) -> str:
-    """A text without the tags that MBPP's authors ask for around a program; these are Python too, lists of a name."""
-    if begun := _BEGIN.match(text):
-        text = text[begun.end() :]
+    """Remove the tags that MBPP's prompts ask for around a program. They are valid Python (a list of one name)."""
+    if begin := _BEGIN.match(text):
+        text = text[begin.end() :]
     done = _DONE.search(text)
     return text[: done.start()] if done else text
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is looked for.
+    """Describes the program to find.
 
     Attributes:
-        names: What the program is to define: all of them, or else some.
-        prefix: The beginning of a program that the completion goes on with, or writes again.
+        names: The names that the program should define: all of them, or if it cannot be, some.
+        prefix: The beginning of a program that the completion continues or repeats.
     """
 
     names: frozenset[str]
@@ -72,82 +72,82 @@ class Goal:
 
     @cached_property
     def preamble(self) -> str:
-        """What stands in the prefix before it begins the first of the names: all of it where it begins none."""
-        return self.prefix[: self._begun]
+        """The part of the prefix before it starts to define one of the names; all of it if it defines none."""
+        return self.prefix[: self._beginning]
 
     def program(self, code: str) -> Source | None:
-        """The program that a text makes: by itself, or as the rest of the prefix. None where it makes none."""
+        """Return the program that a text makes, by itself or as the rest of the prefix; None if it makes none."""
         source = self.plain(code)
         if source and self.names & (source.defined | source.imported):
             return self.placed(source)
         return self._rest(code)
 
     def plain(self, code: str) -> Source | None:
-        """A text as Python: as it is, or all of it moved to the left margin."""
+        """Compile a text as it is, or with its indentation removed."""
         if (source := read(code)) is not None:
             return source
         flat = read(textwrap.dedent(code)) if code.lstrip("\n")[:1].isspace() else None
-        # A function's body may define a function of the same name; but one that does nothing else is no body.
+        # An indented text may be the body of the prefix's function. It is not if it only imports and defines.
         idle = flat and all(isinstance(node, (*DEFINITIONS, ast.Import, ast.ImportFrom)) for node in flat.tree.body)
-        return flat if idle or self._begun is None else None
+        return flat if idle or self._beginning is None else None
 
     def placed(self, source: Source) -> Source:
-        """Code that writes what the prefix begins anew, behind what comes before that."""
+        """Put the preamble before code that defines the prefix's function again."""
         return _in_front(self.preamble, source) or source
 
     def with_needed(self, program: Source, others: Sequence[Source]) -> str:
-        """A program behind those of the other blocks that define what it uses, and what these use."""
-        # A use of the program may call a value `input` or `max`; code that counts on its own is a function.
+        """Put the other blocks that define names the program uses before it, and those that these use in turn."""
+        # An example may assign a variable `input` or `max`, which does not replace the built-in; a function does.
         offers = [(other.defined | other.imported) - _BUILT_IN | other.functions for other in others]
-        given = program.defined | program.imported
-        wanted = (program.missing | self.names) - given
-        taken: set[int] = set()
+        provided = program.defined | program.imported
+        missing = (program.missing | self.names) - provided
+        chosen: set[int] = set()
         while more := [
             place
             for place, other in enumerate(others)
-            if place not in taken and (wanted & offers[place] or (other.imports_all and wanted - _BUILT_IN))
+            if place not in chosen and (missing & offers[place] or (other.imports_all and missing - _BUILT_IN))
         ]:
-            taken.update(more)
-            given = given.union(*(offers[place] for place in more))
-            wanted = wanted.union(*(others[place].missing for place in more)) - given
-        helpers = "\n".join(others[place].code for place in sorted(taken))
+            chosen.update(more)
+            provided = provided.union(*(offers[place] for place in more))
+            missing = missing.union(*(others[place].missing for place in more)) - provided
+        helpers = "\n".join(others[place].code for place in sorted(chosen))
         return (_in_front(helpers, program) or program).code
 
     def as_it_is(self, code: str) -> str:
-        """What is run of a text that makes no program, so that Python says why."""
+        """Return the code to run for a text that makes no program, so that Python's error says why."""
         source = self.plain(code)
         return self.placed(source).code if source else self.prefix + code
 
     @cached_property
-    def _begun(self) -> int | None:
+    def _beginning(self) -> int | None:
         return beginning(self.prefix, self.names)
 
     def _rest(self, code: str) -> Source | None:
-        """The prefix and a text, where that goes on inside a function or a class that the prefix begins."""
-        source = read(self.prefix + code) if self._begun is not None else None
-        return source if source and any(map(self._goes_on, source.tree.body)) else None
+        """Join the prefix and a text that continues a function or a class of the prefix; None if it does not."""
+        source = read(self.prefix + code) if self._beginning is not None else None
+        return source if source and any(map(self._continues, source.tree.body)) else None
 
-    def _goes_on(self, node: ast.stmt) -> bool:
+    def _continues(self, node: ast.stmt) -> bool:
         if not isinstance(node, DEFINITIONS) or node.name not in self.names:
             return False
         lines = self.prefix.split("\n")
         end = len(lines), len(lines[-1].encode())
-        # A word alone is an expression too, and no body.
+        # A single word is an expression too, but not a body.
         return (node.lineno, node.col_offset) < end and any(
-            not isinstance(one, ast.Expr) or isinstance(one.value, ast.Call | ast.Await | ast.Yield | ast.YieldFrom)
-            for one in node.body
-            if (one.end_lineno or 0, one.end_col_offset or 0) > end
+            not isinstance(part, ast.Expr) or isinstance(part.value, ast.Call | ast.Await | ast.Yield | ast.YieldFrom)
+            for part in node.body
+            if (part.end_lineno or 0, part.end_col_offset or 0) > end
         )
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """A text and its fences.
+    """A text and its fenced blocks.
 
     Attributes:
-        lines: Of the text, N of them.
-        blocks: As they stand in it.
-        codes: Those of Python, and those of others where there is none of Python.
+        lines: The lines of the text.
+        blocks: The fenced blocks, in order.
+        codes: The contents of the Python blocks; of all blocks if none is marked as Python.
     """
 
     lines: Sequence[str]
@@ -157,34 +157,34 @@ class _Reading:
     @classmethod
     def of(cls, text: str, loose: bool) -> _Reading:
         blocks = fenced(text, loose)
-        inner = [one for block in blocks[-_MOST_BLOCKS:] for one in _inside(block) if one.code.strip()]
-        python = [one.code for one in inner if one.kind in _PYTHON]
-        return cls(text.split("\n"), blocks, (python or [one.code for one in inner])[-_MOST_BLOCKS:])
+        inner = [part for block in blocks[-_MOST_BLOCKS:] for part in _inside(block) if part.code.strip()]
+        python = [block.code for block in inner if block.kind in _PYTHON]
+        return cls(text.split("\n"), blocks, (python or [block.code for block in inner])[-_MOST_BLOCKS:])
 
     @property
     def head(self) -> str:
-        """What stands before the first fence; all of it where there is none."""
+        """The text before the first fence; all of it if there is no fence."""
         return self.part(0, self.blocks[0].start if self.blocks else len(self.lines))
 
     @property
     def lone(self) -> bool:
-        """Whether the first fence may close a block that none opened: there is text before it, and no word behind."""
+        """Whether the first fence may close a block that no fence opened: text before it, and no word after it."""
         return bool(self.blocks) and not self.blocks[0].kind and bool(self.head.strip())
 
     def part(self, start: int, stop: int) -> str:
-        """Some lines."""
+        """Return the lines from ``start`` to before ``stop``."""
         return "\n".join([*self.lines[start:stop], ""])
 
 
 def _inside(block: Block) -> list[Block]:
-    """The block, or those inside one that holds Markdown: it may also be what stands between two others."""
+    """Return the blocks inside a block of Markdown, which may be the text between two real blocks; else the block."""
     if block.kind in _HOLDS_MARKDOWN and read(block.code) is None:
         return fenced(block.code) or [block]
     return [block]
 
 
 def _written(goal: Goal, reading: _Reading) -> str | None:
-    """The program that a text holds just as it is written."""
+    """Return the program that a text contains as written; None if there is none."""
     if reading.lone and (program := goal.program(reading.head)):
         rest = _Reading.of(reading.part(reading.blocks[0].start + 1, len(reading.lines)), False)
         return goal.with_needed(program, _sources(goal, rest.codes))
@@ -197,13 +197,13 @@ def _written(goal: Goal, reading: _Reading) -> str | None:
     for test in tests:
         for place in reversed(range(len(sources))):
             if test(sources[place]):
-                others = [one for at, one in enumerate(sources) if at < place or not goal.names & one.defined]
+                others = [other for at, other in enumerate(sources) if at < place or not goal.names & other.defined]
                 return goal.with_needed(goal.placed(sources[place]), others)
     for code in (*reversed(reading.codes), *_reopened(reading), reading.head):
         if program := goal.program(code):
-            others = [one for one in sources if one.code != code]
-            known = _BUILT_IN.union(*(one.defined | one.imported for one in others))
-            # The end of a body that begins in the blocks before it.
+            others = [source for source in sources if source.code != code]
+            known = _BUILT_IN.union(*(other.defined | other.imported for other in others))
+            # This block may be the end of a body that begins in the blocks before it.
             if program.missing - known and (longer := goal.program("".join(reading.codes))):
                 program = longer
             return goal.with_needed(program, others)
@@ -211,7 +211,7 @@ def _written(goal: Goal, reading: _Reading) -> str | None:
 
 
 def _sources(goal: Goal, codes: Sequence[str]) -> list[Source]:
-    """What of some blocks is Python. A block that only makes sense as the rest of the one before is joined to it."""
+    """Compile the blocks that are Python. A block that is only valid after the block before it is joined to that."""
     joined: list[str] = []
     for code in codes:
         if joined and code.lstrip("\n")[:1].isspace() and read(code) is None and read(joined[-1] + code):
@@ -222,7 +222,7 @@ def _sources(goal: Goal, codes: Sequence[str]) -> list[Source]:
 
 
 def _reopened(reading: _Reading) -> Iterator[str]:
-    """Blocks that a fence inside them, in a text for example, ended too early: each up to a later fence."""
+    """Extend blocks that a fence inside them, in a string for example, ended too early: each up to a later fence."""
     for place, block in enumerate(reading.blocks[-_MOST_BLOCKS:]):
         if block.kind in _PYTHON and read(block.code) is None:
             for later in reading.blocks[-_MOST_BLOCKS:][place + 1 : place + 4]:
@@ -231,7 +231,7 @@ def _reopened(reading: _Reading) -> Iterator[str]:
 
 
 def _mended(goal: Goal, reading: _Reading) -> str | None:
-    """The program that a text holds with one slip, and nothing more, put right."""
+    """Return the program that a text contains after one correction; None if there is none."""
     codes = [*reversed(reading.codes), reading.head]
     if reading.lone:
         codes.insert(0, codes.pop())
@@ -243,7 +243,7 @@ def _mended(goal: Goal, reading: _Reading) -> str | None:
 
 
 def _in_front(first: str, source: Source) -> Source | None:
-    """Some code, and a program behind it, but for imports from the future, which Python wants first."""
+    """Put some code before a program, but behind imports from ``__future__``, which Python wants first."""
     lines = source.code.split("\n")
     future = [
         node.end_lineno or 0

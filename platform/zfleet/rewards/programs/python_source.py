@@ -1,4 +1,4 @@
-"""Reading Python that nobody has run: whether it compiles, what it defines, and what it leaves others to define."""
+"""Analyse Python without running it: whether it compiles, and which names it defines, imports and misses."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 LONGEST = 2**16
-"""Characters of the longest program that ``read`` reads."""
+"""The most characters of a program that ``read`` reads."""
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-"""Statements that define what can be called."""
+"""Statements that define functions and classes."""
 
 _FILE = "zfleet_completion"
 _READING = threading.Lock()
-"""Filters of warnings are the process's, and graders run in threads."""
+"""Held while warnings are filtered: the filters belong to the process, and graders run in threads."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Python that compiles.
+    """A program that compiles.
 
     Attributes:
-        code: Its text.
-        tree: Its statements.
-        symbols: Its names, by scope.
+        code: The text.
+        tree: The syntax tree.
+        symbols: The names, by scope.
     """
 
     code: str
@@ -38,44 +38,45 @@ class Source:
 
     @cached_property
     def defined(self) -> frozenset[str]:
-        """The names that it gives functions, classes and values of the module."""
-        return frozenset(one.get_name() for one in self.symbols.get_symbols() if one.is_assigned())
+        """The names that the module assigns: functions, classes and values."""
+        return frozenset(symbol.get_name() for symbol in self.symbols.get_symbols() if symbol.is_assigned())
 
     @cached_property
     def imported(self) -> frozenset[str]:
-        """The names that its module imports."""
-        return frozenset(one.get_name() for one in self.symbols.get_symbols() if one.is_imported())
+        """The names that the module imports."""
+        return frozenset(symbol.get_name() for symbol in self.symbols.get_symbols() if symbol.is_imported())
 
     @cached_property
     def functions(self) -> frozenset[str]:
-        """The names of its module's own functions and classes."""
+        """The names of the functions and classes that the module itself defines."""
         return frozenset(node.name for node in self.tree.body if isinstance(node, DEFINITIONS))
 
     @cached_property
     def missing(self) -> frozenset[str]:
-        """The global names that it uses and neither defines nor imports, built-in ones included."""
+        """The global names that the program uses but neither defines nor imports, built-in ones included."""
         used = {
-            one.get_name()
+            symbol.get_name()
             for table in _tables(self.symbols)
-            for one in table.get_symbols()
-            if one.is_global() and one.is_referenced()
+            for symbol in table.get_symbols()
+            if symbol.is_global() and symbol.is_referenced()
         }
         return frozenset(used - self.defined - self.imported)
 
     @cached_property
     def imports_all(self) -> bool:
-        """Whether it imports names that it does not list, by ``import *``."""
+        """Whether the program uses ``import *``."""
         return any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in self.tree.body)
 
 
 def compiled(code: str) -> Source:
-    """Read a program, without a word of Python's warnings.
+    """Compile a program without showing Python's warnings.
 
     Raises:
-        SyntaxError: It is none, or is nested more deeply than Python takes.
+        SyntaxError: The text is not a program, or is nested more deeply than Python allows.
     """
     with _READING, warnings.catch_warnings():
-        # Of escapes, "\w", and comparisons, `x is 1`. By file, so that what other threads warn of still shows.
+        # Python warns of escapes such as "\w" and of `x is 1`. The filter names the file, so that the warnings of other
+        # threads still show.
         warnings.filterwarnings("ignore", module=rf"{_FILE}\Z")
         try:
             tree = ast.parse(code, _FILE)
@@ -83,13 +84,13 @@ def compiled(code: str) -> Source:
             symbols = symtable.symtable(code, _FILE, "exec")
         except (RecursionError, MemoryError, OverflowError) as error:
             raise SyntaxError("it is nested too deeply") from error
-        except ValueError as error:  # a zero byte, half a surrogate pair, an integer of too many digits
+        except ValueError as error:  # A zero byte, half a surrogate pair, or an integer of too many digits.
             raise SyntaxError(str(error)) from error
     return Source(code, tree, symbols)
 
 
 def read(code: str) -> Source | None:
-    """As ``compiled``, of what a model wrote; None where it is no program, or so long that reading it takes seconds."""
+    """Compile a model's text; None if it is not a program, or so long that compiling takes seconds."""
     try:
         return compiled(code) if len(code) <= LONGEST else None
     except SyntaxError:
@@ -97,15 +98,15 @@ def read(code: str) -> Source | None:
 
 
 def beginning(prompt: str, names: Iterable[str]) -> int | None:
-    """Where an unfinished program begins the first of the names' functions and classes, decorators included."""
+    """Return the position at which an unfinished program starts to define one of the names, decorators included."""
     either = "|".join(map(re.escape, names))
-    found = re.search(rf"^(?:@.*\n)*(?:async[ \t]+)?(?:def|class)[ \t]+(?:{either})\b", prompt, re.MULTILINE)
-    return None if found is None else found.start()
+    match = re.search(rf"^(?:@.*\n)*(?:async[ \t]+)?(?:def|class)[ \t]+(?:{either})\b", prompt, re.MULTILINE)
+    return None if match is None else match.start()
 
 
 def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
     waiting = [table]
     while waiting:
-        one = waiting.pop()
-        yield one
-        waiting += one.get_children()
+        table = waiting.pop()
+        yield table
+        waiting += table.get_children()

@@ -1,4 +1,4 @@
-"""One process in a box: how it is started, and how it ends with nothing left over."""
+"""Start one process in a box, and end it without leaving a process behind."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
-"""All that a program sees of it, boxed or not."""
+"""The whole environment of a program, boxed or not."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A program of ``inside`` that runs.
+    """A running program of ``inside``.
 
     Attributes:
-        process: Bubblewrap, whose only child is the program; without a box, the program.
-        info: Where bubblewrap writes its child's process id; None without a box.
+        process: Bubblewrap, whose only child is the program; the program itself if there is no box.
+        info: The descriptor to which bubblewrap writes its child's process id; None if there is no box.
     """
 
     process: subprocess.Popen[bytes]
@@ -32,46 +32,46 @@ class Box:
         """Start a program.
 
         Args:
-            command: As ``bubblewrap.boxed`` or ``bubblewrap.bare`` gives it.
-            isolated: Whether it is a command of ``boxed``.
+            command: The result of ``bubblewrap.boxed`` or ``bubblewrap.bare``.
+            isolated: Whether the command came from ``boxed``.
             keep: Descriptors that the program inherits.
-            streams: Of ``subprocess.Popen``.
+            streams: Passed to ``subprocess.Popen``.
 
         Raises:
-            OSError: The system has no process, memory or file left.
+            OSError: The system is out of processes, memory or files.
         """
         if not isolated:
             return cls(subprocess.Popen(command, pass_fds=keep, env=_ENVIRONMENT, **streams), None)
-        info, theirs = os.pipe()
-        named = [command[0], "--info-fd", str(theirs), *command[1:]]
+        info, child_end = os.pipe()
+        reporting = [command[0], "--info-fd", str(child_end), *command[1:]]
         try:
-            return cls(subprocess.Popen(named, pass_fds=[*keep, theirs], env=_ENVIRONMENT, **streams), info)
+            return cls(subprocess.Popen(reporting, pass_fds=[*keep, child_end], env=_ENVIRONMENT, **streams), info)
         except OSError:
             os.close(info)
             raise
         finally:
-            os.close(theirs)
+            os.close(child_end)
 
     def kill(self) -> None:
-        """Kill the program. Bubblewrap then takes its exit status and ends.
+        """Kill the program. Bubblewrap then reaps it and ends.
 
-        Bubblewrap itself is not killed: its child would be left to the system's first process, which in many containers
-        never takes an exit status, so that a dead process would stay for each box.
+        Bubblewrap itself is not killed: the program would pass to the system's init process, which in many containers
+        reaps nothing, so that each box would leave a zombie.
         """
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self._program(), signal.SIGKILL)
 
     def wait(self) -> None:
-        """Wait for the end after ``kill``, and forget the box."""
+        """Wait for the process to end after ``kill``, and release the descriptor."""
         self.process.wait()
         if self.info is not None:
             os.close(self.info)
 
     def _program(self) -> int:
         if self.info is not None:
-            # Written as soon as the child is there; bubblewrap that ends before has none.
+            # Bubblewrap writes this when it has started the child. If it ended before, there is no child.
             with open(self.info, "rb", closefd=False) as file:
-                if found := re.search(rb'"child-pid": (\d+)', file.read()):
-                    return int(found[1])
+                if match := re.search(rb'"child-pid": (\d+)', file.read()):
+                    return int(match[1])
         return self.process.pid

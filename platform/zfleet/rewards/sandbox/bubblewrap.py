@@ -1,4 +1,4 @@
-"""The box around one process: new namespaces, and of the host's files the interpreter and its library alone."""
+"""The box around one process: new namespaces, and from the host's files only the interpreter and its library."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from zfleet.rewards.sandbox.exam import Limits
 from zfleet.rewards.sandbox.syscalls import refusals
 
 _PLACE = Path("/box")
-_REMEDY = "`make sandbox` installs bubblewrap where the system allows; docs/sandbox.md says what it needs"
+_REMEDY = "run `make sandbox`, which installs it if the system allows; docs/sandbox.md has the requirements"
 
 
 def bare(program: str) -> list[str]:
-    """The command of a program of ``inside``, in no box at all."""
+    """Return the command that runs a program of ``inside`` without a box."""
     return [str(_interpreter()), *_run(program, _inside().parent)]
 
 
 def boxed(program: str, limits: Limits) -> list[str]:
-    """The command of a program of ``inside``, in a box of its own.
+    """Return the command that runs a program of ``inside`` in its own box.
 
     Raises:
         SandboxError: Bubblewrap is not installed.
@@ -41,7 +41,7 @@ def boxed(program: str, limits: Limits) -> list[str]:
         "--unshare-all",
         "--unshare-user",
         *("--uid", "65534", "--gid", "65534", "--hostname", "box", "--cap-drop", "ALL"),
-        # The program is its namespace's first process: with it ends all, and bubblewrap takes its exit status.
+        # The program is the first process of its namespace: all others end with it, and bubblewrap reaps it.
         *("--as-pid-1", "--die-with-parent", "--new-session"),
     ]
     for path in _readable():
@@ -59,26 +59,26 @@ def boxed(program: str, limits: Limits) -> list[str]:
 
 @cache
 def _inside() -> Path:
-    """What runs in a box, compiled where this user may write it: a box that compiles it takes half as long again."""
+    """Return the folder of the programs, compiled if it is writable: compiling in each box adds half to its start."""
     folder = Path(__file__).with_name("inside")
     compileall.compile_dir(folder, quiet=2)
     return folder
 
 
 def _run(program: str, place: Path) -> list[str]:
-    # Hash seeds come from the environment, so that -I, which ignores it, is spelt out.
+    # The flags of -I one by one, without -E: the hash seed comes from the environment.
     start = f"import sys; sys.path.insert(0, {str(place)!r}); from inside.{program} import main; main()"
     return ["-s", "-S", "-B", "-P", "-X", "utf8", "-c", start]
 
 
 def _interpreter() -> Path:
-    """Not the virtual environment's, which would bring what is installed there."""
+    """Return the interpreter below the virtual environment, so that no installed package is visible."""
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
 @cache
 def _readable() -> Sequence[Path]:
-    """The interpreter, its standard library, and the shared libraries that both need."""
+    """Return the interpreter, its standard library, and the shared libraries that both need."""
     library = Path(sysconfig.get_path("stdlib"))
     extensions = sorted((library / "lib-dynload").glob("*.so"))
     shared = dict.fromkeys(path for file in (_interpreter(), *extensions) for path in _needed(file))
@@ -87,7 +87,7 @@ def _readable() -> Sequence[Path]:
 
 @cache
 def _hidden() -> Sequence[Path]:
-    """What lies in the standard library's folder and is none of it: installed packages."""
+    """Return the folders of installed packages inside the standard library's folder."""
     library = Path(sysconfig.get_path("stdlib"))
     return [path for path in (library / "site-packages", library / "dist-packages") if path.is_dir()]
 
@@ -95,5 +95,5 @@ def _hidden() -> Sequence[Path]:
 def _needed(file: Path) -> Iterator[Path]:
     done = subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
-        if found := re.search(r"(/\S+) \(0x", line):
-            yield Path(found[1])
+        if match := re.search(r"(/\S+) \(0x", line):
+            yield Path(match[1])

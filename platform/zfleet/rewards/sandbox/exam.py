@@ -1,4 +1,4 @@
-"""What is asked of the sandbox, and what it answers."""
+"""The input and the output of the sandbox: an exam, its limits, and the verdict."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Exam:
     """A completion and its tests.
 
     Attributes:
-        code: What the model wrote, as a program.
-        names: What of the code the tests use; all else that they name is Python's own.
-        tests: Python statements, run one after the other in one namespace; they raise where the code is wrong.
-        setup: Statements before the tests, imports for example.
+        code: The completion's program.
+        names: The names of the code that the tests use; all other names in them are Python's own.
+        tests: Python statements, run one after the other in one namespace. They raise if the code is wrong.
+        setup: Statements to run before the tests, for example imports.
     """
 
     code: str
@@ -24,12 +24,12 @@ class Exam:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether all tests held.
+    """The result of an exam.
 
     Attributes:
-        passed: They did; None where nobody can tell, because something that a test needs cannot cross faithfully
-            between its process and the tested code's.
-        reason: Which did not and why, or what could not cross, for people.
+        passed: Whether all tests passed; None if nobody can tell, because a value that a test needs cannot cross
+            faithfully between its process and the tested code's.
+        reason: Which test failed and why, or which value could not cross, for people.
     """
 
     passed: bool | None
@@ -38,10 +38,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one verdict may use.
+    """The resources that one verdict may use.
 
     Attributes:
-        seconds: Of wall-clock time, and of processor time in each box.
+        seconds: Wall-clock time, and processor time in each box.
         memory: Bytes of address space in each box.
         disk: Bytes of the private file system, which is in memory.
     """

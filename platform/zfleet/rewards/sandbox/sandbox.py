@@ -1,4 +1,4 @@
-"""Verdicts on code, from boxes that are started ahead and used once."""
+"""Judge code in boxes that are started ahead of time and used once."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ log = logging.getLogger(__name__)
 _TRIAL = Exam("def right():\n    return 1", ("right",), ("assert right() == 1",))
 _START_SECONDS = 60.0
 AT_ONCE = max(2, os.cpu_count() or 2)
-"""Verdicts that are sought side by side: one for each core, and where there is one, another that starts meanwhile."""
+"""How many exams run side by side: one for each core, and at least two, so that one box starts during an exam."""
 
 
 class Sandbox:
-    """Gives verdicts, any number of threads at a time; close it, or use it as a context.
+    """Examines completions, from any number of threads. Close it, or use it as a context manager.
 
-    A box costs most of its time to start, so that some wait ready; none serves two completions.
+    Starting a box takes most of the time of an exam, so some boxes wait ready. No box serves two completions.
     """
 
     def __init__(self, limits: Limits | None = None, isolation: Isolation = "bubblewrap", ready: int = AT_ONCE) -> None:
-        """Start boxes, and try one.
+        """Start boxes, and run one trial exam.
 
         Args:
-            limits: Of each verdict.
+            limits: The limits of each exam.
             isolation: ``unsafe`` runs code as this user, with this user's files and network.
-            ready: Pairs of boxes that wait.
+            ready: How many pairs of boxes wait ready.
 
         Raises:
-            SandboxError: This machine cannot make a box; says what bubblewrap said.
+            SandboxError: This machine cannot make a box; quotes bubblewrap.
         """
         self._limits = limits or Limits()
         self._isolated = isolation == "bubblewrap"
@@ -58,8 +58,11 @@ class Sandbox:
         self._closed = threading.Event()
         self._pairs, self._fewer = 0, threading.Condition()
         if not self._isolated:
-            log.warning("code that a model wrote runs on this machine without a sandbox, as the reward's spec says")
-        # The kernel kills bubblewrap with the thread that started it (PR_SET_PDEATHSIG): it outlasts every box.
+            log.warning(
+                "a model's code runs on this machine without a sandbox, because the reward has `sandbox: unsafe`"
+            )
+        # The kernel kills bubblewrap when the thread that started it ends (PR_SET_PDEATHSIG), so this thread lives
+        # until every box has ended.
         self._filling = threading.Thread(target=self._fill, name="zfleet-sandbox", daemon=True)
         self._filling.start()
         try:
@@ -78,7 +81,7 @@ class Sandbox:
         """Run a completion against its tests.
 
         Raises:
-            SandboxError: No box can be started, or the examiner broke: nobody knows whether the completion is right.
+            SandboxError: No box can be started, or the examiner failed: it is unknown whether the completion is right.
         """
         if self._closed.is_set():
             raise SandboxError("the sandbox is closed", "open another one")
@@ -89,7 +92,7 @@ class Sandbox:
             self._end(pair)
 
     def close(self) -> None:
-        """End all boxes that wait, and wait for verdicts under way."""
+        """End all boxes that wait, and wait for exams that are under way."""
         self._closed.set()
         while self._filling.is_alive():
             with suppress(Empty):
@@ -132,12 +135,22 @@ class Sandbox:
         finally:
             self._end(pair)
         if not verdict.passed:
-            raise SandboxError(f"the sandbox calls right code wrong: {verdict.reason}", "report this")
+            raise SandboxError(f"the sandbox judges right code as wrong: {verdict.reason}", "report this as a bug")
+
+
+def look_at_sandbox() -> str:
+    """Say in one line what the sandbox is made of on this machine, or why there is none and how to change that."""
+    try:
+        with Sandbox(ready=1):
+            version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    except SandboxError as error:
+        return f"no: {error.message} ({error.remedy})"
+    return f"yes: {version}, {'with' if refusals() else 'without'} libseccomp"
 
 
 @cache
 def shared_sandbox(limits: Limits, isolation: Isolation) -> Sandbox:
-    """This process's sandbox with these limits; it closes with the process.
+    """Return this process's sandbox with these limits; it closes when the process ends.
 
     Raises:
         SandboxError: As ``Sandbox``.
@@ -149,39 +162,48 @@ def shared_sandbox(limits: Limits, isolation: Isolation) -> Sandbox:
 
 @dataclass(frozen=True)
 class _Pair:
-    """An examiner and its candidate, started and waiting for an exam."""
+    """An examiner and its candidate, started and waiting for an exam.
+
+    Attributes:
+        examiner: Runs the tests.
+        candidate: Runs the completion.
+        stderr: The error output of both.
+        started: Set when both boxes run.
+    """
 
     examiner: Box
     candidate: Box
-    said: io.BufferedRandom
+    stderr: io.BufferedRandom
     started: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def start(cls, examiner_command: list[str], candidate_command: list[str], isolated: bool) -> _Pair:
-        said = os.fdopen(os.memfd_create("zfleet-sandbox"), "w+b")
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+        stderr = os.fdopen(os.memfd_create("zfleet-sandbox"), "w+b")
+        examiner_end, candidate_end = socket.socketpair()
+        with examiner_end, candidate_end:
             try:
-                candidate = Box.start(candidate_command, isolated, stdin=theirs, stdout=theirs, stderr=said)
+                candidate = Box.start(
+                    candidate_command, isolated, stdin=candidate_end, stdout=candidate_end, stderr=stderr
+                )
                 try:
                     examiner = Box.start(
-                        [*examiner_command, str(ours.fileno())],
+                        [*examiner_command, str(examiner_end.fileno())],
                         isolated,
-                        keep=[ours.fileno()],
+                        keep=[examiner_end.fileno()],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
-                        stderr=said,
+                        stderr=stderr,
                     )
                 except OSError:
-                    theirs.close()
-                    readable(ours.fileno(), _START_SECONDS)
+                    candidate_end.close()
+                    readable(examiner_end.fileno(), _START_SECONDS)
                     candidate.kill()
                     candidate.wait()
                     raise
             except OSError:
-                said.close()
+                stderr.close()
                 raise
-        return cls(examiner, candidate, said)
+        return cls(examiner, candidate, stderr)
 
     def examine(self, exam: Exam, limits: Limits) -> Verdict:
         job: dict[str, Any] = asdict(exam) | {
@@ -192,45 +214,45 @@ class _Pair:
                 "filter": refusals().hex(),
             }
         }
-        asked, told = self._pipes()
+        jobs, results = self._pipes()
         broken = SandboxError(
             "the sandbox ended without a verdict",
-            "see that bubblewrap may create user namespaces here (docs/sandbox.md), and that the task's tests run",
+            "check that bubblewrap may create user namespaces here (docs/sandbox.md), and that the task's tests run",
         )
-        verdicts = told.fileno()
+        verdicts = results.fileno()
         try:
             if not readable(verdicts, _START_SECONDS) or receive(verdicts) != READY:
                 raise broken
             self.started.set()
-            send(asked.fileno(), job)
+            send(jobs.fileno(), job)
             if not readable(verdicts, limits.seconds):
                 return Verdict(False, f"no verdict within {limits.seconds:g} s")
-            found = receive(verdicts)
+            verdict = receive(verdicts)
         except (OSError, EOFError, ValueError) as error:
             raise broken from error
-        passed = found["passed"]
-        return Verdict(None if passed is None else bool(passed), str(found["reason"]))
+        passed = verdict["passed"]
+        return Verdict(None if passed is None else bool(passed), str(verdict["reason"]))
 
     def complaints(self) -> str:
-        """What bubblewrap and Python said before they ended."""
-        self.said.seek(0)
-        return self.said.read(2000).decode(errors="replace").strip()
+        """Return the error output of bubblewrap and Python."""
+        self.stderr.seek(0)
+        return self.stderr.read(2000).decode(errors="replace").strip()
 
     def end(self) -> None:
-        asked, told = self._pipes()
-        # A box that is killed while bubblewrap sets it up is left behind.
+        jobs, results = self._pipes()
+        # A box that is killed while bubblewrap sets it up would leave a process behind.
         if not self.started.is_set():
-            readable(told.fileno(), _START_SECONDS)
+            readable(results.fileno(), _START_SECONDS)
         for box in (self.candidate, self.examiner):
             box.kill()
         for box in (self.candidate, self.examiner):
             box.wait()
-        for file in (asked, told, self.said):
+        for file in (jobs, results, self.stderr):
             with suppress(OSError):
                 file.close()
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        """The examiner's input and output."""
+        """Return the examiner's input and output."""
         process = self.examiner.process
         assert process.stdin is not None
         assert process.stdout is not None

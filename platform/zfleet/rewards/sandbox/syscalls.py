@@ -1,4 +1,4 @@
-"""A seccomp program: system calls that no completion needs, and that break-outs begin with."""
+"""A seccomp program that refuses system calls which no completion needs and which escapes begin with."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import tempfile
 from functools import cache
 
 _CLONE_THREAD = 0x00010000
-"""Of ``clone`` (linux/sched.h)."""
+"""The flag of ``clone`` that makes a thread (linux/sched.h)."""
 
 _REFUSED = (
-    # Processes, other than threads of its own.
+    # New processes; threads are allowed.
     *("fork", "vfork", "execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
     # Namespaces and mounts.
     *("unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsmount"),
     # The network.
     *("socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg"),
-    # Who may do what with files: as root, a box could change the host's /dev/null, which it needs.
+    # Permissions of files: as root, a box could change the host's /dev/null, which is mounted into it.
     *("chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat"),
     *("utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "mknod", "mknodat"),
-    # Memory that no limit counts.
+    # Memory outside the limits.
     *("shmget", "shmat", "msgget", "semget", "memfd_create"),
-    # Parts of the kernel with a history.
+    # Parts of the kernel with a history of vulnerabilities.
     *("bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register"),
     *("keyctl", "add_key", "request_key", "kcmp", "personality", "modify_ldt", "open_by_handle_at"),
     *("init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff"),
@@ -30,9 +30,9 @@ _REFUSED = (
 
 @cache
 def refusals() -> bytes:
-    """The program as the kernel takes it; empty where this machine has no libseccomp."""
+    """Return the program in the kernel's format; empty if this machine has no libseccomp."""
     try:
-        # Looks for the library when it is imported.
+        # Imported here because the import itself looks for the library.
         import pyseccomp
     except RuntimeError:
         return b""
@@ -41,7 +41,7 @@ def refusals() -> bytes:
     for name in _REFUSED:
         program.add_rule(denied, name)
     program.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _CLONE_THREAD, 0))
-    # Its flags lie in memory, where no filter can look: the C library goes back to clone.
+    # The flags of clone3 are in memory, which a filter cannot read. On ENOSYS the C library falls back to clone.
     program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     with tempfile.TemporaryFile() as file:
         program.export_bpf(file)

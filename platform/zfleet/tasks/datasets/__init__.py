@@ -1,1 +1,1 @@
-"""The paper's tasks, read from their authors' files: one file a family."""
+"""The paper's tasks, read from their authors' files or from the hub: a file for each kind of dataset."""

@@ -1,4 +1,4 @@
-"""What a public dataset is to zfleet: where its rows lie, and how one of them becomes a sample."""
+"""Describe a public dataset: where its rows are, and how a row becomes a sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zfleet.tasks.rows import Row
 Side = Literal["train", "test"]
 
 Fields = Mapping[str, str]
-"""What a prompt can name, and for graders ``answer``."""
+"""The fields of a row that a prompt can name; graders read ``answer``."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Dataset:
     """A public dataset.
 
     Attributes:
-        name: What specs call it.
-        fields: From a row to its fields; raises ``KeyError``, ``TypeError`` or ``ValueError`` on a broken one.
-        files: The names that the authors gave their files, by side: the first that is there is read. A side that has
-            none is cut from the other by digest.
-        hub: Id and configuration on the Hugging Face hub; None where it has no rows of this form.
-        splits: The hub's name of each side.
-        keep: Which rows belong to a side, where files do not tell.
-        image: The field that names a row's image, a file of that name below the folder; empty: rows have none.
+        name: The dataset's name in specs.
+        fields: Turns a row into its fields; raises ``KeyError``, ``TypeError`` or ``ValueError`` on a broken row.
+        files: The authors' file names of each side; the first that exists is read. A side without files is split off
+            the other one by digest.
+        hub: Id and configuration on the Hugging Face hub; None if the hub has no rows of this form.
+        splits: The hub's name for each side.
+        keep: Decides whether a row belongs to a side, if files do not tell.
+        image: The field with the name of a row's image, a file below the folder; empty if rows have no images.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Dataset:
     image: str = ""
 
     def read(self, row: Row) -> Fields:
-        """The fields of a row.
+        """Return the fields of a row.
 
         Raises:
             TaskError: The row is broken; names file and line.
@@ -51,23 +51,23 @@ class Dataset:
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise TaskError(
-                f"{row.where} is no row of {self.name}: {reason}", "mend the row, or give the dataset's own file"
+                f"{row.where} is not a row of {self.name}: {reason}", "correct the row, or give the dataset's own file"
             ) from error
 
 
 def identity(name: str, fields: Fields) -> str:
-    """Of a sample: a digest of all it holds."""
+    """Return a sample's id: a digest of all its fields."""
     return hashlib.sha256(json.dumps([name, dict(fields)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def text(row: Mapping[str, Any], key: str) -> str:
-    """A field that must be a string and not blank.
+    """Return a field that must be a string and not blank.
 
     Raises:
-        KeyError: It is missing.
-        ValueError: It is something else.
+        KeyError: The field is missing.
+        ValueError: The field is not a string, or blank.
     """
     value = row[key]
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{key} is {value!r}, which is no text")
+        raise ValueError(f"{key} is {value!r}: it must be a string that is not blank")
     return value

@@ -1,4 +1,4 @@
-"""From a dataset named in a spec to a task: its authors' files or the hub, two sides, one prompt a row."""
+"""Load a task from the public dataset that a spec names: two sides, and one prompt for each row."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from zfleet.config.datasets import DatasetName
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet.rewards.build import build_reward, check_row, needs_answer
-from zfleet.tasks.datasets.arc import ARC_CHALLENGE, ARC_EASY
 from zfleet.tasks.datasets.classify import SOURCES, requests
 from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, identity
-from zfleet.tasks.datasets.files import rows_of
-from zfleet.tasks.datasets.gsm8k import GSM8K
-from zfleet.tasks.datasets.images import ImageFolder
-from zfleet.tasks.datasets.math import MATH
-from zfleet.tasks.datasets.okvqa import OKVQA
+from zfleet.tasks.datasets.math_problems import GSM8K, MATH
 from zfleet.tasks.datasets.programs import HUMANEVAL, MBPP, MBPP_SANITIZED
+from zfleet.tasks.datasets.questions import ARC_CHALLENGE, ARC_EASY, OKVQA
+from zfleet.tasks.datasets.sources import ImageFolder, rows_of
 from zfleet.tasks.rows import read_rows
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Sample, Task
@@ -33,16 +30,16 @@ DATASETS: Mapping[str, Dataset] = {
     "arc_challenge": ARC_CHALLENGE,
     "okvqa": OKVQA,
 }
-"""By the name in specs; ``classify`` is made of several."""
+"""The datasets by their name in specs; ``classify`` draws from several of them."""
 
 
 def load_dataset_task(spec: TaskSpec) -> Task:
-    """The task that a spec makes of a public dataset. The same rows give the same task.
+    """Load a task from a public dataset. The same rows give the same task.
 
-    A dataset that has one side alone is split by digest of the prompt, as a JSONL file is.
+    A dataset with only one side is split by digest of the prompt, as a JSONL file is.
 
     Raises:
-        TaskError: No such files, a broken row (file and line named), or a prompt that names no field of the rows.
+        TaskError: Files are missing, a row is broken (file and line are named), or the prompt names an unknown field.
         SpecError: The reward cannot be built.
     """
     assert spec.dataset is not None
@@ -57,8 +54,8 @@ def load_dataset_task(spec: TaskSpec) -> Task:
     for side, samples in sides.items():
         if not samples:
             raise TaskError(
-                f"dataset {spec.dataset} has no {side} rows in {spec.data}: it looks for {_looked_for(spec.dataset)}",
-                "give the folder of its authors' files, or one of them; of one side alone, change test_fraction",
+                f"dataset {spec.dataset} has no {side} rows in {spec.data}: it looks for {_file_names(spec.dataset)}",
+                "give the folder of its authors' files, or one of them; if the data has one side, change test_fraction",
             )
     return Task(
         name=spec.dataset,
@@ -72,31 +69,31 @@ def load_dataset_task(spec: TaskSpec) -> Task:
 
 
 def problems_of(name: str, path: Path) -> dict[str, Sample]:
-    """The problems of a file, whatever side they belong to, by their task id. One that is there twice is one.
+    """Read the problems of a file, of both sides, by task id. An identical problem may be given twice.
 
     Raises:
-        TaskError: A row that is none, two problems that differ and have one task id (file and lines named), or a
-            dataset whose rows have no task id.
+        TaskError: A row is broken, two different problems have the same task id (file and lines are named), or the
+            dataset's rows have no task id.
     """
     dataset = DATASETS.get(name)
     if dataset is None or dataset not in (MBPP, MBPP_SANITIZED, HUMANEVAL):
-        raise TaskError(f"rows of {name} have no tests", "leave --problems out, or grade programs: mbpp, humaneval")
-    found: dict[str, tuple[Sample, str]] = {}
+        raise TaskError(f"rows of {name} have no tests", "omit --problems, or grade programs: mbpp, humaneval")
+    problems: dict[str, tuple[Sample, str]] = {}
     for row in read_rows(path):
         fields = dataset.read(row)
         sample = Sample(identity(name, fields), fields["problem"], fields=fields)
-        before, where = found.setdefault(fields["task_id"], (sample, row.where))
-        if sample != before:
+        first, where = problems.setdefault(fields["task_id"], (sample, row.where))
+        if sample != first:
             raise TaskError(
                 f"{row.where} has task_id {fields['task_id']!r}, which another problem has: {where}",
-                "give each problem an id of its own, or delete the one that is wrong",
+                "give each problem its own id, or delete the wrong one",
             )
-    return {task_id: sample for task_id, (sample, _) in found.items()}
+    return {task_id: sample for task_id, (sample, _) in problems.items()}
 
 
-def _looked_for(name: DatasetName) -> str:
-    known = [DATASETS[name]] if name in DATASETS else [one for pairs in SOURCES.values() for one, _ in pairs]
-    return ", ".join(dict.fromkeys(pattern for one in known for names in one.files.values() for pattern in names))
+def _file_names(name: DatasetName) -> str:
+    datasets = [DATASETS[name]] if name in DATASETS else [source for pairs in SOURCES.values() for source, _ in pairs]
+    return ", ".join(dict.fromkeys(file for dataset in datasets for names in dataset.files.values() for file in names))
 
 
 def _samples(spec: TaskSpec, side: Side) -> Iterator[Sample]:
@@ -124,8 +121,8 @@ def _sample(spec: TaskSpec, fields: Fields, where: str, images: tuple[str, ...] 
     prompt = fill(spec.prompt, fields, "prompt")
     if needs_answer(spec.reward) and not fields.get("answer"):
         raise TaskError(
-            f"dataset {spec.dataset} has no answers that reward `{spec.reward.kind}` could compare with",
-            "leave `reward` out: the dataset brings its own",
+            f"dataset {spec.dataset} has no answers for reward `{spec.reward.kind}` to compare with",
+            "omit `reward`: the dataset brings its own",
         )
     check_row(spec.reward, fields.get("answer", ""), fields, where)
     assert spec.dataset is not None

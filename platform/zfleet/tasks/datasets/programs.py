@@ -12,20 +12,20 @@ from zfleet.tasks.datasets.dataset import Dataset, Fields, Side, text
 
 _MBPP_TRAIN = range(601, 975)
 _MBPP_TEST = range(11, 511)
-"""Task ids of the authors' splits; 1 to 10 are for few-shot prompts, 511 to 600 for validation."""
+"""Task ids of the authors' splits. Ids 1 to 10 are for few-shot prompts, 511 to 600 for validation."""
 
 
 def mbpp_fields(row: Mapping[str, Any]) -> Fields:
-    """Of a row of ``mbpp.jsonl`` or of ``sanitized-mbpp.json``."""
+    """Read a row of ``mbpp.jsonl`` or of ``sanitized-mbpp.json``."""
     code, tests = text(row, "code"), _texts(row, "test_list")
     program = _parsed(code, "code")
-    # Tests may count on what the solution imports.
+    # Tests may use modules that the solution imports.
     setup = [ast.unparse(node) for node in program.body if isinstance(node, ast.Import | ast.ImportFrom)]
     setup += _texts(row, "test_imports") if "test_imports" in row else []
     setup += [text(row, "test_setup_code")] if row.get("test_setup_code") else []
     names = sorted(set(_defined(program)) & set(_named([*setup, *tests])))
     if not names:
-        raise ValueError("its tests use nothing that its code defines")
+        raise ValueError("its tests use no name that its code defines")
     return {
         "task_id": str(row["task_id"]),
         "problem": text(row, "prompt" if "prompt" in row else "text"),
@@ -36,15 +36,15 @@ def mbpp_fields(row: Mapping[str, Any]) -> Fields:
 
 
 def humaneval_fields(row: Mapping[str, Any]) -> Fields:
-    """Of a row of ``HumanEval.jsonl.gz``."""
+    """Read a row of ``HumanEval.jsonl.gz``."""
     prompt, name = text(row, "prompt"), text(row, "entry_point")
     test = f"{text(row, 'test')}\ncheck({name})"
     _parsed(test, "test")
-    begun = beginning(prompt, [name])
-    if begun is None:
-        raise ValueError(f"its prompt does not begin {name}")
-    # Tests may use what the prompt defines before: from there, and never from the completion.
-    setup = prompt[:begun]
+    start = beginning(prompt, [name])
+    if start is None:
+        raise ValueError(f"its prompt does not define entry_point {name!r}")
+    # Tests may use helpers that the prompt defines before the function. They never take them from the completion.
+    setup = prompt[:start]
     _parsed(setup, "prompt")
     return {
         "task_id": str(row["task_id"]),
@@ -57,7 +57,7 @@ def humaneval_fields(row: Mapping[str, Any]) -> Fields:
 def _texts(row: Mapping[str, Any], key: str) -> list[str]:
     values = row[key]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{key} is no list of texts")
+        raise ValueError(f"{key} is not a list of strings")
     return values
 
 
@@ -65,7 +65,7 @@ def _parsed(source: str, key: str) -> ast.Module:
     try:
         return compiled(source).tree
     except SyntaxError as error:
-        raise ValueError(f"{key} is no Python: {error}") from error
+        raise ValueError(f"{key} is not Python: {error}") from error
 
 
 def _defined(program: ast.Module) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""What runs inside the sandbox: the standard library alone, and nothing else of zfleet's."""
+"""The programs that run inside the sandbox. They may import the standard library only, and nothing else of zfleet."""

@@ -1,4 +1,4 @@
-"""The program that runs a completion and answers what the tests ask of it. It never sees a test."""
+"""The program that runs a completion and performs the operations that the tests ask for. It never sees a test."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .stand_ins import function, iterator, named_tuple
 from .wire import Record, Wire
 
 _GENERATED = "<string>"
-"""The file of the methods that ``dataclass`` writes."""
+"""The file name in the code of methods that ``dataclass`` writes."""
 
 
 def main() -> None:
-    """Talk with the examiner over standard input and output, which the completion does not get."""
+    """Talk to the examiner over standard input, which is hidden from the completion."""
     channel = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -34,14 +34,14 @@ def main() -> None:
 
 
 def serve(channel: int, job: dict[str, Any]) -> None:
-    """Run a completion, and answer until the examiner is gone.
+    """Run a completion, and answer requests until the examiner is gone.
 
     Args:
-        channel: To the examiner.
+        channel: The descriptor of the examiner's channel.
         job: ``code`` and the ``names`` that tests use.
     """
     completion = _Completion(job["names"])
-    link = Link(channel, _Wire(lambda *asked, **named: link.ask(*asked, **named)), completion.perform)
+    link = Link(channel, _Wire(lambda *arguments, **named: link.ask(*arguments, **named)), completion.perform)
     message = {"ask": "run", "items": [job["code"]], "names": []}
     with suppress(Settled):
         while True:
@@ -50,15 +50,12 @@ def serve(channel: int, job: dict[str, Any]) -> None:
 
 
 class _Completion:
-    """What a model wrote, as a module of its own.
-
-    What a completion does only when it is the main program, it does not do here.
-    """
+    """A completion, run as a module of its own and not as the main program."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
         self._space: dict[str, Any] = {}
-        self._found: dict[str, Any] = {}
+        self._globals: dict[str, Any] = {}
 
     def perform(self, operation: str, /, *arguments: Any, **named: Any) -> object:
         try:
@@ -69,16 +66,19 @@ class _Completion:
                 return perform(*arguments, **named)
             return getattr(type(arguments[0]), operation)(*arguments, **named)
         finally:
-            # A global that is bound anew is another value for the tests too.
-            self._found.update({name: self._space[name] for name in self._names if name in self._space})
+            # If the completion rebinds a global, the tests must see the new value too.
+            self._globals.update({name: self._space[name] for name in self._names if name in self._space})
 
     def _run(self, code: str) -> object:
-        """The dictionary of what the completion calls each of the names; one that it does not define is left out."""
+        """Run the code, and return the values of the names that tests use; names that it does not define are left out.
+
+        The dictionary is updated after each later operation.
+        """
         module = sys.modules["completion"] = ModuleType("completion")
         self._space = vars(module)
         program = compile(code, "completion", "exec", dont_inherit=True)
         exec(program, self._space)  # noqa: S102  # the one place for it: inside the sandbox
-        return self._found
+        return self._globals
 
 
 def _call(function: Callable[..., object], /, *arguments: object, **named: object) -> object:
@@ -108,11 +108,11 @@ _OPERATIONS: dict[str, Callable[..., object]] = {
     "__iter__": iter,
     "__len__": len,
 }
-"""All others are methods of the object's class."""
+"""Operations by name. Every other operation is a method of the object's class."""
 
 
 class _Wire(Wire):
-    """The candidate's end: its own classes and their objects stay here."""
+    """The candidate's end: its own classes and their objects stay in this process."""
 
     def __init__(self, ask: Callable[..., Any]) -> None:
         super().__init__(1)
@@ -122,22 +122,22 @@ class _Wire(Wire):
         number = self.known(kind)
         if number is None:
             bases = [self.item(base) for base in kind.__bases__ if base is not object]
-            number = self.number(kind, kept=True)
+            number = self.number(kind, stays=True)
             compared = _compared(kind)
             names = [name for name, value in vars(kind).items() if not (name == "__hash__" and value is None)]
-            self.tell("classes", [number, [kind.__module__, kind.__qualname__], bases, names, compared])
+            self.record("classes", [number, [kind.__module__, kind.__qualname__], bases, names, compared])
         return [number]
 
     def class_of(self, value: object) -> tuple[Any, bool]:
         item = self.class_item(type(value))
-        # Named tuples of a class that came from the tests are plain.
-        return item, item[0] in self._kept
+        # Named tuples whose class came from the tests are plain values.
+        return item, item[0] in self._staying
 
-    def standing(self, value: object) -> tuple[Any, list[Any]]:
+    def stand_in_for(self, value: object) -> tuple[Any, list[Any]]:
         return self.class_item(type(value)), []
 
     def extra(self, value: object) -> int | None:
-        """Its hash, where its class has one of its own."""
+        """Return the object's hash if its class defines one."""
         if isinstance(value, FunctionType):
             return None
         try:
@@ -155,10 +155,12 @@ class _Wire(Wire):
 
 
 def _compared(kind: type) -> tuple[list[str], list[str]] | None:
-    """Of a data class, the fields that its objects are compared by, and the comparisons that nobody wrote."""
-    written = vars(kind)
-    by = [name for name in ("__eq__", "__lt__", "__le__", "__gt__", "__ge__") if name in written]
-    by = [name for name in by if getattr(getattr(written[name], "__code__", None), "co_filename", "") == _GENERATED]
-    if not by or "__dataclass_fields__" not in written:
+    """Return the fields by which a data class compares its objects, and the comparisons that ``dataclass`` wrote."""
+    members = vars(kind)
+    own = [name for name in ("__eq__", "__lt__", "__le__", "__gt__", "__ge__") if name in members]
+    generated = [
+        name for name in own if getattr(getattr(members[name], "__code__", None), "co_filename", "") == _GENERATED
+    ]
+    if not generated or "__dataclass_fields__" not in members:
         return None
-    return [name for name, field in written["__dataclass_fields__"].items() if field.compare], by
+    return [name for name, field in members["__dataclass_fields__"].items() if field.compare], generated

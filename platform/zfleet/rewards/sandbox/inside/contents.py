@@ -1,4 +1,4 @@
-"""What plain values are made of: how they are taken apart and put together again, and how containers are changed."""
+"""Take plain values apart and put them together again, and replace the contents of containers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .known import name_of
 Parts = Sequence[Any]
 
 _FACTORY: Any = vars(defaultdict)["default_factory"]
-_MOST: Any = vars(deque)["maxlen"]
+_MAX_LENGTH: Any = vars(deque)["maxlen"]
 
 
 def _fill_list(value: list[Any], parts: Parts) -> None:
@@ -32,15 +32,15 @@ def _fill_deque(value: deque[Any], parts: Parts) -> None:
 def _fill_dict(value: dict[Any, Any], parts: Parts) -> None:
     half = len(parts) // 2
     dict.clear(value)
-    for key, one in zip(parts[:half], parts[half:], strict=True):
-        dict.__setitem__(value, key, one)
+    for key, item in zip(parts[:half], parts[half:], strict=True):
+        dict.__setitem__(value, key, item)
 
 
 def _fill_ordered(value: OrderedDict[Any, Any], parts: Parts) -> None:
     half = len(parts) // 2
     OrderedDict.clear(value)
-    for key, one in zip(parts[:half], parts[half:], strict=True):
-        OrderedDict.__setitem__(value, key, one)
+    for key, item in zip(parts[:half], parts[half:], strict=True):
+        OrderedDict.__setitem__(value, key, item)
 
 
 def _fill_default(value: defaultdict[Any, Any], parts: Parts) -> None:
@@ -58,12 +58,12 @@ READERS: dict[type, tuple[Callable[[Any], Iterable[Any]], ...]] = {
     set: (set.__iter__,),
     bytearray: (bytearray.__iter__,),
     deque: (deque.__iter__,),
-    # Its order is its own: that of the dictionary below it is another.
+    # An OrderedDict keeps an order of its own, which can differ from that of the dictionary below it.
     OrderedDict: (OrderedDict.__iter__, OrderedDict.values),
     defaultdict: (lambda value: (_FACTORY.__get__(value),), dict.__iter__, dict.values),
     Counter: (dict.__iter__, dict.values),
 }
-"""Of each class of values that can change, what gives its parts, one after the other."""
+"""For each class of mutable values, the functions that iterate over its parts; one for each column of parts."""
 
 FILLERS: dict[type, Callable[[Any, Parts], None]] = {
     list: _fill_list,
@@ -75,9 +75,9 @@ FILLERS: dict[type, Callable[[Any, Parts], None]] = {
     defaultdict: _fill_default,
     Counter: _fill_dict,
 }
-"""How they take other parts."""
+"""For each class of mutable values, the function that replaces its contents."""
 
-_NEWS: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
+_SUBCLASSABLE: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
     "builtins.tuple": lambda base, value: base.__iter__(value),
     "builtins.frozenset": lambda base, value: base.__iter__(value),
     "builtins.int": lambda base, value: (base.__pos__(value),),
@@ -93,7 +93,7 @@ _NEWS: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
         for name in ("datetime", "date", "time", "timedelta", "timezone")
     },
 }
-"""Of each class of values that cannot change and that others may derive from: what makes one."""
+"""For each class of immutable values that may have subclasses: the function that returns its constructor arguments."""
 
 _EXACT: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
     "builtins.range": lambda base, value: (value.start, value.stop, value.step),
@@ -105,7 +105,7 @@ _EXACT: dict[str, Callable[[Any, Any], Iterable[Any]]] = {
         for name in ("PosixPath", "PurePosixPath", "PureWindowsPath")
     },
 }
-"""As ``_NEWS``, of classes whose subclasses have no plain contents."""
+"""The same for classes whose subclasses are not taken apart."""
 
 _VIEWS = {
     type(getattr(kind(), name)()): (kind, name) for kind in (dict, OrderedDict) for name in ("keys", "values", "items")
@@ -114,11 +114,11 @@ _BASES: dict[type, type] = {}
 _JSON = {str, bool, type(None)}
 
 HUGE = 2**64
-"""In decimal digits, Python limits how long a number may be."""
+"""Larger integers cross in hexadecimal digits, because Python limits how many decimal digits it converts."""
 
 
-def as_they_are(parts: Parts) -> bool:
-    """Whether all of them are, without a look at each, what JSON takes."""
+def are_json(parts: Parts) -> bool:
+    """Return whether JSON can hold all parts as they are; checks their classes, not each value, for speed."""
     kinds = set(map(type, parts))
     if kinds == {int}:
         return bool(min(parts) > -HUGE and max(parts) < HUGE)
@@ -126,26 +126,26 @@ def as_they_are(parts: Parts) -> bool:
 
 
 def base_of(kind: type) -> type:
-    """The class among its bases by whose rules its instances are taken apart; ``object`` if they have no contents."""
-    found = _BASES.get(kind)
-    if found is None:
-        found = _BASES[kind] = next(base for base in kind.__mro__ if base is object or _has_parts(base, kind))
-    return found
+    """Return the base class whose rules take instances of ``kind`` apart; ``object`` if they have no plain contents."""
+    base = _BASES.get(kind)
+    if base is None:
+        base = _BASES[kind] = next(base for base in kind.__mro__ if base is object or _has_parts(base, kind))
+    return base
 
 
-def made_of(base: type, value: object) -> Iterable[Any]:
-    """The arguments for ``made``, of a value that cannot change."""
+def parts_of(base: type, value: object) -> Iterable[Any]:
+    """Return the parts of an immutable value, from which ``rebuild`` makes it again."""
     if base is tuple:
         return tuple.__iter__(value)  # type: ignore[arg-type]
     name = name_of(base) or ""
-    return (_NEWS.get(name) or _EXACT[name])(base, value)
+    return (_SUBCLASSABLE.get(name) or _EXACT[name])(base, value)
 
 
-def made(kind: type, base: type, parts: Parts) -> Any:
-    """A value that cannot change, of a class with this base.
+def rebuild(kind: type, base: type, parts: Parts) -> Any:
+    """Make an immutable value of class ``kind`` from its parts.
 
     Raises:
-        TypeError, ValueError: It takes no such parts.
+        TypeError, ValueError: The class does not take these parts.
     """
     new: Any = base.__new__
     if base in (tuple, frozenset):
@@ -155,45 +155,45 @@ def made(kind: type, base: type, parts: Parts) -> Any:
     if base in READERS:
         raise TypeError(f"a {base.__name__} has contents that change")
     if base is BaseException and kind.__module__ != "builtins":
-        # Some take other arguments than they hold, such as JSONDecodeError.
+        # The constructor of some exceptions, such as JSONDecodeError, takes other arguments than `args` holds.
         return new(kind, *parts)
     return kind(*parts) if name_of(kind) else new(kind, *parts)
 
 
-def most_of(base: type, value: Any) -> int | None:
-    """Of a deque, the longest that it may become."""
-    return _MOST.__get__(value) if base is deque else None
+def max_length(base: type, value: Any) -> int | None:
+    """Return a deque's maximum length; None for other containers."""
+    return _MAX_LENGTH.__get__(value) if base is deque else None
 
 
-def empty(kind: type, base: type, most: int | None) -> Any:
-    """A container without contents; ``most`` as ``most_of`` gives it.
+def empty(kind: type, base: type, longest: int | None) -> Any:
+    """Make a container without contents; ``longest`` is the result of ``max_length``.
 
     Raises:
-        TypeError: Instances of this class are no containers.
+        TypeError: Instances of this class are not containers.
     """
     if base not in READERS:
-        raise TypeError(f"a {kind.__name__} is no container")
+        raise TypeError(f"a {kind.__name__} is not a container")
     new: Any = base.__new__
     value = new(kind)
     if base is deque:
-        deque.__init__(value, (), most)
+        deque.__init__(value, (), longest)
     return value
 
 
 def view_of(value: object) -> tuple[str, object] | None:
-    """Of a dictionary's keys, values or items: which of them, and the dictionary."""
-    found = _VIEWS.get(type(value))
-    return (found[1], gc.get_referents(value)[0]) if found else None
+    """Return which view of a dictionary a value is, and the dictionary; None if it is not a view."""
+    view_type = _VIEWS.get(type(value))
+    return (view_type[1], gc.get_referents(value)[0]) if view_type else None
 
 
 def view(which: str, value: object) -> Any:
-    """The view that ``view_of`` was given.
+    """Return a dictionary's view; ``which`` comes from ``view_of``.
 
     Raises:
         ValueError: There is no such view.
     """
     if not isinstance(value, dict) or which not in ("keys", "values", "items"):
-        raise ValueError("no view of a dictionary")
+        raise ValueError(f"{which!r} of a {type(value).__name__} is not a view of a dictionary")
     return getattr(OrderedDict if isinstance(value, OrderedDict) else dict, which)(value)
 
 
@@ -201,4 +201,4 @@ def _has_parts(base: type, kind: type) -> bool:
     if base in READERS or base is BaseException:
         return True
     name = name_of(base)
-    return name in _NEWS or (name in _EXACT and base is kind)
+    return name in _SUBCLASSABLE or (name in _EXACT and base is kind)

@@ -1,4 +1,4 @@
-"""The program that runs the tests of a completion, which runs elsewhere: it decides, and tells the host alone."""
+"""The program that runs the tests. It decides the verdict and sends it to the host; the completion runs elsewhere."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .passed import ExaminersWire
 from .remote import Ended, connect
 
 _SHOWN = 200
-"""Characters of a failing test in a reason."""
+"""The most characters of a failing test that a reason quotes."""
 
 _OPENED: list[object] = []
-"""Files that the tests opened."""
+"""The files that the tests opened."""
 
 _ENDING = (StopIteration, StopAsyncIteration, GeneratorExit)
 
@@ -27,7 +27,7 @@ def main() -> None:
     verdicts = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     channel = int(sys.argv[1])
-    # From then on the time of the candidate counts: how long boxes take to start must not.
+    # The host starts its clock on this message, so that the time to start boxes does not count.
     send(verdicts, receive(channel))
     job = receive(0)
     for stream in (0, 1, 2):
@@ -41,40 +41,44 @@ def verdict(channel: int, job: dict[str, Any]) -> dict[str, Any]:
     """Run a job's tests.
 
     Args:
-        channel: To the candidate.
-        job: An ``Exam``, and the ``limits`` of its boxes.
+        channel: The descriptor of the candidate's channel.
+        job: The fields of an ``Exam``, and the ``limits`` of its boxes.
 
     Returns:
         ``passed`` and ``reason`` of a ``Verdict``.
     """
     tests = _Tests(channel, job["names"])
     error = _error(job, tests)
-    # A test may have caught what settled the verdict, and gone on.
+    # A test may have caught the exception that settled the verdict, and continued.
     error = Settled.all[0] if Settled.all else error
     if error is not None and _missing_here(error):
-        error = Settled(None, f"the box has not what a test needs: {_told(error)}").with_traceback(error.__traceback__)
+        error = Settled(None, f"a test needs something that the box does not have: {_described(error)}").with_traceback(
+            error.__traceback__
+        )
     if error is not None and (tests.replaced or _OPENED) and not isinstance(error, Settled):
-        what = "replaces input or output" if tests.replaced else "opens a file"
-        said = f"a test {what}, which the tested code has of its own: {_told(error)}"
-        error = Settled(None, said).with_traceback(error.__traceback__)
+        action = "replaces input or output" if tests.replaced else "opens a file"
+        doubt = f"a test {action}, which the tested code has of its own: {_described(error)}"
+        error = Settled(None, doubt).with_traceback(error.__traceback__)
     if error is None:
         return {"passed": True, "reason": f"all {len(job['tests'])} tests pass"}
     line = _shortened(_line(error, job))
     if isinstance(error, Settled):
-        said = _shortened(str(error))
-        told = said if error.passed is False else f"{line}: cannot tell: {said}"
+        settled = _shortened(str(error))
+        reason = settled if error.passed is False else f"{line}: cannot tell: {settled}"
     else:
-        told = f"{line}: {_told(error)}" if line else _told(error)
-    # No half characters: people and files take none.
+        reason = f"{line}: {_described(error)}" if line else _described(error)
+    # Half of a surrogate pair cannot be printed or stored, so it is replaced.
     passed = error.passed if isinstance(error, Settled) else False
-    return {"passed": passed, "reason": told.encode(errors="replace").decode()}
+    return {"passed": passed, "reason": reason.encode(errors="replace").decode()}
 
 
 class _Tests(Link):
     """The tests' end of the pipe, and their namespace.
 
     Attributes:
-        replaced: While the tested code ran, a test had other input or output in place of Python's: it has its own.
+        space: The namespace in which the tests run.
+        replaced: Whether a test had replaced Python's input or output while the tested code ran. That has no effect on
+            the tested code, which has its own.
     """
 
     def __init__(self, channel: int, names: list[str]) -> None:
@@ -89,12 +93,12 @@ class _Tests(Link):
         connect(self)
 
     def define(self, job: dict[str, Any]) -> None:
-        """Run the completion, and give the tests what it calls the names that they use."""
+        """Run the completion, and bind the names that the tests use to its values."""
         send(self._channel, {key: job[key] for key in ("code", "names", "limits")})
-        found = self.answer()
-        if type(found) is not dict:
+        answer = self.answer()
+        if type(answer) is not dict:
             raise Settled(False, "the tested process spoke nonsense")
-        self._globals = found
+        self._globals = answer
         self._update()
 
     def ask(self, operation: str, /, *arguments: object, **named: object) -> Any:
@@ -107,7 +111,7 @@ class _Tests(Link):
             self._update()
 
     def _update(self) -> None:
-        """Bind globals that the completion bound anew."""
+        """Rebind the names whose globals the completion has rebound."""
         for name in self._names:
             if name in self._globals and (name not in self._before or self._before[name] is not self._globals[name]):
                 self.space[name] = self._before[name] = self._globals[name]
@@ -119,7 +123,7 @@ def _error(job: dict[str, Any], tests: _Tests) -> BaseException | None:
     except Settled as error:
         return error
     except BaseException as error:
-        return _Wrong(f"the code: {_told(error)}")
+        return _Wrong(f"the code: {_described(error)}")
     missing = [name for name in job["names"] if name not in tests.space]
     if not job["tests"] or missing:
         return _Wrong(f"the code defines no {', '.join(missing)}" if missing else "there are no tests")
@@ -133,7 +137,7 @@ def _error(job: dict[str, Any], tests: _Tests) -> BaseException | None:
 
 
 def _missing_here(error: BaseException) -> bool:
-    """Whether this box, and not the candidate, raised it: there are no packages and no sockets for tests either."""
+    """Return whether this box raised the error, not the candidate: tests have no packages and no sockets here."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -142,40 +146,40 @@ def _missing_here(error: BaseException) -> bool:
 
 
 def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    # Files of modules are opened without flags.
+    # Python opens the files of modules without flags.
     if event == "open" and arguments[2]:
         _OPENED.append(arguments[0])
 
 
 def _replaceable() -> tuple[int, ...]:
-    """What a test may replace so as to speak with the tested code, or to hear it."""
+    """Return the identities of the objects that a test may replace to feed the tested code or to capture its output."""
     return tuple(map(id, (sys.stdin, sys.stdout, sys.stderr, builtins.input, builtins.print)))
 
 
 class _Wrong(Exception):
-    """What is wrong before any test runs."""
+    """The code is wrong before any test runs."""
 
 
 def _line(error: BaseException, job: dict[str, Any]) -> str:
-    """The test's line that failed."""
+    """Return the line of the test that failed."""
     sources = {job["setup"], *job["tests"]}
-    trace, found = error.__traceback__, ""
+    trace, line = error.__traceback__, ""
     while trace is not None:
         source = trace.tb_frame.f_code.co_filename
         if source in sources:
             lines = source.splitlines()
-            found = lines[trace.tb_lineno - 1].strip() if trace.tb_lineno <= len(lines) else source
+            line = lines[trace.tb_lineno - 1].strip() if trace.tb_lineno <= len(lines) else source
         trace = trace.tb_next
-    return found
+    return line
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     try:
-        # Of what a test shows when it fails, which may be the candidate's own words.
-        said = _shortened(str(error))
+        # The text of an error may come from the candidate, and its conversion may fail.
+        text = _shortened(str(error))
     except BaseException:
-        said = ""
-    return said if isinstance(error, _Wrong) else f"{type(error).__name__}: {said}".rstrip(": ")
+        text = ""
+    return text if isinstance(error, _Wrong) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _shortened(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What both processes have of their own: classes and a few functions without effects. They cross by name."""
+"""Objects that both processes have: classes, and a few functions without side effects. They cross by name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SINGLE = {id(Ellipsis): "builtins.Ellipsis", id(NotImplemented): "builtins.NotI
 
 
 def name_of(value: object) -> str | None:
-    """The name under which the other process has the same object; None if it has none."""
+    """Return the name under which the other process has the same object; None if it does not have it."""
     if isinstance(value, type | BuiltinFunctionType):
         return _name_of(value)
     if type(value) is float:
@@ -56,15 +56,15 @@ def name_of(value: object) -> str | None:
 
 
 def named(name: str) -> object:
-    """The object with a name of ``name_of``.
+    """Return the object for a name from ``name_of``.
 
     Raises:
         ValueError: No object crosses by this name.
     """
-    found = _named(name)
-    if found is None:
-        raise ValueError(f"nothing crosses as {name!r}")
-    return found
+    value = _named(name)
+    if value is None:
+        raise ValueError(f"no object crosses by the name {name!r}")
+    return value
 
 
 @cache
@@ -80,5 +80,5 @@ def _named(name: str) -> object:
         return getattr(import_module(module), attribute)
     if name == "builtins.NoneType":
         return type(None)
-    found = getattr(builtins, attribute, None) if module == "builtins" and not attribute.startswith("_") else None
-    return found if isinstance(found, type) or attribute in _FUNCTIONS or name in _SINGLE.values() else None
+    value = getattr(builtins, attribute, None) if module == "builtins" and not attribute.startswith("_") else None
+    return value if isinstance(value, type) or attribute in _FUNCTIONS or name in _SINGLE.values() else None

@@ -1,4 +1,4 @@
-"""Asking the other process, which may ask back before it answers."""
+"""One process's end of the conversation: each may ask the other, and may ask back before it answers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .messages import receive, send
 from .wire import Wire
 
 _DEPTH = 50_000
-"""Calls in each other, while values are packed: tuples may lie in tuples."""
+"""The recursion limit while values are packed, for deeply nested tuples."""
 
 Perform = Callable[..., object]
-"""Does what the other process asks: an operation's name, then what it is done with."""
+"""Performs an operation for the other process: takes the operation's name, then its arguments."""
 
 
 class Settled(BaseException):
-    """The verdict, whatever the tests make of this: they cannot catch it for good, as the first one is looked up later.
+    """The verdict is settled. A test that catches this cannot change it: the first one raised counts in the end.
 
     Attributes:
-        passed: False; None where nobody can tell.
+        passed: False; None if nobody can tell.
     """
 
-    all: list[Settled] = []  # noqa: RUF012  # this process's
+    all: list[Settled] = []  # noqa: RUF012  # shared on purpose: all that this process raised
 
     def __init__(self, passed: bool | None, reason: str) -> None:
         super().__init__(reason)
@@ -33,7 +33,7 @@ class Settled(BaseException):
 
 
 class Link:
-    """One process's end; several threads may use it."""
+    """One process's end of the channel; several threads may use it."""
 
     def __init__(self, channel: int, wire: Wire, perform: Perform) -> None:
         self.wire = wire
@@ -42,24 +42,24 @@ class Link:
         self._lock = RLock()
 
     def ask(self, operation: str, /, *arguments: object, **named: object) -> Any:
-        """Have an operation performed over there.
+        """Let the other process perform an operation, and return the result.
 
         Raises:
-            BaseException: What it raised.
-            Settled: The other process ended, or spoke nonsense.
+            BaseException: The operation raised it.
+            Settled: The other process ended, or sent an invalid message.
         """
         with self._lock:
             if self.wire.reading:
-                raise ValueError("a message that only an answer makes readable")
+                raise ValueError("reading this message would need another question to the process that sent it")
             self._send(lambda: self._question(operation, arguments, named))
             return self.answer()
 
     def answer(self) -> Any:
-        """Wait for what comes of the last question, and do what is asked meanwhile; raises as ``ask``."""
+        """Wait for the answer to the last question, and serve requests meanwhile; raises as ``ask``."""
         while "ask" in (message := self.receive()):
             self.reply(message)
         raised = "raised" in message
-        with _Theirs():
+        with _BlameOther():
             value = self.wire.value(message["raised" if raised else "value"])
             self.wire.forget(message.get("forgotten", []))
             if raised and not isinstance(value, BaseException):
@@ -69,20 +69,20 @@ class Link:
         return value
 
     def receive(self) -> dict[str, Any]:
-        """The next message, once its news are read.
+        """Return the next message after entering its records into the table.
 
         Raises:
-            Settled: The other process ended, or spoke nonsense.
+            Settled: The other process ended, or sent an invalid message.
         """
-        with self._lock, _Theirs():
+        with self._lock, _BlameOther():
             message = receive(self._channel)
             self.wire.read(message)
             return message
 
     def reply(self, message: dict[str, Any]) -> None:
-        """Do what a message asks, and say what came of it."""
+        """Perform the operation of a message, and send its result or the exception that it raised."""
         try:
-            answer, key = self._done(message), "value"
+            answer, key = self._performed(message), "value"
         except Settled:
             raise
         except BaseException as error:
@@ -94,7 +94,7 @@ class Link:
         items = [self.wire.item(value) for value in (*arguments, *named.values())]
         return {"ask": operation, "items": items, "names": list(named)}
 
-    def _done(self, message: dict[str, Any]) -> object:
+    def _performed(self, message: dict[str, Any]) -> object:
         values = [self.wire.value(item) for item in message["items"]]
         self.wire.forget(message.get("forgotten", []))
         first = len(values) - len(message["names"])
@@ -113,12 +113,12 @@ class Link:
             raise Settled(False, f"a value is too large to cross: {error}") from error
         finally:
             sys.setrecursionlimit(limit)
-        with _Theirs():
+        with _BlameOther():
             send(self._channel, message)
 
 
-class _Theirs:
-    """Whatever goes wrong within it is the other process's doing."""
+class _BlameOther:
+    """A context in which every error is the other process's fault, and settles the verdict."""
 
     def __enter__(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""What a process gives up before it runs code that nobody has read."""
+"""Give up rights and resources before running code that nobody has read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resource
 from typing import Any
 
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, _PR_SET_NO_NEW_PRIVS = 22, 2, 38
-"""Of ``prctl`` (linux/prctl.h, linux/seccomp.h)."""
+"""Arguments of ``prctl`` (linux/prctl.h, linux/seccomp.h)."""
 
 _FILES, _TASKS = 64, 64
 _INSTRUCTION_BYTES = 8
@@ -21,14 +21,14 @@ class _Program(ctypes.Structure):
 
 
 def lock_down(limits: dict[str, Any]) -> None:
-    """Limit what this process may use, for good.
+    """Limit this process's resources and system calls, permanently.
 
     Args:
-        limits: ``seconds`` of processor time; ``memory`` and ``file`` in bytes; ``filter``: a seccomp program in hex,
-            empty where there is none.
+        limits: ``seconds`` of processor time; ``memory`` and ``file`` in bytes; ``filter``, a seccomp program in
+            hexadecimal, empty if there is none.
     """
     seconds = int(limits["seconds"]) + 1
-    for what, most in (
+    for kind, limit in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, int(limits["memory"])),
         (resource.RLIMIT_FSIZE, int(limits["file"])),
@@ -36,16 +36,16 @@ def lock_down(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_NPROC, _TASKS),
         (resource.RLIMIT_CORE, 0),
     ):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        hard = resource.getrlimit(kind)[1]
+        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (allowed, allowed))
     if limits["filter"]:
         _filter(bytes.fromhex(limits["filter"]))
 
 
 def _filter(program: bytes) -> None:
-    held = ctypes.create_string_buffer(program, len(program))
-    loaded = _Program(len(program) // _INSTRUCTION_BYTES, ctypes.addressof(held))
+    buffer = ctypes.create_string_buffer(program, len(program))
+    loaded = _Program(len(program) // _INSTRUCTION_BYTES, ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
     for arguments in (
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),

@@ -1,4 +1,4 @@
-"""Messages between processes: a length in four bytes, then a JSON object."""
+"""Send and receive messages between processes: a length in four bytes, then a JSON object."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 READY = {"ready": True}
-"""A process's first message."""
+"""The first message of a process."""
 
-_MOST = 16 * 2**20
-"""Bytes of the longest message."""
+_LONGEST = 16 * 2**20
+"""The longest message, in bytes."""
 
 
 def send(descriptor: int, message: Mapping[str, Any]) -> None:
-    """Write a message, all of it."""
+    """Write a whole message."""
     data = json.dumps(message).encode()
     rest = memoryview(struct.pack(">I", len(data)) + data)
     while rest:
@@ -28,20 +28,20 @@ def receive(descriptor: int) -> dict[str, Any]:
     """Read a message.
 
     Raises:
-        EOFError: The other side is gone.
-        ValueError: It is too long, or no JSON object.
+        EOFError: The other process is gone.
+        ValueError: The message is too long, or not a JSON object.
     """
     (length,) = struct.unpack(">I", _read(descriptor, 4))
-    if length > _MOST:
-        raise ValueError(f"a message of {length} bytes is longer than {_MOST}")
+    if length > _LONGEST:
+        raise ValueError(f"a message of {length} bytes is longer than {_LONGEST}")
     message = json.loads(_read(descriptor, length))
     if not isinstance(message, dict):
-        raise ValueError("a message that is no object")
+        raise ValueError(f"a message is a JSON {type(message).__name__}, not an object")
     return message
 
 
 def readable(descriptor: int, seconds: float) -> bool:
-    """Whether something can be read within so long: a message, or the end."""
+    """Wait up to ``seconds``; return whether a message, or the end of the stream, can be read."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     return bool(waiting.poll(seconds * 1000))
@@ -52,7 +52,7 @@ def _read(descriptor: int, count: int) -> bytes:
     while count:
         part = os.read(descriptor, min(count, 2**20))
         if not part:
-            raise EOFError("the other side is gone")
+            raise EOFError("the other process is gone")
         parts.append(part)
         count -= len(part)
     return b"".join(parts)

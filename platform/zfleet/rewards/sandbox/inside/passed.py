@@ -1,4 +1,7 @@
-"""What tests pass to the tested code besides plain values: functions and iterators, which it asks, and named tuples."""
+"""The examiner's end of the pipe: what tests may pass to the tested code besides plain values.
+
+Functions and iterators stay here, and the tested code asks for their results. Named tuples cross with their class.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,31 @@ from typing import Any
 
 from .known import name_of
 from .link import Settled
-from .remote import Remote, RemoteClass, remote_class
+from .remote import Remote, RemoteClass
+from .remote_class import remote_class
 from .wire import Record, Wire
 
 _PURE = ("math", "cmath", "_operator", "itertools")
 _READERS = ("format", "format_map")
-"""Methods of texts that can read any attribute of what they are given."""
+"""Methods of strings that can read any attribute of their arguments."""
 
 _POSITIONAL, _NAMED = 0x04, 0x08
-"""Of a code object's flags: ``*`` and ``**``."""
+"""Flags of a code object: the function has ``*`` or ``**`` parameters."""
 
 
 class ExaminersWire(Wire):
-    """The examiner's end: nothing of the tests' own can be reached from over there but what they pass."""
+    """The examiner's end: the candidate can reach nothing of the tests except what they pass to it."""
 
     def __init__(self) -> None:
         super().__init__(0)
 
     def perform(self, operation: str, /, *arguments: Any, **named: Any) -> object:
-        """Call a function that a test passed, or take the next of an iterator."""
-        asked, *rest = arguments
-        number = self.known(asked)
-        if number not in self._kept or operation not in ("__call__", "__next__"):
-            raise Settled(False, "the tested process asks for what no test passed")
-        return next(asked) if operation == "__next__" else asked(*rest, **named)
+        """Call a function that a test passed, or advance an iterator that it passed."""
+        target, *rest = arguments
+        number = self.known(target)
+        if number not in self._staying or operation not in ("__call__", "__next__"):
+            raise Settled(False, "the tested process asks for something that no test passed")
+        return next(target) if operation == "__next__" else target(*rest, **named)
 
     def class_item(self, kind: type) -> Any:
         if isinstance(kind, RemoteClass):
@@ -42,14 +46,14 @@ class ExaminersWire(Wire):
         number = self.known(kind)
         if number is None:
             number = self.number(kind)
-            self.tell("classes", [number, kind.__module__, kind.__name__, list(kind._fields)])  # type: ignore[attr-defined]
+            self.record("classes", [number, kind.__module__, kind.__name__, list(kind._fields)])  # type: ignore[attr-defined]
         return [number]
 
     def class_of(self, value: object) -> tuple[Any, bool]:
         if isinstance(value, Remote):
             raise _forgotten(type(value))
         if isinstance(value, BaseException):
-            # Over there, one of the class that it derives from; here it comes back as itself.
+            # The candidate sees an exception of the nearest class that it has too; it comes back as itself.
             return ["name", next(name for kind in type(value).__mro__ if (name := name_of(kind)))], True
         if not _is_named_tuple(type(value)):
             raise _own(value)
@@ -58,7 +62,7 @@ class ExaminersWire(Wire):
     def extra(self, value: object) -> int | None:
         return None
 
-    def standing(self, value: object) -> tuple[Any, list[Any]]:
+    def stand_in_for(self, value: object) -> tuple[Any, list[Any]]:
         if isinstance(value, Remote):
             raise _forgotten(type(value))
         if isinstance(value, FunctionType):
@@ -77,7 +81,7 @@ class ExaminersWire(Wire):
 
     def make(self, kind: Any, parts: list[Any]) -> Any:
         if not isinstance(kind, RemoteClass):
-            raise TypeError("an object of no class of the tested code's")
+            raise TypeError(f"an object's class is {kind!r}, which is not a class of the tested code's")
         new: Any = object.__new__
         return new(kind)
 
@@ -91,7 +95,7 @@ def _forgotten(kind: type) -> Settled:
 
 
 def _is_named_tuple(kind: type) -> bool:
-    """A plain one: whatever its class can do, one that is made from its name and fields can do."""
+    """Return whether a class is a plain named tuple, which can be made again from its name and fields."""
     if kind.__bases__ != (tuple,) or not isinstance(getattr(kind, "_fields", None), tuple):
         return False
     return not [name for name, value in vars(kind).items() if isinstance(value, FunctionType) and name not in _WRITTEN]
@@ -102,7 +106,7 @@ _WRITTEN = ("__new__", "__repr__", "_replace", "_asdict", "__getnewargs__", "__r
 
 
 def _may_be_called(value: object) -> bool:
-    """Whether whoever may call it can do nothing else by it: ``eval``, ``getattr`` and such are for the tests alone."""
+    """Return whether the candidate may call this: not ``eval``, ``getattr`` and others that reach further objects."""
     if isinstance(value, MethodType):
         return isinstance(value.__func__, FunctionType)
     if isinstance(value, partial):
@@ -118,7 +122,7 @@ def _may_be_called(value: object) -> bool:
 
 
 def _signature(function: FunctionType) -> tuple[Any, ...]:
-    """A function's name, documentation, parameters, how they are passed on, and defaults."""
+    """Return a function's name, docstring, parameter list, argument list of a call, and defaults."""
     code = function.__code__
     names = code.co_varnames
     count = code.co_argcount

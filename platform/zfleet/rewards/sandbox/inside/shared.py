@@ -1,7 +1,7 @@
-"""Containers that both processes know, and which of them changed.
+"""Find out which of the containers that both processes know have changed.
 
-Each message looks at all of them: that must stay cheap where there are many, so that none is looked at alone unless one
-of its kind changed.
+Every message checks all of them. To keep that cheap, all containers of one class are compared in one step, and one by
+one only if that finds a change.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 from .contents import READERS
 
 Columns = list[tuple[Any, ...]]
-"""A container's parts: of a dictionary, its keys and its values."""
+"""A container's parts, in one column or more: a dictionary has its keys and its values."""
 
 
 def _references() -> int:
-    """References to a value that is left to two tables, as ``Shared.left`` counts them."""
+    """Count the references to a value that only two tables hold, in the way ``Shared.unreferenced`` does."""
     first = {0: object()}
     second = dict(first)
     return next(map(getrefcount, second.values()))
 
 
-_LEFT = _references()
+_UNREFERENCED = _references()
 
 
 class Shared:
-    """Those of one class, by number."""
+    """The shared containers of one class, by number."""
 
     def __init__(self, base: type) -> None:
         self._readers: tuple[Callable[[Any], Iterable[Any]], ...] = READERS[base]
@@ -42,7 +42,7 @@ class Shared:
         return bool(self._held)
 
     def see(self, number: int, value: Any) -> list[Any]:
-        """Take a container's parts for what both processes know; gives them."""
+        """Record a container's parts as the state that both processes know, and return them."""
         columns = [tuple(read(value)) for read in self._readers]
         if number in self._held:
             self._flat = None
@@ -55,13 +55,13 @@ class Shared:
         return list(chain.from_iterable(columns))
 
     def forget(self, number: int) -> None:
-        """Leave one out."""
+        """Remove a container."""
         del self._held[number]
         del self._seen[number]
         self._flat = None
 
     def changed(self) -> list[int]:
-        """Those that are no longer as they were seen: identity counts, as 1 equals True."""
+        """Return the containers whose parts have changed since ``see``, by identity, because 1 equals True."""
         lengths, flat = self._flat = self._flat or self._flattened()
         values = self._held.values()
         if lengths == list(map(self._length, values)) and all(
@@ -71,15 +71,15 @@ class Shared:
             return []
         return [number for number, value in self._held.items() if not self._same(value, self._seen[number])]
 
-    def left(self) -> list[int]:
-        """Those that nobody in this process holds but the tables."""
+    def unreferenced(self) -> list[int]:
+        """Return the containers that nothing in this process refers to except the tables."""
         counts = list(map(getrefcount, self._held.values()))
-        if _LEFT not in counts:
+        if _UNREFERENCED not in counts:
             return []
-        return [number for number, count in zip(self._held, counts, strict=True) if count == _LEFT]
+        return [number for number, count in zip(self._held, counts, strict=True) if count == _UNREFERENCED]
 
     def _flattened(self) -> tuple[list[int], list[list[Any]]]:
-        """All their lengths, and all their parts, column by column."""
+        """Return the lengths of all containers, and the parts of all, column by column."""
         seen = self._seen.values()
         flat = [list(chain.from_iterable(map(itemgetter(place), seen))) for place in range(len(self._readers))]
         return list(map(len, map(itemgetter(-1), seen))), flat

@@ -1,4 +1,4 @@
-"""What the tests pass to a completion and cannot be sent: here it is asked for over there."""
+"""Stand-ins in the candidate's process for functions and iterators of the tests: they ask the examiner."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ Ask = Callable[..., Any]
 
 
 def function(ask: Ask, name: str, doc: str | None, header: str, call: str, defaults: Any, named_defaults: Any) -> Any:
-    """A function that calls one of the tests', with its parameters.
+    """Make a function with the parameters of a test's function, which it calls.
 
     Args:
-        ask: As ``Link.ask``.
-        name: The function's.
-        doc: Its documentation.
+        ask: ``Link.ask``.
+        name: The name of the function.
+        doc: Its docstring.
         header: Its parameters, without defaults.
-        call: How they are passed on.
-        defaults: As of a function's ``__defaults__``.
-        named_defaults: As of its ``__kwdefaults__``.
+        call: The arguments with which it calls the test's function.
+        defaults: Its ``__defaults__``.
+        named_defaults: Its ``__kwdefaults__``.
     """
-    # Weak: a function that holds itself would never be forgotten.
+    # A weak reference: a function that refers to itself would never be freed.
     itself: list[Any] = []
     space = {"__call": lambda *a, **k: ask("__call__", itself[0](), *a, **k)}
-    found: Any = eval(f"lambda {header}: __call({call})", space)  # noqa: S307  # parameters of the test's
-    itself.append(ref(found))
-    found.__name__ = found.__qualname__ = name
-    found.__doc__ = doc
-    found.__defaults__ = defaults
-    found.__kwdefaults__ = named_defaults
-    return found
+    stand_in: Any = eval(f"lambda {header}: __call({call})", space)  # noqa: S307  # the test's own parameters
+    itself.append(ref(stand_in))
+    stand_in.__name__ = stand_in.__qualname__ = name
+    stand_in.__doc__ = doc
+    stand_in.__defaults__ = defaults
+    stand_in.__kwdefaults__ = named_defaults
+    return stand_in
 
 
-class iterator(Iterator[Any]):  # noqa: N801  # a function to whoever reads a traceback
-    """One of the tests' iterators."""
+class iterator(Iterator[Any]):  # noqa: N801  # named as in the protocol and in tracebacks
+    """An iterator that advances one of the tests' iterators."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -45,5 +45,5 @@ class iterator(Iterator[Any]):  # noqa: N801  # a function to whoever reads a tr
 
 
 def named_tuple(module: str, name: str, fields: list[str]) -> type:
-    """The class of one of the tests' named tuples."""
+    """Make the class of one of the tests' named tuples."""
     return namedtuple(name, fields, module=module)

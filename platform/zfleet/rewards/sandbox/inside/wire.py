@@ -1,33 +1,36 @@
-"""What passes between examiner and candidate: plain values, never code.
+"""Pack and unpack the values that pass between examiner and candidate: plain values, never code.
 
-Each process has a table of what both know, by number: containers, values with parts, classes, and objects that stay
-where they are. What is known crosses as its number, so that aliases, cycles and identity are kept. One of the processes
-always waits for the other: each message brings the new contents of all containers that changed, and both see the same.
+Each process has a table of the values that both know, by number: containers, values with parts, classes, and objects
+that stay where they are. A known value crosses as its number, which keeps aliases, cycles and identity. One process
+always waits for the other, and each message brings the new contents of all containers that changed, so that both
+processes see the same contents.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from sys import getrefcount
 from typing import Any
 
-from .contents import FILLERS, HUGE, Parts, as_they_are, base_of, empty, made, made_of, most_of, view, view_of
+from .contents import FILLERS, HUGE, Parts, are_json, base_of, empty, max_length, parts_of, rebuild, view, view_of
 from .known import name_of, named
 from .shared import Shared
 
 _PLAIN = {int, float, str, bool, type(None)}
 
 _SWEEP = 64
-"""Entries that a table may gain before those that nobody else holds are looked for."""
+"""A table may gain this many entries before the unreferenced ones are searched for."""
 
 _DEEPEST = 20_000
-"""Values in values that a message may bring: C code that hashes or frees deeper ones overflows its stack."""
+"""The deepest nesting of values in a message: C code that hashes or frees deeper values overflows its stack."""
 
 Record = list[Any]
+"""A table entry in a message: its number, then its class and its parts."""
 
 
 def _references() -> int:
-    """Count them as Python does for a value that only a table holds, in a loop over its numbers."""
+    """Count the references to a value that only a table holds, in the way ``Wire._alone`` does."""
     held = {0: object()}
     for number in held:
         value = held[number]
@@ -37,58 +40,58 @@ def _references() -> int:
 _ALONE = _references()
 
 
-class Wire:
-    """One process's end of it.
+class Wire(ABC):
+    """One process's table, and the packing and unpacking of values.
 
     Attributes:
-        reading: Whether a message is being read: objects are then only put together.
-        extras: By number, what ``extra`` gave of an object of the other process.
+        reading: Whether a message is being read. While it is, objects are incomplete and must not be compared.
+        extras: The result of the other process's ``extra`` for each of its objects, by number.
     """
 
     def __init__(self, first: int) -> None:
-        """Start a table; ``first``: 0 on one side, 1 on the other: they give numbers that are even, and odd."""
+        """Start a table. ``first`` is 0 in one process and 1 in the other: they give even and odd numbers."""
         self.reading = False
         self.extras: dict[int, int] = {}
         self._next = first
         self._held: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
-        self._kept: set[int] = set()
+        self._staying: set[int] = set()
         self._depths: dict[int, int] = {}
         self._shared: dict[int, Shared] = {}
         self._groups = {base: Shared(base) for base in FILLERS}
-        self._news: dict[str, list[Record]] = {}
-        self._unread: list[tuple[int, Any, int | None]] = []
-        self._most = _SWEEP
+        self._records: dict[str, list[Record]] = {}
+        self._pending: list[tuple[int, Any, int | None]] = []
+        self._sweep_at = _SWEEP
 
+    @abstractmethod
     def class_item(self, kind: type) -> Any:
         """Pack a class that the other process does not have."""
-        raise NotImplementedError
 
+    @abstractmethod
     def class_of(self, value: object) -> tuple[Any, bool]:
-        """Pack the class of a value, which the other process does not have; and say whether the value stays here."""
-        raise NotImplementedError
+        """Pack the class of a value, which the other process does not have; return also whether the value stays."""
 
-    def standing(self, value: object) -> tuple[Any, list[Any]]:
-        """The kind and the parts, as items, of what stands over there for an object without plain contents."""
-        raise NotImplementedError
+    @abstractmethod
+    def stand_in_for(self, value: object) -> tuple[Any, list[Any]]:
+        """Describe the stand-in for an object without plain contents: its kind, and its parts as items."""
 
+    @abstractmethod
     def extra(self, value: object) -> int | None:
-        """A number that travels with an object that stays here."""
-        raise NotImplementedError
+        """Return the number to send along with an object that stays in this process."""
 
+    @abstractmethod
     def make_class(self, rest: Record) -> Any:
-        """A class that stands for one of the other process's."""
-        raise NotImplementedError
+        """Make the class that stands for one of the other process's."""
 
+    @abstractmethod
     def make(self, kind: Any, parts: list[Any]) -> Any:
-        """Make what stands for an object that stayed over there."""
-        raise NotImplementedError
+        """Make the stand-in for an object that stays in the other process."""
 
     def item(self, value: object) -> Any:
-        """Pack a value as JSON takes it.
+        """Pack a value for JSON.
 
         Raises:
-            RecursionError: Tuples in it are nested too deeply.
+            RecursionError: Tuples in the value are nested too deeply.
         """
         kind = type(value)
         if value is None or kind is str or kind is bool or (kind is float and value == value):  # NaN
@@ -102,65 +105,70 @@ class Wire:
             return ["name", name]
         if isinstance(value, type):
             return self.class_item(value)
-        if found := view_of(value):
-            return [found[0], self.item(found[1])]
+        if dictionary_view := view_of(value):
+            which, dictionary = dictionary_view
+            return [which, self.item(dictionary)]
         return [self._add(value)]
 
-    def number(self, value: object, kept: bool = False) -> int:
-        """Enter a value; ``kept``: it stays here, until the other process forgets it."""
+    def number(self, value: object, stays: bool = False) -> int:
+        """Enter a value into the table, and return its number.
+
+        Args:
+            stays: The value stays in this process, and in the table until the other process forgets it.
+        """
         number = self._next
         self._next += 2
         self._hold(number, value)
-        if kept:
-            self._kept.add(number)
+        if stays:
+            self._staying.add(number)
         return number
 
     def known(self, value: object) -> int | None:
-        """The number of a value that both know."""
+        """Return the number of a value that both processes know; None if it is not in the table."""
         return self._numbers.get(id(value))
 
-    def tell(self, what: str, record: Record) -> None:
+    def record(self, part: str, record: Record) -> None:
         """Add a record to ``classes``, ``values`` or ``contents`` of the next message."""
-        self._news.setdefault(what, []).append(record)
+        self._records.setdefault(part, []).append(record)
 
     def message(self) -> dict[str, list[Any]]:
-        """What the other process must read before the items that were packed since the last message."""
+        """Return the records that the other process must read before the items packed since the last message."""
         groups = [group for group in self._groups.values() if group]
-        self._unread += [(number, None, None) for group in groups for number in group.changed()]
-        forgotten = [number for group in groups for number in group.left() if number not in self._kept]
-        while self._unread:
-            number, kind, extra = self._unread.pop()
-            self.tell("contents", [number, kind, extra, self._items(self._see(number))])
+        self._pending += [(number, None, None) for group in groups for number in group.changed()]
+        forgotten = [number for group in groups for number in group.unreferenced() if number not in self._staying]
+        while self._pending:
+            number, kind, extra = self._pending.pop()
+            self.record("contents", [number, kind, extra, self._items(self._see(number))])
         self.forget(forgotten)
-        # What stays here until the other process forgets it does not count.
-        if len(self._held) - len(self._kept) > self._most:
+        # Objects that stay here are removed when the other process forgets them, so they do not count.
+        if len(self._held) - len(self._staying) > self._sweep_at:
             forgotten += self._sweep()
-            self._most = 2 * (len(self._held) - len(self._kept)) + _SWEEP
-        news, self._news = self._news, {}
-        return news | ({"forgotten": forgotten} if forgotten else {})
+            self._sweep_at = 2 * (len(self._held) - len(self._staying)) + _SWEEP
+        records, self._records = self._records, {}
+        return records | ({"forgotten": forgotten} if forgotten else {})
 
     def value(self, item: Any) -> Any:
         """Unpack an item.
 
         Raises:
-            ValueError, LookupError, TypeError: It is none, or its number is not known.
+            ValueError, LookupError, TypeError: This is not an item, or its number is unknown.
         """
         if not isinstance(item, list):
             if isinstance(item, dict):
-                raise TypeError("an object is no item")
+                raise TypeError("a JSON object is not an item")
             return item
         if len(item) == 1:
             return self._held[item[0]]
-        what, inner = item
-        if what == "int":
+        form, inner = item
+        if form == "int":
             return int(inner, 16)
-        return named(inner) if what == "name" else view(what, self.value(inner))
+        return named(inner) if form == "name" else view(form, self.value(inner))
 
     def read(self, message: dict[str, Any]) -> None:
-        """Enter what a message brings, and give known containers their new contents.
+        """Enter the records of a message into the table, and give known containers their new contents.
 
         Raises:
-            ValueError, LookupError, TypeError, ArithmeticError: It is no message of ``message``.
+            ValueError, LookupError, TypeError, ArithmeticError: The records were not made by ``message``.
         """
         self.reading = True
         try:
@@ -169,37 +177,37 @@ class Wire:
             self.reading = False
 
     def forget(self, numbers: list[int]) -> None:
-        """Leave out of the table what one of the processes no longer has."""
+        """Remove values from the table that one of the processes no longer has."""
         for number in numbers:
             self._numbers.pop(id(self._held.pop(number)), None)
             if group := self._shared.pop(number, None):
                 group.forget(number)
             self.extras.pop(number, None)
             self._depths.pop(number, None)
-            self._kept.discard(number)
+            self._staying.discard(number)
 
     def _add(self, value: object) -> int:
         kind = type(value)
         base = base_of(kind)
         if base is object:
-            which, parts = self.standing(value)
-            number = self.number(value, kept=True)
-            self.tell("values", [number, which, self.extra(value), parts])
+            which, parts = self.stand_in_for(value)
+            number = self.number(value, stays=True)
+            self.record("values", [number, which, self.extra(value), parts])
             return number
         if name := name_of(kind):
             which, stays = ["name", name], False
         else:
             which, stays = self.class_of(value)
         number = self.number(value, stays)
-        extra = self.extra(value) if stays else most_of(base, value)
+        extra = self.extra(value) if stays else max_length(base, value)
         if base in FILLERS:
-            self._unread.append((number, which, extra))
+            self._pending.append((number, which, extra))
         else:
-            self.tell("values", [number, which, extra, self._items(tuple(made_of(base, value)))])
+            self.record("values", [number, which, extra, self._items(tuple(parts_of(base, value)))])
         return number
 
     def _items(self, parts: Parts) -> list[Any]:
-        return [*parts] if as_they_are(parts) else [self.item(part) for part in parts]
+        return [*parts] if are_json(parts) else [self.item(part) for part in parts]
 
     def _values(self, items: list[Any]) -> list[Any]:
         return items if _PLAIN.issuperset(map(type, items)) else [self.value(item) for item in items]
@@ -210,20 +218,20 @@ class Wire:
         return group.see(number, value)
 
     def _sweep(self) -> list[int]:
-        """Forget what nobody here but the table holds, and then what only that held; gives their numbers."""
+        """Forget values that only the table refers to, then values that only those referred to; return the numbers."""
         forgotten: list[int] = []
-        looked_at, left = 0, [0]
-        # Of a long chain of values each look frees one: the rest waits for the next sweep.
-        while left and looked_at <= 4 * len(forgotten):
-            numbers = self._held.keys() - self._shared.keys() - self._kept
-            left = self._alone(numbers)
-            looked_at += len(numbers)
-            self.forget(left)
-            forgotten += left
+        checked, unreferenced = 0, [0]
+        # Each pass frees one value of a long chain, so the rest of a chain waits for the next sweep.
+        while unreferenced and checked <= 4 * len(forgotten):
+            numbers = self._held.keys() - self._shared.keys() - self._staying
+            unreferenced = self._alone(numbers)
+            checked += len(numbers)
+            self.forget(unreferenced)
+            forgotten += unreferenced
         return forgotten
 
     def _alone(self, numbers: Iterable[int]) -> list[int]:
-        """Those that nobody here but the table holds."""
+        """Return the numbers of values that only the table refers to."""
         alone = []
         for number in numbers:
             value = self._held[number]
@@ -237,7 +245,7 @@ class Wire:
 
     def _take(self, number: int, value: object, extra: int | None = None) -> None:
         if not isinstance(number, int) or number in self._held or number % 2 == self._next % 2:
-            raise ValueError(f"{number!r} is no new number")
+            raise ValueError(f"{number!r} is not a new number of the other process")
         self._hold(number, value)
         if extra is not None:
             self.extras[number] = extra
@@ -247,7 +255,7 @@ class Wire:
         if inner:
             depth = self._depths[number] = 1 + max(inner)
             if depth > _DEEPEST:
-                raise ValueError(f"values lie in each other more than {_DEEPEST:,} deep")
+                raise ValueError(f"values are nested more than {_DEEPEST:,} deep")
 
     def _read(self, classes: list[Record], values: list[Record], contents: list[Record]) -> None:
         for number, *rest in classes:
@@ -260,7 +268,7 @@ class Wire:
             kind, parts = self.value(which), self._values(items)
             self._limit_depth(number, items)
             base = base_of(kind) if isinstance(kind, type) else object
-            self._take(number, self.make(kind, parts) if base is object else made(kind, base, parts), extra)
+            self._take(number, self.make(kind, parts) if base is object else rebuild(kind, base, parts), extra)
         for number, _, _, items in contents:
             value = self._held[number]
             FILLERS[base_of(type(value))](value, self._values(items))

@@ -1,20 +1,20 @@
-"""The grader of word problems: one number is right."""
+"""The grader of word problems: exactly one number is right."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zfleet.rewards.comparing import Comparing
 from zfleet.rewards.numbers.extract import final_number
 from zfleet.rewards.numbers.numerals import spelled
+from zfleet.rewards.text import ReferenceGrader
 from zfleet.tasks.task import Grade, Sample, verdict
 
 
 @dataclass(frozen=True)
-class Number(Comparing):
+class Number(ReferenceGrader):
     r"""Right if the completion ends with exactly the reference's number: see ``final_number``.
 
-    Spelling does not count: 18, 18.0, $18 and ``\frac{36}{2}`` are the same.
+    Spelling does not matter: 18, 18.0, $18 and ``\frac{36}{2}`` are the same.
     """
 
     def check(self, reference: str) -> None:
@@ -27,5 +27,5 @@ class Number(Comparing):
         if number is None:
             return verdict(False, None, "it ends with no number")
         right = number == reference
-        said = spelled(number)
-        return verdict(right, said, f"{said} {'is' if right else 'is not'} {self.reference(sample)}")
+        extracted = spelled(number)
+        return verdict(right, extracted, f"{extracted} {'is' if right else 'is not'} {self.reference(sample)}")

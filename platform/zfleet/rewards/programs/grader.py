@@ -1,4 +1,4 @@
-"""The grader of programs: all tests of the sample hold, in the sandbox."""
+"""The grader of programs: right if all tests of the sample pass, in the sandbox."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from zfleet.rewards.sandbox.sandbox import Isolation, shared_sandbox
 from zfleet.tasks.task import Grade, Sample, verdict
 
 EXAM = "exam"
-"""The field of a sample that holds its tests: JSON with ``names``, ``tests``, where needed ``setup`` and ``prefix``."""
+"""The field of a sample with its tests: JSON with ``names`` and ``tests``, optionally ``setup`` and ``prefix``."""
 
 _LONGEST = 2**17
-"""Characters of a completion: looking for a program in more could take minutes."""
+"""The most characters of a completion: finding the program in a longer one could take minutes."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Program:
     """Right if the completion's program passes every test of its sample.
 
     Attributes:
-        limits: Of one verdict.
-        isolation: ``bubblewrap``, or ``unsafe`` for none.
+        limits: The limits of one verdict.
+        isolation: ``bubblewrap``, or ``unsafe`` for no isolation.
 
     Raises:
         RewardError: The sandbox gave no verdict, or the sample has no tests.
@@ -41,15 +41,15 @@ class Program:
             return verdict(False, None, f"it has {len(completion):,} characters: a program may have {_LONGEST:,}")
         exam = _exam(completion, sample)
         try:
-            found = shared_sandbox(self.limits, self.isolation).examine(exam)
+            result = shared_sandbox(self.limits, self.isolation).examine(exam)
         except SandboxError as error:
             raise RewardError(
                 f"sample {sample.id}: {error.message}",
                 f"{error.remedy}; in training, reward.on_error: skip leaves such samples out",
             ) from error
-        if found.passed is None:
-            raise CannotTell(f"sample {sample.id}: cannot tell: {found.reason}")
-        return verdict(found.passed, exam.code, found.reason)
+        if result.passed is None:
+            raise CannotTell(f"sample {sample.id}: cannot tell: {result.reason}")
+        return verdict(result.passed, exam.code, result.reason)
 
 
 def _exam(completion: str, sample: Sample) -> Exam:
@@ -63,10 +63,10 @@ def _exam(completion: str, sample: Sample) -> Exam:
 
 
 def read_exam(fields: Mapping[str, str]) -> Mapping[str, Any]:
-    """A row's tests.
+    """Read a row's tests.
 
     Raises:
-        ValueError: It has none, or not as ``EXAM`` says.
+        ValueError: The row has none, or they do not have the form that ``EXAM`` describes.
     """
     if EXAM not in fields:
         raise ValueError(f"it has no field {EXAM!r}")
@@ -75,9 +75,13 @@ def read_exam(fields: Mapping[str, str]) -> Mapping[str, Any]:
     except RecursionError:
         stored = None
     lists = [stored.get(key) for key in ("names", "tests")] if isinstance(stored, dict) else []
-    if not lists or not all(isinstance(one, list) and one and all(isinstance(i, str) for i in one) for one in lists):
-        raise ValueError(f"its {EXAM} needs `names` and `tests`, each a list of texts")
-    if not all(isinstance(stored.get(key, ""), str) for key in ("setup", "prefix")):
-        raise ValueError(f"`setup` and `prefix` of its {EXAM} are texts")
-    found: Mapping[str, Any] = stored
-    return found
+    if not lists or not all(isinstance(texts, list) and texts and all(map(_is_text, texts)) for texts in lists):
+        raise ValueError(f"its {EXAM} needs `names` and `tests`, each a list of strings")
+    if not all(_is_text(stored.get(key, "")) for key in ("setup", "prefix")):
+        raise ValueError(f"`setup` and `prefix` of its {EXAM} must be strings")
+    exam: Mapping[str, Any] = stored
+    return exam
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
