@@ -61,7 +61,7 @@ class Learner:
         sampling = SamplingParams(temperature=1.0, max_tokens=tokens, n=samples, logprobs=True, ignore_eos=True)
 
         async def answer(prompt: tuple[int, ...]) -> int:
-            request = GenerationRequest(prompt, sampling, z=digest, stream=False)
+            request = GenerationRequest(prompt, sampling, z_digest=digest, stream=False)
             return sum([len(chunk.token_ids) async for chunk in engine.generate(request)])
 
         got = sum(await asyncio.gather(*map(answer, prompts)))

@@ -41,7 +41,7 @@ class FleetVllm(Server):
         request = GenerationRequest(
             ask.prompt,
             SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True),
-            z=BASE_Z if ask.expert is None else self._experts[ask.expert],
+            z_digest=BASE_Z if ask.expert is None else self._experts[ask.expert],
             stream=stream,
         )
         async for chunk in self._engine.generate(request):

@@ -181,7 +181,7 @@ async def _loses_only_what_is_read(core: KeptCore, bundle: BaseBundle, factors: 
     assert await unread == expected, "what nothing was read of is run again, under its own z"
     assert await run(engine, whole) == expected, "the engine comes back and knows its z"
     assert await later == expected, "who comes while it starts waits, and is answered under its own z"
-    assert await run(engine, replace(whole, z=await other)) != expected
+    assert await run(engine, replace(whole, z_digest=await other)) != expected
     assert (await engine.stats()).known_z == 2
 
 

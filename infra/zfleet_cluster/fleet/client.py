@@ -308,8 +308,8 @@ class FleetEngine(Engine):
 
     def _submit(self, work: GenerationRequest | ScoreRequest, answers: int) -> FleetRequest:
         self._start()
-        if work.z != BASE_Z and work.z not in self._zs:
-            raise UnknownZ(f"no z {work.z[:12]!r} is known", "give it to put_z first")
+        if work.z_digest != BASE_Z and work.z_digest not in self._zs:
+            raise UnknownZ(f"no z {work.z_digest[:12]!r} is known", "give it to put_z first")
         request = FleetRequest(work, answers, asyncio.get_running_loop().time())
         self._requests.add(request)
         self._send(request)
@@ -335,9 +335,9 @@ class FleetEngine(Engine):
             return
         if isinstance(reply, Failed):
             error = reply.error
-            if isinstance(error, UnknownZ) and request.work.z in self._zs and request.link is not None:
+            if isinstance(error, UnknownZ) and request.work.z_digest in self._zs and request.link is not None:
                 # The replica lost it, an engine that was started again for example.
-                self._push(request.link, self._zs[request.work.z])
+                self._push(request.link, self._zs[request.work.z_digest])
                 self._try_again(request, error)
             else:
                 request.take_back()

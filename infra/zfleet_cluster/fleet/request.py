@@ -51,7 +51,7 @@ class FleetRequest:
         Requests of one z with the same beginning go to one replica, which has its keys and values cached
         (rendezvous hashing: Thaler and Ravishankar, 1998).
         """
-        beginning = f"{self.work.z} {self.work.prompt[:_PREFIX]} {replica}"
+        beginning = f"{self.work.z_digest} {self.work.prompt[:_PREFIX]} {replica}"
         return zlib.crc32(beginning.encode(errors="surrogatepass"))
 
     def message(self, number: int) -> Generate | Score:

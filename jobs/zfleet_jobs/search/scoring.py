@@ -81,7 +81,7 @@ def _likelihoods(
         ScoreRequest(task.prompt(tokenizer, shot), _answer_tokens(tokenizer, shot), images=shot.read_images())
         for shot in answered
     ]
-    scored = engine.score([replace(request, z=digest) for digest in digests for request in asked])
+    scored = engine.score([replace(request, z_digest=digest) for digest in digests for request in asked])
     sums = [sum(logprobs) for logprobs in scored]
     size = len(asked)
     return [sum(sums[k * size : (k + 1) * size]) / size for k in range(len(digests))]

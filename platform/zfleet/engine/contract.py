@@ -74,7 +74,7 @@ class GenerationRequest:
     Attributes:
         prompt: Text, or token ids that are used as they are.
         sampling: How to sample.
-        z: The digest of a z given to ``put_z``, or ``BASE_Z``.
+        z_digest: The digest of a z given to ``put_z``, or ``BASE_Z``.
         images: PNG, JPEG or WebP files, for a base that takes images. The prompt has one image token for each.
         stream: Yield a chunk per token; otherwise one chunk per answer, when it is complete.
         request_id: Names the request for ``abort``.
@@ -82,7 +82,7 @@ class GenerationRequest:
 
     prompt: str | tuple[int, ...]
     sampling: SamplingParams = SamplingParams()
-    z: str = BASE_Z
+    z_digest: str = BASE_Z
     images: tuple[bytes, ...] = ()
     stream: bool = False
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -136,13 +136,13 @@ class ScoreRequest:
     Attributes:
         prompt: Text, or token ids.
         completion: Text, or token ids, whose log-probabilities the engine computes.
-        z: As in ``GenerationRequest``.
+        z_digest: As in ``GenerationRequest``.
         images: As in ``GenerationRequest``.
     """
 
     prompt: str | tuple[int, ...]
     completion: str | tuple[int, ...]
-    z: str = BASE_Z
+    z_digest: str = BASE_Z
     images: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:

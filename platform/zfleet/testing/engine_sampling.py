@@ -117,7 +117,7 @@ class SamplingConformance(EngineHarness):
             answers = await run_all(engine, requests)
             scores = await asyncio.gather(
                 *(
-                    engine.score(ScoreRequest(r.prompt, a.token_ids, r.z))
+                    engine.score(ScoreRequest(r.prompt, a.token_ids, r.z_digest))
                     for r, a in zip(requests, answers, strict=True)
                 )
             )

@@ -122,7 +122,7 @@ class FakeEngine(Engine):
         self._check_open()
         refuse_images(request.images)
         prompt = _as_tokens(request.prompt)
-        self._check_fits(request.z, len(prompt), request.sampling.max_tokens)
+        self._check_fits(request.z_digest, len(prompt), request.sampling.max_tokens)
         pieces: asyncio.Queue[Chunk | ZfleetError] = asyncio.Queue()
         answers = [FakeAnswer(request, prompt, index, pieces) for index in range(request.sampling.n)]
         self._loop.wake()
@@ -143,11 +143,11 @@ class FakeEngine(Engine):
         self._check_open()
         refuse_images(request.images)
         prompt, completion = _as_tokens(request.prompt), _as_tokens(request.completion)
-        self._check_fits(request.z, len(prompt), len(completion))
+        self._check_fits(request.z_digest, len(prompt), len(completion))
         places = [_PLACES.get(token) for token in completion]
         if None in places:
             raise InvalidRequest(f"the completion {completion!r} has unknown tokens", "use printable ASCII")
-        rows = (self._log_probs(request.z, prompt, completion[:end]) for end in range(len(completion)))
+        rows = (self._log_probs(request.z_digest, prompt, completion[:end]) for end in range(len(completion)))
         return tuple(float(row[place]) for row, place in zip(rows, places, strict=True))
 
     async def abort(self, request_id: str) -> None:
@@ -209,7 +209,7 @@ class FakeEngine(Engine):
     def _admit(self) -> None:
         """Admit first come, first served: an answer without a free row holds up those behind it."""
         while self._waiting and len(self._running) < self._slots:
-            row = self._table.pin(self._waiting[0].request.z)
+            row = self._table.pin(self._waiting[0].request.z_digest)
             if row is None:
                 return
             answer = self._waiting.popleft()
@@ -220,7 +220,7 @@ class FakeEngine(Engine):
         for answer in answers:
             if answer in self._running:
                 self._running.remove(answer)
-                self._table.unpin(answer.row, keep=answer.request.z in self._known)
+                self._table.unpin(answer.row, keep=answer.request.z_digest in self._known)
             elif answer in self._waiting:
                 self._waiting.remove(answer)
 

@@ -161,7 +161,7 @@ class Service:
         """
         route = await self._route(model, user_text)
         start = time.perf_counter()
-        answers = [self._generate(replace(request, z=route.z), place) for place, request in enumerate(requests)]
+        answers = [self._generate(replace(request, z_digest=route.z), place) for place, request in enumerate(requests)]
         async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
             first = await anext(chunks)
             yield Answer(route, _chain(first, chunks), start)

@@ -23,6 +23,7 @@ from zfleet_cluster.fleet.listener import Address, Listener
 TOKEN = secrets.token_bytes(32)
 PROMPTS = tuple(fake_tokens(text) for text in ("abc", "hello", "a", "one two three", "xy", "zz top"))
 WAIT_SECONDS = 20.0
+MAX_LENGTH = 400
 
 
 class Replicas:
@@ -52,7 +53,7 @@ class Replicas:
             await self.end(address)
 
     def client(self, wait_seconds: float = WAIT_SECONDS) -> FleetEngine:
-        return FleetEngine(self, TOKEN, 200, wait_seconds)
+        return FleetEngine(self, TOKEN, MAX_LENGTH, wait_seconds)
 
 
 class TestFleetEngine(EngineConformance):
@@ -62,7 +63,7 @@ class TestFleetEngine(EngineConformance):
 
     async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
         replicas = Replicas()
-        await replicas.start(FakeEngine(z_rows=z_rows, slots=slots, step_seconds=0.0005))
+        await replicas.start(FakeEngine(z_rows=z_rows, slots=slots, step_seconds=0.0005, max_length=MAX_LENGTH))
         return _Owner(replicas)
 
     def make_z(self, seed: int) -> ZVector:
@@ -73,7 +74,7 @@ class _Owner(FleetEngine):
     """A client that ends its replicas, too."""
 
     def __init__(self, replicas: Replicas) -> None:
-        super().__init__(replicas, TOKEN, 200, WAIT_SECONDS)
+        super().__init__(replicas, TOKEN, MAX_LENGTH, WAIT_SECONDS)
         self._owned = replicas
 
     async def close(self) -> None:
@@ -286,18 +287,20 @@ async def test_a_reader_that_leaves_ends_its_request() -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_an_error_nobody_foresaw_fails_its_request_alone() -> None:
-    def script(prompt: str, _: str) -> str:
-        if prompt == "hello":
-            raise RuntimeError("a secret of the inside")
-        return "fine"
+class _Breaks(FakeEngine):
+    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+        raise RuntimeError("a secret of the inside")
 
-    async with fleet([FakeEngine(script)]) as (_, client):
-        requests = [GenerationRequest(text) for text in ("abc", "hello", "xy")]
-        outcomes = await asyncio.gather(*(run(client, request) for request in requests), return_exceptions=True)
-        assert isinstance(outcomes[1], EngineError)
-        assert "secret" not in str(outcomes[1])
-        assert [getattr(outcome, "text", None) for outcome in outcomes] == ["fine", None, "fine"]
+
+async def test_an_error_nobody_foresaw_fails_its_request_alone() -> None:
+    async with fleet([_Breaks()]) as (_, client):
+        score, answer = await asyncio.gather(
+            client.score(ScoreRequest(PROMPTS[0], PROMPTS[1])), run(client, greedy(PROMPTS[0])), return_exceptions=True
+        )
+        assert isinstance(score, EngineError)
+        assert "RuntimeError" in str(score)
+        assert "secret" not in str(score)
+        assert not isinstance(answer, BaseException)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_tower_of_any_family_sees(family: str, tmp_path: Path) -> None:
         seeing.engine.put_z(z)
         models = {BASE_Z: seeing.plain, z.digest: seeing.merged(z)}
         request = GenerationRequest("<image>flip", GREEDY, images=(PICTURES[0],))
-        answers = [seeing.engine.generate([replace(request, z=digest)])[0][0].token_ids for digest in models]
+        answers = [seeing.engine.generate([replace(request, z_digest=digest)])[0][0].token_ids for digest in models]
         assert answers == [seeing.generated(model, "<image>flip", [PICTURES[0]]) for model in models.values()]
         assert answers[0] != answers[1]
 
@@ -244,11 +244,11 @@ def test_an_expert_trained_on_a_tower_applies_inside_the_vision_language_model(
     text = GenerationRequest("flip abc", GREEDY)
     with SyncEngine(TorchEngine(tiny_model)) as alone:
         alone.put_z(trained)
-        base, expert = (alone.generate([replace(text, z=z)])[0][0].token_ids for z in (BASE_Z, trained.digest))
+        base, expert = (alone.generate([replace(text, z_digest=z)])[0][0].token_ids for z in (BASE_Z, trained.digest))
     assert base != expert
     assert seeing.engine.generate([text])[0][0].token_ids == base
-    assert seeing.engine.generate([replace(text, z=carried.digest)])[0][0].token_ids == expert
-    shown = replace(text, prompt="<image>flip abc", z=carried.digest, images=(PICTURES[0],))
+    assert seeing.engine.generate([replace(text, z_digest=carried.digest)])[0][0].token_ids == expert
+    shown = replace(text, prompt="<image>flip abc", z_digest=carried.digest, images=(PICTURES[0],))
     merged = seeing.merged(carried)
     expected = seeing.generated(merged, "<image>flip abc", [PICTURES[0]])
     assert seeing.engine.generate([shown])[0][0].token_ids == expected

@@ -103,7 +103,7 @@ class TorchEngine(Engine):
             return ()
         self._wake()
         result: asyncio.Future[tuple[float, ...]] = asyncio.get_running_loop().create_future()
-        entry = self._table.use(request.z)
+        entry = self._table.use(request.z_digest)
         self._admission.queue([Scoring(prompt, completion, request.images, entry, result)])
         return await result
 
@@ -155,7 +155,7 @@ class TorchEngine(Engine):
 
     def _begin(self, request: GenerationRequest, sink: Sink) -> list[SequenceState]:
         prompt, count = self._prompts.generation(request), request.sampling.n
-        entry = self._table.use(request.z, count)
+        entry = self._table.use(request.z_digest, count)
         tokenizer = self.model.base.tokenizer
         try:
             return [

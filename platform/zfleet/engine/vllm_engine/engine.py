@@ -93,7 +93,7 @@ class VllmEngine(Engine):
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self._check_open()
         prompt = self._prompts.generation(request)
-        entries = [self._table.use(request.z) for _ in range(request.sampling.n)]
+        entries = [self._table.use(request.z_digest) for _ in range(request.sampling.n)]
         answers = [self._answer(request, index, prompt, entry) for index, entry in enumerate(entries)]
         try:
             async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
@@ -110,7 +110,7 @@ class VllmEngine(Engine):
         if not completion:
             return ()
         tokens = (*prompt, *completion[:-1])
-        entry = self._table.use(request.z)
+        entry = self._table.use(request.z_digest)
         try:
             async with aclosing(self._run(tokens, scoring_arguments(completion), entry, uuid4().hex)) as outputs:
                 output = await anext(outputs)
