@@ -1,11 +1,12 @@
-"""Do four experts in training get as much out of one engine pool as one expert does?
+"""Do four experts in training get as much out of one fleet of engines as one expert does?
 
     python benchmarks/rollout_pool.py                      a table, a few minutes on two cores
     python benchmarks/rollout_pool.py --json > result.json
     python benchmarks/rollout_pool.py --engine torch --base lab
+    python benchmarks/rollout_pool.py --against CHECKOUT   this checkout and another one in turns, some eight minutes
 
-One pool, the same number of requests: they come from one learner with one z, or a quarter from each of four learners
-with a z each. Learners are Ray actors. A step is what a step of training asks of a pool: put a z that nobody has
+One fleet, the same number of requests: they come from one learner with one z, or a quarter from each of four learners
+with a z each. Learners are Ray actors. A step is what a step of training asks of a fleet: put a z that nobody has
 seen, sample groups of answers, drop the z. Both take turns, twelve times or more; a ratio is of neighbours.
 """
 
@@ -14,10 +15,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -46,16 +50,16 @@ _SPREAD = 0.1
 
 
 class Learner:
-    """Asks the pool as a learner's rollouts do."""
+    """Asks the fleet as a learner's rollouts do."""
 
-    def __init__(self, pool: Fleet) -> None:
-        self._pool = pool
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
         self._engine: FleetEngine | None = None
 
     async def step(self, z: bytes, prompts: Sequence[tuple[int, ...]], samples: int, tokens: int) -> int:
         """Put a z, sample ``samples`` answers of ``tokens`` tokens to each prompt, drop it; how many tokens came."""
         if self._engine is None:
-            self._engine = self._pool.engine()
+            self._engine = self._fleet.engine()
         engine = self._engine
         digest = await engine.put_z(ZVector.from_bytes(z, "the benchmark's z"))
         sampling = SamplingParams(temperature=1.0, max_tokens=tokens, n=samples, logprobs=True, ignore_eos=True)
@@ -111,13 +115,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.against is not None:
+        _compare(options)
+        return
     one, four = _measure(options)
     ratios = [b / a for a, b in zip(one, four, strict=True)]
     found = {"1": estimate(one), str(EXPERTS): estimate(four), "ratio": estimate(ratios)}
     if options.json:
-        print(json.dumps({"settings": vars(options), **{name: vars(value) for name, value in found.items()}}, indent=2))
+        print(
+            json.dumps(
+                {"settings": vars(options) | {"against": None}, **{name: vars(value) for name, value in found.items()}},
+                indent=2,
+            )
+        )
         return
-    table = Table("experts on one pool", "median", "95% interval", title=f"engine {options.engine}, tokens a second")
+    table = Table("experts on one fleet", "median", "95% interval", title=f"engine {options.engine}, tokens a second")
     for name, value in found.items():
         digits = 3 if name == "ratio" else 0
         interval = f"{value.low:.{digits}f} to {value.high:.{digits}f}"
@@ -125,14 +137,46 @@ def _run(options: argparse.Namespace) -> None:
     Console().print(table, f"asked for is {BAR}: {'reached' if found['ratio'].reaches(BAR) else 'MISSED'}")
 
 
+def _compare(options: argparse.Namespace) -> None:
+    """Print the tokens a second of ``EXPERTS`` learners here and in another checkout, and their ratio."""
+    sides = {"here": Path(__file__).parents[1], "there": options.against.resolve()}
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for number in track(range(options.turns), "turns", console=Console(stderr=True)):
+        for side in sides if number % 2 else reversed(sides):
+            rates[side].append(_rate_of(sides[side], options))
+    ratios = [here / there for here, there in zip(rates["here"], rates["there"], strict=True)]
+    found = {side: estimate(values) for side, values in rates.items()} | {"ratio": estimate(ratios)}
+    if options.json:
+        print(json.dumps({name: vars(value) for name, value in found.items()}, indent=2))
+        return
+    table = Table("checkout", "median", "95% interval", title=f"{EXPERTS} experts, tokens a second")
+    for name, value in found.items():
+        digits = 3 if name == "ratio" else 0
+        table.add_row(name, f"{value.median:.{digits}f}", f"{value.low:.{digits}f} to {value.high:.{digits}f}")
+    Console().print(table, f"asked for is 1: {'reached' if found['ratio'].reaches(1.0) else 'MISSED'}")
+
+
+def _rate_of(checkout: Path, options: argparse.Namespace) -> float:
+    """The median rate of some rounds, by the benchmark and the code of a checkout."""
+    roots = ("platform", "jobs", "experts_registry", "serve", "infra", "benchmarks")
+    command = [sys.executable, str(checkout / "benchmarks" / "rollout_pool.py"), "--json", "--rounds", "3"]
+    done = subprocess.run(
+        [*command, "--base", options.base, "--engine", options.engine],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(str(checkout / root) for root in roots)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return float(json.loads(done.stdout)[str(EXPERTS)]["median"])
+
+
 def _measure(options: argparse.Namespace) -> tuple[list[float], list[float]]:
     """Rates of one learner and of ``EXPERTS``, round by round."""
     bundle = pack_base(_base(options.base))
     kind: Literal["torch", "vllm"] = options.engine
     spec = EngineSpec(kind=kind, slots=options.slots, max_length=options.prompt_tokens + options.answer_tokens)
-    with cluster(None), actor_fleet(ship(bundle), spec, ResourceSpec(), options.members) as pool:
+    with cluster(None), actor_fleet(ship(bundle), spec, ResourceSpec(), options.replicas) as fleet:
         actor: Any = ray.remote(Learner)
-        learners = [actor.options(num_cpus=0).remote(pool) for _ in range(EXPERTS)]
+        learners = [actor.options(num_cpus=0).remote(fleet) for _ in range(EXPERTS)]
         steps = Steps(bundle, learners, options)
         for experts in (1, EXPERTS):
             steps.rate(experts)
@@ -154,13 +198,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="eighth", help="eighth (25 million parameters), lab, a folder or a hub id")
     parser.add_argument("--engine", choices=("vllm", "torch"), default="vllm")
-    parser.add_argument("--members", type=int, default=1)
-    parser.add_argument("--slots", type=int, default=64, help="of each member")
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--slots", type=int, default=64, help="of each replica")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--prompts", type=int, default=16, help="of a step, all learners together")
     parser.add_argument("--samples", type=int, default=8, help="answers to each prompt")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--answer-tokens", type=int, default=32)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout of zfleet")
+    parser.add_argument("--turns", type=int, default=6, help="of each checkout, with --against")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     return parser.parse_args(arguments)
 
