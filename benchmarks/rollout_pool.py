@@ -1,11 +1,11 @@
-"""Do four experts in training get as much out of one engine pool as one expert does?
+"""Do four experts in training get as much out of one fleet of engines as one expert does?
 
     python benchmarks/rollout_pool.py                      a table, a few minutes on two cores
     python benchmarks/rollout_pool.py --json > result.json
     python benchmarks/rollout_pool.py --engine torch --base lab
 
-One pool, the same number of requests: they come from one learner with one z, or a quarter from each of four learners
-with a z each. Learners are Ray actors. A step is what a step of training asks of a pool: put a z that nobody has
+One fleet, the same number of requests: they come from one learner with one z, or a quarter from each of four learners
+with a z each. Learners are Ray actors. A step is what a step of training asks of a fleet: put a z that nobody has
 seen, sample groups of answers, drop the z. Both take turns, twelve times or more; a ratio is of neighbours.
 """
 
@@ -46,7 +46,7 @@ _SPREAD = 0.1
 
 
 class Learner:
-    """Asks the pool as a learner's rollouts do."""
+    """Asks the fleet as a learner's rollouts do."""
 
     def __init__(self, pool: Fleet) -> None:
         self._pool = pool
