@@ -1,4 +1,4 @@
-"""Serving: an OpenAI-compatible gateway in front of an engine replica, on Ray Serve."""
+"""Serving: OpenAI-compatible gateways in front of a fleet of engine replicas, on Ray Serve."""
 
 import os
 

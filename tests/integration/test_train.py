@@ -146,7 +146,7 @@ def test_two_workers_learn_what_one_does(place: Place, trained: list[TrainedExpe
 def test_a_cohort_learns_what_each_learns_alone_and_survives_its_worker(
     place: Place, trained: list[TrainedExpert], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two members and a third of fewer steps; the worker is killed in the middle."""
+    """Two experts, and a third one of fewer steps; the worker is killed in the middle."""
     rewards = {"one-of-three": contains("a"), "killed-of-three": python("killed_again"), "two-of-three": contains("e")}
     spec = place.spec(rewards, cohort=3, recompute=True)
     short = spec.experts[2].model_copy(update={"learner": {"steps": 3}})

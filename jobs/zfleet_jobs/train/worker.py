@@ -1,4 +1,4 @@
-"""The training loop of one Ray Train worker: a thin shell around ``zfleet.rl.Learner``."""
+"""The training loop of one Ray Train worker: a thin shell around ``zfleet.rl.learner.Learner``."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class VllmSpec(Spec):
         "`factored`, but merges a z that all requests share for long enough",
     )
     rank: int = Field(64, ge=1, description="directions of each matrix in form `delta`")
-    members: int = Field(1, ge=1, description="engines in a job's pool")
+    members: int = Field(1, ge=1, description="replicas of a job's fleet")
     tensor_parallel: int = Field(1, ge=1, description="processes that one engine is split over")
     cache_gib: float = Field(1.0, gt=0, description="memory of the key-value cache on a CPU, in GiB")
     batch_tokens: int = Field(2048, ge=1, description="the most tokens in one step; longer prompts take several steps")
