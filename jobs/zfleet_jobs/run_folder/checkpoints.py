@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from zfleet.errors import CheckpointError
 from zfleet.rl.checkpoint import Checkpoint
 from zfleet.svf.zvector import ZVector
+from zfleet_jobs.run_folder.plan import Plan
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import Training
-
-if TYPE_CHECKING:
-    from zfleet_jobs.train.plan import Plan
 
 BASE_SCORE_FILE = "before.json"
 Z_FILE = "z.safetensors"

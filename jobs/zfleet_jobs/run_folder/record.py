@@ -13,8 +13,8 @@ from typing import Any
 from zfleet.config.load import apply_overrides, parse_spec
 from zfleet.config.specs import TrainSpec
 from zfleet.errors import JobError, SpecError
+from zfleet_jobs.run_folder.plan import Plan
 from zfleet_jobs.run_folder.storage import Storage
-from zfleet_jobs.train.plan import Plan
 from zfleet_registry.address import address_of
 
 FILE = "run.json"

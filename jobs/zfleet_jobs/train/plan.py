@@ -1,12 +1,9 @@
-"""One plan for each expert of a job, made before anything is started, and the result that a plan leads to."""
+"""Makes one plan for each expert of a job, before anything is started, and says what a plan led to."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.models.bundle import BaseBundle
@@ -14,36 +11,10 @@ from zfleet.rewards.grading import check_reward, reward_identity
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
+from zfleet_jobs.run_folder.plan import Plan
 from zfleet_registry import ExpertRegistry, ExpertVersion
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One expert to train.
-
-    Attributes:
-        expert: Its part of the spec.
-        fit: Its task, without prompts that do not fit.
-        data: Digest of that task's samples and images.
-        depends: Everything that its z depends on, by the spec's keys.
-    """
-
-    expert: ExpertSpec
-    fit: FitReport
-    data: str
-    depends: dict[str, Any]
-
-    @property
-    def spec(self) -> str:
-        """``depends`` as JSON, as the registry stores it."""
-        return json.dumps(self.depends, sort_keys=True)
-
-    @property
-    def digest(self) -> str:
-        """Identity of ``depends``: a plan with the same digest resumes the same run."""
-        return hashlib.sha256(self.spec.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.run_folder.checkpoints import Z_FILE, ExpertFolder, expert_folder
 from zfleet_jobs.run_folder.lock import WriteLease
+from zfleet_jobs.run_folder.plan import Plan
 from zfleet_jobs.run_folder.storage import writing
 from zfleet_jobs.task_shipping import by_value
-from zfleet_jobs.train.plan import Plan, TrainedExpert, experiment_of, find_version, result_of
+from zfleet_jobs.train.plan import TrainedExpert, experiment_of, find_version, result_of
 from zfleet_jobs.train.progress.board import BoardEvents, start_board
 from zfleet_jobs.train.progress.curves import WAIT_SECONDS, Curves, RegistryCalls
 from zfleet_jobs.train.progress.deaths import DeathReports

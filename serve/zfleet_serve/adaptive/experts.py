@@ -18,9 +18,8 @@ from zfleet.errors import ExpertNotFound, RegistryError, UnknownZ
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.adaptive.last_known import FRESH_SECONDS, NEW_SECONDS, LastKnown, begin, within
-from zfleet_serve.adaptive.names import shown
+from zfleet_serve.adaptive.names import ModelNotFound, shown
 from zfleet_serve.adaptive.registry_line import Registry, RegistryLine
-from zfleet_serve.http.errors import ModelNotFound
 
 LOAD_SECONDS = 30.0
 """How long a request waits for the file of an expert that is not loaded, while the registry answers."""

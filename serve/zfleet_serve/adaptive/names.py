@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zfleet.config.names import AUTO, REFERENCE
-from zfleet_serve.http.errors import ModelNotFound
+from zfleet.errors import ExpertNotFound
 
 _LONGEST_SHOWN = 100
+
+
+class ModelNotFound(ExpertNotFound):
+    """What a request's ``model`` names is not served; its text is for the client."""
 
 
 @dataclass(frozen=True)

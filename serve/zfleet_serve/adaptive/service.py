@@ -16,8 +16,7 @@ from zfleet.engine.streams import closing, merged
 from zfleet.errors import InvalidRequest, RegistryError
 from zfleet_registry import ExpertVersion
 from zfleet_serve.adaptive.experts import Experts, Part, parts_of
-from zfleet_serve.adaptive.names import parse_model, shown
-from zfleet_serve.http.errors import ModelNotFound
+from zfleet_serve.adaptive.names import ModelNotFound, parse_model, shown
 
 Tokens = tuple[int, ...]
 

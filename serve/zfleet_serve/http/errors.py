@@ -23,6 +23,7 @@ from zfleet.errors import (
     ZfleetError,
     ZVectorError,
 )
+from zfleet_serve.adaptive.names import ModelNotFound
 
 Body = dict[str, Any]
 _LOG = logging.getLogger(__name__)
@@ -44,10 +45,6 @@ _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2}\S+|(?<![\w/.])/[^\s/'\":
 
 _MOST_PROBLEMS = 5
 _LONGEST_KEY = 80
-
-
-class ModelNotFound(ExpertNotFound):
-    """What a request's ``model`` names is not served; its text is for the client."""
 
 
 class ErrorDetail(BaseModel):

@@ -21,7 +21,8 @@ from zfleet.errors import (
     UnknownZ,
     ZfleetError,
 )
-from zfleet_serve.http.errors import ModelNotFound, describe, public
+from zfleet_serve.adaptive.names import ModelNotFound
+from zfleet_serve.http.errors import describe, public
 
 FOR_CLIENTS = (InvalidRequest, RequestTooLong, BodyTooLarge, TaskError, ModelNotFound)
 SECRETS = ("sqlite", "/srv", "mlflow.db", "db.internal", "5432", "/home/ann/project")
