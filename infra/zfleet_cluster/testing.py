@@ -162,8 +162,8 @@ def raises(error: BaseException) -> Callable[[], None]:
 async def outcome(work: Awaitable[Any]) -> Any:
     """Return the result or the error of work that must end within ten seconds."""
     async with asyncio.timeout(10):
-        (found,) = await asyncio.gather(work, return_exceptions=True)
-        return found
+        found = await asyncio.gather(work, return_exceptions=True)
+        return found[0]
 
 
 def idle(client: FleetEngine) -> bool:

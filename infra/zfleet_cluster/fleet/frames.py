@@ -53,7 +53,7 @@ def encode(messages: Sequence[Message]) -> tuple[bytes, list[Failed]]:
     return first + second, lost + more
 
 
-async def read_calls(reader: asyncio.StreamReader) -> list[Call | Failed]:
+async def read_calls(reader: asyncio.StreamReader) -> Sequence[Call | Failed]:
     """Read the next frame of a client. A call that cannot be decoded becomes the reply to it.
 
     Raises:
@@ -62,7 +62,7 @@ async def read_calls(reader: asyncio.StreamReader) -> list[Call | Failed]:
     return _decode(_CALLS, _CALL, await _read(reader))
 
 
-async def read_replies(reader: asyncio.StreamReader) -> list[Reply]:
+async def read_replies(reader: asyncio.StreamReader) -> Sequence[Reply]:
     """Read the next frame of a replica. A reply that cannot be decoded becomes an error.
 
     Raises:
@@ -102,7 +102,9 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         raise ConnectionError(f"the connection ended: {error}") from error
 
 
-def _decode(whole: msgspec.msgpack.Decoder[list[T]], single: msgspec.msgpack.Decoder[T], frame: bytes) -> list[T]:
+def _decode(
+    whole: msgspec.msgpack.Decoder[list[T]], single: msgspec.msgpack.Decoder[T], frame: bytes
+) -> Sequence[T | Failed]:
     try:
         return whole.decode(frame)
     except Exception:  # a request checks its own values, and raises what it likes

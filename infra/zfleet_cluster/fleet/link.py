@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from zfleet.supervise import HANG_SECONDS, guarded
 from zfleet_cluster.fleet.frames import encode, keep_alive, read_replies
@@ -59,7 +60,8 @@ class Link:
         self._reading = asyncio.create_task(self._read(reader))
         self.call(CheckHealth, lambda reply: None if well.done() else well.set_result(reply))
         try:
-            await asyncio.wait([well, self._reading], timeout=HANG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [well, self._reading]
+            await asyncio.wait(either, timeout=HANG_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not well.done() or self._reading.done():
                 raise ConnectionError(f"the replica at {self.address.host}:{self.address.port} does not answer")
             if isinstance(reply := well.result(), Failed):

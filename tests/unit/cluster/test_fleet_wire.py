@@ -36,7 +36,7 @@ SCORE = ScoreRequest(PROMPT, fake_tokens("you"))
         GenerationRequest("a \ud800 b"),
         GenerationRequest(PROMPT, SamplingParams(stop=("\udfff",))),
         GenerationRequest(PROMPT, SamplingParams(seed=2**70)),
-        GenerationRequest((1, np.int64(2))),
+        GenerationRequest((1, np.int64(2))),  # type: ignore[arg-type]
         GenerationRequest(PROMPT, stream=1),  # type: ignore[arg-type]
         GenerationRequest((2.5,)),  # type: ignore[arg-type]
         GenerationRequest(PROMPT, images=(b"x" * 20_000,)),
