@@ -1,4 +1,4 @@
-"""How many actors fit now. Ray Tune waits for ever, and without a word, where none does."""
+"""Whether the actors of a job fit the cluster now. If none fits, Ray Tune would wait for ever, silently."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ray.util import placement_group, remove_placement_group
 from zfleet.config.specs import ResourceSpec
 from zfleet.errors import JobError
 
-WAIT_S = 10.0
-"""Resources of a job that has just ended come back with a delay."""
+WAIT_SECONDS = 10.0
+"""Resources of a job that has just ended become free with a delay."""
 
 
-def actors_that_fit(resources: ResourceSpec, wanted: int, wait_s: float = WAIT_S) -> int:
-    """How many of ``wanted`` actors can run at once beside all that runs already: at least 1.
+def actors_that_fit(resources: ResourceSpec, wanted: int, wait_seconds: float = WAIT_SECONDS) -> int:
+    """Count how many of ``wanted`` actors can run at once beside the jobs that run now: at least 1.
 
-    Reserves them to find out, as Tune will, and gives them back.
+    The resources are reserved to find out, as Tune will do, and released again.
 
     Raises:
-        JobError: Not one fits; says what each needs, what the cluster has and what is free.
+        JobError: None fits; says what each needs, what the cluster has and what is free.
     """
     bundle = _bundle(resources.cpus, resources.gpus)
     total = _amounts(ray.cluster_resources)
@@ -29,11 +29,11 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_s: float = WAIT_S
     while fitting > 0:
         group = placement_group([bundle] * fitting)
         try:
-            if group.wait(wait_s):
+            if group.wait(wait_seconds):
                 return fitting
         finally:
             remove_placement_group(group)
-        # What is busy now may well stay busy: take what is free.
+        # Resources that are busy now may stay busy: count those that are free.
         free = _amounts(ray.available_resources)
         fitting = min(fitting - 1, *(int(free.get(key, 0) // need) for key, need in bundle.items()))
     free = _amounts(ray.available_resources)
@@ -44,14 +44,16 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_s: float = WAIT_S
     )
 
 
-def check_room(engine: Mapping[str, float], engines: int, worker: ResourceSpec, wait_s: float = WAIT_S) -> None:
-    """Refuse engines that leave no room for one worker: it would wait for ever.
+def check_room(
+    engine: Mapping[str, float], engines: int, worker: ResourceSpec, wait_seconds: float = WAIT_SECONDS
+) -> None:
+    """Refuse engines that leave no room for one worker, which would wait for ever.
 
     Args:
-        engine: ``num_cpus`` and ``num_gpus`` of each.
-        engines: How many.
-        worker: What a worker needs.
-        wait_s: How long what is busy may take to become free.
+        engine: ``num_cpus`` and ``num_gpus`` of each engine.
+        engines: How many engines.
+        worker: The resources of a worker.
+        wait_seconds: How long to wait for busy resources to become free.
 
     Raises:
         JobError: They do not fit; says what is needed, what the cluster has and what is free.
@@ -61,7 +63,7 @@ def check_room(engine: Mapping[str, float], engines: int, worker: ResourceSpec, 
     if all(each.get(key, 0) * engines + rest.get(key, 0) <= total.get(key, 0) for key in each | rest):
         group = placement_group([each] * engines + [rest])
         try:
-            if group.wait(wait_s):
+            if group.wait(wait_seconds):
                 return
         finally:
             remove_placement_group(group)

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray runs workers at a lower priority than everything else on the machine: other load would starve them.
+    # By default workers have a lower priority than all else on the machine: other load would starve them.
     "RAY_worker_niceness": "0",
     # At the default, every report of a Train worker blocks for two seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
-    # What later versions of Ray do by themselves; this one warns about it in every process without a GPU.
+    # Later versions of Ray do this by default; this one warns about it in every process without a GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 for _name, _value in _SETTINGS.items():
@@ -25,30 +25,30 @@ for _name, _value in _SETTINGS.items():
 import ray  # noqa: E402  (it reads the settings above when it is imported)
 
 from zfleet.errors import ClusterError  # noqa: E402
-from zfleet_cluster.temporary import check_temporary_folder, why_not_there  # noqa: E402
-from zfleet_cluster.told import on_one_line  # noqa: E402
+from zfleet_cluster.errors import on_one_line  # noqa: E402
+from zfleet_cluster.temporary import check_temporary_folder, folder_error  # noqa: E402
 
 _PACKAGES = ("zfleet", "zfleet_cluster", "zfleet_registry", "zfleet_jobs", "zfleet_serve")
 _OBJECT_STORE_BYTES = 500_000_000
 _PROBE_SECONDS = 5
 
 _MISMATCH = "Version mismatch"
-"""What Ray says where the cluster runs another version of it, or of Python, than this process."""
+"""In Ray's error if the cluster runs another version of Ray or Python than this process."""
 
 _TOKENS_ARE_ON = logging.getLogger("ray._private.authentication.authentication_token_setup")
-"""Says at every start that Ray asks its clients for a token, as it does unless ``RAY_AUTH_MODE`` says otherwise."""
+"""Logs at every start that Ray's clients need a token, which is the default unless ``RAY_AUTH_MODE`` is set."""
 
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """A Ray connection inside the block.
+    """Connect to Ray inside the block.
 
-    Where this process is connected already, that connection is used and left alone. Without an address a
-    cluster is started on this machine and stopped with the block, so that nothing is left behind.
+    A connection that this process already has is used and stays. Without an address a cluster is started on this
+    machine and stopped after the block, so that nothing is left behind.
 
     Args:
-        address: ``host:port`` or ``auto`` of a running cluster. zfleet's own code is sent along, so the
-            cluster needs the same dependencies but no zfleet.
+        address: ``host:port`` or ``auto`` of a running cluster. zfleet's code is sent there, so the cluster needs the
+            same dependencies but no zfleet.
 
     Raises:
         ClusterError: No cluster answers at the address, or none comes up on this machine.
@@ -66,7 +66,7 @@ def cluster(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not leave processes behind: it waits until the first has been obeyed."""
+    """Ignore Ctrl-C and SIGTERM inside the block, so that a second one does not leave processes behind."""
     previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -84,20 +84,20 @@ def _connect(address: str | None) -> None:
                 _start()
             else:
                 _join(address)
-    except Exception as error:  # Ray raises just that where a process of its own does not come up in time.
-        told = on_one_line(error)
+    except Exception as error:  # Ray raises a plain Exception if a process of its own does not start in time
+        reason = on_one_line(error)
         if address is None:
-            raise why_not_there(error) or ClusterError(
-                f"Ray does not start on this machine: {told}",
+            raise folder_error(error) or ClusterError(
+                f"Ray does not start on this machine: {reason}",
                 "see that it has a processor, memory and disk to spare, and give the command again",
             ) from error
-        if _MISMATCH in told:
+        if _MISMATCH in reason:
             raise ClusterError(
-                f"the Ray cluster at {address} cannot be used from here: {told}",
+                f"the Ray cluster at {address} cannot be used from here: {reason}",
                 "install the same versions of Ray and of Python on both sides",
             ) from error
         raise ClusterError(
-            f"no Ray cluster at {address}: {told}",
+            f"no Ray cluster at {address}: {reason}",
             "check --address and that the cluster runs (`ray status`); if it asks for a token, set RAY_AUTH_MODE=token",
         ) from error
 
@@ -115,13 +115,13 @@ def _start() -> None:
 def _join(address: str) -> None:
     _probe(address)
     modules = _package_folders()
-    # Without its logging Ray does not tell what it connects to and sends, on lines before ours.
+    # Ray's own logging would print lines about the connection before ours.
     ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"py_modules": modules})
 
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """No warnings of a logger inside the block."""
+    """Silence the warnings of a logger inside the block."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -131,7 +131,7 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def _probe(address: str) -> None:
-    """Ray tries for minutes where nothing listens.
+    """Fail early if nothing listens: Ray would try for minutes.
 
     Raises:
         OSError: Nothing answers within a few seconds.

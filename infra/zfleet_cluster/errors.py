@@ -1,4 +1,4 @@
-"""What went wrong on the other side of a Ray call."""
+"""Errors of Ray, and errors that arrive through a Ray call, as messages of zfleet."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from zfleet.errors import EngineError, ZfleetError
 
 
 def original(error: Exception, who: str) -> ZfleetError:
-    """What the other side raised on purpose, as it was raised; anything else says that it is not well.
+    """Return the ``ZfleetError`` that the other side of a Ray call raised, or an ``EngineError`` about any other error.
 
     Args:
         error: A ``RayError``, or one of Ray Serve's own.
-        who: Answers the calls, for example ``the engine replica``.
+        who: Names the other side: ``the engine replica``.
     """
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, ZfleetError):
@@ -22,3 +22,17 @@ def original(error: Exception, who: str) -> ZfleetError:
         f"{who} failed: {type(cause).__name__}: {text[0] if text else ''}",
         f"send the request again; the log of {who} says more",
     )
+
+
+def on_one_line(error: BaseException) -> str:
+    """Return all lines of an error's text in one line, or its type if it has no text.
+
+    Ray's first line may say nothing ("The cluster was started with:"): the reason can stand in any line.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    joined, *rest = lines
+    for line in rest:
+        joined += f" {line}" if joined.endswith((":", ".", ",", ";")) else f"; {line}"
+    return joined

@@ -9,16 +9,16 @@ from pathlib import Path
 from zfleet.errors import ClusterError
 
 _TOO_LONG = re.compile(r"AF_UNIX path length cannot exceed (?P<most>\d+) bytes: (?P<path>.*)")
-"""What Ray says where the path of a socket is longer than the system takes."""
+"""Ray's error if the path of a socket is longer than the system allows."""
 
 _ROOM = "with room for Ray's logs and for objects that do not fit into memory"
 
 
 def check_temporary_folder() -> None:
-    """Refuse a relative path, which means another folder to each of Ray's processes: they wait for each other.
+    """Refuse a relative path: it is another folder for each of Ray's processes, and they would wait for each other.
 
     Raises:
-        ClusterError: Names the variable that holds it.
+        ClusterError: Names the variable with the path.
     """
     name, folder = _variable()
     if not Path(folder).is_absolute():
@@ -27,8 +27,8 @@ def check_temporary_folder() -> None:
         )
 
 
-def why_not_there(error: Exception) -> ClusterError | None:
-    """What Ray's error at its start says of the folder; None where it is about something else."""
+def folder_error(error: Exception) -> ClusterError | None:
+    """Explain an error at Ray's start that is about the folder; None if it is about something else."""
     name, folder = _variable()
     if too_long := _TOO_LONG.search(str(error)):
         length, most = len(os.fsencode(too_long["path"])), int(too_long["most"])
@@ -47,6 +47,6 @@ def why_not_there(error: Exception) -> ClusterError | None:
 
 
 def _variable() -> tuple[str, str]:
-    """The variable that Ray goes by, and its value."""
+    """Return the name and the value of the variable that Ray uses."""
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     return name, os.environ.get(name, "/tmp")

@@ -32,22 +32,22 @@ from zfleet_serve.http.server import HttpServer
 from zfleet_serve.http.tokenizer_text import TokenizerText
 
 _WAIT_SECONDS = 60
-"""How long a request waits while no replica answers: one that died is replaced within that time."""
+"""How long a request waits while no replica answers: Serve replaces a dead one within that time."""
 _HEAD_NODE = {"node:__internal_head__": 0.001}
-"""Ray's name for the node where clients find the port."""
+"""Ray's resource of the head node, where clients expect the port."""
 _FULL = 0.75
-"""The share of an engine's slots that is to be busy: with more, Serve starts another replica where it may."""
+"""The share of an engine's slots that should be busy: with more, Serve starts another replica within its bounds."""
 
 
 @dataclass(frozen=True)
 class ServedBase:
-    """What a gateway needs to know of the base.
+    """The base, as gateways know it.
 
     Attributes:
-        name: What requests call it.
+        name: Its name in requests.
         slug: Its part of experts' registered names.
         max_length: The longest prompt and answer together, in tokens.
-        stored: Where its tokenizer comes from.
+        stored: The published base, which has the tokenizer.
     """
 
     name: str
@@ -58,18 +58,18 @@ class ServedBase:
 
 @serve.deployment(name="gateway", health_check_period_s=5)
 class Gateway:
-    """Listens for HTTP itself: between a client and the engine stand this process and one connection."""
+    """Listens for HTTP itself: only this process and one connection are between a client and an engine."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, spec: ServeSpec, base: ServedBase, token: bytes, engines: DeploymentHandle[Any]
     ) -> None:
-        """Listen when everything is known that requests need.
+        """Load the tokenizer, open the registry, and listen.
 
         Args:
             spec: The service; its registry is a URI that this node reaches.
             base: Its base.
-            token: The fleet's.
-            engines: The deployment of ``EngineReplica``.
+            token: The secret of the fleet.
+            engines: The handle of the deployment of ``EngineReplica``.
 
         Raises:
             ServeError: The port is in use.
@@ -86,17 +86,23 @@ class Gateway:
         await self._server.start()
 
     async def check_health(self) -> None:
-        """As Serve asks for it: a gateway that does not listen is replaced."""
+        """Called by Serve, which replaces a gateway whose server or whose background work has ended.
+
+        Raises:
+            ServeError, EngineError: Says what has ended.
+        """
         self._server.check()
+        self._engine.check_links()
+        self._experts.check()
 
     async def __del__(self) -> None:
-        await self._server.stop()
+        # Called by Serve when it takes the gateway away. Requests under way need the engine and the registry.
+        await self._server.stop(self._engine.close)
         await self._experts.close()
-        await self._engine.close()
 
 
 def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
-    """The application of a base that is packed; its base is published to the cluster.
+    """Publish a base to the cluster, and build the application that serves it.
 
     Args:
         spec: The service.
@@ -110,7 +116,7 @@ def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
     engines = replica.options(
         ray_actor_options=dict(engine_resources(spec.engine, spec.resources)), **_replicas(spec)
     ).bind(spec, stored, token)
-    # A gateway waits more than it computes: it reserves no core.
+    # A gateway waits more than it computes, so it reserves no core.
     options = {"num_cpus": 0, "resources": _HEAD_NODE}
     return gateway.options(ray_actor_options=options, num_replicas=spec.gateways).bind(spec, base, token, engines)
 
@@ -127,10 +133,10 @@ def _replicas(spec: ServeSpec) -> dict[str, Any]:
 
 
 def build(args: Mapping[str, Any]) -> Application:
-    """For Serve config files: ``args`` are the keys of a serve spec, read on the cluster.
+    """Build the application from a Serve config file, whose ``args`` are the keys of a serve spec.
 
     Raises:
-        SpecError: A key or a value that a serve spec does not take, or no registry.
+        SpecError: A key or a value is not allowed in a serve spec, or there is no registry.
     """
     spec = parse_spec(dict(args), ServeSpec, "args")
     if spec.registry is None:

@@ -1,4 +1,4 @@
-"""The Serve deployment whose replicas hold an engine each: the base once, every expert a row of numbers."""
+"""The Serve deployment whose replicas run one engine each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EngineReplica(Replica):
         Args:
             spec: The service.
             base: Its base.
-            token: The fleet's: clients present it.
+            token: The secret of the fleet, which clients send.
 
         Raises:
             BaseModelError, FactorsError: The base or its factors cannot be opened.
@@ -30,10 +30,12 @@ class EngineReplica(Replica):
         await self.open(base)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What Serve scales by."""
+        """Called by Serve. Return the load, by which it scales."""
         return {LOAD: await self.load()}
 
     async def __del__(self) -> None:
-        # Called by Serve when it takes a replica away; gateways send nothing more to one that it does not list.
-        await self.drain()
-        await self.close()
+        # Called by Serve when it takes the replica away. It no longer lists it, so gateways send nothing more.
+        try:
+            await self.drain()
+        finally:
+            await self.close()

@@ -1,4 +1,4 @@
-"""How a service ends: on a signal, taking along what it started and nothing else."""
+"""The end of a service: on a signal, with everything that it started and nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHUTDOWN_SECONDS = 30
 
 
 def serve_runs() -> bool:
-    """Whether this cluster has Ray Serve, whoever started it."""
+    """Return whether Ray Serve runs in this cluster, whoever started it."""
     try:
         ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
     except ValueError:
@@ -44,19 +44,19 @@ def delete_application(name: str) -> None:
 
 
 def shut_down_serve(besides: str) -> None:
-    """End Serve in this cluster, its proxies included, unless others have applications there by now.
+    """End Serve in this cluster with its proxies, unless it has other applications by now.
 
     Args:
-        besides: The application that does not count.
+        besides: The name of the application that does not count.
     """
     try:
         if serve.status().applications.keys() - {besides}:
             return
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-        # The controller ends while it answers; by default Ray would complain that it cannot ask once more.
+        # The controller ends while it answers; by default Ray would try again, and complain.
         ray.get(controller.graceful_shutdown.options(max_task_retries=0).remote(), timeout=_SHUTDOWN_SECONDS)
     except (ValueError, RayActorError, GetTimeoutError):
-        pass  # there is none, or no longer; what is left is for Serve's own shutdown
+        pass  # the controller is gone; Serve's own shutdown does the rest
     serve.shutdown()  # type: ignore[no-untyped-call]
 
 
@@ -67,10 +67,9 @@ def wait_for_interrupt() -> None:
 
 @contextmanager
 def signals_interrupt() -> Iterator[None]:
-    """SIGINT and SIGTERM end the service as Ctrl-C does.
+    """Have SIGINT and SIGTERM raise ``KeyboardInterrupt`` inside the block.
 
-    Python leaves SIGINT ignored where it was ignored at the start, as a shell's script does for what it puts into the
-    background.
+    By default Python keeps ignoring SIGINT if it was ignored at the start, as a shell does for background jobs.
     """
 
     def interrupt(number: int, frame: object) -> None:

@@ -37,10 +37,10 @@ _HEALTHY_SECONDS = 60
 
 @dataclass(frozen=True)
 class RunningService:
-    """A service that answers.
+    """A service that runs.
 
     Attributes:
-        url: Where; OpenAI clients use ``{url}/v1``.
+        url: Its URL; OpenAI clients use ``{url}/v1``.
         base: The name of its base.
     """
 
@@ -49,7 +49,7 @@ class RunningService:
     _ending: ExitStack
 
     def stop(self) -> None:
-        """End the application, and Serve and the base's store where they were started for it; all else stays.
+        """End the application, and Serve and the base's store if they were started for it.
 
         Raises:
             ServeError: The application does not end.
@@ -68,13 +68,13 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
         ClusterError: No cluster answers.
         ServeError: The port is in use, the cluster serves already, or the application does not start.
         ZfleetError: The base, the engine or the registry cannot be used.
-        KeyboardInterrupt: Always in the end, when everything has stopped.
+        KeyboardInterrupt: When everything has stopped.
     """
     if address is None:
         check_port(spec.host, spec.port)
         check_engine(spec.engine)
     prepared = _prepare(spec)
-    # Twice, since connecting to Ray installs handlers of its own.
+    # Twice, because connecting to Ray installs its own handlers.
     with signals_interrupt(), cluster(address), signals_interrupt():
         service = _deploy(*prepared)
         try:
@@ -89,7 +89,7 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
 
 
 def start_service(spec: ServeSpec) -> RunningService:
-    """Serve on the cluster this process is connected to, and return when it answers.
+    """Serve on the cluster that this process is connected to, and return when the service answers.
 
     Raises:
         ServeError: The port is in use, the cluster serves already, or the application does not start.
@@ -109,20 +109,20 @@ def check_port(host: str, port: int) -> None:
 
 
 def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
-    """What can fail for a reason of the user's, before anything is started."""
+    """Check the registry and load the base, before anything is started."""
     uri = spec.registry
     if uri is None:
         uri = sqlite_uri(_REGISTRY_FILE)
     elif kind_of(uri) == SQLITE:
-        # The gateway runs in another folder than the one that the path counts from.
+        # The path is relative to this folder; the gateway runs in another one.
         uri = sqlite_uri(sqlite_file(uri))
-    # A folder's own registry begins empty: a base is served before there are experts. One that is named must be there.
+    # The default registry may be new and empty: a base is served before there are experts. A named one must exist.
     ExpertRegistry(uri, reading=spec.registry is not None)
     return spec.model_copy(update={"registry": uri}), pack_base(spec.base)
 
 
 def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
-    # Serve reports every step of a start; errors come as exceptions.
+    # Serve logs every step of a start; errors are raised as exceptions.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     url = f"http://{_reachable(spec.host)}:{spec.port}"
     with ExitStack() as ending:
@@ -137,7 +137,7 @@ def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
         if made:
             ending.callback(remove_base, store)
         try:
-            # Gateways listen by themselves: Serve's proxies would be one more process on the way.
+            # Gateways listen by themselves: a proxy of Serve would be one more process in between.
             serve.start(proxy_location="Disabled")
             ending.callback(delete_application, APPLICATION)
             serve.run(build_app(spec, bundle), name=APPLICATION, route_prefix=None)
@@ -151,7 +151,7 @@ def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
 
 
 def _wait_until_healthy(url: str) -> None:
-    """Ask over HTTP, as clients will: Serve may already listen elsewhere in this cluster."""
+    """Ask over HTTP, as clients will: only that shows that the service can be reached."""
     deadline = time.monotonic() + _HEALTHY_SECONDS
     reason = "no answer"
     while time.monotonic() < deadline:

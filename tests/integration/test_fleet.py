@@ -33,7 +33,8 @@ from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import run_all, sampled
 from zfleet_cluster.fleet.actors import ActorReplicas, Fleet, _end, actor_fleet
 from zfleet_cluster.fleet.base import BaseSource, ShippedBase, ship
-from zfleet_cluster.fleet.client import FleetEngine, Replicas
+from zfleet_cluster.fleet.client import FleetEngine
+from zfleet_cluster.fleet.links import Replicas
 from zfleet_cluster.fleet.replica import Replica
 
 TEXTS = ("flip bca", "reverse hello", "sort ab", "add 3 4", "kind? turn xyz", "order qwe")
@@ -193,7 +194,7 @@ async def test_a_replica_killed_under_load_is_replaced(
                 assert isinstance(outcome, EngineError) or outcome == answer.token_ids
             assert await waiting == answers
             async with asyncio.timeout(300):  # until the client has found the replica that came back
-                while len(engine._links) < 2:
+                while len(engine._links.all()) < 2:
                     assert await run_all(engine, unsent * 2) == answers * 2
             assert await _pid(fleet.actors[0]) != pid
             assert await run_all(engine, unsent * 2) == answers * 2

@@ -205,9 +205,9 @@ def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
     group = placement_group([{"CPU": 7}])
     try:
         assert group.wait(10)
-        assert actors_that_fit(ResourceSpec(cpus=1), 2, wait_s=1) == 1
+        assert actors_that_fit(ResourceSpec(cpus=1), 2, wait_seconds=1) == 1
         with pytest.raises(JobError, match=r"needs 3 CPU, the cluster has 8 CPU, free are 1 CPU"):
-            actors_that_fit(ResourceSpec(cpus=3), 2, wait_s=1)
+            actors_that_fit(ResourceSpec(cpus=3), 2, wait_seconds=1)
     finally:
         remove_placement_group(group)
 

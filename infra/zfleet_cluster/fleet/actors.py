@@ -1,4 +1,4 @@
-"""A fleet for as long as a job runs: replicas as Ray actors that all parts of the job share."""
+"""The fleet of a job: replicas as Ray actors that live as long as the job, and that all its parts share."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from zfleet_cluster import undisturbed
 from zfleet_cluster.capacity import check_room
 from zfleet_cluster.errors import original
 from zfleet_cluster.fleet.base import ShippedBase
-from zfleet_cluster.fleet.client import FleetEngine, Found
+from zfleet_cluster.fleet.client import FleetEngine
+from zfleet_cluster.fleet.links import Found
 from zfleet_cluster.fleet.listener import Address
 from zfleet_cluster.fleet.replica import Replica, engine_resources
 from zfleet_cluster.fleet.watch import watched
 
 TOKEN_BYTES = 32
-WHO = "a replica of the engine"
+
+_WHO = "a replica of the engine"
 
 _BACK_SECONDS = 600
 """How long requests wait for a replica that died: it opens its base again."""
 _CLOSE_SECONDS = 30
+"""How long replicas may take to close."""
 _FIND_SECONDS = 0.5
-# Calls to a replica are few, and some of them wait for its end.
+"""How long a look for replicas waits for those that are starting."""
 _CALLS = 1000
+"""How many calls a replica takes at once: some of them wait for its end."""
 
 
 class ActorReplicas:
@@ -39,7 +43,7 @@ class ActorReplicas:
 
     Args:
         actors: Handles of ``Replica`` actors.
-        shipped: The base that they open: one that was started again has none.
+        shipped: The base that they open, again after each start.
     """
 
     def __init__(self, actors: tuple[Any, ...], shipped: ShippedBase) -> None:
@@ -57,18 +61,19 @@ class ActorReplicas:
         failures = [error for task in answered if (error := task.exception()) is not None]
         addresses = tuple(task.result() for task in answered if task.exception() is None)
         if failures and not addresses and not self._asking:
-            assert isinstance(failures[0], ZfleetError)
+            if not isinstance(failures[0], ZfleetError):
+                raise failures[0]
             return Found((), failures[0])
         return Found(addresses)
 
 
 async def _open(actor: Any, shipped: ShippedBase) -> Address:
     try:
-        # Ray asks again until the actor runs, and gives up where it has ended for good.
+        # Ray repeats the call until the actor runs, and gives up if it has ended for good.
         address: Address = await actor.open.options(max_task_retries=-1).remote(shipped)
         return address
     except RayError as error:
-        raise original(error, WHO) from None
+        raise original(error, _WHO) from None
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Fleet:
     Attributes:
         actors: Handles of ``Replica`` actors.
         shipped: Their base.
-        token: Clients present it.
+        token: The secret of the fleet, which clients send.
         max_length: The longest prompt and answer together, in tokens.
     """
 
@@ -88,13 +93,13 @@ class Fleet:
     max_length: int
 
     def engine(self) -> FleetEngine:
-        """A client of its own for whoever asks, to be used in one event loop."""
+        """Make a client of its own for the caller, to be used in one event loop."""
         return FleetEngine(ActorReplicas(self.actors, self.shipped), self.token, self.max_length, _BACK_SECONDS)
 
 
 @contextmanager
 def shared_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec) -> Iterator[Fleet | None]:
-    """The fleet of a job inside the block; None where the spec's engine runs in every worker itself.
+    """Run the fleet of a job inside the block. Yields None if the job's engine runs inside every worker.
 
     Args:
         shipped: The base.
@@ -113,7 +118,7 @@ def shared_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSp
 
 @contextmanager
 def actor_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpec, replicas: int) -> Iterator[Fleet]:
-    """Replicas that run inside the block; one that dies is started again.
+    """Run replicas inside the block. A replica that dies is started again.
 
     Args:
         shipped: The base.
@@ -135,7 +140,7 @@ def actor_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpe
         try:
             addresses = ray.get([actor.open.remote(shipped) for actor in actors])
         except RayError as error:
-            raise original(error, WHO) from None
+            raise original(error, _WHO) from None
         with watched(actors):
             yield Fleet(actors, shipped, token, min(address.max_length for address in addresses))
     finally:
@@ -144,9 +149,9 @@ def actor_fleet(shipped: ShippedBase, engine: EngineSpec, resources: ResourceSpe
 
 
 def _end(actors: tuple[Any, ...]) -> None:
-    """Have the engines close what they started; then the actors end, whether they answered or not."""
+    """Have the engines close their processes, then end the actors, whether they answered or not."""
     closing = [actor.close.remote() for actor in actors]
-    # One that does not close ends with its actor; one that is dead keeps no other from closing.
+    # A dead replica does not keep the others from closing.
     ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
     for actor in actors:
         ray.kill(actor)

@@ -1,7 +1,7 @@
 """Sending a base to other processes through the object store, once per node.
 
-No job reads a path that only the driver has, and no worker computes factors again: a z means something
-only on the factors it was trained on.
+Workers cannot read the driver's paths, and must not compute factors again: a z only has a meaning on the factors that
+it was trained on.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from zfleet.models.svf_model import SvfModel
 
 
 class BaseSource(Protocol):
-    """Gives a process its base. Sources are small and travel in any message."""
+    """Gives a process its base. A source is small and travels in any message."""
 
     async def fetch(self) -> BaseBundle:
-        """The base and its factors."""
+        """Fetch the base and its factors."""
 
 
 @dataclass(frozen=True)
 class ShippedBase:
-    """What a worker needs to open a base, small enough to travel in any message.
+    """References to a base in the object store, small enough to travel in any message.
 
     Attributes:
-        name: What people call the base.
-        slug: Name and fingerprint: the qualifier of its experts in the registry.
+        name: The name of the base.
+        slug: Name and fingerprint, which qualify its experts in the registry.
         fingerprint: Its fingerprint.
-        dtype: What workers compute in.
+        dtype: The number format in which workers compute.
         bundle: Object reference to its files and factors.
-        text: Object reference to its configuration and tokenizer: for who needs no weights.
+        text: Object reference to its configuration and tokenizer, for processes that need no weights.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ShippedBase:
     text: ray.ObjectRef[Mapping[str, bytes]]
 
     async def fetch(self) -> BaseBundle:
-        """As ``BaseSource.fetch``; the process that sent it must live."""
+        """As ``BaseSource.fetch``. The process that sent the base must live."""
         return await self.bundle
 
 
@@ -58,14 +58,14 @@ def ship(bundle: BaseBundle) -> ShippedBase:
 
 
 def open_model(shipped: ShippedBase, mesh: DeviceMesh | None = None) -> SvfModel:
-    """On a worker: the base in SVF form, split over the mesh if one is given.
+    """Open the base in SVF form on a worker, split over the mesh if one is given.
 
     Raises:
-        BaseModelError: What arrived is not the base that was sent.
+        BaseModelError: The base that arrived is not the one that was sent.
     """
     return ray.get(shipped.bundle).open(mesh)
 
 
 def fetch_tokenizer(shipped: ShippedBase) -> PreTrainedTokenizerBase:
-    """On a worker: the base's tokenizer, without its weights."""
+    """Open the base's tokenizer on a worker, without its weights."""
     return open_tokenizer(ray.get(shipped.text))

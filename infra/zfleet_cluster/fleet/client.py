@@ -1,77 +1,34 @@
-"""The engine contract over the replicas of a fleet: what runs on an engine runs unchanged on many."""
+"""The engine contract over the replicas of a fleet: code for one engine runs unchanged on many."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.errors import EngineError, RequestAborted, UnknownZ, ZfleetError
+from zfleet.supervise import guarded
 from zfleet.svf.zvector import ZVector
+from zfleet_cluster.fleet.held_z import HeldZs
 from zfleet_cluster.fleet.link import Link
-from zfleet_cluster.fleet.listener import Address
-from zfleet_cluster.fleet.messages import (
-    AskStats,
-    Call,
-    CheckHealth,
-    Done,
-    DropZ,
-    Failed,
-    Piece,
-    PutZ,
-    Reply,
-    Scored,
-    Stats,
-)
+from zfleet_cluster.fleet.links import Links, Replicas
+from zfleet_cluster.fleet.messages import AskStats, Call, CheckHealth, Done, Failed, Piece, Reply, Scored, Stats
 from zfleet_cluster.fleet.request import FleetRequest
 
 ATTEMPTS = 3
-"""How often a request is sent before it fails: one that takes replicas down must not take all of them."""
-LOOK_SECONDS = 1.0
-"""How often the client looks for replicas that joined or left; it looks at once when it has lost one."""
-_LOOK_AGAIN_SECONDS = 0.1
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The replicas of a fleet at one moment.
-
-    Attributes:
-        addresses: Of those that answer.
-        failure: Why none does and none will, where that is known.
-    """
-
-    addresses: tuple[Address, ...]
-    failure: ZfleetError | None = None
-
-
-class Replicas(Protocol):
-    """Whoever holds the replicas of a fleet."""
-
-    async def find(self) -> Found:
-        """Say where the replicas listen that answer now; never waits for one that is starting."""
-
-
-@dataclass(eq=False)
-class _HeldZ:
-    """A z that this client put and did not drop."""
-
-    data: bytes
-    known: asyncio.Future[None]
+"""How often a request is sent before it fails: a request that kills replicas must not kill all of them."""
+_LATE_SECONDS = 1.0
+"""How long a question to all replicas waits for the others when one has answered."""
 
 
 class FleetEngine(Engine):
     """One client's view of a fleet. It belongs to one event loop, and closing it ends no replica.
 
     A z goes to every replica at once and is remembered: a replica that joins or comes back gets all of them before
-    any request. A request goes where this client has the fewest answers under way; among those, where requests that
-    begin alike went before. When a replica dies, a request of which nothing arrived yet goes to another, or waits for
-    one; one that was half answered fails.
+    any request. A request goes to the replica with the fewest of this client's answers under way; among equals, to the
+    one that answers requests with the same beginning. When a replica dies, a request of which nothing arrived yet goes
+    to another replica or waits for one; a request that was answered in part fails.
 
     Attributes:
         max_length: The longest prompt and answer together, in tokens.
@@ -81,47 +38,29 @@ class FleetEngine(Engine):
         """Connect at the first use.
 
         Args:
-            replicas: Says where they are.
-            token: The fleet's.
-            max_length: Of the smallest replica.
+            replicas: Finds the replicas.
+            token: The secret of the fleet.
+            max_length: That of the smallest replica.
             wait_seconds: How long a request waits while no replica answers.
         """
         self.max_length = max_length
-        self._replicas = replicas
-        self._token = token
         self._wait_seconds = wait_seconds
-        self._links: dict[str, Link] = {}
-        self._leaving: set[str] = set()
-        self._zs: dict[str, _HeldZ] = {}
+        self._links = Links(replicas, token, self)
+        self._zs = HeldZs(self._links.all)
         self._requests: set[FleetRequest] = set()
-        self._unsent: list[FleetRequest] = []
+        self._unsent: dict[FleetRequest, asyncio.TimerHandle] = {}
         self._asked: dict[asyncio.Future[Reply], Link] = {}
-        self._look = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
         self._closed = False
 
     async def put_z(self, z: ZVector) -> str:
-        """As ``Engine.put_z``; returns when the first replica knows it, and costs nothing for a z that was put."""
+        """As ``Engine.put_z``. Return when the first replica knows the z."""
         self._start()
-        held = self._zs.get(z.digest)
-        if held is None:
-            held = _HeldZ(z.to_bytes(), asyncio.get_running_loop().create_future())
-            self._zs[z.digest] = held
-            for link in self._links.values():
-                self._push(link, held)
-        # Unlike awaiting the future, this leaves it to the others who wait when one of them is cancelled.
-        await asyncio.wait([held.known], timeout=self._wait_seconds)
-        if held.known.done() and held.known.exception() is None:
-            return z.digest
-        if self._zs.get(z.digest) is held:
-            self._forget(z.digest)
-        raise (held.known.exception() if held.known.done() else self._nobody()) or closed()
+        await self._zs.put(z, self._wait_seconds, self._nobody())
+        return z.digest
 
     async def drop_z(self, digest: str) -> None:
         """As ``Engine.drop_z``, for this client: replicas know the z as long as another client holds it."""
-        if digest not in self._zs:
-            raise UnknownZ(f"this client of the fleet did not put z {digest[:12]!r}", "give it to put_z first")
-        self._forget(digest)
+        self._zs.drop(digest)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """As ``Engine.generate``.
@@ -157,10 +96,14 @@ class FleetEngine(Engine):
             self._end(request, RequestAborted(f"request {request_id} was aborted", "send it again"))
 
     async def stats(self) -> EngineStats:
-        """Of all clients: sums over the replicas, but a z counts once, and peaks are the busiest replica's."""
-        each = [reply.stats for reply in await self._ask(AskStats) if isinstance(reply, Stats)]
+        """Return sums over replicas and clients; a z counts once, and peaks are those of the busiest replica.
+
+        A replica that does not answer within a second of the first one is left out.
+        """
+        replies = await self._ask(AskStats, lambda reply: isinstance(reply, Stats))
+        each = [reply.stats for reply in replies if isinstance(reply, Stats)]
         if not each:
-            raise self._nobody()
+            raise self._reason(replies)
         return EngineStats(
             running=sum(stats.running for stats in each),
             waiting=sum(stats.waiting for stats in each) + len(self._unsent),
@@ -174,9 +117,18 @@ class FleetEngine(Engine):
 
     async def check_health(self) -> None:
         """As ``Engine.check_health``: one replica that is well is enough."""
-        replies = await self._ask(CheckHealth)
+        self.check_links()
+        replies = await self._ask(CheckHealth, lambda reply: isinstance(reply, Done))
         if not any(isinstance(reply, Done) for reply in replies):
-            raise next((reply.error for reply in replies if isinstance(reply, Failed)), self._nobody())
+            raise self._reason(replies)
+
+    def check_links(self) -> None:
+        """Check that this client can look for replicas, whether there are any or not.
+
+        Raises:
+            EngineError: Looking for them keeps failing, or hangs.
+        """
+        self._links.check()
 
     async def close(self) -> None:
         """End this client's requests and its connections, which drops its z-vectors; the replicas go on."""
@@ -185,132 +137,75 @@ class FleetEngine(Engine):
         self._closed = True
         for request in list(self._requests):
             self._end(request, closed())
-        self._fail_waiting(closed())
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        self._zs.fail_waiting(closed())
         for reply in self._asked:
             reply.cancel()
-        links, self._links = list(self._links.values()), {}
-        await asyncio.gather(*(link.close() for link in links))
+        await self._links.close()
+
+    def joined(self, link: Link) -> None:
+        """As ``Owner.joined``: send every z, then the requests that wait."""
+        self._zs.send_all(link)
+        for request in list(self._unsent):
+            self._send(request)
+
+    def lost(self, link: Link) -> None:
+        """As ``Owner.lost``: send its requests to other replicas, or fail them."""
+        for reply, asked in self._asked.items():
+            if asked is link:
+                reply.cancel()
+        error = EngineError(
+            "a replica of the engine died with the request", "send the request again: the replica is started again"
+        )
+        for request in [request for request in self._requests if request.link is link]:
+            with guarded("sending a request again", partial(self._end, request)):
+                self._try_again(request, error)
+        self._zs.lost(link)
+
+    def unreachable(self, error: ZfleetError) -> None:
+        """As ``Owner.unreachable``: fail everybody who waits."""
+        for request in list(self._unsent):
+            self._end(request, error)
+        self._zs.fail_waiting(error)
 
     def _start(self) -> None:
         if self._closed:
             raise closed()
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+        self._links.start()
 
-    async def _connected(self) -> None:
-        """Wait for a replica."""
-        deadline = asyncio.get_running_loop().time() + self._wait_seconds
-        while not self._links:
+    async def _ask(self, build: Callable[[int], Call], enough: Callable[[Reply], bool]) -> list[Reply]:
+        """Ask all replicas; return the replies until shortly after the first that is enough."""
+        self._start()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._wait_seconds
+        while not self._links.all():
             if self._closed:
                 raise closed()
-            if asyncio.get_running_loop().time() > deadline:
+            if loop.time() > deadline:
                 raise self._nobody()
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS / 10)
-
-    async def _watch(self) -> None:
-        """Keep a link to every replica, for as long as the client lives."""
-        while True:
-            self._look.clear()
-            try:
-                await self._look_around()
-            except Exception:
-                _LOG.exception("looking for the replicas of the fleet failed; it is tried again")
-            self._fail_overdue()
-            seconds = LOOK_SECONDS if self._links else _LOOK_AGAIN_SECONDS
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._look.wait()
-            except TimeoutError:
-                continue
-            # What was lost a moment ago may still be on the list of those that answer.
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-
-    async def _look_around(self) -> None:
-        found = await self._replicas.find()
-        listed = {address.replica for address in found.addresses}
-        self._leaving = self._links.keys() - listed
-        new = [address for address in found.addresses if address.replica not in self._links]
-        await asyncio.gather(*map(self._connect, new))
-        if not self._links and found.failure is not None:
-            for request in list(self._requests):
-                self._end(request, found.failure)
-            self._fail_waiting(found.failure)
-
-    async def _connect(self, address: Address) -> None:
-        link = Link(address, self._lost)
-        try:
-            await link.connect(self._token)
-        except (OSError, TimeoutError) as error:
-            _LOG.info("replica %s does not listen: %s", address, error)
-            return
-        for held in self._zs.values():
-            self._push(link, held)
-        self._links[address.replica] = link
-        unsent, self._unsent = self._unsent, []
-        for request in unsent:
-            self._send(request)
-
-    def _lost(self, link: Link) -> None:
-        self._links.pop(link.address.replica, None)
-        self._look.set()
-        error = EngineError(
-            "a replica of the engine died with the request", "send the request again: the replica is started again"
-        )
-        for reply, asked in self._asked.items():
-            if asked is link:
-                reply.cancel()
-        for request in [request for request in self._requests if request.link is link]:
-            self._try_again(request, error)
-
-    def _push(self, link: Link, held: _HeldZ) -> None:
-        link.call(lambda number: PutZ(number, held.data), partial(self._took_z, held))
-
-    def _took_z(self, held: _HeldZ, reply: Reply) -> None:
-        if isinstance(reply, Failed):
-            if held.known.done():
-                _LOG.warning("a replica does not take a z that another one took: %s", reply.error)
-            else:
-                held.known.set_exception(reply.error)
-        elif not held.known.done():
-            assert isinstance(reply, Done)
-            held.known.set_result(None)
-
-    def _forget(self, digest: str) -> None:
-        del self._zs[digest]
-        for link in self._links.values():
-            link.tell(DropZ(digest))
-
-    def _fail_waiting(self, error: ZfleetError) -> None:
-        """Fail those who wait until a replica knows their z."""
-        for held in self._zs.values():
-            if not held.known.done():
-                held.known.set_exception(error)
-
-    async def _ask(self, build: Callable[[int], Call]) -> list[Reply]:
-        """What all replicas reply that do not die meanwhile."""
-        self._start()
-        await self._connected()
-        asked: list[asyncio.Future[Reply]] = []
-        for link in self._links.values():
-            reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            self._asked[reply] = link
+            await asyncio.sleep(0.01)
+        asked: dict[asyncio.Future[Reply], Link] = {loop.create_future(): link for link in self._links.all()}
+        self._asked |= asked
+        for reply, link in asked.items():
             link.call(build, partial(_resolve, reply))
-            asked.append(reply)
+        waiting, replies = set(asked), list[Reply]()
         try:
-            await asyncio.wait(asked)
+            while waiting and (seconds := deadline - loop.time()) > 0:
+                done, waiting = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                replies += [reply.result() for reply in done if not reply.cancelled()]
+                if any(map(enough, replies)):
+                    deadline = min(deadline, loop.time() + _LATE_SECONDS)
         finally:
             for reply in asked:
                 del self._asked[reply]
-        return [reply.result() for reply in asked if not reply.cancelled()]
+        if self._closed:
+            raise closed()
+        return replies
 
     def _submit(self, work: GenerationRequest | ScoreRequest, answers: int) -> FleetRequest:
         self._start()
         if work.z_digest != BASE_Z and work.z_digest not in self._zs:
             raise UnknownZ(f"no z {work.z_digest[:12]!r} is known", "give it to put_z first")
-        request = FleetRequest(work, answers, asyncio.get_running_loop().time())
+        request = FleetRequest(work, answers)
         self._requests.add(request)
         self._send(request)
         return request
@@ -319,10 +214,13 @@ class FleetEngine(Engine):
         """Send a request to the replica that suits it best, or keep it until there is one."""
         if request.done:
             return
-        links = [link for name, link in self._links.items() if name not in self._leaving] or [*self._links.values()]
-        if not links:
-            self._unsent.append(request)
+        self._forget_unsent(request)
+        usable = self._links.usable()
+        if not usable:
+            loop = asyncio.get_running_loop()
+            self._unsent[request] = loop.call_later(self._wait_seconds, self._end, request, self._nobody())
             return
+        links = [link for link in usable if not self._zs.refused_by(link, request.work.z_digest)] or usable
         least = min(link.load for link in links)
         idle = [link for link in links if link.load == least]
         link = idle[0]
@@ -336,8 +234,7 @@ class FleetEngine(Engine):
         if isinstance(reply, Failed):
             error = reply.error
             if isinstance(error, UnknownZ) and request.work.z_digest in self._zs and request.link is not None:
-                # The replica lost it, an engine that was started again for example.
-                self._push(request.link, self._zs[request.work.z_digest])
+                self._zs.send_again(request.link, request.work.z_digest)
                 self._try_again(request, error)
             else:
                 request.take_back()
@@ -357,22 +254,25 @@ class FleetEngine(Engine):
         else:
             self._send(request)
 
-    def _fail_overdue(self) -> None:
-        now = asyncio.get_running_loop().time()
-        overdue = [request for request in self._unsent if now - request.submitted > self._wait_seconds]
-        for request in overdue:
-            self._end(request, self._nobody())
-        self._unsent = [request for request in self._unsent if not request.done]
-
     def _end(self, request: FleetRequest, error: ZfleetError | None = None) -> None:
         """End a request; a replica that still works on it stops."""
         if request.done:
             return
+        self._forget_unsent(request)
         link = request.link
         if link is not None:
             link.stop(request.number) if request.unended else link.finish(request.number)
         request.end(error)
         self._requests.discard(request)
+
+    def _forget_unsent(self, request: FleetRequest) -> None:
+        timer = self._unsent.pop(request, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _reason(self, replies: list[Reply]) -> ZfleetError:
+        """Say why no reply is of use."""
+        return next((reply.error for reply in replies if isinstance(reply, Failed)), self._nobody())
 
     def _nobody(self) -> EngineError:
         return EngineError(

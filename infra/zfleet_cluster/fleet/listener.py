@@ -1,4 +1,4 @@
-"""The replica's end of the connections: clients put z-vectors and ask, one engine answers."""
+"""The replica's end of the connections: it obeys the calls of clients with one engine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from zfleet.engine.contract import Engine
 from zfleet.engine.streams import closing
 from zfleet.errors import EngineError, UnknownZ, ZfleetError
 from zfleet.svf.zvector import ZVector
+from zfleet_cluster.fleet.frames import encode, keep_alive, read_calls
 from zfleet_cluster.fleet.messages import (
     AskStats,
     Call,
@@ -29,8 +30,6 @@ from zfleet_cluster.fleet.messages import (
     Scored,
     Stats,
     Stop,
-    encode,
-    read_calls,
 )
 
 _GREETING_SECONDS = 10.0
@@ -42,9 +41,9 @@ class Address:
     """Where a replica listens.
 
     Attributes:
-        replica: Names one start of the replica: one that comes back has another name.
-        host: Of its node.
-        port: Chosen by the system.
+        replica: The name of one start of the replica; a replica that was started again has another name.
+        host: The address of its node.
+        port: The port, which the system chose.
         max_length: The longest prompt and answer together that its engine takes, in tokens.
     """
 
@@ -61,8 +60,13 @@ class Listener:
     client that holds it has dropped it or is gone.
 
     Args:
-        engine: Answers.
-        token: Each client must present it first: 32 bytes.
+        engine: Answers the requests.
+        token: The secret of the fleet, in bytes, which each client must send first.
+
+    Attributes:
+        engine: The same engine.
+        holders: How many clients hold each z, by digest.
+        replica: See ``Address``.
     """
 
     def __init__(self, engine: Engine, token: bytes) -> None:
@@ -72,6 +76,7 @@ class Listener:
         self._token = token
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def start(self, host: str) -> Address:
         """Listen on a free port of one interface."""
@@ -80,7 +85,8 @@ class Listener:
         return Address(self.replica, host, port, self.engine.max_length)
 
     async def close(self) -> None:
-        """Accept nobody any more and end all connections; the engine goes on."""
+        """Stop to listen and end all connections; the engine goes on."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
@@ -92,6 +98,9 @@ class Listener:
         assert task is not None
         self._connections.add(task)
         try:
+            if self._closed:
+                return  # the client connected just before ``close``
+            keep_alive(writer)
             async with asyncio.timeout(_GREETING_SECONDS):
                 token = await reader.readexactly(len(self._token))
             if hmac.compare_digest(token, self._token):
@@ -99,9 +108,9 @@ class Listener:
             else:
                 _LOG.warning("a client without the fleet's token was turned away")
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
-            pass  # it left, or never was a client
+            pass  # it left, or it is no client of the fleet
         except asyncio.CancelledError:
-            pass  # by ``close``: asyncio's streams would log it as an error
+            pass  # ``close`` cancelled it; asyncio's streams would log that as an error
         except Exception:
             _LOG.exception("a connection of the fleet broke; its client connects again")
         finally:
@@ -123,7 +132,7 @@ class _Connection:
         self._name = uuid.uuid4().hex
 
     async def serve(self) -> None:
-        """Obey calls in their order until the client leaves; answers overtake each other."""
+        """Obey calls in order until the client leaves. Replies may come in another order."""
         try:
             while True:
                 try:
@@ -138,36 +147,36 @@ class _Connection:
             for digest in list(self._held):
                 await self._release(digest)
 
-    async def _obey(self, call: Call) -> None:
-        # A z is known before the next call is looked at: requests follow the z that they use.
+    async def _obey(self, call: Call | Failed) -> None:
+        # The engine knows a z before the next call is read: requests follow the z that they use.
         match call:
+            case Failed():  # the call could not be read, and this is the reply
+                self._send(call)
             case PutZ():
                 await self._put(call)
             case DropZ():
                 await self._release(call.digest)
             case Stop():
-                if call.number in self._answering:
-                    self._answering[call.number].cancel()
+                self._stop(call.number)
             case _:
                 task = asyncio.create_task(self._answer(call))
                 self._answering[call.number] = task
-                # Not at the end of the task's own code: one that is cancelled before it begins runs none.
-                task.add_done_callback(lambda _: self._answering.pop(call.number))
+                # A callback, because a task that is cancelled before it begins runs none of its own code.
+                task.add_done_callback(lambda _: self._answering.pop(call.number, None))
 
     async def _put(self, call: PutZ) -> None:
         try:
             z = ZVector.from_bytes(call.z, "the z sent to the engine")
-            # Held before the engine has it: another client that drops the same z meanwhile must not be the last.
+            # Hold it before the engine has it, so that another client that drops it meanwhile is not the last holder.
             self._hold(z.digest)
             try:
                 await self._engine.put_z(z)
             except BaseException:
                 await self._release(z.digest)
                 raise
-        except Exception as error:
-            self._send(Failed.of(call.number, _described(error)))
-            return
-        self._send(Done(call.number))
+            self._send(Done(call.number))
+        except BaseException as error:
+            self._fail(call.number, error)
 
     def _hold(self, digest: str) -> None:
         if digest not in self._held:
@@ -185,7 +194,7 @@ class _Connection:
                 with suppress(UnknownZ):
                     await self._engine.drop_z(digest)
             except Exception as error:
-                _described(error)
+                _described(error)  # logs it; nobody waits for an answer
 
     async def _answer(self, call: Generate | Score | AskStats | CheckHealth) -> None:
         try:
@@ -200,15 +209,32 @@ class _Connection:
                 case Generate():
                     # An engine takes two requests of one name for the same; clients may use the same names.
                     request = replace(call.request, request_id=f"{self._name}/{call.number}")
+                    unended = request.sampling.n
                     async with closing(self._engine.generate(request)) as chunks:
                         async for chunk in chunks:
                             self._send(Piece(call.number, chunk))
-                            # A client that reads too slowly holds up its own answers alone.
-                            await self._writer.drain()
-        except OSError:
-            pass  # the client is gone: ``serve`` ends, too
-        except Exception as error:
-            self._send(Failed.of(call.number, _described(error)))
+                            unended -= chunk.finish_reason is not None
+                            try:
+                                # A client that reads slowly delays its own answers only.
+                                await self._writer.drain()
+                            except OSError:
+                                return  # the client is gone
+                    if unended:
+                        raise EngineError("the engine ended the stream before all answers", "send the request again")
+        except BaseException as error:
+            self._fail(call.number, error)
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        """Reply with an error. A cancellation goes on; if it came from the engine, the client must hear of it, too."""
+        if isinstance(error, Exception):
+            self._send(Failed.of(number, _described(error)))
+        else:
+            self._send(Failed.of(number, EngineError("the request was cancelled by its engine", "send it again")))
+            raise error
+
+    def _stop(self, number: int) -> None:
+        if number in self._answering:
+            self._answering[number].cancel()
 
     def _send(self, reply: Reply) -> None:
         if not self._outbox:
@@ -218,11 +244,17 @@ class _Connection:
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
         if not self._writer.is_closing():
-            self._writer.write(encode(outbox))
+            frames, failures = encode(outbox)
+            self._writer.write(frames)
+            if failures:
+                for failed in failures:
+                    _LOG.error("%s", failed.message)
+                    self._stop(failed.number)
+                self._writer.write(encode(failures)[0])
 
 
 def _described(error: Exception) -> ZfleetError:
-    """The error as a client may see it; what zfleet did not raise on purpose goes to the log."""
+    """Describe an error for clients. Any but a ``ZfleetError`` is a defect: it is logged, and its text stays here."""
     if isinstance(error, ZfleetError):
         return error
     _LOG.error("a call to the engine failed", exc_info=error)

@@ -1,14 +1,8 @@
-"""What a client of the fleet and a replica say to each other.
-
-A connection carries frames: four bytes of length (big-endian), then a list of messages in MessagePack. All that is
-ready in one turn of the event loop travels in one frame, so that a step of the engine costs each reader one message,
-however many answers it advances. Messages are decoded by type: bytes from a connection never become code.
-"""
+"""The messages between a client of the fleet and a replica: calls and replies. ``frames`` carries them."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 
@@ -16,15 +10,9 @@ import zfleet.errors
 from zfleet.engine.contract import Chunk, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.errors import EngineError, ZfleetError
 
-LARGEST_FRAME = 2**30
-"""In bytes; a length beyond it comes from no client of ours."""
-
-_LENGTH_BYTES = 4
-T = TypeVar("T")
-
 
 class PutZ(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """Know a z, which ``ZVector.to_bytes`` wrote. Answered by ``Done`` or ``Failed``."""
+    """Make a z known, as ``ZVector.to_bytes`` wrote it. Answered by ``Done`` or ``Failed``."""
 
     number: int
     z: bytes
@@ -51,7 +39,7 @@ class Score(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class Stop(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """End a request; nothing more is said about it."""
+    """End a request. Not answered, and the request gets no more replies."""
 
     number: int
 
@@ -100,7 +88,7 @@ class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """An error that ends a call: the name of its class in ``zfleet.errors``, and what it says."""
+    """An error that ends a call: the name of its class in ``zfleet.errors``, its message and its remedy."""
 
     number: int
     kind: str
@@ -109,12 +97,13 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
     @classmethod
     def of(cls, number: int, error: ZfleetError) -> Failed:
-        """Describe an error."""
-        return cls(number, type(error).__name__, error.message, error.remedy)
+        """Describe an error. An error that ``zfleet.errors`` lacks goes by the name of its nearest base class there."""
+        kind = next(kind for kind in type(error).__mro__ if vars(zfleet.errors).get(kind.__name__) is kind)
+        return cls(number, kind.__name__, error.message, error.remedy)
 
     @property
     def error(self) -> ZfleetError:
-        """The error as the engine raised it; an ``EngineError`` where its class is not one of ``zfleet.errors``."""
+        """The error as the engine raised it; an ``EngineError`` if ``zfleet.errors`` has no class of that name."""
         kind = getattr(zfleet.errors, self.kind, None)
         if not (isinstance(kind, type) and issubclass(kind, ZfleetError)):
             kind = EngineError
@@ -124,47 +113,4 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
 Reply: TypeAlias = Done | Piece | Scored | Stats | Failed
 """From replica to client."""
 
-_ENCODER = msgspec.msgpack.Encoder()
-_CALLS = msgspec.msgpack.Decoder(list[Call])
-_REPLIES = msgspec.msgpack.Decoder(list[Reply])
-
-
-def encode(messages: list[Call] | list[Reply]) -> bytes:
-    """One frame of messages."""
-    body = _ENCODER.encode(messages)
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
-
-
-async def read_calls(reader: asyncio.StreamReader) -> list[Call]:
-    """Read the next frame of a client.
-
-    Raises:
-        ConnectionError: The connection has ended, or what came is no frame of calls.
-    """
-    return _decoded(_CALLS, await _read(reader))
-
-
-async def read_replies(reader: asyncio.StreamReader) -> list[Reply]:
-    """Read the next frame of a replica.
-
-    Raises:
-        ConnectionError: The connection has ended, or what came is no frame of replies.
-    """
-    return _decoded(_REPLIES, await _read(reader))
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    try:
-        length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "big")
-        if length > LARGEST_FRAME:
-            raise ConnectionError(f"a frame of {length} bytes")
-        return await reader.readexactly(length)
-    except (asyncio.IncompleteReadError, OSError) as error:
-        raise ConnectionError(f"the connection ended: {error}") from error
-
-
-def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: bytes) -> T:
-    try:
-        return decoder.decode(frame)
-    except msgspec.MsgspecError as error:
-        raise ConnectionError(f"what came is no message: {error}") from error
+Message: TypeAlias = Call | Reply

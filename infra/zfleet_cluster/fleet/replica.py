@@ -19,12 +19,12 @@ _IDLE_LOOK_SECONDS = 0.1
 
 
 class Replica:
-    """Runs as a Ray actor; a Serve replica derives from it. It is opened by a call, again after Ray started it again.
+    """Runs as a Ray actor; a Serve replica derives from it. ``open`` opens it, also after Ray has started it again.
 
     Args:
         engine: The engine.
-        torch_threads: Of this process.
-        token: The fleet's: clients present it.
+        torch_threads: How many threads PyTorch uses in this process.
+        token: The secret of the fleet, which clients send.
     """
 
     def __init__(self, engine: EngineSpec, torch_threads: int, token: bytes) -> None:
@@ -36,7 +36,7 @@ class Replica:
         self._address: Address | None = None
 
     async def open(self, base: BaseSource) -> Address:
-        """Open the engine and listen, where that has not been done; says where it listens.
+        """Open the engine and listen, unless that was done before, and return the address.
 
         Raises:
             BaseModelError, FactorsError: The base or its factors cannot be opened.
@@ -44,43 +44,48 @@ class Replica:
         """
         async with self._opening:
             if self._address is None:
+                # The interface that Ray itself uses between nodes.
+                host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
                 listener = Listener(await self.start_engine(base), self._token)
-                # On the interface that Ray itself uses between nodes.
-                self._address = await listener.start(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+                try:
+                    self._address = await listener.start(host)
+                except BaseException:
+                    await listener.engine.close()  # the next call opens another one
+                    raise
                 self._listener = listener
             return self._address
 
     async def start_engine(self, base: BaseSource) -> Engine:
-        """The engine that ``open`` opens."""
+        """Open the engine, for ``open``."""
         return await open_engine(await base.fetch(), self._spec)
 
     async def address(self) -> Address | None:
-        """Where it listens; None while it is not open."""
+        """Return where it listens; None while it is not open."""
         return self._address
 
     async def check_health(self) -> None:
-        """Do nothing where the engine is well, or is still being opened.
+        """Return if the engine is well or is still being opened.
 
         Raises:
-            EngineError: It cannot answer any more.
+            EngineError: The engine cannot answer any more.
         """
         if self._listener is not None:
             await self._listener.engine.check_health()
 
     async def load(self) -> int:
-        """Answers that run or wait here, for all clients."""
+        """Count the answers that run or wait here, for all clients."""
         if self._listener is None:
             return 0
         stats = await self._listener.engine.stats()
         return stats.running + stats.waiting
 
     async def drain(self) -> None:
-        """Wait until nothing runs or waits; clients that see it leave send nothing more."""
+        """Wait until nothing runs or waits. Clients that see the replica leave send nothing more."""
         while await self.load():
             await asyncio.sleep(_IDLE_LOOK_SECONDS)
 
     async def close(self) -> None:
-        """End the connections, the engine, and the processes that it has started."""
+        """End the connections, the engine, and the processes of the engine."""
         async with self._opening:
             if self._listener is not None:
                 await self._listener.close()
@@ -91,11 +96,11 @@ class Replica:
         return f"pid {os.getpid()} on {socket.gethostname()}"
 
     async def until_its_end(self) -> None:
-        """Return nothing as long as it lives: the call fails when it dies."""
+        """Never return: the call fails when this process dies."""
         await asyncio.Event().wait()
 
 
 def engine_resources(engine: EngineSpec, resources: ResourceSpec) -> dict[str, float]:
-    """What Ray reserves for an engine, as ``num_cpus`` and ``num_gpus``: every process it is split over counts."""
+    """Return ``num_cpus`` and ``num_gpus`` of an engine, summed over the processes that it is split over."""
     processes = engine.vllm.tensor_parallel
     return {"num_cpus": resources.cpus * processes, "num_gpus": resources.gpus * processes}

@@ -22,17 +22,15 @@ class FleetRequest:
     Attributes:
         work: The request as the caller gave it.
         unended: How many of its answers have not ended.
-        submitted: When it was given to the fleet, by the event loop's clock.
         attempts: How often it was sent.
-        answered: Whether anything arrived: from then on it cannot be sent again.
-        link: To the replica that works on it.
-        number: Its number there.
-        done: Whether its reader has been given all there is.
+        answered: Whether anything arrived; from then on it cannot be sent again.
+        link: The link to the replica that works on it.
+        number: Its number on that link.
+        done: Whether its reader has got everything.
     """
 
     work: GenerationRequest | ScoreRequest
     unended: int
-    submitted: float
     attempts: int = 0
     answered: bool = False
     link: Link | None = None
@@ -42,45 +40,45 @@ class FleetRequest:
 
     @property
     def request_id(self) -> str | None:
-        """The caller's name for it; a score has none."""
+        """Return the caller's name for the request; a score has none."""
         return self.work.request_id if isinstance(self.work, GenerationRequest) else None
 
     def preference(self, replica: str) -> int:
-        """How well a replica suits the request, other things being equal: every client ranks replicas alike.
+        """Rate how well a replica suits the request when loads are equal. Every client ranks replicas alike.
 
-        Requests of one z with the same beginning go to one replica, which has its keys and values cached
+        Requests of one z with the same beginning go to one replica, which has their keys and values cached
         (rendezvous hashing: Thaler and Ravishankar, 1998).
         """
         beginning = f"{self.work.z_digest} {self.work.prompt[:_PREFIX]} {replica}"
         return zlib.crc32(beginning.encode(errors="surrogatepass"))
 
     def message(self, number: int) -> Generate | Score:
-        """What the replica gets."""
+        """Build the call for a replica."""
         if isinstance(self.work, ScoreRequest):
             return Score(number, self.work)
         return Generate(number, self.work)
 
     async def next(self) -> Chunk | tuple[float, ...]:
-        """The next piece; raises the error that ends the request."""
+        """Wait for the next piece, or raise the error that ends the request."""
         item = await self._arrived.get()
         if isinstance(item, ZfleetError):
             raise item
         return item
 
     def assign(self, link: Link, number: int) -> None:
-        """Note which replica works on it now."""
+        """Note which replica works on the request now, and count its answers there."""
         self.attempts += 1
         self.link, self.number = link, number
         link.load += self.unended
 
     def take_back(self) -> None:
-        """Expect nothing more of the replica that worked on it."""
+        """Expect nothing more of the replica that worked on the request."""
         if self.link is not None:
             self.link.load -= self.unended
             self.link = None
 
     def put(self, item: Chunk | tuple[float, ...]) -> None:
-        """Hand on what arrived."""
+        """Hand on a piece that arrived."""
         self.answered = True
         if isinstance(item, tuple) or item.finish_reason is not None:
             self.unended -= 1
@@ -89,7 +87,7 @@ class FleetRequest:
         self._arrived.put_nowait(item)
 
     def end(self, error: ZfleetError | None = None) -> None:
-        """End it; the reader gets the error."""
+        """End the request; the reader gets the error."""
         self.take_back()
         self.done = True
         if error is not None:

@@ -1,6 +1,6 @@
-"""A base that outlives the process that packed it: replicas that restart, on any node, open the same base and factors.
+"""A base that outlives the process that packed it, so that replicas that restart open the same base and factors.
 
-This module and the actor's process know neither torch nor transformers: they only hold bytes.
+This module and the actor's process import neither torch nor transformers: they only hold bytes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Fields = Mapping[str, Any]
 
 @ray.remote(num_cpus=0)
 class BaseStore:
-    """Owns a bundle in the object store for as long as the service runs, whoever started it.
+    """Owns a bundle in the object store as long as the service runs, whoever started it.
 
     Args:
-        fields: Of a ``BaseBundle``.
+        fields: The fields of a ``BaseBundle``.
     """
 
     def __init__(self, fields: Fields) -> None:
@@ -33,20 +33,20 @@ class BaseStore:
         self._fields = ray.put(fields)
 
     def fields(self) -> list[ray.ObjectRef[Fields]]:
-        """A reference, in a list so that Ray does not fetch it on the way."""
+        """Return a reference to the fields, in a list so that Ray does not fetch it on the way."""
         return [self._fields]
 
     def text(self) -> Mapping[str, bytes]:
-        """Configuration and tokenizer files."""
+        """Return the configuration and tokenizer files."""
         text: Mapping[str, bytes] = self._text
         return text
 
 
 def publish_base(bundle: BaseBundle) -> tuple[str, bool]:
-    """Keep a bundle in the cluster; a store that exists is used.
+    """Keep a bundle in the cluster, in a store that exists or in a new one.
 
     Returns:
-        The store's name, and whether it was made here: then it is the caller's to remove.
+        The store's name, and whether it is new; the caller removes a new one.
     """
     spec = bundle.spec
     name = f"base-{bundle.name}-{bundle.fingerprint[:16]}-{spec.targets}-{spec.dtype}-{spec.device}"
@@ -67,16 +67,16 @@ def publish_base(bundle: BaseBundle) -> tuple[str, bool]:
 
 
 def remove_base(name: str) -> None:
-    """Free a published base."""
+    """End the store of a published base, and free the base."""
     try:
         ray.kill(_store(name))
     except ValueError:
-        return  # it is gone already, with its cluster for example
+        return  # it is gone, with its cluster for example
 
 
 @dataclass(frozen=True)
 class StoredBase:
-    """A published base, by the name of its ``BaseStore``."""
+    """A published base, named by its ``BaseStore``."""
 
     store: str
 
@@ -88,7 +88,7 @@ class StoredBase:
         return BaseBundle(**await reference)
 
     async def text(self) -> Mapping[str, bytes]:
-        """Configuration and tokenizer files."""
+        """Fetch the configuration and tokenizer files."""
         text: Mapping[str, bytes] = await _store(self.store).text.remote()
         return text
 

@@ -1,4 +1,4 @@
-"""Says when a replica of a job's fleet dies, and when it is back: Ray starts it again without a word."""
+"""Warnings when a replica of a job's fleet dies and when it is back. Ray starts it again silently."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from zfleet.supervise import guarded
+
 _LOOK_SECONDS = 0.5
+"""How soon the watch ends when it is stopped."""
 _LOG = logging.getLogger(__name__)
 
 
 @contextmanager
 def watched(actors: Sequence[Any]) -> Iterator[None]:
-    """Warn of deaths inside the block.
+    """Log the deaths of replicas inside the block.
 
     Args:
         actors: Handles of ``Replica`` actors, all alive.
@@ -33,22 +36,20 @@ def watched(actors: Sequence[Any]) -> Iterator[None]:
 
 
 def _watch(actors: Sequence[Any], stop: threading.Event) -> None:
-    try:
-        _tell_of_deaths(actors, stop)
-    except Exception:
-        _LOG.exception("deaths of the engine's replicas are not told any more; the job goes on")
+    with guarded("the watch over the engine's replicas"):
+        _log_deaths(actors, stop)
 
 
-def _tell_of_deaths(actors: Sequence[Any], stop: threading.Event) -> None:
+def _log_deaths(actors: Sequence[Any], stop: threading.Event) -> None:
     processes: dict[int, str] = {}
     deaths: dict[Any, int] = {}
-    # An actor's name for its process arrives when it runs, again after each death.
+    # An actor names its process when it runs, and again after each death.
     starts = {_process(actor): number for number, actor in enumerate(actors)}
     while not stop.is_set() and (deaths or starts):
         ended, _ = ray.wait([*deaths, *starts], timeout=_LOOK_SECONDS)
         for call in ended:
             if call in deaths:
-                # This call is answered by the actor's death alone.
+                # Only the death of the actor ends this call.
                 number = deaths.pop(call)
                 _LOG.warning("engine replica %d (%s) died; it is started again", number, processes[number])
                 starts[_process(actors[number])] = number

@@ -1,4 +1,4 @@
-"""From names in requests to z-vectors that the engine knows, through the registry."""
+"""The experts that requests name: found in the registry, loaded, and put into the engine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 from zfleet.config.names import CHAMPION, Alpha
 from zfleet.engine.contract import Engine
 from zfleet.errors import ExpertNotFound, RegistryError, UnknownZ
+from zfleet.supervise import WorkLoop
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.adaptive.last_known import FRESH_SECONDS, NEW_SECONDS, LastKnown, begin, within
@@ -22,25 +23,25 @@ from zfleet_serve.adaptive.names import ModelNotFound, shown
 from zfleet_serve.adaptive.registry_line import Registry, RegistryLine
 
 LOAD_SECONDS = 30.0
-"""How long a request waits for the file of an expert that is not loaded, while the registry answers."""
+"""How long a request waits until an expert is loaded, while the registry answers."""
 LOADED = 1024
-"""z-vectors that the engine is to know; beyond that the least recently used is dropped."""
+"""The most z-vectors that the engine holds; beyond that the least recently used one is dropped."""
 IN_USE_SECONDS = 60.0
-"""For how long after a request a name is asked for again, so that the next request finds a new answer."""
+"""How long after a request its name is still resolved in the background, so that requests find new answers."""
 _SHARE = 0.2
-"""The most of the time that is spent on asking again: with many names in use, a promotion takes a little longer."""
+"""The largest share of time for that: with many names in use, a promotion takes effect a little later."""
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One expert of what answers.
+    """One expert of an answer's z.
 
     Attributes:
         expert: Its name.
         version: Its version.
-        alpha: How strong: one number, or one per layer.
+        alpha: Its alpha: one number, or one per layer.
     """
 
     expert: str
@@ -49,13 +50,13 @@ class Part:
 
 
 class Experts:
-    """The experts of one base. What was asked for before is answered while the registry is away: see ``LastKnown``.
+    """The experts of one base. Names that were resolved before stay usable while the registry is away (``LastKnown``).
 
     Args:
-        open_registry: Reaches the registry, in a thread: importing MLflow takes seconds.
+        open_registry: Opens the registry. It is called in a thread: importing MLflow takes seconds.
         engine: Gets the z-vectors, and remembers them.
         base_slug: The base's part of experts' registered names.
-        alias: Which version a bare name means.
+        alias: The alias that a bare name means.
     """
 
     def __init__(
@@ -69,25 +70,32 @@ class Experts:
         self._listed = LastKnown(partial(self._line.ask, lambda registry: registry.list(self._slug)))
         self._loading: dict[str, asyncio.Task[ZVector]] = {}
         self._loaded: OrderedDict[str, None] = OrderedDict()
-        self._asking: asyncio.Task[None] | None = None
+        # No request waits for this loop: an error ends none of them.
+        self._loop = WorkLoop("resolving experts in the background", self._refresh_all, lambda _: None)
 
     async def open(self) -> None:
-        """Ask a first question before requests come, which would not wait while MLflow is imported.
+        """Ask the registry a first time before requests come: they would not wait while MLflow is imported.
 
-        From then on names in use are asked for in the background: requests find the answers.
+        From then on names in use are resolved in the background, and requests find the answers.
         """
         with suppress(RegistryError):
-            await self._listed.refreshed()
-        self._asking = asyncio.create_task(self._ask_again())
+            await within(self._listed.refreshed(), LOAD_SECONDS)
+        self._loop.wake()
+
+    def check(self) -> None:
+        """Check that names are resolved in the background.
+
+        Raises:
+            EngineError: The loop is dead, keeps failing, or was stopped.
+        """
+        self._loop.check()
 
     async def close(self) -> None:
-        """Ask no more."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+        """Ask the registry no more."""
+        await self._loop.stop()
 
     async def resolve(self, reference: str) -> ExpertVersion:
-        """The version that a reference means now: as ``LastKnown.get``.
+        """Return the version that a reference means now. As ``LastKnown.get``.
 
         Raises:
             ModelNotFound: No such expert, version or alias of this base.
@@ -98,7 +106,7 @@ class Experts:
             if wanted.base_slug not in (None, self._slug):
                 raise ExpertNotFound(f"{reference!r} is an expert of another base than {self._slug}")
             bare = wanted.version is None and wanted.alias is None
-            # The registry knows what a bare name means while nobody chose an alias: the champion, else the newest.
+            # Without another alias the registry itself resolves a bare name: to the champion, or else the newest.
             full = f"{reference}@{self._alias}" if bare and self._alias != CHAMPION else reference
             return await self._version(full).get()
         except ExpertNotFound as error:
@@ -106,10 +114,10 @@ class Experts:
             raise ModelNotFound(f"there is no expert {shown(reference)}") from None
 
     async def ready(self, version: ExpertVersion) -> str:
-        """The digest of a version's z, which the engine knows from now on.
+        """Load a version's z if the engine does not know it, and return its digest.
 
         Raises:
-            CorruptArtifact, WrongBase, RegistryError: It cannot be loaded; it is never replaced by the base.
+            CorruptArtifact, WrongBase, RegistryError: It cannot be loaded. The base never takes its place.
         """
         digest = version.z_digest
         if digest not in self._loaded:
@@ -123,35 +131,37 @@ class Experts:
         return digest
 
     async def names(self) -> list[str]:
-        """Experts that a bare name reaches, sorted.
+        """Return the experts that a bare name reaches, sorted.
 
         Raises:
             RegistryError: The registry cannot say, and has not said before.
         """
         versions = await self._listed.get()
-        return sorted({one.name for one in versions if self._alias == CHAMPION or self._alias in one.aliases})
+        wanted = {version.name for version in versions if self._alias == CHAMPION or self._alias in version.aliases}
+        return sorted(wanted)
 
-    async def _ask_again(self) -> None:
-        while True:
-            began = time.monotonic()
-            questions: list[LastKnown[Any]] = [self._listed, *self._versions.values()]
-            for question in questions:
-                if question.used_within(IN_USE_SECONDS):
-                    # Why there is no answer is logged where it is asked; what was known goes on.
-                    await asyncio.wait([question.refreshed()])
-            spent = time.monotonic() - began
-            await asyncio.sleep(max(FRESH_SECONDS, spent / _SHARE) - spent)
+    async def _refresh_all(self) -> bool:
+        began = time.monotonic()
+        questions: list[LastKnown[Any]] = [self._listed, *self._versions.values()]
+        for question in questions:
+            if question.used_within(IN_USE_SECONDS):
+                # An error is logged where the question is asked. A question that hangs must not hold up the others.
+                await asyncio.wait([question.refreshed()], timeout=NEW_SECONDS)
+        self._loop.count_success()
+        spent = time.monotonic() - began
+        await asyncio.sleep(max(FRESH_SECONDS, spent / _SHARE) - spent)
+        return True
 
     def _version(self, reference: str) -> LastKnown[ExpertVersion]:
         if reference not in self._versions:
-            # What turned out not to exist goes, so that strangers' guesses do not add up.
+            # Forget names that do not exist, so that strangers' guesses do not add up.
             self._versions = {name: known for name, known in self._versions.items() if not known.empty}
             question = partial(self._line.ask, lambda registry: registry.resolve(reference, self._slug))
             self._versions[reference] = LastKnown(question)
         return self._versions[reference]
 
     def _load(self, version: ExpertVersion) -> asyncio.Task[ZVector]:
-        """Load a version's z: once, for a crowd that asks for a new expert."""
+        """Load a version's z, once for all requests that wait for it."""
         if version.z_digest not in self._loading:
             loading = begin(self._line.ask(lambda registry: registry.load(version)))
             loading.add_done_callback(lambda _: self._loading.pop(version.z_digest))
@@ -160,7 +170,7 @@ class Experts:
 
 
 def parts_of(version: ExpertVersion) -> tuple[Part, ...]:
-    """Who answers under a version: a mixture's experts with their alphas, else the expert itself."""
+    """Return the experts of a version: those of a mixture with their alphas, or else the expert itself."""
     parents = version.provenance.parents
     if not parents:
         return (Part(version.name, version.version, 1.0),)

@@ -1,4 +1,4 @@
-"""Answers of a registry that may be away: the last known one goes on."""
+"""Answers of a registry that may be away: the last known answer stays in use."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Generic, TypeVar
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 
 FRESH_SECONDS = 1.0
-"""How often names in use are asked for: a promoted alias takes effect within about this time."""
+"""How often names in use are resolved: a promoted alias takes effect within about this time."""
 OLD_SECONDS = 5.0
-"""How old an answer may be that a request takes without asking."""
+"""How old an answer may be that a request uses without asking the registry."""
 KNOWN_SECONDS = 0.25
-"""How long a request waits for a newer answer than the last known one."""
+"""How long a request waits for a newer answer if it has one."""
 NEW_SECONDS = 0.8
-"""How long a request waits for an answer that nothing is known of."""
+"""How long a request waits for an answer if it has none."""
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
 async def within(work: asyncio.Task[T], seconds: float) -> T:
-    """The result of a task that goes on, for whoever asks next, when the time is over or its reader leaves.
+    """Wait for the result of a task. The task goes on when the time is over or when its reader leaves.
 
     Raises:
         RegistryUnreachable: The time is over.
@@ -39,17 +39,17 @@ async def within(work: asyncio.Task[T], seconds: float) -> T:
 
 
 def begin(work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-    """Start work whose error may find nobody who waits for it."""
+    """Start work for which nobody may wait when it fails."""
     task = asyncio.create_task(work)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task
 
 
 class LastKnown(Generic[T]):
-    """One question to the registry, asked once at a time whoever waits for it.
+    """One question to the registry. It is asked once at a time, for all who wait for the answer.
 
     Args:
-        ask: Asks it; raises ``ExpertNotFound`` where the answer is no longer true.
+        ask: Asks the question; raises ``ExpertNotFound`` if the last answer is no longer true.
     """
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
@@ -62,15 +62,15 @@ class LastKnown(Generic[T]):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is known, and nobody asks."""
+        """Whether no answer is known, and nobody asks."""
         return not self._known and self._asking is None
 
     async def get(self) -> T:
-        """The answer, ``OLD_SECONDS`` old at most; while the registry does not give one, the last known.
+        """Return an answer that is at most ``OLD_SECONDS`` old, or the last known one if the registry gives none.
 
         Raises:
-            ExpertNotFound: The registry says so.
-            RegistryError: Nothing is known, and the registry cannot say.
+            ExpertNotFound: The registry has no such expert.
+            RegistryError: The registry cannot answer, and has not answered before.
         """
         now = self._used = time.monotonic()
         # A registry that gave no answer a moment ago is not asked again by every request.
@@ -78,7 +78,7 @@ class LastKnown(Generic[T]):
         if self._known and (asked_lately or now - self._answered < OLD_SECONDS):
             return self._known[0]
         asking = self.refreshed()
-        # Waiting begins with the question where something is known: only those who come first wait at all.
+        # With a known answer, the wait counts from the question on, so that only the first requests wait at all.
         patience = self._looked + KNOWN_SECONDS - now if self._known else NEW_SECONDS
         try:
             return await within(asking, patience)
@@ -94,7 +94,7 @@ class LastKnown(Generic[T]):
         return time.monotonic() - self._used < seconds
 
     def refreshed(self) -> asyncio.Task[T]:
-        """The answer to the question that is asked now, however long that takes."""
+        """Ask the question unless it is being asked, and return the task, however long it takes."""
         if self._asking is None:
             self._looked = time.monotonic()
             self._asking = begin(self._refresh())
@@ -108,11 +108,11 @@ class LastKnown(Generic[T]):
             self._known = []
             raise
         except RegistryUnreachable:
-            raise  # the line to the registry logs that it is away
+            raise  # ``RegistryLine`` logs that the registry is away
         except RegistryError as error:
-            # A promotion that cannot be followed, for example: nobody else would hear of it.
+            # For example a promotion to a damaged version. Requests get the last answer, so nobody else hears of it.
             if self._known and str(error) != self._refused:
-                _LOG.error("what the registry said last goes on: %s", error)
+                _LOG.error("the registry's last answer stays in use: %s", error)
             self._refused = str(error)
             raise
         finally:

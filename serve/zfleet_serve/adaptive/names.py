@@ -1,4 +1,4 @@
-"""What a request's ``model`` means: ``BASE``, ``BASE:math``, ``BASE:math@champion``, ``BASE:math/3``, ``BASE:auto``."""
+"""A request's ``model``: ``BASE``, ``BASE:math``, ``BASE:math@champion``, ``BASE:math/3`` or ``BASE:auto``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class ModelNotFound(ExpertNotFound):
 
 @dataclass(frozen=True)
 class ModelName:
-    """Who is asked to answer.
+    """A request's ``model``, parsed.
 
     Attributes:
-        auto: Two passes: the service chooses.
-        expert: A reference such as ``math``, ``math/3`` or ``math@champion``; None is the base, or the choice.
+        auto: Whether the service chooses the expert, in two passes.
+        expert: A reference such as ``math``, ``math/3`` or ``math@champion``; None for the base and for ``auto``.
     """
 
     auto: bool = False
@@ -31,11 +31,11 @@ def parse_model(model: str, base: str) -> ModelName:
     """Read a request's ``model``, split at its first colon.
 
     Args:
-        model: What the request says.
+        model: The request's ``model``.
         base: The name of the base that is served.
 
     Raises:
-        ModelNotFound: Another base, or no reference to an expert.
+        ModelNotFound: It names another base, or is no reference to an expert.
     """
     name, colon, rest = model.partition(":")
     if name != base:
@@ -50,5 +50,5 @@ def parse_model(model: str, base: str) -> ModelName:
 
 
 def shown(name: str) -> str:
-    """A name as an error quotes it: all of it, unless it is longer than any name is."""
+    """Quote a name for an error, shortened if it is longer than any name may be."""
     return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")

@@ -1,4 +1,4 @@
-"""The gateway's line to the registry, whose calls block: a few threads, and a note in the log when it goes away."""
+"""The gateway's line to the registry: a few threads for its blocking calls, and a log entry when it goes away."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from zfleet_registry import ExpertVersion
 from zfleet_serve.adaptive.last_known import NEW_SECONDS
 
 THREADS = 4
-"""Questions at once: those that hang, on a lock for example, hold a thread each until the registry lets them go."""
+"""The most questions at once. A question that hangs, on a lock for example, holds a thread until it ends."""
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
 class Registry(Protocol):
-    """What serving needs of an ``ExpertRegistry``; its calls block."""
+    """The part of ``ExpertRegistry`` that serving uses; its calls block."""
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion: ...
 
@@ -36,7 +36,7 @@ class RegistryLine:
     """Asks one registry.
 
     Args:
-        open_registry: Reaches it, in a thread; it is called again after it failed. Importing MLflow takes seconds.
+        open_registry: Opens the registry, in a thread; it is called again after it failed.
     """
 
     def __init__(self, open_registry: Callable[[], Registry]) -> None:
@@ -44,13 +44,13 @@ class RegistryLine:
         self._registry: Registry | None = None
         self._opening = asyncio.Lock()
         self._free = asyncio.Semaphore(THREADS)
-        # Of its own: those of the event loop serve others too.
+        # Its own threads, because those of the event loop serve others, too.
         self._threads = ThreadPoolExecutor(THREADS, "zfleet-registry")
         self._away_since: float | None = None
 
     @property
     def away(self) -> bool:
-        """Whether the registry did not answer when it was asked last."""
+        """Whether the registry did not answer the last question."""
         return self._away_since is not None
 
     async def ask(self, question: Callable[[Registry], T]) -> T:
@@ -58,7 +58,7 @@ class RegistryLine:
 
         Raises:
             RegistryUnreachable: It does not answer, or too many questions hang already.
-            ZfleetError: What the registry says.
+            ZfleetError: The registry refuses the question.
         """
         try:
             try:
@@ -75,7 +75,7 @@ class RegistryLine:
         except RegistryUnreachable as error:
             if self._away_since is None:
                 self._away_since = time.monotonic()
-                _LOG.warning("the registry is away; experts that are loaded go on: %s", error)
+                _LOG.warning("the registry is away; experts that are loaded stay in use: %s", error)
             raise
         if self._away_since is not None:
             _LOG.warning("the registry answers again, after %.0f s", time.monotonic() - self._away_since)
@@ -83,10 +83,10 @@ class RegistryLine:
         return answer
 
     async def open(self) -> Registry:
-        """Reach the registry, if it was not reached before.
+        """Open the registry, unless it is open.
 
         Raises:
-            RegistryError: It cannot be reached, or used.
+            RegistryError: It cannot be reached, or cannot be used.
         """
         async with self._opening:
             if self._registry is None:

@@ -1,4 +1,4 @@
-"""What serving does, without HTTP: from a model's name to an answer that knows who gave it."""
+"""Serving without HTTP: from a model's name to an answer, and to the experts that gave it."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ Tokens = tuple[int, ...]
 
 
 class Text(Protocol):
-    """What serving needs of a tokenizer."""
+    """The tokenizer of the base, as serving uses it."""
 
     def chat(self, turns: list[dict[str, str]]) -> Tokens:
-        """Token ids of a conversation, ready for the next turn.
+        """Return the token ids of a conversation, ready for the next turn.
 
         Raises:
             TaskError: There is no chat template, or it refuses the conversation.
-            RequestTooLong: A text that is too long to be worth turning into tokens.
+            RequestTooLong: The text is so long that it cannot fit, whatever its tokens are.
         """
 
     def tokens(self, text: str) -> Tokens:
-        """Token ids of a text.
+        """Return the token ids of a text.
 
         Raises:
             RequestTooLong: As ``chat``.
         """
 
     def bytes_after(self, prompt: Tokens) -> Callable[[int], bytes]:
-        """What gives the bytes of an answer's tokens, called with each of them in order."""
+        """Return a function that gives the bytes of an answer's tokens; call it with each token in order."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served.
+    """The settings of a service.
 
     Attributes:
         base: The base's name.
         max_length: The longest prompt and answer together, in tokens.
-        classifier: The expert that ``auto`` asks first.
+        classifier: The expert of the first pass of ``auto``.
         labels: {label of the first pass: expert}.
-        ask: What the first pass is asked.
-        max_body: The largest body of a request that is read, in bytes.
+        ask: The question of the first pass.
+        max_body: The size of the largest body that is read, in bytes.
     """
 
     base: str
@@ -66,14 +66,14 @@ class Served:
 
 @dataclass(frozen=True)
 class Route:
-    """Who answers a request.
+    """The experts that answer a request.
 
     Attributes:
         model: The full name, version included.
         parts: The experts and their alphas; empty for the base.
-        decision: Of the first pass, where there was one.
-        z: Digest of the chosen z.
-        first_pass_ms: How long the choice took, where there was one.
+        decision: The decision of the first pass, if there was one.
+        z: The digest of the chosen z.
+        first_pass_ms: How long the first pass took, if there was one.
     """
 
     model: str
@@ -85,11 +85,11 @@ class Route:
 
 @dataclass
 class Answer:
-    """An answer under way: its first chunk is there, so that errors before it still have a status of their own.
+    """An answer whose first chunk has arrived: errors before that still get an HTTP status of their own.
 
     Attributes:
-        route: Who answers.
-        chunks: All chunks, the first included.
+        route: The experts that answer.
+        chunks: All chunks, the first one included.
         start: When the second pass began (``time.perf_counter``).
     """
 
@@ -99,7 +99,7 @@ class Answer:
 
     @property
     def second_pass_ms(self) -> float:
-        """How long the second pass has taken so far."""
+        """Return how long the second pass has taken so far."""
         return _milliseconds_since(self.start)
 
 
@@ -110,7 +110,7 @@ class Service:
         engine: Generates.
         experts: Finds experts and gives them to the same engine.
         text: The base's tokenizer.
-        served: What is served.
+        served: The settings.
     """
 
     def __init__(self, engine: Engine, experts: Experts, text: Text, served: Served) -> None:
@@ -120,17 +120,17 @@ class Service:
         self.served = served
 
     async def models(self) -> list[str]:
-        """Every name that ``model`` takes, versions and aliases left out."""
+        """Return every name that ``model`` may have, without versions and aliases."""
         names = await self.experts.names()
         auto = [AUTO] if self.served.classifier in names else []
         return [self.served.base, *(f"{self.served.base}:{name}" for name in [*auto, *names])]
 
     async def find(self, model: str) -> None:
-        """See that a model is there.
+        """Check that a model exists.
 
         Raises:
-            ModelNotFound: It is not; says which there are.
-            ZfleetError: The registry cannot say.
+            ModelNotFound: It does not; says which models there are.
+            ZfleetError: The registry cannot answer.
         """
         try:
             name = parse_model(model, self.served.base)
@@ -144,19 +144,19 @@ class Service:
     async def answer(
         self, model: str, user_text: str | None, requests: Sequence[GenerationRequest]
     ) -> AsyncIterator[Answer]:
-        """Begin to answer one prompt or several; leaving the block ends it, finished or not.
+        """Answer one prompt or several inside the block; leaving it ends the answer, finished or not.
 
         Args:
             model: The request's ``model``.
-            user_text: What the user typed, which ``auto`` looks at; None where there is no such text.
-            requests: The second pass, of each prompt; their z is chosen here, the same for all.
+            user_text: The text of the user, by which ``auto`` chooses; None if there is no such text.
+            requests: One request of the second pass for each prompt; all get the same z, which is chosen here.
 
         Yields:
-            The answer; its chunks are numbered through: those of the second prompt follow the ``n`` of the first.
+            The answer. Its chunks are numbered over all prompts: those of the second follow the ``n`` of the first.
 
         Raises:
-            ModelNotFound: No such model; says which there are.
-            ZfleetError: Whatever the registry and the engine raise before the first chunk.
+            ModelNotFound: There is no such model; says which models there are.
+            ZfleetError: Any error of the registry and the engine before the first chunk.
         """
         route = await self._route(model, user_text)
         start = time.perf_counter()
@@ -197,7 +197,7 @@ class Service:
         decision = await dispatcher.decide(self.engine, user_text)
         if decision.expert is None:
             return Route(self.served.base, (), decision, BASE_Z, _milliseconds_since(start))
-        # An expert that was chosen and cannot be loaded is an error, never the base.
+        # If the chosen expert cannot be loaded, that is an error: the base never takes its place.
         version = await self.experts.resolve(decision.expert)
         z = await self.experts.ready(version)
         return Route(self._full(version), parts_of(version), decision, z, _milliseconds_since(start))

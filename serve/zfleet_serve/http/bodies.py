@@ -1,4 +1,4 @@
-"""Reading the bodies of requests: never more than the service can use, and never where others wait."""
+"""Reading the bodies of requests: no more than the service can use, and never in the event loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from zfleet.errors import BodyTooLarge, InvalidRequest
@@ -22,24 +23,26 @@ _LEAST_BYTES = 256 * 1024
 _BYTES_A_TOKEN = 64
 """More than a token takes in JSON, as text with escapes or as an id."""
 _SHORT = 16 * 1024
-"""What is read within milliseconds, in bytes or characters."""
+"""A text of so many bytes or characters is read within milliseconds."""
+_BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
 
 
 def body_limit(mib: float | None, max_length: int) -> int:
-    """The largest body that a service reads, in bytes.
+    """Return the size of the largest body that a service reads, in bytes.
 
     Args:
-        mib: What its spec says; None is what a base can use.
+        mib: The limit in its spec; None is as much as the base can use.
         max_length: The longest prompt and answer together, in tokens.
     """
     return _LEAST_BYTES + _BYTES_A_TOKEN * max_length if mib is None else int(mib * 2**20)
 
 
 class Reader:
-    """Reads bodies, and prompts in them, in threads of its own: the event loop goes on with the answers of others.
+    """Reads bodies, and prompts in them, in threads of its own, while the event loop goes on with other answers.
 
     Args:
-        most: The largest body that is read, in bytes.
+        most: The size of the largest body that is read, in bytes.
     """
 
     def __init__(self, most: int) -> None:
@@ -48,20 +51,20 @@ class Reader:
         self._long = ThreadPoolExecutor(1, "reads long")
 
     async def read(self, work: Callable[[], T], size: int) -> T:
-        """Do work on what a client sent. What is short does not wait behind what is long.
+        """Do work on the text of a request in a thread. Short texts do not wait behind long ones.
 
         Args:
-            work: What to do.
-            size: Bytes or characters of what it reads.
+            work: Does the work.
+            size: Bytes or characters of the text.
         """
         thread = self._short if size <= _SHORT else self._long
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def body_of(self, kind: type[B]) -> Callable[[Request], Awaitable[B]]:
-        """A dependency that gives the body of a request, checked.
+        """Make a FastAPI dependency that reads and checks the body of a request.
 
         Args:
-            kind: What the body must be.
+            kind: The schema of the body.
         """
 
         async def body(request: Request) -> B:
@@ -79,20 +82,25 @@ class Reader:
         return body
 
     async def _bytes(self, request: Request) -> bytes:
-        """The whole body, refused before it is read where its length is told, else as soon as it is too long."""
-        # Python reads no number of thousands of digits.
-        told = request.headers.get("content-length", "")[:20]
-        if told.isdecimal() and int(told) > self._most:
-            raise self._too_large(f"of {told} bytes")
+        """Read the whole body. It is refused by its content-length, or as soon as it is too long."""
+        # Python refuses to read numbers of thousands of digits.
+        length = request.headers.get("content-length", "")[:20]
+        if length.isdecimal() and int(length) > self._most:
+            raise self._too_large(f"of {length} bytes")
         pieces, size = [], 0
         try:
-            async for piece in request.stream():
-                size += len(piece)
-                if size > self._most:
-                    raise self._too_large("without a length")
-                pieces.append(piece)
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > self._most:
+                        raise self._too_large("without a length")
+                    pieces.append(piece)
+        except TimeoutError:
+            # The connection closes: the rest of the body may take for ever.
+            message = f"the body did not arrive within {_BODY_SECONDS:g} s"
+            raise HTTPException(408, message, {"Connection": "close"}) from None
         except ClientDisconnect:
-            # Nobody reads this; what is raised here otherwise counts as a defect of the service in its log.
+            # Nobody reads this, but any other error would count as a defect of the service in its log.
             raise InvalidRequest("the client left before all of its body was read", "send it again") from None
         return b"".join(pieces)
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the endpoints: their bodies, and every status that they answer with."""
+"""The OpenAPI document of the endpoints: their bodies, and every status of their answers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from zfleet_serve.http.errors import ErrorBody
 _STATUSES = {
     400: "The request cannot be answered: says which option, and why.",
     404: "There is no such model; says which there are.",
+    408: "The body did not arrive in time.",
     413: "The body is larger than the service reads.",
     429: "Too many requests: send it again later.",
     500: "The service failed; its log says more.",
@@ -22,37 +23,37 @@ _SCHEMAS = "#/components/schemas/"
 
 
 def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Responses of an endpoint that are errors: these, and those that every endpoint may give."""
+    """Describe the errors of an endpoint: these statuses, and those that every endpoint may answer with."""
     return {status: {"model": ErrorBody, "description": _STATUSES[status]} for status in (*statuses, 500, 503)}
 
 
 def answers(body: type[BaseModel]) -> dict[str, Any]:
-    """What FastAPI is told of an endpoint that generates.
+    """Build the options of FastAPI for an endpoint that generates.
 
     Args:
-        body: The request's; the endpoint reads it by itself.
+        body: The schema of the request's body, which the endpoint reads by itself.
     """
     content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{body.__name__}"}}}
     stream = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
     return {
         "response_model": None,
-        "responses": {200: stream, **refuses(400, 404, 413, 429)},
+        "responses": {200: stream, **refuses(400, 404, 408, 413, 429)},
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 
 
 def document(app: FastAPI, *bodies: type[BaseModel]) -> None:
-    """Have the application's document know the bodies that its endpoints read by themselves."""
-    made = app.openapi
+    """Add the bodies that endpoints read by themselves to the application's document."""
+    original = app.openapi
 
     def openapi() -> dict[str, Any]:
-        written = made()
+        written = original()
         _, definitions = models_json_schema(
             [(body, "validation") for body in bodies], ref_template=_SCHEMAS + "{model}"
         )
         schemas = written["components"]["schemas"]
         schemas.update(definitions["$defs"])
-        # What FastAPI says of errors that it gives itself: here they are 400, and have another form.
+        # FastAPI documents its own validation errors; here they are 400 and have another form.
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for path in written["paths"].values():

@@ -38,7 +38,7 @@ _FOR_CLIENTS: dict[type[ZfleetError], str] = {
     EngineError: "the engine failed at this request (send it again)",
     ZfleetError: f"the service cannot answer this request ({_REMEDY})",
 }
-"""What clients are told of errors whose own text may name files and addresses of the server."""
+"""The text for clients of errors whose own text may name files and addresses of the server."""
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}:/{2}\S+|(?<![\w/.])/[^\s/'\":,;)]+/[^\s'\":,;)]*")
 """URIs, and absolute paths of at least two parts."""
 
@@ -48,7 +48,7 @@ _LONGEST_KEY = 80
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, and which option of the request it is about."""
+    """The error, and the option of the request that it is about."""
 
     message: str
     type: str
@@ -63,15 +63,15 @@ class ErrorBody(BaseModel):
 
 
 def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> Body:
-    """``{"error": {...}}`` as OpenAI writes it."""
+    """Build ``{"error": {...}}`` in OpenAI's form."""
     return ErrorBody(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()
 
 
 def describe(error: ZfleetError) -> tuple[int, Body]:
-    """Status and body of an error: the caller's mistakes are 4xx, a registry that is away 503, everything else 500.
+    """Return status and body of an error: 4xx for the caller's mistakes, 503 if the registry is away, otherwise 500.
 
-    Only the text of the caller's own mistakes goes out. What else there is may name files and addresses of the
-    server: it is logged in full, and the client is told what it means for the request.
+    Only the text of the caller's own mistakes is sent. The text of other errors may name files and addresses of the
+    server: it is logged, and the client gets a text about the request.
     """
     if isinstance(error, RequestTooLong):
         return 400, _refusal(error, "context_length_exceeded")
@@ -93,7 +93,7 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
 
 
 def public(text: str) -> str:
-    """A text without the URIs and paths in it."""
+    """Return a text without its URIs and paths."""
     return _PLACE.sub("...", text)
 
 
@@ -102,7 +102,7 @@ def _refusal(error: ZfleetError, code: str | None = None, param: str | None = No
 
 
 def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:
-    """Status and body of a request that does not fit its schema: the first problems, options by name."""
+    """Return status and body for a request that does not fit its schema: the first problems, with their options."""
     parts = list(dict.fromkeys(_explain(problem) for problem in problems))
     if len(parts) > _MOST_PROBLEMS:
         parts[_MOST_PROBLEMS:] = [f"and {len(parts) - _MOST_PROBLEMS} more"]
@@ -111,7 +111,7 @@ def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:
 
 
 def describe_unexpected(error: Exception) -> Body:
-    """The body of a 500 whose cause is a defect: the log says more than clients should see."""
+    """Return the body of a 500 whose cause is a defect. The log says more than clients should see."""
     return error_body(f"internal error: {type(error).__name__}", kind="server_error", code="internal_error")
 
 

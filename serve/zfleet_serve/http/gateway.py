@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from zfleet.engine.contract import GenerationRequest
-from zfleet.errors import ZfleetError
+from zfleet.errors import EngineError, InvalidRequest, ZfleetError
 from zfleet_serve.adaptive.service import Answer, Service, Tokens
 from zfleet_serve.http.bodies import Reader
 from zfleet_serve.http.document import answers, document, refuses
@@ -24,9 +25,14 @@ from zfleet_serve.http.respond import events, whole_body
 from zfleet_serve.http.schemas import ChatRequest, CompletionRequest
 from zfleet_serve.http.wire import ChatDialect, CompletionDialect, Dialect
 
+T = TypeVar("T")
+_RETRY = {"Retry-After": "1"}
+_HEALTH_SECONDS = 3.0
+"""How long the health endpoint waits for an engine: load balancers ask often, and do not wait."""
+
 
 def create_app(service: Service) -> FastAPI:
-    """The application; ``service`` does the work."""
+    """Build the application; ``service`` does the work."""
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
     _answer_errors(app)
     reader = Reader(service.served.max_body)
@@ -36,9 +42,16 @@ def create_app(service: Service) -> FastAPI:
     def described(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": started, "owned_by": "zfleet"}
 
-    @app.get("/healthz", responses=refuses())
-    async def healthz() -> dict[str, Any]:
-        return {"status": "ok", "base": service.served.base, "engine": asdict(await service.engine.stats())}
+    @app.get("/healthz", responses=refuses(), response_model=None)
+    async def healthz() -> Response | dict[str, Any]:
+        try:
+            async with asyncio.timeout(_HEALTH_SECONDS):
+                await service.engine.check_health()
+                stats = await service.engine.stats()
+        except (EngineError, TimeoutError):
+            body = error_body("no engine answers", kind="server_error", code="engine_unavailable")
+            return JSONResponse(body, 503, _RETRY)
+        return {"status": "ok", "base": service.served.base, "engine": asdict(stats)}
 
     @app.get("/v1/models", responses=refuses())
     async def models() -> dict[str, Any]:
@@ -51,25 +64,45 @@ def create_app(service: Service) -> FastAPI:
         return described(model)
 
     @app.post("/v1/chat/completions", **answers(ChatRequest))
-    async def chat(body: ChatRequest = chat_body) -> Response | dict[str, Any]:
+    async def chat(request: Request, body: ChatRequest = chat_body) -> Response | dict[str, Any]:
         prompt = await reader.read(lambda: service.text.chat(body.turns), body.characters)
         # Without a limit the answer may be as long as fits; a prompt that does not fit is refused by the engine.
         limit = body.limit or max(1, service.served.max_length - len(prompt))
-        return await _respond(
-            service, body, [prompt], limit, ChatDialect(service.text, [prompt], body.n, body.logprobs)
-        )
+        dialect = ChatDialect(service.text, [prompt], body.n, body.logprobs)
+        return await _while_connected(request, _respond(service, body, [prompt], limit, dialect))
 
     @app.post("/v1/completions", **answers(CompletionRequest))
-    async def completions(body: CompletionRequest = completion_body) -> Response | dict[str, Any]:
+    async def completions(request: Request, body: CompletionRequest = completion_body) -> Response | dict[str, Any]:
         prompts = [
             await reader.read(partial(service.text.tokens, prompt), len(prompt)) if isinstance(prompt, str) else prompt
             for prompt in body.prompt
         ]
         dialect = CompletionDialect(service.text, prompts, body.n, body.logprobs is not None)
-        return await _respond(service, body, prompts, body.max_tokens, dialect)
+        return await _while_connected(request, _respond(service, body, prompts, body.max_tokens, dialect))
 
     document(app, ChatRequest, CompletionRequest)
     return app
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do work for a request whose body was read. It is cancelled if the client leaves, and so are its answers."""
+    try:
+        async with asyncio.timeout(None) as connected:
+            watch = asyncio.create_task(_expire_when_left(request, connected))
+            try:
+                return await work
+            finally:
+                watch.cancel()
+    except TimeoutError:
+        if connected.expired():
+            # Nobody reads this, but any other error would count as a defect of the service in its log.
+            raise InvalidRequest("the client left before its answer was complete", "send it again") from None
+        raise
+
+
+async def _expire_when_left(request: Request, connected: asyncio.Timeout) -> None:
+    await request.receive()  # after the body, the only message is that the client has left
+    connected.reschedule(0)
 
 
 async def _respond(
@@ -85,7 +118,7 @@ async def _respond(
         answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests))
         if not body.stream:
             return await whole_body(answer, dialect, body.model)
-        # The stream outlives this function; it ends the answer when it is read to its end or left.
+        # The stream outlives this function. It ends the answer when it is read to its end, or when the client leaves.
         stream = _stream(stack.pop_all(), answer, dialect, body)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
@@ -99,12 +132,12 @@ async def _stream(
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Every error in OpenAI's form, FastAPI's own included."""
+    """Answer every error in OpenAI's form, also FastAPI's own."""
 
     @app.exception_handler(ZfleetError)
     async def ours(_: Request, error: ZfleetError) -> JSONResponse:
         status, body = describe(error)
-        return JSONResponse(body, status, {"Retry-After": "1"} if status == 503 else None)
+        return JSONResponse(body, status, _RETRY if status == 503 else None)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The turns of a conversation, in OpenAI's form. What the service gave out it takes back."""
+"""The turns of a conversation in OpenAI's form. An answer of the service is accepted as a turn."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 _NOTHING_SAID: dict[str, tuple[object, ...]] = {"tool_calls": ([],), "annotations": ([],)}
-"""Values of a turn that say nothing, as null does: clients send them back with an answer."""
+"""Values of a turn that mean the same as null. Clients send them back with an answer."""
 
 
 class Wire(BaseModel):
-    """What comes over HTTP: no key that is not known, and no number for a text or a truth value."""
+    """A body over HTTP: without unknown keys, and without numbers in place of texts or booleans."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def without_nothing(data: Any, nothing: dict[str, tuple[object, ...]]) -> Any:
-    """An object without its keys that are null, or have a value that asks for nothing."""
+    """Return an object without the keys that are null or have a value that means the same."""
     if not isinstance(data, dict):
         return data
     return {key: value for key, value in data.items() if value is not None and value not in nothing.get(key, ())}
 
 
 def _joined(content: object) -> object:
-    """Text parts become one text.
+    """Join text parts into one text.
 
     Raises:
         ValueError: A part is of another type.
@@ -41,7 +41,7 @@ def _joined(content: object) -> object:
 
 
 class Message(Wire):
-    """One turn of a conversation; an assistant may have said nothing."""
+    """One turn of a conversation. The text of an assistant may be empty."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, BeforeValidator(_joined)]

@@ -1,4 +1,4 @@
-"""Turning an answer under way into a body, or into a stream of server-sent events."""
+"""Responses of answers under way: a body, or a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 
 async def whole_body(answer: Answer, dialect: Dialect, model: str) -> Json:
-    """The body of a response that is not streamed."""
+    """Read an answer to its end, and build the body of a response that is not streamed."""
     chunks = [chunk async for chunk in answer.chunks]
     completions = [_completion(chunks, index) for index in range(dialect.choices)]
     return {
@@ -28,14 +28,14 @@ async def whole_body(answer: Answer, dialect: Dialect, model: str) -> Json:
 
 
 async def events(answer: Answer, dialect: Dialect, model: str, include_usage: bool) -> AsyncIterator[str]:
-    """A stream, whose last chunk carries ``zfleet``; one that breaks ends in an error event and no ``[DONE]``."""
+    """Yield server-sent events. The last chunk carries ``zfleet``. A stream that breaks ends in an error event."""
     try:
         async for chunk in _chunks(answer, dialect, model, include_usage):
             yield _event(chunk)
     except ZfleetError as error:
         yield _event(describe(error)[1])
     except Exception as error:
-        # The status line is long gone: without this event a client would take a broken answer for a whole one.
+        # The status was sent long ago: without this event a client would take a broken answer for a whole one.
         _LOG.exception("a stream broke")
         yield _event(describe_unexpected(error))
     else:
@@ -52,7 +52,7 @@ async def _chunks(answer: Answer, dialect: Dialect, model: str, include_usage: b
         left -= chunk.finish_reason is not None
         completion_tokens += len(chunk.token_ids)
         last = {"zfleet": answered(answer)} if not left and not include_usage else {}
-        # Text is held back while it may become a stop string: a chunk that says nothing yet is not sent.
+        # Text is held back while it may become a stop string: a chunk without any content is not sent.
         if chunk.text or chunk.logprobs or chunk.finish_reason:
             yield head | {"choices": [dialect.piece(chunk)]} | last
     if include_usage:
@@ -76,5 +76,5 @@ def _completion(chunks: list[Chunk], index: int) -> Completion:
 
 
 def _event(data: Json) -> str:
-    # ASCII alone: clients that split lines as Python does would end an event at U+2028 and its like.
-    return f"data: {json.dumps(data, ensure_ascii=True)}\n\n"
+    # ASCII only: clients that split lines as Python does would end an event at U+2028. NaN is no JSON, and raises.
+    return f"data: {json.dumps(data, ensure_ascii=True, allow_nan=False)}\n\n"

@@ -1,4 +1,4 @@
-"""Requests and what zfleet adds to responses, in OpenAI's form. What is not supported is refused by name."""
+"""Requests, and zfleet's additions to responses, in OpenAI's form. Unsupported options are refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ Prompt = str | tuple[int, ...]
 
 _CHARACTERS_A_TURN = 16
 
-# Values that ask for nothing: clients send them although they mean "no".
 _NOTHING: dict[str, tuple[object, ...]] = {
     "best_of": (1,),
     "echo": (False,),
@@ -28,15 +27,16 @@ _NOTHING: dict[str, tuple[object, ...]] = {
     "tool_choice": ("none",),
     "top_logprobs": (0,),
 }
+"""Values that switch an option off. Clients send them although they mean the same as null."""
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 5.0 is an integer to it, and some clients write every number so."""
+    """Accept 5.0 as an integer: JSON has one kind of number, and some clients write all numbers so."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _no_bool(value: object) -> object:
-    """False equals 0.
+    """Refuse booleans, because in Python False equals 0.
 
     Raises:
         ValueError: It is true or false.
@@ -55,10 +55,10 @@ def _one_or_more(value: object) -> object:
 
 
 def _prompts(value: object) -> tuple[Prompt, ...]:
-    """One prompt or several, each a text or token ids.
+    """Read one prompt or several, each a text or token ids.
 
     Raises:
-        ValueError: Something else.
+        ValueError: It is neither.
     """
     if isinstance(value, str):
         return (value,)
@@ -86,7 +86,7 @@ class StreamOptions(Wire):
 
 
 class _Request(Wire):
-    """What both endpoints take."""
+    """The options of both endpoints."""
 
     model: str
     temperature: float = Field(1.0, ge=0, le=100, allow_inf_nan=False)
@@ -101,7 +101,7 @@ class _Request(Wire):
     @model_validator(mode="before")
     @classmethod
     def _drop_nothing(cls, data: Any) -> Any:
-        """Null means that an option was not given; some others mean it too."""
+        """Take null, and values that mean the same, as options that were not given."""
         return without_nothing(data, _NOTHING)
 
     @model_validator(mode="after")
@@ -116,7 +116,7 @@ class _Request(Wire):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling(self, max_tokens: int, logprobs: bool) -> SamplingParams:
-        """The engine's sampling parameters."""
+        """Build the engine's sampling parameters."""
         return SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -144,7 +144,7 @@ class ChatRequest(_Request):
 
     @property
     def limit(self) -> int | None:
-        """The longest answer asked for; None is what fits."""
+        """The length of the longest answer; None is as long as fits."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
@@ -154,12 +154,12 @@ class ChatRequest(_Request):
 
     @property
     def characters(self) -> int:
-        """How long the conversation is; a turn without content is work for its template too."""
+        """The length of the conversation; the template also has work with a turn without content."""
         return sum(_CHARACTERS_A_TURN + len(message.content) for message in self.messages)
 
     @property
     def user_text(self) -> str | None:
-        """What the dispatchers look at."""
+        """The text by which dispatchers choose."""
         return next((message.content for message in reversed(self.messages) if message.role == "user"), None)
 
 
@@ -191,12 +191,12 @@ class CompletionRequest(_Request):
 
     @property
     def user_text(self) -> str | None:
-        """What the dispatchers look at; None where the prompt is no single text."""
+        """The text by which dispatchers choose; None if the prompt is not a single text."""
         return self.prompt[0] if len(self.prompt) == 1 and isinstance(self.prompt[0], str) else None
 
 
 class MixturePart(Wire):
-    """One expert of what answered."""
+    """One expert of the answer's z."""
 
     expert: str
     version: int
@@ -204,7 +204,7 @@ class MixturePart(Wire):
 
 
 class Dispatched(Wire):
-    """What the first pass decided."""
+    """The decision of the first pass."""
 
     method: str
     label: str
@@ -212,7 +212,7 @@ class Dispatched(Wire):
 
 
 class Answered(Wire):
-    """The ``zfleet`` object of a response: what answered, and how long it took."""
+    """The ``zfleet`` object of a response: the experts that answered, and how long it took."""
 
     model: str
     mixture: list[MixturePart]

@@ -1,24 +1,28 @@
-"""Listening for HTTP: uvicorn, in a process that may share its port with others of its kind."""
+"""Listening for HTTP: uvicorn, in a process that may share its port with other gateways."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 
 import uvicorn
 from fastapi import FastAPI
 
 from zfleet.errors import ServeError
+from zfleet_serve.http.protocol import BoundedHttp
 
 _KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than clients and load balancers keep theirs."""
 _END_SECONDS = 15
-"""How long streams under way may take when the server ends."""
+"""How long answers under way may take when the server ends."""
+_CLOSE_SECONDS = 2
+"""How long their connections may take after that."""
 _BACKLOG = 2048
 
 
 class HttpServer:
-    """Serves one application; a client's connection is answered by one of the processes on the port.
+    """Serves one application. The kernel gives each connection to one of the processes on the port.
 
     Args:
         app: The application.
@@ -32,12 +36,13 @@ class HttpServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=BoundedHttp,
                 log_level="warning",
                 access_log=False,
                 lifespan="off",
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=_END_SECONDS,
+                timeout_graceful_shutdown=_END_SECONDS + _CLOSE_SECONDS,
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -54,28 +59,41 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     def check(self) -> None:
-        """Do nothing while it listens.
+        """Return if it listens.
 
         Raises:
-            ServeError: It has ended.
+            ServeError: It has ended; says why.
         """
-        if self._serving is None or self._serving.done():
-            raise ServeError(f"nothing listens at port {self._port} any more", "its log says why; it is started again")
+        if self._serving is None:
+            raise ServeError(f"nothing listens at port {self._port} yet", "call start first")
+        if self._serving.done():
+            error = None if self._serving.cancelled() else self._serving.exception()
+            reason = "" if error is None else f": {type(error).__name__}: {error}"
+            raise ServeError(
+                f"nothing listens at port {self._port} any more{reason}", "the gateway's log says more; start it again"
+            )
 
-    async def stop(self) -> None:
-        """Accept nobody any more, and let answers under way come to their end for a while."""
+    async def stop(self, end_requests: Callable[[], Awaitable[None]]) -> None:
+        """Stop to listen, give answers under way some time, then end the remaining ones.
+
+        Args:
+            end_requests: Fails all requests under way, so that streams end in an error event.
+        """
         self._server.should_exit = True
+        if self._serving is not None:
+            await asyncio.wait([self._serving], timeout=_END_SECONDS)
+        await end_requests()
         if self._serving is not None:
             await asyncio.wait([self._serving])
 
 
 def listening_socket(host: str, port: int, shared: bool = True) -> socket.socket:
-    """A socket that listens on a port.
+    """Open a socket that listens on a port.
 
     Args:
         host: Address to listen on.
         port: Port to listen on.
-        shared: Whether other sockets of the same user may listen there too (SO_REUSEPORT).
+        shared: Whether other sockets of the same user may listen there, too (SO_REUSEPORT).
 
     Raises:
         ServeError: Names the port and what to do.
@@ -93,9 +111,9 @@ def listening_socket(host: str, port: int, shared: bool = True) -> socket.socket
         except OSError:
             listening.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
         raise ServeError(
-            f"port {port} of {host} cannot be used: {error.strerror}",
+            f"port {port} of {host!r} cannot be used: {getattr(error, 'strerror', None) or error}",
             "stop what listens there, or choose another port with --set port=...",
         ) from error
     return listening

@@ -1,4 +1,4 @@
-"""The tokens of one choice as they come: their bytes, and where in its text each begins."""
+"""The tokens of one choice in order: their bytes, and where each begins in the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What serving needs of a base's own tokenizer."""
+"""The base's own tokenizer, as serving uses it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TokenizerText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer = tokenizer
-        # The first call ends what truncation its file sets; two threads must not do that at once.
+        # The first call switches off the truncation of the tokenizer's file; two threads must not do that at once.
         tokenizer("")
         self._max_length = max_length
         # A token covers at most as many characters as it is written in.
@@ -42,7 +42,7 @@ class TokenizerText:
         return token_bytes(self._tokenizer).of_answer(prompt)
 
     def _check(self, characters: int) -> None:
-        """Refuse a text whose length alone says that it does not fit: turning it into tokens would take seconds."""
+        """Refuse a text that cannot fit by its length alone: turning it into tokens would take seconds."""
         if characters > self._most:
             raise RequestTooLong(
                 f"the prompt has {characters} characters: more than fit into {self._max_length} tokens",

@@ -21,9 +21,9 @@ class Dialect(ABC):
 
     Args:
         text: The base's tokenizer.
-        prompts: What is answered.
-        n: How many choices each prompt has; those of the first come first.
-        logprobs: Whether log-probabilities were asked for.
+        prompts: The prompts.
+        n: How many choices each prompt has; those of the first prompt come first.
+        logprobs: Whether the request asks for log-probabilities.
     """
 
     whole_object: str
@@ -38,7 +38,7 @@ class Dialect(ABC):
         self._speeches = [Speech(text.bytes_after(prompt)) for prompt in asked for _ in range(n)]
 
     def head(self, model: str, *, chunk: bool) -> Json:
-        """What every body and every chunk of one response begins with."""
+        """Build the keys with which every body and every chunk of one response begins."""
         return {
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "object": self.chunk_object if chunk else self.whole_object,
@@ -47,15 +47,15 @@ class Dialect(ABC):
         }
 
     def opening(self, index: int) -> Json | None:
-        """The choice of a stream's first chunk, where there is one before any text."""
+        """Return the choice of a stream's first chunk, if it comes before any text."""
         return None
 
     def whole(self, index: int, completion: Completion) -> Json:
-        """A complete choice."""
+        """Build a complete choice."""
         return self._choice(index, completion.text, completion.finish_reason) | self._logprobs_of(index, completion)
 
     def piece(self, chunk: Chunk) -> Json:
-        """A choice of a stream."""
+        """Build a choice of a chunk of a stream."""
         return self._delta(chunk.index, chunk.text, chunk.finish_reason) | self._logprobs_of(chunk.index, chunk)
 
     def _logprobs_of(self, index: int, said: Completion | Chunk) -> Json:
@@ -122,7 +122,7 @@ class CompletionDialect(Dialect):
 
 
 def answered(answer: Answer) -> Json:
-    """The ``zfleet`` object of an answer that has just ended."""
+    """Build the ``zfleet`` object of an answer that has just ended."""
     route = answer.route
     decision = route.decision
     return Answered(
@@ -145,7 +145,7 @@ def answered(answer: Answer) -> Json:
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> Json:
-    """The ``usage`` object."""
+    """Build the ``usage`` object."""
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest, ScoreRequest
-from zfleet.errors import BaseModelError, EngineError, RequestAborted, UnknownZ, WrongBase, ZfleetError
+from zfleet.errors import BaseModelError, EngineError
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import greedy, run, run_all, sampled
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
-from zfleet_cluster.fleet.client import FleetEngine, Found
+from zfleet_cluster.fleet.client import FleetEngine
 from zfleet_cluster.fleet.link import Link
-from zfleet_cluster.fleet.listener import Address, Listener
+from zfleet_cluster.fleet.listener import Address
+from zfleet_cluster.testing import MAX_LENGTH, TOKEN, LocalReplicas, closing, linked, local_fleet
 
-TOKEN = secrets.token_bytes(32)
 PROMPTS = tuple(fake_tokens(text) for text in ("abc", "hello", "a", "one two three", "xy", "zz top"))
-WAIT_SECONDS = 20.0
-MAX_LENGTH = 400
-
-
-class Replicas:
-    """Listeners of this process that a test starts and ends."""
-
-    def __init__(self) -> None:
-        self.listeners: dict[Address, Listener] = {}
-        self.hidden: set[Address] = set()
-        self.failure: ZfleetError | None = None
-
-    async def find(self) -> Found:
-        return Found(tuple(self.listeners.keys() - self.hidden), self.failure)
-
-    async def start(self, engine: Engine) -> Address:
-        listener = Listener(engine, TOKEN)
-        address = await listener.start("127.0.0.1")
-        self.listeners[address] = listener
-        return address
-
-    async def end(self, address: Address) -> None:
-        listener = self.listeners.pop(address)
-        await listener.close()
-        await listener.engine.close()
-
-    async def end_all(self) -> None:
-        for address in list(self.listeners):
-            await self.end(address)
-
-    def client(self, wait_seconds: float = WAIT_SECONDS) -> FleetEngine:
-        return FleetEngine(self, TOKEN, MAX_LENGTH, wait_seconds)
 
 
 class TestFleetEngine(EngineConformance):
@@ -62,7 +28,7 @@ class TestFleetEngine(EngineConformance):
     prompts = PROMPTS
 
     async def make_engine(self, *, z_rows: int, slots: int) -> Engine:
-        replicas = Replicas()
+        replicas = LocalReplicas()
         await replicas.start(FakeEngine(z_rows=z_rows, slots=slots, step_seconds=0.0005, max_length=MAX_LENGTH))
         return _Owner(replicas)
 
@@ -73,31 +39,13 @@ class TestFleetEngine(EngineConformance):
 class _Owner(FleetEngine):
     """A client that ends its replicas, too."""
 
-    def __init__(self, replicas: Replicas) -> None:
-        super().__init__(replicas, TOKEN, MAX_LENGTH, WAIT_SECONDS)
+    def __init__(self, replicas: LocalReplicas) -> None:
+        super().__init__(replicas, TOKEN, MAX_LENGTH, 20.0)
         self._owned = replicas
 
     async def close(self) -> None:
         await super().close()
         await self._owned.end_all()
-
-
-@asynccontextmanager
-async def fleet(engines: Sequence[FakeEngine]) -> AsyncIterator[tuple[Replicas, FleetEngine]]:
-    """Replicas and a client that knows all of them."""
-    replicas = Replicas()
-    for engine in engines:
-        await replicas.start(engine)
-    client = replicas.client()
-    try:
-        if engines:
-            await client.stats()
-            while len(client._links) < len(engines):
-                await asyncio.sleep(0.01)
-        yield replicas, client
-    finally:
-        await client.close()
-        await replicas.end_all()
 
 
 def _engines(count: int) -> list[FakeEngine]:
@@ -106,7 +54,7 @@ def _engines(count: int) -> list[FakeEngine]:
 
 async def test_replicas_share_the_work_and_every_z_is_everywhere() -> None:
     engines = _engines(3)
-    async with fleet(engines) as (_, client):
+    async with local_fleet(engines) as (_, client):
         digests = [await client.put_z(fake_z(seed)) for seed in range(4)]
         requests = [sampled(prompt, 5, digest) for prompt in PROMPTS for digest in (BASE_Z, *digests)]
         answers = await run_all(client, requests)
@@ -125,10 +73,8 @@ async def test_replicas_share_the_work_and_every_z_is_everywhere() -> None:
 
 async def test_requests_that_begin_alike_go_to_one_replica_while_it_is_idle() -> None:
     engines = _engines(3)
-    async with fleet(engines) as (replicas, client), _closing(replicas.client()) as other:
-        await other.stats()
-        while len(other._links) < 3:
-            await asyncio.sleep(0.01)
+    async with local_fleet(engines) as (replicas, client), closing(replicas.client()) as other:
+        await linked(other, 3)
         for _ in range(4):
             await run(client, greedy(PROMPTS[3]))
             await run(other, greedy(PROMPTS[3]))
@@ -137,7 +83,7 @@ async def test_requests_that_begin_alike_go_to_one_replica_while_it_is_idle() ->
 
 
 async def test_a_replica_that_joins_knows_every_z_before_it_is_asked() -> None:
-    async with fleet(_engines(1)) as (replicas, client):
+    async with local_fleet(_engines(1)) as (replicas, client):
         digest = await client.put_z(fake_z(1))
         before = await run_all(client, [greedy(prompt, digest) for prompt in PROMPTS])
         (first,) = replicas.listeners
@@ -148,14 +94,14 @@ async def test_a_replica_that_joins_knows_every_z_before_it_is_asked() -> None:
 
 async def test_a_replica_that_leaves_gets_nothing_new_and_ends_what_it_has() -> None:
     slow = [FakeEngine(step_seconds=0.02) for _ in range(2)]  # until the client has seen who is leaving
-    async with fleet(slow) as (replicas, client):
+    async with local_fleet(slow) as (replicas, client):
         long = replace(sampled(PROMPTS[0], 1, max_tokens=150), stream=True)
         streams = [client.generate(long) for _ in range(2)]
         begun = [await anext(stream) for stream in streams]
         leaving = next(iter(replicas.listeners))
         replicas.hidden.add(leaving)
         async with asyncio.timeout(10):
-            while client._leaving != {leaving.replica}:
+            while client._links._leaving != {leaving.replica}:
                 await asyncio.sleep(0.01)
         await run_all(client, [greedy(prompt, max_tokens=2) for prompt in PROMPTS])
         stats = await replicas.listeners[leaving].engine.stats()
@@ -166,7 +112,7 @@ async def test_a_replica_that_leaves_gets_nothing_new_and_ends_what_it_has() -> 
 
 
 async def test_when_a_replica_dies_each_request_ends_with_its_answer_or_an_error() -> None:
-    async with fleet(_engines(2)) as (replicas, client):
+    async with local_fleet(_engines(2)) as (replicas, client):
         digest = await client.put_z(fake_z(1))
         long = [replace(sampled(prompt, 7, digest, max_tokens=150), stream=True) for prompt in PROMPTS]
         streams = [client.generate(request) for request in long]
@@ -190,7 +136,7 @@ async def test_when_a_replica_dies_each_request_ends_with_its_answer_or_an_error
 
 
 async def test_requests_wait_for_a_replica_that_comes_back() -> None:
-    async with fleet([]) as (replicas, client):
+    async with local_fleet([]) as (replicas, client):
         putting = asyncio.create_task(client.put_z(fake_z(1)))
         asked = asyncio.create_task(run(client, greedy(PROMPTS[0])))
         await asyncio.sleep(0.05)
@@ -202,8 +148,8 @@ async def test_requests_wait_for_a_replica_that_comes_back() -> None:
 
 
 async def test_nobody_waits_longer_than_the_limit() -> None:
-    replicas = Replicas()
-    async with _closing(replicas.client(wait_seconds=0.2)) as client:
+    replicas = LocalReplicas()
+    async with closing(replicas.client(wait_seconds=0.2)) as client:
         outcomes = await asyncio.gather(
             run(client, greedy(PROMPTS[0])), client.put_z(fake_z(1)), client.stats(), return_exceptions=True
         )
@@ -213,72 +159,16 @@ async def test_nobody_waits_longer_than_the_limit() -> None:
 
 
 async def test_why_no_replica_will_come_is_said_as_it_was_raised() -> None:
-    async with fleet([]) as (replicas, client):
+    async with local_fleet([]) as (replicas, client):
         asked = asyncio.gather(run(client, greedy(PROMPTS[0])), client.put_z(fake_z(1)), return_exceptions=True)
         replicas.failure = BaseModelError("the base is damaged", "fetch it again")
         for outcome in await asked:
             assert isinstance(outcome, BaseModelError)
 
 
-async def test_what_a_replica_forgot_is_put_again() -> None:
-    engines = _engines(1)
-    async with fleet(engines) as (_, client):
-        digest = await client.put_z(fake_z(1))
-        before = await run(client, greedy(PROMPTS[0], digest))
-        score = await client.score(ScoreRequest(PROMPTS[0], PROMPTS[1], digest))
-        await engines[0].drop_z(digest)
-        assert await run(client, greedy(PROMPTS[0], digest)) == before
-        await engines[0].drop_z(digest)
-        assert await client.score(ScoreRequest(PROMPTS[0], PROMPTS[1], digest)) == score
-
-
-async def test_clients_that_share_a_z_do_not_take_it_from_each_other() -> None:
-    engines = _engines(2)
-    async with fleet(engines) as (replicas, one), _closing(replicas.client()) as other:
-        for client in (one, other):
-            await client.put_z(fake_z(1))
-        digest = fake_z(1).digest
-        requests = [replace(sampled(prompt, 3, digest), request_id="same") for prompt in PROMPTS]
-        before = await run_all(one, requests)
-        # Both use one request's name; the other client ends its own only.
-        answers = asyncio.create_task(_all(one, requests))
-        waiting = asyncio.create_task(run(other, replace(sampled(PROMPTS[0], 1, max_tokens=150), request_id="same")))
-        await asyncio.sleep(0)
-        await other.abort("same")
-        with pytest.raises(RequestAborted):
-            await waiting
-        assert await answers == before
-        await one.drop_z(digest)
-        assert await run_all(other, requests) == before
-        with pytest.raises(UnknownZ):
-            await run(one, greedy(PROMPTS[0], digest))
-        await other.close()
-        async with asyncio.timeout(10):  # until the replicas have heard that it left
-            while [(await engine.stats()).known_z for engine in engines] != [0, 0]:
-                await asyncio.sleep(0.01)
-
-
-async def test_a_z_that_is_refused_is_refused_to_all_who_put_it_and_not_kept() -> None:
-    async with fleet(_engines(1)) as (_, client):
-        foreign = fake_z(1, base="another")
-        outcomes = await asyncio.gather(client.put_z(foreign), client.put_z(foreign), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [WrongBase] * 2
-        with pytest.raises(UnknownZ):
-            await run(client, greedy(PROMPTS[0], foreign.digest))
-
-
-async def test_whoever_waits_for_a_z_may_leave_without_taking_it_from_the_others() -> None:
-    async with fleet([]) as (replicas, client):
-        one, other = (asyncio.create_task(client.put_z(fake_z(1))) for _ in range(2))
-        await asyncio.sleep(0)
-        one.cancel()
-        await replicas.start(_engines(1)[0])
-        assert await other == fake_z(1).digest
-
-
 async def test_a_reader_that_leaves_ends_its_request() -> None:
     engines = _engines(1)
-    async with fleet(engines) as (_, client):
+    async with local_fleet(engines) as (_, client):
         stream = client.generate(replace(sampled(PROMPTS[0], 1, max_tokens=180), stream=True))
         await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
@@ -293,7 +183,7 @@ class _Breaks(FakeEngine):
 
 
 async def test_an_error_nobody_foresaw_fails_its_request_alone() -> None:
-    async with fleet([_Breaks()]) as (_, client):
+    async with local_fleet([_Breaks()]) as (_, client):
         score, answer = await asyncio.gather(
             client.score(ScoreRequest(PROMPTS[0], PROMPTS[1])), run(client, greedy(PROMPTS[0])), return_exceptions=True
         )
@@ -309,7 +199,7 @@ async def test_an_error_nobody_foresaw_fails_its_request_alone() -> None:
     ids=["http", "wrong token", "endless frame", "no message"],
 )
 async def test_strangers_and_broken_frames_are_turned_away(data: bytes) -> None:
-    async with fleet(_engines(1)) as (replicas, client):
+    async with local_fleet(_engines(1)) as (replicas, client):
         (address,) = replicas.listeners
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(data)
@@ -322,14 +212,6 @@ async def test_strangers_and_broken_frames_are_turned_away(data: bytes) -> None:
 async def test_a_link_to_nobody_says_so() -> None:
     with pytest.raises(OSError, match="onnect"):
         await Link(Address("gone", "127.0.0.1", 1, 200), lambda _: None).connect(TOKEN)
-
-
-@asynccontextmanager
-async def _closing(client: FleetEngine) -> AsyncIterator[FleetEngine]:
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 async def _all(engine: Engine, requests: list[GenerationRequest]) -> list[object]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 
-from zfleet.errors import UnknownZ
+from zfleet.errors import RegistryUnreachable, UnknownZ
 from zfleet.testing.engine_harness import greedy, run
 from zfleet.testing.fake_engine import FakeEngine, fake_z
 from zfleet_serve.adaptive import experts as experts_module
+from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.testing import SLUG, FakeRegistry
 
@@ -49,3 +52,40 @@ async def test_requests_find_a_promotion_that_was_asked_for_in_the_background(mo
     await asyncio.sleep(0.05)
     assert len(registry.calls) == calls, "it asks on after it was closed"
     await engine.close()
+
+
+class Stuck(FakeRegistry):
+    """Never answers questions about ``stuck``, until it is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+
+    def resolve(self, reference: str, base_slug: str | None = None) -> Any:
+        if reference == "stuck":
+            self.free.wait()
+        return super().resolve(reference, base_slug)
+
+
+async def test_a_question_that_hangs_holds_up_no_other_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts_module, "FRESH_SECONDS", 0.01)
+    monkeypatch.setattr(experts_module, "NEW_SECONDS", 0.02)
+    monkeypatch.setattr(last_known, "NEW_SECONDS", 0.1)
+    monkeypatch.setattr(last_known, "OLD_SECONDS", 1000.0)
+    registry, engine = Stuck(), FakeEngine()
+    registry.add("math", fake_z(1))
+    experts = Experts(lambda: registry, engine, SLUG)
+    await experts.open()
+    try:
+        with pytest.raises(RegistryUnreachable):
+            await experts.resolve("stuck")
+        assert (await experts.resolve("math")).version == 1
+        registry.add("math", fake_z(2))
+        async with asyncio.timeout(10):
+            while (await experts.resolve("math")).version == 1:
+                await asyncio.sleep(0.01)
+        experts.check()
+    finally:
+        registry.free.set()
+        await experts.close()
+        await engine.close()

@@ -319,5 +319,5 @@ async def test_what_goes_on_because_of_a_refusal_is_logged_once(caplog: pytest.L
         known._looked = known._answered = 0.0
         assert await known.get() == expected
     assert [record.getMessage() for record in caplog.records] == [
-        "what the registry said last goes on: the tags of math/2 were edited"
+        "the registry's last answer stays in use: the tags of math/2 were edited"
     ]
