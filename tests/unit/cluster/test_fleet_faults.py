@@ -77,7 +77,7 @@ async def test_a_client_that_closes_while_it_connects_leaves_nobody_waiting() ->
 async def test_a_replica_that_hangs_loses_its_requests(
     check: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("SILENT_SECONDS", 0.05), ("HANG_SECONDS", 0.1)):
+    for name, seconds in (("SILENT_SECONDS", 0.2), ("HANG_SECONDS", 1.0)):
         monkeypatch.setattr(link, name, seconds)
     monkeypatch.setattr(links, "LOOK_SECONDS", 0.02)
     hanging, well = Acting(), Acting(score=lambda: (1.0,))
@@ -97,14 +97,14 @@ async def test_an_engine_that_works_in_silence_keeps_its_requests(monkeypatch: p
     monkeypatch.setattr(links, "LOOK_SECONDS", 0.02)
 
     async def slowly() -> tuple[float, ...]:
-        await asyncio.sleep(0.3)
+        while engine.called["check_health"] < 4:
+            await asyncio.sleep(0.01)
         return (1.0,)
 
     engine = Acting(score=slowly)
     async with local_fleet([engine]) as (_, client):
         assert await outcome(client.score(SCORE)) == (1.0,)
-        assert engine.called == {"check_health": engine.called["check_health"], "score": 1}
-        assert engine.called["check_health"] > 2
+        assert engine.called["score"] == 1
 
 
 async def test_one_replica_that_does_not_answer_holds_up_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +119,9 @@ async def test_one_replica_that_does_not_answer_holds_up_no_question(monkeypatch
 
 async def test_questions_that_nobody_answers_end() -> None:
     engine = Acting()
-    async with local_fleet([engine], wait_seconds=0.1) as (_, client):
+    async with local_fleet([engine], wait_seconds=1.0) as (_, client):
         engine.acts |= {"stats": for_ever, "check_health": raises(EngineError("a step hangs"))}
-        assert "no replica of the engine answered within 0.1 s" in str(await outcome(client.stats()))
+        assert "no replica of the engine answered within 1 s" in str(await outcome(client.stats()))
         assert "a step hangs" in str(await outcome(client.check_health()))
         asked = asyncio.create_task(client.stats())
         await asyncio.sleep(0)
@@ -157,9 +157,9 @@ async def test_a_search_that_hangs_keeps_nobody_longer_than_the_limit() -> None:
 
 async def test_a_request_waits_from_when_its_replica_died() -> None:
     slow = Acting(score=for_ever)
-    async with local_fleet([slow], wait_seconds=0.3) as (replicas, client):
+    async with local_fleet([slow], wait_seconds=1.0) as (replicas, client):
         asked = asyncio.create_task(client.score(SCORE))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.1)
         await replicas.end(next(iter(replicas.listeners)))
         await asyncio.sleep(0.1)
         assert len(client._unsent) == 1

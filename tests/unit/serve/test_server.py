@@ -85,7 +85,7 @@ async def test_a_head_without_an_end_is_refused(stage: Stage, head: bytes, monke
 
 
 async def test_clients_that_send_slowly_are_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(bodies, "_BODY_SECONDS", 0.2)
     async with listening(stage) as (_, port):
         assert await talk(port, b"") == b""
