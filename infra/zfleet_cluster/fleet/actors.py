@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -89,7 +89,7 @@ class Fleet:
 
     actors: tuple[Any, ...]
     shipped: ShippedBase
-    token: bytes
+    token: bytes = field(repr=False)
     max_length: int
 
     def engine(self) -> FleetEngine:

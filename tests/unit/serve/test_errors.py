@@ -36,7 +36,7 @@ def every_error(kind: type[ZfleetError] = ZfleetError) -> Iterator[type[ZfleetEr
         yield from every_error(child)
 
 
-@pytest.mark.parametrize("kind", dict.fromkeys(every_error()))
+@pytest.mark.parametrize("kind", [kind for kind in dict.fromkeys(every_error()) if kind.__module__[:6] == "zfleet"])
 def test_no_error_gives_away_a_file_or_an_address(kind: type[ZfleetError], caplog: pytest.LogCaptureFixture) -> None:
     status, body = describe(kind(MESSAGE, REMEDY))
     said = json.dumps(body)
