@@ -215,7 +215,7 @@ async def test_a_replica_killed_under_load_is_replaced(
 
 
 def test_what_keeps_a_replica_from_starting_arrives_as_it_was_raised(
-    shipped: ShippedBase, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a model: what a base that cannot be opened raises is in tests/unit/models."""
 
@@ -230,6 +230,7 @@ def test_what_keeps_a_replica_from_starting_arrives_as_it_was_raised(
             pass
 
     monkeypatch.setattr(actors, "Replica", Refusing)
+    shipped: Any = None
     with pytest.raises(BaseModelError) as raised, actor_fleet(shipped, EngineSpec(), ResourceSpec(), replicas=1):
         pass
     assert (raised.value.message, raised.value.remedy) == ("the base is damaged", "fetch it again")
