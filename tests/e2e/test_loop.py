@@ -1,4 +1,7 @@
-"""The whole loop in small: train, register, search, serve, ask; each part reads only what the one before left."""
+"""The whole loop in small: train, register, search, serve, ask; each part reads only what the one before left.
+
+With real processes, because that is what is shown: that the parts of the real thing fit together.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from zfleet.config.specs import (
     BaseSpec,
     EngineSpec,
     ExpertSpec,
+    ResourceSpec,
     SearchSpec,
     ServeSpec,
     TrainSpec,
@@ -43,6 +47,7 @@ def test_from_training_to_an_answer(
             base=base,
             experts=tuple(ExpertSpec(name=name, task=TaskSpec(lab=name)) for name in ("reverse", "kind")),
             learner=LearnerSpec(steps=2, prompts_per_step=4),
+            cohort=2,
             engine=engine,
             eval_samples=4,
         )
@@ -57,6 +62,7 @@ def test_from_training_to_an_answer(
             shots=2,
             population=4,
             generations=2,
+            resources=ResourceSpec(cpus=8 if engine.kind == "torch" else 4),  # one actor
             engine=engine,
         )
     )

@@ -1,4 +1,8 @@
-"""A project that was moved or copied: it shows, trains, searches and serves where it is, and writes nowhere else."""
+"""A project that was moved or copied: it shows, trains, searches and serves where it is, and writes nowhere else.
+
+What a registry does that was moved is in tests/unit/registry. Here are real jobs and a real service, because each part
+could write to the old place.
+"""
 
 from __future__ import annotations
 

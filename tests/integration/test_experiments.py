@@ -1,4 +1,8 @@
-"""Experiments as real Ray tasks on a tiny base."""
+"""Experiments as real Ray tasks on a tiny base.
+
+What is stored under which settings, and what results show, is in tests/unit/jobs. Here are real tasks, because Ray says
+how a process ended, and each training measures the memory of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +25,8 @@ from zfleet_jobs.compare.trial import Trial
 from zfleet_jobs.samples.look import SampleQuery, look_at
 
 METHODS: dict[str, dict[str, Any]] = {
-    "svf": {},
-    "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}},
     "attention": {"targets": "attention", "learner": {"objective": "supervised"}},
+    "lora": {"adapter": "lora", "rank": 2, "learner": {"lr": 0.01}},
 }
 REWARDS = """
 import os, signal
@@ -53,13 +56,6 @@ def raising(completion, sample):
 def dying(completion, sample):
     if not (ROOT / "mended").exists():
         os.kill(os.getpid(), signal.SIGKILL)
-    return letters(completion, sample)
-
-
-def spoiling(completion, sample):
-    import zfleet.rl.learner
-
-    zfleet.rl.learner.Learner.step = lambda self: [][0]
     return letters(completion, sample)
 """
 
@@ -109,10 +105,9 @@ def test_an_experiment_survives_a_killed_process_and_trains_only_what_changed(
     results = run_experiment(spec)
     assert int((root / "killed").read_text()) > 0, "nothing was killed"
     assert not results.failed
-    svf, lora, attention = results.finished
-    assert [one.method for one in results.finished] == ["svf", "lora", "attention"]
-    assert (svf.n, svf.samples, svf.before) == (4, 8, lora.before)
-    assert svf.parameters > attention.parameters
+    attention, lora = results.finished
+    assert [one.method for one in results.finished] == ["attention", "lora"]
+    assert (attention.n, attention.samples, attention.before) == (4, 8, lora.before)
     for one in results.finished:
         assert len(one.rewards) == 4
         assert one.reward == pytest.approx(sum(reward or 0.0 for reward in one.rewards) / 4)
@@ -124,10 +119,11 @@ def test_an_experiment_survives_a_killed_process_and_trains_only_what_changed(
     assert [training.expert for training, _ in look.trainings] == [f"{name}-killed-0" for name in sorted(METHODS)]
     assert {(spread.samples, spread.steps) for _, spread in look.trainings} == {(8, 2)}
 
-    changed = METHODS | {"lora": {"adapter": "lora", "rank": 3}}
-    svf_again, wider, attention_again = run_experiment(_compare(root, tiny_folder, "killed", methods=changed)).finished
-    assert (svf_again, attention_again) == (svf, attention), "they were trained again"
-    assert wider.parameters > lora.parameters
+    changed = METHODS | {"lora": {}}
+    attention_again, svf = run_experiment(_compare(root, tiny_folder, "killed", methods=changed)).finished
+    assert attention_again == attention, "it was trained again"
+    assert svf.before == lora.before
+    assert svf.parameters > attention.parameters
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("something was trained again")
@@ -140,26 +136,31 @@ def test_a_training_that_fails_leaves_the_others_and_is_tried_again(
     root: Path, tiny_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reward raises, and a process dies too often: what does neither finishes, and is not trained again."""
-    monkeypatch.setattr(compare_run, "_RETRIES", 1)
-    spec = _ablate(root, tiny_folder, "raising", "dying", "letters")
-    results = run_experiment(spec)
+    monkeypatch.setattr(compare_run, "_RETRIES", 0)
+    results = run_experiment(_ablate(root, tiny_folder, "raising", "dying", "letters"))
     assert [one.task for one in results.finished] == ["letters"]
     raised, died = results.failed
     assert str(raised) == "all reinforce exp on raising (seed 0)"
     assert "no grade for this" in raised.reason
-    assert (died.task, died.reason) == ("dying", "its process died 2 times")
+    assert (died.task, died.reason) == ("dying", "its process died 1 times")
 
     (root / "mended").touch()
-    again = run_experiment(spec)
+    again = run_experiment(_ablate(root, tiny_folder, "raising", "letters"))
     assert not again.failed
-    assert [one.task for one in again.finished] == ["raising", "dying", "letters"]
+    assert [one.task for one in again.finished] == ["raising", "letters"]
     # Had it been trained again, its seconds would differ.
-    assert again.finished[2] == results.finished[0]
+    assert again.finished[1] == results.finished[0]
 
 
-def test_an_error_that_nobody_foresaw_shows_itself(root: Path, tiny_folder: Path, ray_cluster: None) -> None:
+def test_an_error_that_nobody_foresaw_shows_itself(
+    root: Path, tiny_folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(compare_run, "run_trial", mistaken)
     with pytest.raises(IndexError, match="list index out of range"):
-        run_experiment(_ablate(root, tiny_folder, "spoiling"))
+        run_experiment(_ablate(root, tiny_folder, "letters"))
 
 
 def test_no_method_has_all_its_trainings_side_by_side(

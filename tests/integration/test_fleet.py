@@ -1,6 +1,8 @@
 """The fleet on real processes, held by Ray and by Ray Serve: the engine contract, and replicas that are killed.
 
-What needs no process (who gets which request, replicas that join, leave and forget) is in tests/unit/cluster.
+What needs no process (who gets which request, replicas that join, leave and forget) is in tests/unit/cluster. Here are
+real ones, because Ray and Serve decide how replicas are found, die and are started again; the conformance suite opens
+one process again for each of its tests.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import run_all, sampled
+from zfleet_cluster.fleet import actors
 from zfleet_cluster.fleet.actors import ActorReplicas, Fleet, _end, actor_fleet
 from zfleet_cluster.fleet.base import BaseSource, ShippedBase, ship
 from zfleet_cluster.fleet.client import FleetEngine
@@ -171,18 +174,19 @@ async def test_a_replica_killed_under_load_is_replaced(
 ) -> None:
     z = make_fleet_z(1)
     with actor_fleet(shipped, EngineSpec(slots=16), ResourceSpec(), replicas=2) as fleet:
-        async with _client(fleet) as engine:
+        async with _client(fleet) as engine, _client(fleet) as idle:
             digest = await engine.put_z(z)
+            await idle.put_z(z)
             requests = [sampled(prompt, 5, z) for prompt in prompts for z in (BASE_Z, digest)]
             assert await run_all(engine, requests) == await asyncio.to_thread(expected, requests)
-            pid = await _pid(fleet.actors[0])
+            pids = [await _pid(actor) for actor in fleet.actors]
             long = [replace(sampled(prompt, 7, digest, max_tokens=200), stream=True) for prompt in prompts]
             streams = [engine.generate(request) for request in long]
             begun = [list((await anext(stream)).token_ids) for stream in streams]
             unsent = [sampled(prompt, 9, digest, max_tokens=100) for prompt in prompts]
             waiting = asyncio.create_task(_all(engine, unsent))
             await asyncio.sleep(0.05)
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pids[0], signal.SIGKILL)
             outcomes = await asyncio.gather(
                 *(_rest(stream, start) for stream, start in zip(streams, begun, strict=True)), return_exceptions=True
             )
@@ -193,42 +197,44 @@ async def test_a_replica_killed_under_load_is_replaced(
             for outcome, answer in zip(outcomes, whole, strict=True):
                 assert isinstance(outcome, EngineError) or outcome == answer.token_ids
             assert await waiting == answers
-            async with asyncio.timeout(300):  # until the client has found the replica that came back
+            # The other one, too: what waits now is answered by the one that came back, which is given its z again by
+            # both clients, whether they asked for anything while it was away or not.
+            os.kill(pids[1], signal.SIGKILL)
+            async with asyncio.timeout(300):
+                assert await run_all(engine, unsent) == answers
+                assert await run_all(idle, unsent) == answers
                 while len(engine._links.all()) < 2:
                     assert await run_all(engine, unsent * 2) == answers * 2
-            assert await _pid(fleet.actors[0]) != pid
+            assert not {await _pid(actor) for actor in fleet.actors} & set(pids)
             assert await run_all(engine, unsent * 2) == answers * 2
             async with _client(replace(fleet, actors=fleet.actors[:1])) as back:
                 stats = await back.stats()
             assert (stats.known_z, stats.generated_tokens > 0) == (1, True)
+        pids = [await _pid(actor) for actor in fleet.actors]
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=120)
+    assert not alive, "a replica outlived its fleet"
 
 
-async def test_a_fleet_of_one_answers_when_its_replica_is_back(
-    shipped: ShippedBase, prompts: tuple[tuple[int, ...], ...], make_fleet_z: Make, expected: Any
+def test_what_keeps_a_replica_from_starting_arrives_as_it_was_raised(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    z = make_fleet_z(2)
-    with actor_fleet(shipped, EngineSpec(slots=16), ResourceSpec(), replicas=1) as fleet:
-        async with _client(fleet) as engine, _client(fleet) as idle:
-            for client in (engine, idle):
-                await client.put_z(z)
-            requests = [sampled(prompt, 2, z.digest, max_tokens=100) for prompt in prompts]
-            waiting = asyncio.create_task(_all(engine, requests))
-            await asyncio.sleep(0.05)
-            os.kill(await _pid(fleet.actors[0]), signal.SIGKILL)
-            assert await waiting == await asyncio.to_thread(expected, requests)
-            # This one asked nothing while the replica was away, and gives it its z again all the same.
-            assert await run_all(idle, requests) == await waiting
-            assert (await engine.stats()).known_z == 1
-        pid = await _pid(fleet.actors[0])
-    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=120)
-    assert not alive, "the replica outlived its fleet"
+    """Without a model: what a base that cannot be opened raises is in tests/unit/models."""
 
+    class Refusing:
+        def __init__(self, *_: object) -> None:
+            pass
 
-def test_what_keeps_a_replica_from_starting_arrives_as_it_was_raised(bundle: BaseBundle) -> None:
-    other = ship(replace(bundle, fingerprint="f" * 64))
-    fleet = actor_fleet(other, EngineSpec(), ResourceSpec(), replicas=1)
-    with pytest.raises(BaseModelError, match="arrived as"), fleet:
+        async def open(self, base: object) -> None:
+            raise BaseModelError("the base is damaged", "fetch it again")
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(actors, "Replica", Refusing)
+    shipped: Any = None
+    with pytest.raises(BaseModelError) as raised, actor_fleet(shipped, EngineSpec(), ResourceSpec(), replicas=1):
         pass
+    assert (raised.value.message, raised.value.remedy) == ("the base is damaged", "fetch it again")
 
 
 def test_a_fleet_that_leaves_no_room_for_a_worker_is_refused(shipped: ShippedBase) -> None:

@@ -1,4 +1,8 @@
-"""Mixture searches as real Ray Tune runs on a tiny base."""
+"""Mixture searches as real Ray Tune runs on a tiny base.
+
+What a searcher offers and takes is in tests/unit/jobs. Here are real actors, because Tune decides when they start and
+end, which are used again, and what is stored on the way; all runs share one cluster and have few actors.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +42,11 @@ from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.registry import ExpertRegistry
 
-# Half of the test cluster's CPUs each: two actors.
+# Half of the test cluster's CPUs each: two actors. Chunks of four candidates and of three.
 SETTINGS = SearchSettings(
-    population=8, generations=3, engine=EngineSpec(slots=32, z_rows=16), resources=ResourceSpec(cpus=4)
+    population=7, generations=3, engine=EngineSpec(slots=32, z_rows=16), resources=ResourceSpec(cpus=4)
 )
+ONE_ACTOR = replace(SETTINGS, resources=ResourceSpec(cpus=8))
 
 
 VOWELS = Regex(r"^\s*[aeiou02468]")
@@ -101,10 +106,10 @@ def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture]
     assert [one.name for one in found] == ["a", "b"]
     for one in found:
         assert [(trial.generation, trial.chunk) for trial in one.trials] == [(g, c) for g in range(3) for c in range(2)]
-        assert all(trial.candidates == 4 for trial in one.trials)
-        # Four candidates on four shots: one engine batch, each candidate on a z of its own.
-        assert {trial.batch_rows for trial in one.trials} == {16}
-        assert {trial.distinct_z for trial in one.trials} == {4}
+        assert [trial.candidates for trial in one.trials] == [4, 3] * 3
+        # On four shots: one engine batch, each candidate on a z of its own.
+        assert [trial.batch_rows for trial in one.trials] == [16, 12] * 3
+        assert [trial.distinct_z for trial in one.trials] == [4, 3] * 3
         assert one.z.digest == mix(list(experts.values()), list(one.alphas.values())).digest
         assert one.score.accuracy >= max(one.base.accuracy, *(s.accuracy for s in one.singles.values()))
         assert one.history[-1].best == one.score.accuracy
@@ -139,27 +144,15 @@ def test_actors_that_share_a_pool_find_the_same(
     one_replica: Callable[[ModuleType], list[EngineStats]],
 ) -> None:
     left = one_replica(mixtures)
-    settings = replace(SETTINGS, resources=ResourceSpec(cpus=2))
+    settings = replace(SETTINGS, resources=ResourceSpec(cpus=2.5))
     pooled = search_mixtures(shipped[0], problems, settings, tmp_path)
     for one, alone in zip(pooled, found, strict=True):
         assert (one.z.digest, one.history) == (alone.z.digest, alone.history)
         assert one.singles == {name: pytest.approx(score) for name, score in alone.singles.items()}
-        assert all(16 <= trial.batch_rows <= 32 for trial in one.trials)
-    assert len({trial.actor for one in pooled for trial in one.trials}) == 3, "the pool's member has its own share"
+        assert all(12 <= trial.batch_rows <= 32 for trial in one.trials)
+    assert len({trial.actor for one in pooled for trial in one.trials}) == 2, "the pool's member has its own share"
     (stats,) = left
     assert (stats.running, stats.waiting, stats.known_z) == (0, 0, 0), "trials left something in the pool"
-
-
-def test_each_trial_reports_its_own_batch(
-    shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], tmp_path: Path
-) -> None:
-    """Four candidates, then three, on the same actor."""
-    settings = replace(SETTINGS, population=7, generations=2, resources=ResourceSpec(cpus=8))
-    (one,) = search_mixtures(shipped[0], problems[:1], settings, tmp_path)
-    assert len(one.actors) == 1
-    assert [trial.candidates for trial in one.trials] == [4, 3, 4, 3]
-    assert [trial.batch_rows for trial in one.trials] == [16, 12, 16, 12]
-    assert all(trial.distinct_z <= trial.candidates for trial in one.trials)
 
 
 def test_interrupted_it_resumes_to_the_same_result(
@@ -179,14 +172,15 @@ def test_interrupted_it_resumes_to_the_same_result(
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", interrupted)
     obeys = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        search_mixtures(shipped[0], problems[:1], SETTINGS, tmp_path)
+        search_mixtures(shipped[0], problems[:1], ONE_ACTOR, tmp_path)
     assert signal.getsignal(signal.SIGINT) is obeys
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", plain)
-    (resumed,) = search_mixtures(shipped[0], problems[:1], SETTINGS, tmp_path)
+    (resumed,) = search_mixtures(shipped[0], problems[:1], ONE_ACTOR, tmp_path)
     assert (resumed.z.digest, resumed.history) == (found[0].z.digest, found[0].history)
     # Trials of before the interruption were kept, on actors that are gone.
     assert signal.getsignal(signal.SIGINT) is obeys, "Ray Tune keeps Ctrl-C after its end"
-    assert len(resumed.trials) == 6
+    assert len(resumed.actors) == 2
+    assert [trial.batch_rows for trial in resumed.trials] == [16, 12] * 3, "each reports its own batch"
     assert not {resumed.trials[0].actor} & {trial.actor for trial in resumed.trials[4:]}
 
 
@@ -195,7 +189,7 @@ def test_a_reward_that_raises_stops_the_search_with_its_own_error(
 ) -> None:
     problem = SearchProblem("exam", experts, shots_of(_task(PythonReward("rewards:raises", raises)), 4, 0))
     with pytest.raises(RewardError, match=r"reward rewards:raises on sample vowels/\d .* raised KeyError"):
-        search_mixtures(shipped[0], [problem], SETTINGS, tmp_path)
+        search_mixtures(shipped[0], [problem], ONE_ACTOR, tmp_path)
 
 
 def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
@@ -234,6 +228,7 @@ def test_the_winner_is_registered_with_its_parents(
         population=6,
         generations=2,
         per_layer=True,
+        resources=ONE_ACTOR.resources,
     )
     result = run_search(spec)
     assert result.reference == "exam/1"

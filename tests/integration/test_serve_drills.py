@@ -1,4 +1,8 @@
-"""Drills of `zfleet serve`: ten turns by OpenAI's client for Node, and large bodies beside other clients."""
+"""Drills of `zfleet serve`: ten turns by OpenAI's client for Node, and large bodies beside other clients.
+
+With `zfleet serve` as a process of its own: OpenAI's client is in another language, and memory is measured process by
+process.
+"""
 
 from __future__ import annotations
 

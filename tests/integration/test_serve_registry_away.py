@@ -1,4 +1,7 @@
-"""A real service under load whose registry is renamed, locked, emptied, removed and restored."""
+"""A real service under load whose registry is renamed, locked, emptied, removed and restored.
+
+What a gateway does about each is in tests/unit/serve. Here is a real service, because waits under load are measured.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What dies while a job trains, other than its worker or its driver: each is really killed, at an exact moment."""
+"""What dies while a job trains, other than its worker or its driver: each is really killed, at an exact moment.
+
+What each part does about it is in tests/unit. Here are real processes, because Ray and the system report the deaths.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ import ray
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import RegistryUnreachable
 from zfleet_cli.demo.served import free_port
-from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, contains, python, training_place
+from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, python, training_place
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer
 from zfleet_jobs.train.plan import TrainedExpert
@@ -44,7 +47,13 @@ def actors(completion, sample):
 
 
 def away(completion, sample):
-    if _at("away", {IN_STEP_3}):
+    if _call("away") == {IN_STEP_3}:
+        (ROOT / "mlflow.db").rename(ROOT / "away.db")
+    return _grade(completion)
+
+
+def down(completion, sample):
+    if _at("down", {IN_STEP_3}):
         _kill("server")
     return _grade(completion)
 
@@ -63,14 +72,14 @@ def place(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def untroubled(place: Place, ray_cluster: None) -> TrainedExpert:
-    (expert,) = run_train(place.spec({"untroubled": contains("a")}))
-    return expert
+def undisturbed(place: Place, ray_cluster: None) -> str:
+    """The digest of the z that all jobs here must end with."""
+    return place.undisturbed()
 
 
 def test_rollout_actor_and_board_killed(
     place: Place,
-    untroubled: TrainedExpert,
+    undisturbed: str,
     one_replica: Callable[[ModuleType], list[EngineStats]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -94,7 +103,7 @@ def test_rollout_actor_and_board_killed(
 
     monkeypatch.setattr(train_run, "shared_fleet", shared)
     (expert,) = run_train(place.spec({"actors": python("actors")}))
-    assert expert.z_digest == untroubled.z_digest
+    assert expert.z_digest == undisturbed
     assert sum(place.calls("actors").values()) == CALLS, "the worker was not to be restarted"
     assert dict(place.registry.curve(expert.run_id, "reward")).keys() == set(range(1, STEPS + 1))
     replica, board = ((place.root / name).read_text() for name in ("replica", "board"))
@@ -147,19 +156,6 @@ class Server:
             self.process.wait()
             self.process = None
 
-    def back_after(self, marker: Path, seconds: float) -> threading.Thread:
-        """Start it again some time after it was killed, which a file says."""
-
-        def wait() -> None:
-            while not marker.exists():
-                time.sleep(0.05)
-            time.sleep(seconds)
-            self.start()
-
-        thread = threading.Thread(target=wait)
-        thread.start()
-        return thread
-
 
 @pytest.fixture
 def server(place: Place) -> Iterator[Server]:
@@ -169,29 +165,59 @@ def server(place: Place) -> Iterator[Server]:
     server.stop()
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.drill)])
-def test_the_tracking_server_may_be_down_for_a_while(
-    place: Place, untroubled: TrainedExpert, server: Server, caplog: pytest.LogCaptureFixture, seconds: int
-) -> None:
-    back = server.back_after(place.root / "away.reached", seconds)
+def test_the_registry_may_be_away_for_a_while(place: Place, undisturbed: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is missing, as a server that does not answer: the drill below kills a server."""
+    away, file = place.root / "away.db", place.root / "mlflow.db"
+    back = _after(away, 2, lambda: away.rename(file))
     try:
-        (expert,) = run_train(place.spec({"away": python("away")}, registry=server.uri, run=f"away-{seconds}"))
+        (expert,) = run_train(place.spec({"away": python("away")}))
     finally:
-        (place.root / "away.reached").touch()
+        back.join(timeout=60)
+    assert expert.z_digest == undisturbed
+    _check_curve_and_warnings(place.registry, expert, caplog.text)
+
+
+@pytest.mark.drill
+def test_the_tracking_server_may_be_down_for_a_while(
+    place: Place, undisturbed: str, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed = place.root / "down.reached"
+    back = _after(killed, 60, server.start)
+    try:
+        (expert,) = run_train(place.spec({"down": python("down")}, registry=server.uri))
+    finally:
+        killed.touch()
         back.join()
-        (place.root / "away.reached").unlink()
-        (place.root / "away.log").unlink()
-    assert expert.z_digest == untroubled.z_digest
+    assert expert.z_digest == undisturbed
     registry = ExpertRegistry(server.uri)
-    assert registry.load(registry.resolve("away", place.slug)).digest == untroubled.z_digest
+    assert registry.load(registry.resolve("down", place.slug)).digest == undisturbed
+    _check_curve_and_warnings(registry, expert, caplog.text)
+
+
+def _after(marker: Path, seconds: float, do: Callable[[], object]) -> threading.Thread:
+    """Do something some time after a file appeared."""
+
+    def wait() -> None:
+        while not marker.exists():
+            time.sleep(0.05)
+        time.sleep(seconds)
+        do()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def _check_curve_and_warnings(registry: ExpertRegistry, expert: TrainedExpert, warnings: str) -> None:
+    """The whole curve is there, and the user heard of it once when the registry left and once when it was back."""
     assert [step for step, _ in registry.curve(expert.run_id, "reward")] == list(range(1, STEPS + 1))
-    assert caplog.text.count(f"the registry {server.uri} does not answer: training goes on") == 1
-    assert caplog.text.count(f"the registry {server.uri} answers again") == 1
+    assert warnings.count(f"the registry {registry.address} does not answer: training goes on") == 1
+    assert warnings.count(f"the registry {registry.address} answers again") == 1
 
 
 @pytest.mark.drill
 def test_a_tracking_server_that_stays_away_costs_no_training(
-    place: Place, untroubled: TrainedExpert, server: Server, monkeypatch: pytest.MonkeyPatch
+    place: Place, undisturbed: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = place.spec({"gone": python("gone")}, registry=server.uri)
     for module in (curves, train_trainer):
@@ -203,7 +229,7 @@ def test_a_tracking_server_that_stays_away_costs_no_training(
     assert str(z) in error.value.message
     server.start()
     (expert,) = run_train(spec)
-    assert expert.z_digest == untroubled.z_digest
+    assert expert.z_digest == undisturbed
     assert sum(place.calls("gone").values()) == CALLS
     curve = ExpertRegistry(server.uri).curve(expert.run_id, "reward")
     assert [step for step, _ in curve] == list(range(1, STEPS + 1))

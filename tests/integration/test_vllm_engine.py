@@ -1,4 +1,8 @@
-"""vLLM passes what every engine passes, and gives the merged models' tokens."""
+"""vLLM passes what every engine passes, and gives the merged models' tokens.
+
+Only vLLM's own processes show that. One start serves all tests of a form of the linears; a test that needs another
+form, or kills the processes, starts them again.
+"""
 
 from __future__ import annotations
 
@@ -211,4 +215,4 @@ async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle)
 def _spawned(process: Process) -> list[Process]:
     """vLLM's processes below one of ours; those of engines that ended may not be collected yet."""
     family = [child for child in process.children() if child.status() != STATUS_ZOMBIE]
-    return [child for child in family if not any("resource_tracker" in part for part in child.cmdline())]
+    return [child for child in family if any("spawn_main" in part for part in child.cmdline())]

@@ -1,6 +1,7 @@
 """A model that is split over two ranks, or has factors in parts, gives its merged models' tokens on vLLM.
 
-A file of its own, so that both processes that run vLLM's tests have as much to do.
+Only vLLM's own processes show that: each case starts them with another split. A file of its own, so that both processes
+that run tests have as much to do.
 """
 
 from __future__ import annotations

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zfleet.errors import CheckpointError
-from zfleet.rl.checkpoint import Checkpoint
-from zfleet.svf.zvector import ZVector
-from zfleet_jobs.run_folder.plan import Plan
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import Training
+
+if TYPE_CHECKING:
+    # Imported late below: torch takes two seconds, and the board, which passes on points, needs none of it.
+    from zfleet.rl.checkpoint import Checkpoint
+    from zfleet.svf.zvector import ZVector
+    from zfleet_jobs.run_folder.plan import Plan
 
 BASE_SCORE_FILE = "before.json"
 Z_FILE = "z.safetensors"
@@ -129,6 +133,8 @@ class ExpertFolder:
         Raises:
             CheckpointError: It is damaged.
         """
+        from zfleet.rl.checkpoint import Checkpoint
+
         steps = self.checkpoint_steps()
         step = steps[-1] if step is None and steps else step
         if not step:
@@ -181,6 +187,8 @@ class ExpertFolder:
         Raises:
             InvalidZ: The z is damaged.
         """
+        from zfleet.svf.zvector import ZVector
+
         measured, z = self.storage.get(MEASURED_FILE), self.storage.get(Z_FILE)
         if measured is None or z is None:
             return None

@@ -12,9 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zfleet.config.specs import TrainSpec
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.models.base import base_slug
+from zfleet.models.bundle import pack_base
 from zfleet.models.fingerprint import fingerprint
+from zfleet.rl.expert import ExpertInTraining
+from zfleet.rl.learner import Learner
+from zfleet.rl.weights import SvfWeights
+from zfleet_jobs.train.plan import make_plans
 from zfleet_registry import ExpertRegistry
 
 STEPS, PROMPTS, GRADED = 6, 8, 6
@@ -106,6 +115,28 @@ class Place:
             "run": "-".join(rewards),
         }
         return TrainSpec.model_validate(settings | changes)
+
+    def undisturbed(self) -> str:
+        """Return the digest of the z that every grader here teaches, learned by the plain loop in this process.
+
+        Jobs that lose something on the way must end with the same z, bit for bit.
+        """
+        spec = self.spec({"undisturbed": contains("a")})
+        bundle = pack_base(spec.base)
+        (plan,) = make_plans(spec, bundle, here=True)
+        weights = SvfWeights(bundle.open())
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            with SyncEngine(TorchEngine(weights.model, spec.engine)) as engine:
+                expert = ExpertInTraining(weights, plan.fit.task, spec.learner, plan.expert.name)
+                learner = Learner(weights, engine, [expert])
+                while not expert.done:
+                    learner.step()
+                learner.close()
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=True)
+        return weights.z(expert.spec, expert.selected_p).digest
 
     def calls(self, name: str) -> Counter[int]:
         """Count the calls of a reward: {pid: calls}."""
