@@ -102,10 +102,10 @@ class Experts:
             RegistryError: The registry cannot say, and has not said before.
         """
         try:
-            wanted = references.parse(reference)
-            if wanted.base_slug not in (None, self._slug):
+            parsed = references.parse(reference)
+            if parsed.base_slug not in (None, self._slug):
                 raise ExpertNotFound(f"{reference!r} is an expert of another base than {self._slug}")
-            bare = wanted.version is None and wanted.alias is None
+            bare = parsed.version is None and parsed.alias is None
             # Without another alias the registry itself resolves a bare name: to the champion, or else the newest.
             full = f"{reference}@{self._alias}" if bare and self._alias != CHAMPION else reference
             return await self._version(full).get()
@@ -137,8 +137,7 @@ class Experts:
             RegistryError: The registry cannot say, and has not said before.
         """
         versions = await self._listed.get()
-        wanted = {version.name for version in versions if self._alias == CHAMPION or self._alias in version.aliases}
-        return sorted(wanted)
+        return sorted({version.name for version in versions if self._alias in (CHAMPION, *version.aliases)})
 
     async def _refresh_all(self) -> bool:
         began = time.monotonic()

@@ -74,7 +74,7 @@ class HttpServer:
             )
 
     async def stop(self, end_requests: Callable[[], Awaitable[None]]) -> None:
-        """Stop to listen, give answers under way some time, then end the remaining ones.
+        """Stop listening, give answers under way some time, then end the remaining ones.
 
         Args:
             end_requests: Fails all requests under way, so that streams end in an error event.
