@@ -6,13 +6,11 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,9 +18,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from zfleet.errors import BaseModelError
+from zfleet.models.checkpoint import Checkpoint
 from zfleet.models.families import check_family, sees
 from zfleet.models.fingerprint import fingerprint, read_config, weight_files
 from zfleet.models.images import ImageReader, Vision
+from zfleet.models.mapped_weights import mapped_weights
+from zfleet.models.shell import language_tower, shell
 
 _NAME_LENGTH = 60
 _SOURCES = "give a Hugging Face model folder, or a hub id that this machine can reach"
@@ -112,6 +113,9 @@ def load_base(
 ) -> Base:
     """Load a base folder.
 
+    On a CPU its weights are maps of files (``zfleet.svf.mapped``), which all processes of a machine share: they can be
+    replaced, and must not be written to.
+
     Args:
         folder: A Hugging Face folder with safetensors weights.
         name: What to call it; the folder's name when left out.
@@ -119,19 +123,17 @@ def load_base(
         dtype: What the model computes in.
 
     Raises:
-        BaseModelError: Not a causal LM folder, a family that is not supported, no weights, damaged files.
+        BaseModelError: Not a causal LM folder, a family that is not supported, no weights, damaged files, or no room
+            for a copy in this dtype.
     """
     name = name or base_name(str(folder))
     weight_files(folder)
     config = read_config(folder)
     check_family(config, name)
-    kind = AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM
     digest = fingerprint(folder)
-    # transformers draws a bar of its own, terminal or not.
-    transformers_logging.disable_progress_bar()
     try:
         tokenizer = load_tokenizer(folder)
-        model = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model = _load_model(folder, dtype)
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(
             f"base folder {folder} cannot be loaded: {error}", "give a Hugging Face causal LM folder"
@@ -152,6 +154,23 @@ def load_base(
     return Base(name, digest, language_tower(model), tokenizer, vision)
 
 
+def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    # transformers draws a bar of its own, terminal or not.
+    transformers_logging.disable_progress_bar()
+    modules = shell(folder)
+    Checkpoint(folder, modules).check(modules)
+    written = (folder / "generation_config.json").is_file()
+    model: PreTrainedModel = type(modules).from_pretrained(
+        None,
+        config=modules.config,
+        # Taken as they are where their type is this one: transformers copies nothing.
+        state_dict=mapped_weights(folder, dtype),
+        dtype=dtype,
+        generation_config=GenerationConfig.from_pretrained(folder) if written else None,
+    )
+    return model
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base folder, with its chat template, whichever file has it."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
@@ -160,14 +179,3 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.chat_template is None and legacy.exists():
         tokenizer.chat_template = json.loads(legacy.read_text())["chat_template"]
     return tokenizer
-
-
-def language_tower(model: PreTrainedModel) -> PreTrainedModel:
-    """Extract the causal LM inside a vision-language model: it shares its modules, named as they would be alone."""
-    with torch.device("meta"):
-        tower = AutoModelForCausalLM.from_config(model.config.get_text_config())
-    setattr(tower, tower.base_model_prefix, model.model.language_model)
-    tower.set_output_embeddings(model.get_output_embeddings())
-    tower.generation_config = model.generation_config
-    tower.train(False)
-    return cast(PreTrainedModel, tower)

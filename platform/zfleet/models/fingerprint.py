@@ -6,11 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-import safetensors
-from safetensors import safe_open
-
 from zfleet.errors import BaseModelError
-from zfleet.svf.digest import tensor_bytes
+from zfleet.remembered import pieces, remembered
+from zfleet.svf.stored import Entry, read_entries
 
 _VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 
@@ -18,25 +16,28 @@ _VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "u
 def fingerprint(folder: Path) -> str:
     """Compute sha256 over the config (less fields that do not change the function) and every weight, by name.
 
+    Files are read in pieces, and not read again while they stay as they are (``zfleet.remembered``).
+
     Raises:
         BaseModelError: No config, no safetensors weights, or a damaged file.
     """
-    state = hashlib.sha256()
     config = {key: value for key, value in read_config(folder).items() if key not in _VOLATILE}
-    state.update(json.dumps(config, sort_keys=True).encode())
     files = weight_files(folder)
-    owner: dict[str, Path] = {}
+    return remembered("fingerprint", [folder / "config.json", *files], lambda: _fingerprint(config, files))
+
+
+def _fingerprint(config: dict[str, object], files: list[Path]) -> str:
+    state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    places: dict[str, tuple[Path, Entry]] = {}
     for file in files:
-        try:
-            with safe_open(file, "pt") as tensors:
-                owner |= dict.fromkeys(tensors.keys(), file)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise BaseModelError(f"{file} is truncated or damaged: {error}", "fetch the base again") from error
-    for name in sorted(owner):
-        with safe_open(owner[name], "pt") as tensors:
-            tensor = tensors.get_tensor(name)
-        state.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        state.update(tensor_bytes(tensor))
+        places |= {name: (file, entry) for name, entry in read_entries(file).items()}
+    for name in sorted(places):
+        file, entry = places[name]
+        if entry.dtype is None:
+            raise BaseModelError(f"{name} in {file} is of a type that PyTorch has not", "use a base in 16 or 32 bits")
+        state.update(f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode())
+        for piece in pieces(file, entry.start, entry.size):
+            state.update(piece)
     return state.hexdigest()
 
 

@@ -6,7 +6,7 @@ that gradients in z are summed over processes as those of whole bases are. docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -25,27 +25,16 @@ from zfleet.svf.folder import FactorFolder
 from zfleet.svf.linear import RowBinding, SvfLinear, replace_linears
 
 
-class Spectrum(Factors):
-    """The part of the factors that every process has: identity, shapes and singular values.
-
-    U and Vh of ``matrices`` are on the meta device: shapes without numbers.
-    """
-
-    def __init__(self, matrices: Mapping[str, MatrixFactors], base: str, targets: str, digest: str) -> None:
-        super().__init__(matrices, base, targets)
-        # The digest is of all numbers, which this process does not have: fill the cache of the property.
-        vars(self)["digest"] = digest
-
-
 def open_sharded(base: Base, factors: Path, targets: str, mesh: DeviceMesh) -> SvfModel:
     """Open a base in SVF form, sharded over all processes of the mesh; each calls this. No dimension need divide.
 
-    Factors are read, split and let go layer by layer. From then on every pass of the model, forward and backward, is
+    Factors are mapped, split and let go layer by layer; of the whole ones the model keeps identity, shapes and singular
+    values, with U and Vh on the meta device. From then on every pass of the model, forward and backward, is
     run by all processes, as often by each (``most_micro_batches``), on rows of its own.
 
     Args:
         base: Whole, on the CPU, its target linears still plain; it is changed in place. The mesh's device gets the
-            shares, and while this runs one layer besides.
+            shares, and while this runs one layer besides. What is mapped takes none of the process's own memory.
         factors: The folder of its factors.
         targets: Those of the factors.
         mesh: Of one dimension: the processes, and the kind of their device.
@@ -67,7 +56,8 @@ def open_sharded(base: Base, factors: Path, targets: str, mesh: DeviceMesh) -> S
         fully_shard(layer, mesh=mesh)
     known |= _replace(model, folder, [name for name in folder.names if name not in known], binding)
     _shard_rest(model, mesh)
-    spectrum = Spectrum({name: known[name] for name in folder.names}, base.fingerprint, targets, folder.digest)
+    # The digest is of all numbers, which this process does not have.
+    spectrum = Factors({name: known[name] for name in folder.names}, base.fingerprint, targets, folder.digest)
     return SvfModel(base, spectrum, Sharding(mesh, binding))
 
 
@@ -92,11 +82,11 @@ def _replace(
     known = {}
     for name in names:
         matrix = folder.matrix(name)
-        replace_linears(model, {name: matrix}, binding)
+        replace_linears(model, {name: folder.linear(name, model.dtype)}, binding)
         linear = model.get_submodule(name)
         assert isinstance(linear, SvfLinear)
         linear.forget_weight()
-        known[name] = MatrixFactors(matrix.u.to("meta"), matrix.s, matrix.vh.to("meta"))
+        known[name] = MatrixFactors(matrix.u.to("meta"), matrix.s.clone(), matrix.vh.to("meta"))
     return known
 
 

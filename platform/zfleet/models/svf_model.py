@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from zfleet.errors import FactorsError
 from zfleet.models.base import Base
 from zfleet.models.images import Images
-from zfleet.svf.factors import Factors
+from zfleet.svf.factors import Factors, LinearFactors
 from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
 
@@ -45,13 +45,20 @@ class SvfModel:
         sharding: How the base is sharded over processes; None if this one holds it whole.
     """
 
-    def __init__(self, base: Base, factors: Factors, sharding: Sharding | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        factors: Factors,
+        sharding: Sharding | None = None,
+        linears: Mapping[str, LinearFactors] | None = None,
+    ) -> None:
         """Replace the target linears.
 
         Args:
             base: With plain linears, or sharded with SVF linears in place.
             factors: Of this base.
             sharding: What ``open_sharded`` did to the base.
+            linears: What the linears compute with, in the base's precision; None: it is computed of the factors.
 
         Raises:
             FactorsError: The factors belong to another base.
@@ -67,7 +74,7 @@ class SvfModel:
         self.sharding = sharding
         self.binding = RowBinding() if sharding is None else sharding.binding
         if sharding is None:
-            replace_linears(base.model, dict(factors.matrices), self.binding)
+            replace_linears(base.model, factors.matrices if linears is None else linears, self.binding)
 
     @property
     def device(self) -> torch.device:

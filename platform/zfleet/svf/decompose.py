@@ -12,7 +12,7 @@ import torch
 
 from zfleet.errors import FactorsError
 from zfleet.svf.factors import decompose
-from zfleet.svf.matrix_file import FileHeader, read_header, read_matrix, write_matrix
+from zfleet.svf.matrix_file import FileHeader, map_matrix, read_header, write_matrix
 from zfleet.svf.stored import StoredMatrix
 
 
@@ -72,7 +72,7 @@ def finished(matrix: StoredMatrix, folder: Path, dtype: torch.dtype) -> FileHead
     """Read the header of a matrix's file if it is whole, every byte read; None if it has to be computed."""
     try:
         header = read_header(folder, matrix.name, "")
-        factors = read_matrix(folder, matrix.name, header.digest, "")
+        factors = map_matrix(folder, matrix.name, header.digest, "")
     except FactorsError:
         return None
     return header if header.shape == matrix.shape and factors.s.dtype == dtype else None

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from zfleet.errors import FactorsError
 from zfleet.files import read_or
 from zfleet.svf.digest import combine_digests
-from zfleet.svf.factors import Factors, MatrixFactors
+from zfleet.svf.factors import Factors, LinearFactors, MatrixFactors
 from zfleet.svf.layout import ZLayout
-from zfleet.svf.matrix_file import FileHeader, matrix_file, read_header, read_matrix
+from zfleet.svf.matrix_file import FileHeader, map_matrix, matrix_file, read_header
+from zfleet.svf.prepared import Conversion, converted
 
 MANIFEST = "factors.json"
 
@@ -120,17 +123,42 @@ class FactorFolder:
         return ZLayout(tuple(self.headers), tuple(min(header.shape) for header in self.headers.values()))
 
     def matrix(self, name: str) -> MatrixFactors:
-        """Read the factors of one matrix; no other file is read.
+        """Map the factors of one matrix, read-only; no other file is read.
 
         Raises:
             FactorsError: The file is truncated or was changed.
         """
-        return read_matrix(self.path, name, self._manifest.matrices[name], self._remedy)
+        return map_matrix(self.path, name, self._manifest.matrices[name], self._remedy)
+
+    def linear(self, name: str, dtype: torch.dtype) -> LinearFactors:
+        """Map what an SVF linear computes with, from a file that is made of the matrix's factors the first time.
+
+        Raises:
+            FactorsError: The factors are truncated or were changed, or the file cannot be written.
+        """
+        matrix = self.matrix(name)
+        s = matrix.s.double()
+        tensors = {
+            "us": Conversion.by_rows(matrix.u, dtype, lambda rows: rows.double() * s),
+            "vh": Conversion.by_rows(matrix.vh, dtype),
+        }
+        path = matrix_file(self.path / f"linear-{str(dtype).removeprefix('torch.')}", name)
+        return LinearFactors(**converted(path, self._manifest.matrices[name], tensors, FactorsError))
 
     def load(self) -> Factors:
-        """Read all factors.
+        """Map all factors, read-only.
 
         Raises:
             FactorsError: A file is truncated or was changed.
         """
-        return Factors({name: self.matrix(name) for name in self.names}, self._manifest.base, self._manifest.targets)
+        matrices = {name: self.matrix(name) for name in self.names}
+        return Factors(matrices, self._manifest.base, self._manifest.targets, self.digest)
+
+    def check(self) -> None:
+        """Verify all files, which are not read again while they stay as they are.
+
+        Raises:
+            FactorsError: A file is truncated or was changed.
+        """
+        for name in self.names:
+            self.matrix(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zfleet.svf.composed import composed_linear, composing_pays
-from zfleet.svf.factors import MatrixFactors
+from zfleet.svf.factors import LinearFactors, MatrixFactors
 
 Rows = dict[str, Tensor]
 """{matrix: z [B, r]} of the batch under way; [1, r] if all rows share one z."""
@@ -53,16 +53,18 @@ class SvfLinear(nn.Module):
     vh: Tensor
     bias: Tensor | None
 
-    def __init__(self, name: str, linear: nn.Linear, factors: MatrixFactors, binding: RowBinding) -> None:
+    def __init__(
+        self, name: str, linear: nn.Linear, factors: MatrixFactors | LinearFactors, binding: RowBinding
+    ) -> None:
         super().__init__()
         weight = linear.weight.detach()
+        held = factors if isinstance(factors, LinearFactors) else LinearFactors.of(factors, weight.dtype)
         self.name = name
         self.binding = binding
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach(), persistent=False)
-        us = factors.u.double() * factors.s.double()
-        self.register_buffer("us", us.to(weight.dtype).to(weight.device).contiguous(), persistent=False)
-        self.register_buffer("vh", factors.vh.to(weight.dtype).to(weight.device), persistent=False)
+        self.register_buffer("us", held.us.to(weight.device), persistent=False)
+        self.register_buffer("vh", held.vh.to(weight.device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, T, n] to [B, T, m], row i under its own z."""
@@ -97,7 +99,9 @@ class SvfLinear(nn.Module):
             self.register_parameter(name, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
 
 
-def replace_linears(model: nn.Module, factors: dict[str, MatrixFactors], binding: RowBinding) -> None:
+def replace_linears(
+    model: nn.Module, factors: Mapping[str, MatrixFactors | LinearFactors], binding: RowBinding
+) -> None:
     """Replace the linear of every matrix that has factors by an SVF linear, and freeze the model."""
     model.requires_grad_(False)
     for name, matrix in factors.items():
@@ -111,8 +115,12 @@ def replace_linears(model: nn.Module, factors: dict[str, MatrixFactors], binding
 
 @torch.no_grad()
 def merge_into(model: nn.Module, factors: dict[str, MatrixFactors], z: dict[str, Tensor]) -> None:
-    """Write W' = U diag(s * z) Vh into the plain linears of a model: one expert, as an ordinary model."""
+    """Give the plain linears of a model W' = U diag(s * z) Vh: one expert, as an ordinary model.
+
+    They get new weights; the old ones may be mapped, and belong to tied matrices too.
+    """
     for name, matrix in factors.items():
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        linear.weight.copy_(matrix.merged(z[name]).to(linear.weight.dtype))
+        weight = linear.weight
+        linear.weight = nn.Parameter(matrix.merged(z[name]).to(weight), requires_grad=weight.requires_grad)

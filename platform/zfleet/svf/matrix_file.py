@@ -8,9 +8,11 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 
-from zfleet.errors import FactorsError
-from zfleet.files import read_or, write_atomic
+from zfleet.errors import BaseModelError, FactorsError
+from zfleet.files import write_atomic
+from zfleet.remembered import remember, remembered
 from zfleet.svf.factors import MatrixFactors, matrix_digest
+from zfleet.svf.mapped import map_tensors
 
 SUFFIX = ".safetensors"
 
@@ -47,6 +49,7 @@ def write_matrix(folder: Path, name: str, factors: MatrixFactors, error: float) 
     try:
         data = safetensors.torch.save(tensors, {"digest": header.digest, "error": repr(error)})
         write_atomic(path, data)
+        remember("factors", [path], header.digest)
     except OSError as failure:
         raise FactorsError(
             f"the factors of {name} cannot be written to {folder}: {failure}",
@@ -55,8 +58,8 @@ def write_matrix(folder: Path, name: str, factors: MatrixFactors, error: float) 
     return header
 
 
-def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFactors:
-    """Read the factors of a matrix, and check their digest.
+def map_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFactors:
+    """Map the factors of a matrix, read-only, and check their digest: once, until the file changes.
 
     Args:
         folder: Of the factors.
@@ -68,15 +71,22 @@ def read_matrix(folder: Path, name: str, digest: str, remedy: str) -> MatrixFact
         FactorsError: The file is missing or truncated, or was changed; names it.
     """
     path = matrix_file(folder, name)
-    data = read_or(path, lambda error: FactorsError(f"{path} cannot be read: {error}", remedy))
     try:
-        tensors = safetensors.torch.load(data)
-        factors = MatrixFactors(tensors["u"], tensors["s"], tensors["vh"])
-    except (safetensors.SafetensorError, KeyError) as error:
+        factors = _mapped(path)
+        # Of a mapping of its own, which ends with it: the pages that it reads count for this process until then.
+        found = remembered("factors", [path], lambda: matrix_digest(name, _mapped(path)))
+    except OSError as error:
+        raise FactorsError(f"{path} cannot be read: {error}", remedy) from error
+    except (BaseModelError, KeyError) as error:
         raise FactorsError(f"{path} is truncated or damaged: {error}", remedy) from error
-    if matrix_digest(name, factors) != digest:
+    if found != digest:
         raise FactorsError(f"{path} was changed: its digest is not the stored {digest[:12]}", remedy)
     return factors
+
+
+def _mapped(path: Path) -> MatrixFactors:
+    tensors = map_tensors(path)
+    return MatrixFactors(tensors["u"], tensors["s"], tensors["vh"])
 
 
 def read_header(folder: Path, name: str, remedy: str) -> FileHeader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,8 +19,29 @@ from torch import Tensor
 from zfleet.errors import BaseModelError
 from zfleet.svf.layout import ZLayout
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""What weights that are not quantized are stored in."""
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""What weights that are not quantized are stored in. Bytes of other types mean nothing without their scales."""
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The types of tensors by their names in safetensors files."""
 
 _FETCH = "fetch the base again"
 
@@ -29,7 +51,7 @@ class Entry:
     """One tensor of a safetensors file, by its header.
 
     Attributes:
-        dtype: Its type; None if it is quantized, so that its bytes mean nothing without their scales.
+        dtype: Its type; None if PyTorch has none for it.
         shape: Its sizes.
         start: Offset of its bytes in the file.
         size: In bytes.
@@ -67,7 +89,7 @@ class StoredMatrix:
         """
         try:
             with self.file.open("rb") as file:
-                entry = _entries(file, self.file).get(self.key)
+                entry = entries_of(file, self.file).get(self.key)
                 if entry is None or (entry.shape, entry.dtype) != (self.shape, self.dtype):
                     raise BaseModelError(f"{self.file} holds no {self.key} {self.shape} any more", _FETCH)
                 data = bytearray(entry.size)
@@ -107,15 +129,22 @@ def read_entries(path: Path) -> dict[str, Entry]:
     """
     try:
         with path.open("rb") as file:
-            return _entries(file, path)
+            return entries_of(file, path)
     except OSError as error:
         raise BaseModelError(f"{path} cannot be read: {error}", _FETCH) from error
 
 
-def _entries(file: BinaryIO, path: Path) -> dict[str, Entry]:
-    size = path.stat().st_size
+def entries_of(file: BinaryIO, path: Path) -> dict[str, Entry]:
+    """As ``read_entries``, of a file that is open at its start.
+
+    Args:
+        file: The file.
+        path: Names it in errors.
+    """
+    size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     entries: dict[str, Entry] = {}
+    last = 0
     try:
         if 8 + length > size:
             raise ValueError("its header is longer than the file")
@@ -126,10 +155,13 @@ def _entries(file: BinaryIO, path: Path) -> dict[str, Entry]:
             shape = tuple(map(int, fields["shape"]))
             if not 0 <= start <= end <= size - 8 - length:
                 raise ValueError(f"{key} lies outside the file")
-            dtype = _DTYPES.get(fields["dtype"])
+            dtype = DTYPES.get(fields["dtype"])
             if dtype is not None and end - start != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{key} has other bytes than its shape")
             entries[key] = Entry(dtype, shape, 8 + length + start, end - start)
+            last = max(last, end)
+        if 8 + length + last != size:
+            raise ValueError("it has other bytes than its header says")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"{path} is truncated or damaged: {error}", _FETCH) from error
     return entries
