@@ -1,8 +1,8 @@
 """What was computed from big files, such as their sha256: remembered until the system says that a file has changed.
 
-A file counts as unchanged while its inode, size, time of modification and time of status change stay the same. A program
-can set the time of modification, but not that of the status change. Files on which a program writes in place within
-one tick of the file system's clock are not seen, so nothing is remembered of files that changed in the last seconds.
+A file counts as unchanged while its inode, size, time of modification and time of status change stay the same. A
+program can set the time of modification, but not that of the status change. Two writes within one tick of the file
+system's clock leave the same times, so nothing is remembered of files that changed in the last two seconds.
 """
 
 from __future__ import annotations

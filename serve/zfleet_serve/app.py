@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from ray.serve.handle import DeploymentHandle
 from zfleet.config.load import parse_spec
 from zfleet.config.specs import ServeSpec
 from zfleet.errors import SpecError
-from zfleet.models.bundle import BaseBundle, open_tokenizer, pack_base
+from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster.fleet.actors import TOKEN_BYTES
+from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_cluster.fleet.client import FleetEngine
 from zfleet_cluster.fleet.replica import engine_resources
 from zfleet_cluster.fleet.serve_replicas import ServeReplicas
-from zfleet_cluster.fleet.stored_base import StoredBase, publish_base
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Served, Service
@@ -47,13 +48,13 @@ class ServedBase:
         name: Its name in requests.
         slug: Its part of experts' registered names.
         max_length: The longest prompt and answer together, in tokens.
-        stored: The published base, which has the tokenizer.
+        shipped: The base itself, for its tokenizer.
     """
 
     name: str
     slug: str
     max_length: int
-    stored: StoredBase
+    shipped: ShippedBase
 
 
 @serve.deployment(name="gateway", health_check_period_s=5)
@@ -78,7 +79,7 @@ class Gateway:
         registry = partial(ExpertRegistry, spec.registry, reading=True)
         self._experts = Experts(registry, self._engine, base.slug, spec.alias)
         await self._experts.open()
-        text = TokenizerText(open_tokenizer(await base.stored.text()), base.max_length)
+        text = TokenizerText(await asyncio.to_thread(base.shipped.tokenizer), base.max_length)
         limit = body_limit(spec.max_body_mib, base.max_length)
         served = Served(base.name, base.max_length, spec.classifier, spec.labels, spec.dispatch_prompt, limit)
         app = create_app(Service(self._engine, self._experts, text, served))
@@ -102,20 +103,19 @@ class Gateway:
 
 
 def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
-    """Publish a base to the cluster, and build the application that serves it.
+    """Build the application that serves a base.
 
     Args:
         spec: The service.
-        bundle: Its base.
+        bundle: Its base. Nodes that do not have it bring its files from this one, also when replicas start again.
     """
-    store, _ = publish_base(bundle)
-    stored, token = StoredBase(store), secrets.token_bytes(TOKEN_BYTES)
-    base = ServedBase(bundle.name, bundle.slug, spec.engine.longest(bundle.context), stored)
+    shipped, token = ship(bundle), secrets.token_bytes(TOKEN_BYTES)
+    base = ServedBase(bundle.name, bundle.slug, spec.engine.longest(bundle.context), shipped)
     # Serve's decorators are typed as returning the plain classes.
     replica, gateway = cast(Deployment, EngineReplica), cast(Deployment, Gateway)
     engines = replica.options(
         ray_actor_options=dict(engine_resources(spec.engine, spec.resources)), **_replicas(spec)
-    ).bind(spec, stored, token)
+    ).bind(spec, shipped, token)
     # A gateway waits more than it computes, so it reserves no core.
     options = {"num_cpus": 0, "resources": _HEAD_NODE}
     return gateway.options(ray_actor_options=options, num_replicas=spec.gateways).bind(spec, base, token, engines)

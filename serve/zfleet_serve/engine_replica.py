@@ -5,16 +5,16 @@ from __future__ import annotations
 from ray import serve
 
 from zfleet.config.specs import ServeSpec
+from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_cluster.fleet.replica import Replica
 from zfleet_cluster.fleet.serve_replicas import LOAD
-from zfleet_cluster.fleet.stored_base import StoredBase
 
 
 @serve.deployment(name="engine", health_check_period_s=5, graceful_shutdown_timeout_s=30)
 class EngineReplica(Replica):
     """A replica that Serve holds. Requests reach it over the fleet's connections, not through Serve."""
 
-    async def __init__(self, spec: ServeSpec, base: StoredBase, token: bytes) -> None:  # type: ignore[misc]  # awaited
+    async def __init__(self, spec: ServeSpec, base: ShippedBase, token: bytes) -> None:  # type: ignore[misc]  # awaited
         """Open the base.
 
         Args:

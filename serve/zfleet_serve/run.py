@@ -17,7 +17,6 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster import cluster, undisturbed
-from zfleet_cluster.fleet.stored_base import publish_base, remove_base
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
 from zfleet_serve.app import build_app
@@ -49,7 +48,7 @@ class RunningService:
     _ending: ExitStack
 
     def stop(self) -> None:
-        """End the application, and Serve and the base's store if they were started for it.
+        """End the application, and Serve if it was started for it.
 
         Raises:
             ServeError: The application does not end.
@@ -133,9 +132,6 @@ def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
                 f"this cluster already has an application {APPLICATION!r}",
                 f"stop it where it was started; `ray.serve.delete({APPLICATION!r})` ends one whose process was killed",
             )
-        store, made = publish_base(bundle)
-        if made:
-            ending.callback(remove_base, store)
         try:
             # Gateways listen by themselves: a proxy of Serve would be one more process in between.
             serve.start(proxy_location="Disabled")

@@ -98,10 +98,9 @@ def live(spec: ServeSpec, ray_cluster: None) -> Iterator[Live]:
 def test_a_service_takes_along_only_what_it_started(
     spec: ServeSpec, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a cluster where Serve, another application and the base's store are there before: stopped, and failed."""
+    """In a cluster where Serve and another application are there before: stopped, and failed."""
     from ray import serve
 
-    from zfleet_cluster.fleet.stored_base import publish_base, remove_base
     from zfleet_serve import run
     from zfleet_serve.lifetime import delete_application, serve_runs, shut_down_serve
 
@@ -119,8 +118,6 @@ def test_a_service_takes_along_only_what_it_started(
 
     serve.start(http_options={"host": "127.0.0.1", "port": elsewhere})
     serve.run(serve.deployment(Other).bind(), name="other", route_prefix="/other")  # type: ignore[attr-defined]
-    store, made = publish_base(pack_base(spec.base))
-    assert made
     try:
         monkeypatch.setattr(run, "wait_for_interrupt", serves_until_now)
         with pytest.raises(KeyboardInterrupt):
@@ -128,16 +125,12 @@ def test_a_service_takes_along_only_what_it_started(
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/v1/models", timeout=TIMEOUT)
         assert httpx.get(other, timeout=TIMEOUT).text == "still here"
-        assert store in _actors()
 
-        remove_base(store)
-        _wait_until(lambda: store not in _actors(), "the store stays although it was removed")
         monkeypatch.setattr(run, "_HEALTHY_SECONDS", 0)
         with pytest.raises(ServeError, match="does not answer"):
             run.start_service(spec.model_copy(update={"port": free_port()}))
         assert serve.status().applications.keys() == {"other"}
         assert httpx.get(other, timeout=TIMEOUT).text == "still here"
-        _wait_until(lambda: store not in _actors(), "the store that the service made stays")
     finally:
         delete_application("other")
         shut_down_serve(besides="other")
@@ -323,13 +316,6 @@ async def _streamed(client: openai.AsyncOpenAI, model: str) -> str:
         model=model, messages=MESSAGES, temperature=0, max_tokens=8, stream=True
     )
     return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
-
-
-def _actors() -> dict[str, Any]:
-    """{name: its name and its namespace} of the cluster's named actors."""
-    import ray
-
-    return {actor["name"]: actor for actor in ray.util.list_named_actors(all_namespaces=True)}
 
 
 def _engines() -> list[psutil.Process]:

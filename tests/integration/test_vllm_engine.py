@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -201,12 +202,14 @@ async def test_more_rows_in_use_than_the_table_has_wait(core: KeptCore, bundle: 
     assert (await engine.stats()).peak_distinct_z == 1
 
 
-async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle) -> None:
-    config = json.loads(bundle.text["config.json"])
-    narrow = {**config, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 8}
-    text = {**bundle.text, "config.json": json.dumps(narrow).encode()}
+async def test_what_vllm_cannot_run_is_said_before_it_starts(bundle: BaseBundle, tmp_path: Path) -> None:
+    narrow = Path(shutil.copytree(bundle.model, tmp_path / "narrow"))
+    config = json.loads((narrow / "config.json").read_text())
+    (narrow / "config.json").write_text(
+        json.dumps({**config, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 8})
+    )
     with pytest.raises(EngineError, match=r"heads of size 8.*engine: torch"):
-        await VllmEngine.open(replace(bundle, text=text), SPEC)
+        await VllmEngine.open(replace(bundle, model=narrow), SPEC)
     small = SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"cache_gib": 1e-5})})
     with pytest.raises(EngineError, match=r"cache_gib"):
         await VllmEngine.open(bundle, small)

@@ -1,71 +1,91 @@
-"""Sending a base to other processes through the object store, once per node.
+"""A base in messages between processes of a cluster: a reference to it, with which any node finds its files.
 
-Workers cannot read the driver's paths, and must not compute factors again: a z only has a meaning on the factors that
-it was trained on.
+Workers must not compute factors again: a z only has a meaning on the factors that it was trained on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import ray
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.models.bundle import BaseBundle, open_tokenizer
+from zfleet.models.base import base_slug, load_tokenizer
+from zfleet.models.bundle import BaseBundle
+from zfleet.models.places import Bring, find_here, find_texts
+from zfleet.models.reference import BaseReference
 from zfleet.models.svf_model import SvfModel
-
-
-class BaseSource(Protocol):
-    """Gives a process its base. A source is small and travels in any message."""
-
-    async def fetch(self) -> BaseBundle:
-        """Fetch the base and its factors."""
+from zfleet_cluster.bases.sending import SendingNode
 
 
 @dataclass(frozen=True)
 class ShippedBase:
-    """References to a base in the object store, small enough to travel in any message.
+    """A base and the node that it comes from, small enough to travel in any message.
 
     Attributes:
-        name: The name of the base.
-        slug: Name and fingerprint, which qualify its experts in the registry.
-        fingerprint: Its fingerprint.
-        dtype: The number format in which workers compute.
-        bundle: Object reference to its files and factors.
-        text: Object reference to its configuration and tokenizer, for processes that need no weights.
+        reference: What names the base and its files.
+        node: Where it comes from.
     """
 
-    name: str
-    slug: str
-    fingerprint: str
-    dtype: str
-    bundle: ray.ObjectRef[BaseBundle]
-    text: ray.ObjectRef[Mapping[str, bytes]]
+    reference: BaseReference
+    node: SendingNode
 
-    async def fetch(self) -> BaseBundle:
-        """As ``BaseSource.fetch``. The process that sent the base must live."""
-        return await self.bundle
+    @property
+    def name(self) -> str:
+        """The name of the base."""
+        return self.reference.name
+
+    @property
+    def slug(self) -> str:
+        """Name and fingerprint, which qualify its experts in the registry."""
+        return base_slug(self.reference.name, self.reference.fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """Its fingerprint."""
+        return self.reference.fingerprint
+
+    @property
+    def dtype(self) -> str:
+        """The number format in which workers compute."""
+        return self.reference.spec.dtype
+
+    def find(self) -> BaseBundle:
+        """Find the base and its factors on this node, or bring them there.
+
+        Raises:
+            BaseModelError: They are nowhere to be had, or do not arrive.
+        """
+        return find_here(self.reference, self._bring())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Open the base's tokenizer on this node, which need not have the weights.
+
+        Raises:
+            BaseModelError: As ``find``.
+        """
+        return load_tokenizer(find_texts(self.reference, self._bring()))
+
+    def _bring(self) -> Bring | None:
+        here = ray.get_runtime_context().get_node_id() == self.node.id
+        return None if here else self.node.bring
 
 
 def ship(bundle: BaseBundle) -> ShippedBase:
-    """Put a base and its factors into the object store."""
-    return ShippedBase(
-        bundle.name, bundle.slug, bundle.fingerprint, bundle.spec.dtype, ray.put(bundle), ray.put(bundle.text)
-    )
+    """Describe a base of this node to other processes of the cluster, wherever they run."""
+    return ShippedBase(bundle.reference(), SendingNode.here())
 
 
 def open_model(shipped: ShippedBase, mesh: DeviceMesh | None = None) -> SvfModel:
     """Open the base in SVF form on a worker, split over the mesh if one is given.
 
     Raises:
-        BaseModelError: The base that arrived is not the one that was sent.
+        BaseModelError: The base is nowhere to be had, does not arrive, or cannot be split.
     """
-    return ray.get(shipped.bundle).open(mesh)
+    return shipped.find().open(mesh)
 
 
 def fetch_tokenizer(shipped: ShippedBase) -> PreTrainedTokenizerBase:
     """Open the base's tokenizer on a worker, without its weights."""
-    return open_tokenizer(ray.get(shipped.text))
+    return shipped.tokenizer()

@@ -12,7 +12,7 @@ import torch
 from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.engine.contract import Engine
 from zfleet.engine.open import open_engine
-from zfleet_cluster.fleet.base import BaseSource
+from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_cluster.fleet.listener import Address, Listener
 
 _IDLE_LOOK_SECONDS = 0.1
@@ -35,7 +35,7 @@ class Replica:
         self._listener: Listener | None = None
         self._address: Address | None = None
 
-    async def open(self, base: BaseSource) -> Address:
+    async def open(self, base: ShippedBase) -> Address:
         """Open the engine and listen, unless that was done before, and return the address.
 
         Raises:
@@ -55,9 +55,9 @@ class Replica:
                 self._listener = listener
             return self._address
 
-    async def start_engine(self, base: BaseSource) -> Engine:
+    async def start_engine(self, base: ShippedBase) -> Engine:
         """Open the engine, for ``open``."""
-        return await open_engine(await base.fetch(), self._spec)
+        return await open_engine(await asyncio.to_thread(base.find), self._spec)
 
     async def address(self) -> Address | None:
         """Return where it listens; None while it is not open."""

@@ -23,6 +23,7 @@ from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.capacity import actors_that_fit
+from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare.outcome import Failure, Outcome, Results
 from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, stored_trials, warn_of_other_code
@@ -106,15 +107,15 @@ def _train(
     at_once = actors_that_fit(resources, len(todo))
     # Each in a process of its own: its memory is measured, and it leaves nothing behind for the next.
     remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1, max_retries=_RETRIES)(run_trial)
-    sent_bundles = {targets: ray.put(bundle) for targets, bundle in bundles.items()}
+    shipped = {targets: ship(bundle) for targets, bundle in bundles.items()}
     sent_tasks = {name: ray.put(by_value(task)) for name, task in tasks.items()}
     waiting = list(reversed(todo))
     running: dict[Any, Trial] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
             trial = waiting.pop()
-            bundle, task = sent_bundles[_targets(spec, trial)], sent_tasks[trial.task]
-            running[remote.remote(trial, bundle, task, spec, stored[trial].samples, code_version())] = trial
+            base, task = shipped[_targets(spec, trial)], sent_tasks[trial.task]
+            running[remote.remote(trial, base, task, spec, stored[trial].samples, code_version())] = trial
         (done, *_), _ = ray.wait(list(running))
         trial = running.pop(done)
         yield trial, _result(trial, done)

@@ -20,6 +20,7 @@ from zfleet.rl.learner import Learner
 from zfleet.rl.lora import LoraWeights
 from zfleet.rl.weights import SvfWeights, Weights
 from zfleet.tasks.task import Task
+from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.compare.memory import Memory
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.run_folder.samples import step_with_samples
@@ -46,13 +47,13 @@ class Trial:
 
 
 def run_trial(
-    trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
+    trial: Trial, shipped: ShippedBase, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
 ) -> Outcome:
     """Train and grade.
 
     Args:
         trial: Which.
-        bundle: The base, with factors of the method's targets.
+        shipped: The base, with factors of the method's targets.
         task: Its prompts all fit.
         spec: The experiment.
         samples: The folder of this training's samples, a path or a URI.
@@ -64,7 +65,7 @@ def run_trial(
     torch.set_num_threads(spec.resources.torch_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with enough_memory():
-        return _train(trial, bundle, task, spec, samples, code)
+        return _train(trial, shipped.find(), task, spec, samples, code)
 
 
 def _train(

@@ -84,14 +84,28 @@ def find_base(source: str) -> Path:
     """
     if (folder := local_folder(source)) is not None:
         return folder
+    return hub_folder(source)
+
+
+def hub_folder(model: str, revision: str | None = None, local: bool = False) -> Path:
+    """Fetch a base from the hub into the hub's own cache.
+
+    Args:
+        model: Its id.
+        revision: The commit; None: the newest.
+        local: Take it from the hub's cache only; it may be there in part.
+
+    Raises:
+        BaseModelError: It cannot be fetched.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, ignore_patterns=list(_IGNORED)))
+        return Path(snapshot_download(model, revision=revision, ignore_patterns=list(_IGNORED), local_files_only=local))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base {source!r} is no folder, and as a hub id: {reason}", _SOURCES) from error
+        raise BaseModelError(f"base {model!r} is no folder, and as a hub id: {reason}", _SOURCES) from error
 
 
 def local_folder(source: str) -> Path | None:

@@ -67,7 +67,7 @@ def _tensor(memory: ctypes.Array[ctypes.c_char], entry: Entry) -> Tensor:
     if not count:
         return torch.empty(entry.shape, dtype=entry.dtype)
     if entry.start % entry.dtype.itemsize:
-        copied = bytearray(memory[entry.start : entry.start + entry.size])
+        copied = bytearray(memoryview(memory)[entry.start : entry.start + entry.size])
         return torch.frombuffer(copied, dtype=entry.dtype).reshape(entry.shape)
     # A storage for each tensor: one for the whole file would be counted, and saved, with each of them.
     return torch.frombuffer(memory, dtype=entry.dtype, count=count, offset=entry.start).reshape(entry.shape)

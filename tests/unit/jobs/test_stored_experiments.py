@@ -21,7 +21,7 @@ from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, st
 from zfleet_jobs.samples.layout import in_step, sample_file
 from zfleet_jobs.testing.outcomes import outcomes_of
 
-BUNDLE = BaseBundle("tiny", "f" * 64, BaseSpec(), {}, {}, {}, 64, "d" * 64)
+BUNDLE = BaseBundle("tiny", "f" * 64, BaseSpec(), 64, "d" * 64, Path("model"), Path("factors"))
 TASK = Task("t", (Sample("0", "p"),), (Sample("1", "q"),), PromptTemplate("{prompt}"), Exact(""), 4)
 REGEX = r"model\.layers\.[0-3]\..*(q|k)_proj"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from zfleet.engine.vllm_engine.version import check_vllm
 from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle
 from zfleet.models.families import check_no_images, check_vllm_head_size
+from zfleet.models.fingerprint import read_config
 from zfleet.svf.folder import FactorFolder
 
 SETTINGS = "zfleet"
@@ -37,10 +36,9 @@ _BLOCK = 32
 
 @dataclass(frozen=True)
 class VllmPlan:
-    """A base on disk, ready for vLLM, and how to run it.
+    """A base, and how vLLM runs it.
 
     Attributes:
-        folder: Holds the base and its factors for as long as the engine lives.
         model: Folder of the base.
         factors: Its factors.
         base: Fingerprint of the base.
@@ -51,7 +49,6 @@ class VllmPlan:
         spec: Slots, rows and vLLM's own settings.
     """
 
-    folder: tempfile.TemporaryDirectory[str]
     model: Path
     factors: FactorFolder
     base: str
@@ -63,7 +60,7 @@ class VllmPlan:
 
     @classmethod
     def unpack(cls, bundle: BaseBundle, spec: EngineSpec) -> VllmPlan:
-        """Write a packed base to a folder that vLLM can read.
+        """Plan an engine on a base.
 
         Raises:
             EngineError: vLLM is missing or untested, or does not run this base, or this form, on this device.
@@ -75,20 +72,20 @@ class VllmPlan:
             raise EngineError(
                 f"engine.vllm.form is {spec.vllm.form!r}: on a GPU vLLM computes `factored` alone", "leave the form out"
             )
-        check_no_images(json.loads(bundle.text["config.json"]), bundle.name)
-        folder = tempfile.TemporaryDirectory(prefix="zfleet-vllm-")
-        try:
-            model, factors = bundle.unpack(Path(folder.name))
-            config = AutoConfig.from_pretrained(model)
-            if placed.device == "cpu":
-                check_vllm_head_size(config, bundle.name)
-            manifest = FactorFolder(factors, bundle.fingerprint, placed.targets)
-        except BaseException:
-            folder.cleanup()
-            raise
-        length = spec.longest(bundle.context)
-        base, device, dtype = bundle.fingerprint, placed.device, placed.dtype
-        return cls(folder, model, manifest, base, device, dtype, int(config.vocab_size), length, spec)
+        check_no_images(read_config(bundle.model), bundle.name)
+        config = AutoConfig.from_pretrained(bundle.model)
+        if placed.device == "cpu":
+            check_vllm_head_size(config, bundle.name)
+        return cls(
+            model=bundle.model,
+            factors=bundle.factor_folder(),
+            base=bundle.fingerprint,
+            device=placed.device,
+            dtype=placed.dtype,
+            vocabulary=int(config.vocab_size),
+            max_length=spec.longest(bundle.context),
+            spec=spec,
+        )
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of vLLM's ``AsyncEngineArgs``."""

@@ -73,11 +73,7 @@ class VllmCore:
             EngineError: vLLM does not start, or has no linear for a matrix that has factors.
         """
         async with self._starting:
-            try:
-                await self._start(dict)
-            except BaseException:
-                self.plan.folder.cleanup()
-                raise
+            await self._start(dict)
 
     async def revive(self, generation: int, known: Known) -> None:
         """Restart dead processes, once for all callers. They serve nobody before every z is known again.
@@ -190,7 +186,6 @@ class VllmCore:
         self._closed = True
         async with self._starting:
             await self._stop()
-            self.plan.folder.cleanup()
 
     @property
     def _reviving(self) -> bool:

@@ -21,7 +21,6 @@ following, as they are in the releases that ``version`` names:
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -227,8 +226,7 @@ class SvfExtension:
         if not config.watched:
             config.watched = True
             _watch(self.model_runner, config)
-            folder = Path(config.settings["factors"]).parent
-            Thread(target=_end_with, args=(front, folder), name="zfleet-watch", daemon=True).start()
+            Thread(target=_end_with, args=(front,), name="zfleet-watch", daemon=True).start()
         return sorted({name for method in config.methods for name in method.names})
 
     def zfleet_put(self, digest: str, flat: bytes) -> None:
@@ -280,12 +278,11 @@ def _watch(runner: Any, config: SvfConfig) -> None:
     runner._prepare_inputs, runner.execute_model = prepare_inputs, execute_model
 
 
-def _end_with(front: int, folder: Path) -> None:
+def _end_with(front: int) -> None:
     """End this process when the one that started vLLM is gone: vLLM itself would wait for requests for ever."""
     parent = os.getppid()
     while psutil.pid_exists(front):
         time.sleep(_WATCH_SECONDS)
-    shutil.rmtree(folder, ignore_errors=True)
     # With several ranks, the scheduler is a process between the front and this one.
     if parent != front and os.getppid() == parent:
         with suppress(ProcessLookupError):  # it ended by itself in this moment
