@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zfleet.errors import ZfleetError
 from zfleet.locks import alone
-from zfleet.remembered import SMALL, pieces, remember, remembered, sha256_of
+from zfleet.remembered import pieces, remember, remembered, sha256_of
 from zfleet.svf.digest import tensor_bytes
 from zfleet.svf.mapped import map_tensors
 from zfleet.svf.stored import DTYPES
@@ -31,6 +31,8 @@ _ALIGNMENT = 64
 """Bytes: of a cache line, and of PyTorch's own tensors."""
 _UNKNOWN = "0" * 64
 _ROWS = 1024
+_SMALL = 2**16
+"""Bytes. A file for less takes more than it saves."""
 
 Refuse = Callable[[str, str], ZfleetError]
 """Makes the error to raise, of a message and a remedy."""
@@ -88,7 +90,7 @@ def converted(path: Path, source: str, tensors: Mapping[str, Conversion], refuse
     Raises:
         ZfleetError: The file cannot be written, as ``refuse`` makes it: it names the machine and the bytes.
     """
-    small = {name: one.compute() for name, one in tensors.items() if one.nbytes < SMALL}
+    small = {name: one.compute() for name, one in tensors.items() if one.nbytes < _SMALL}
     large = {name: one for name, one in tensors.items() if name not in small}
     if not large:
         return small

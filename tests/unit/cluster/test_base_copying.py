@@ -125,7 +125,7 @@ def test_a_file_with_another_digest_is_refused_and_forgotten(tmp_path: Path) -> 
         copy_files(Memory({"w": b"as it is!"}), [file], tmp_path, _nothing)
     assert "changed after the job started" in refused.value.remedy
     assert _there(tmp_path) == {}
-    with pytest.raises(BaseModelError, match="arrived on .* with 5 bytes"):
+    with pytest.raises(BaseModelError, match=r"arrived on .* with 5 bytes"):
         copy_files(Memory({"w": b"short"}), [file], tmp_path, _nothing)
     assert _there(tmp_path) == {}
 

@@ -25,6 +25,7 @@ from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import pack_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.matrices import target_matrices
+from zfleet.paths import cache_root
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.decompose import decompose_matrix, peak_bytes
 from zfleet.svf.factors import MatrixFactors, decompose
@@ -226,8 +227,8 @@ def test_a_file_that_is_another_one_by_now_is_refused(tiny_folder: Path, tmp_pat
 # Memory
 
 
-def test_a_base_larger_than_the_memory_is_decomposed(tmp_path: Path) -> None:
-    """And cannot be loaded in the same memory."""
+def test_a_base_larger_than_the_memory_is_decomposed_and_opened(tmp_path: Path) -> None:
+    """And cannot be copied into the same memory."""
     folder = tmp_path / "big"
     config = LlamaConfig(
         vocab_size=64,
@@ -245,31 +246,39 @@ def test_a_base_larger_than_the_memory_is_decomposed(tmp_path: Path) -> None:
     assert len(list(folder.glob("*.safetensors"))) > 4
     room = peak_bytes((640, 384)) + 12 * 2**20
     assert total > 1.5 * room
-    command = [sys.executable, __file__, str(room), str(folder), str(tmp_path / "cache")]
+    command = [sys.executable, __file__, str(room), str(folder), str(tmp_path / "tiny")]
     # The C library keeps what is freed in blocks of less than 32 MiB. Those of a big matrix are larger and go back.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "524288"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    made, decomposed, loaded = done.stdout.splitlines()
-    assert (made, decomposed) == ("56 matrices", "decompose 0"), done.stderr
-    assert loaded.startswith("load ")
-    assert loaded != "load 0"
+    environment = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "524288", "ZFLEET_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    made, decomposed, opened, copied = done.stdout.splitlines()
+    assert (made, decomposed, opened) == ("56 matrices", "decompose 0", "open 0"), done.stderr
+    assert copied.startswith("copy ")
+    assert copied != "copy 0"
     assert re.search("(?i)allocate memory|bad_alloc|MemoryError", done.stderr.splitlines()[-1]), done.stderr
 
 
-def _limited(room: int, what: str, folder: Path, cache: Path) -> None:
-    """Decompose or load a base in a process that may take ``room`` bytes more than its imports did."""
+def _limited(room: int, what: str, folder: Path, tiny: Path) -> None:
+    """Decompose, open or copy a base in a process that may take ``room`` bytes more than it took before."""
     torch.set_num_threads(1)
-    # The library of linear algebra has buffers of its own, taken once.
+    # The library of linear algebra has buffers of its own, taken once; transformers imports a family when it is opened.
     other = torch.rand(256, 256, dtype=torch.float64)
     torch.linalg.svd(other @ other)
+    load_base(tiny)
     status = Path("/proc/self/status").read_text()
     taken = 1024 * int(re.findall(r"VmData:\s+(\d+) kB", status)[0])
     resource.setrlimit(resource.RLIMIT_DATA, (taken + room, taken + room))
-    if what == "load":
-        load_base(folder)
-        return
-    found = FactorCache(cache).compute(target_matrices(folder, fingerprint(folder)))
-    print(len(found.headers), "matrices")
+    if what == "decompose":
+        found = FactorCache(cache_root() / "factors").compute(target_matrices(folder, fingerprint(folder)))
+        print(len(found.headers), "matrices")
+    elif what == "open":
+        model = pack_base(BaseSpec(model=str(folder))).open()
+        ids = torch.tensor([[1, 2, 3]])
+        with torch.no_grad():
+            off = model.logits(ids, torch.ones(1, model.layout.size)) - model.logits(ids, None)
+        assert 0 < float(off.abs().max()) < 1e-3
+    else:
+        copied = AutoModelForCausalLM.from_pretrained(folder)
+        assert not copied.training
 
 
 # Jobs
@@ -321,7 +330,7 @@ def test_the_time_left_goes_by_the_work_that_was_done() -> None:
 
 if __name__ == "__main__":
     # Imports once, and forks while it has one thread.
-    for what in ("decompose", "load"):
+    for what in ("decompose", "open", "copy"):
         arguments = (int(sys.argv[1]), what, Path(sys.argv[2]), Path(sys.argv[3]))
         process = multiprocessing.get_context("fork").Process(target=_limited, args=arguments)
         process.start()

@@ -49,7 +49,7 @@ def test_what_linears_compute_with_is_prepared_once_and_equals_what_is_computed_
 ) -> None:
     bundle = replace(bundle, spec=bundle.spec.model_copy(update={"dtype": dtype}))
     expected = SvfModel(bundle.open_base(), bundle.factor_folder().load())
-    monkeypatch.setattr("zfleet.svf.prepared.SMALL", 0)
+    monkeypatch.setattr("zfleet.svf.prepared._SMALL", 0)
     model = bundle.open()
     prepared = {path: path.stat() for path in (bundle.factors / f"linear-{dtype}").glob("*.safetensors")}
     assert len(prepared) == len(model.layout.names)
@@ -72,7 +72,7 @@ def test_no_room_for_what_is_prepared_is_said_with_its_size(
 ) -> None:
     import resource
 
-    monkeypatch.setattr("zfleet.svf.prepared.SMALL", 0)
+    monkeypatch.setattr("zfleet.svf.prepared._SMALL", 0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:

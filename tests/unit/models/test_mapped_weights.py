@@ -35,7 +35,7 @@ VISION = ("llava", "llava_next")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
     # As if every tensor were large.
-    monkeypatch.setattr("zfleet.svf.prepared.SMALL", 0)
+    monkeypatch.setattr("zfleet.svf.prepared._SMALL", 0)
     monkeypatch.setattr("zfleet.remembered.SMALL", 0)
     return tmp_path / "cache"
 
@@ -125,7 +125,7 @@ def test_only_what_is_in_another_dtype_is_copied(tmp_path: Path, cache: Path) ->
 def test_small_weights_in_another_dtype_stay_in_memory(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zfleet.svf.prepared.SMALL", 10**9)
+    monkeypatch.setattr("zfleet.svf.prepared._SMALL", 10**9)
     folder = save_tiny("llama", tmp_path / "base")
     base = load_base(folder, dtype=torch.bfloat16)
     assert torch.equal(base.model.get_input_embeddings().weight, _embeddings(folder).bfloat16())
