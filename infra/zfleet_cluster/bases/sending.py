@@ -61,7 +61,8 @@ class SendingNode:
         Raises:
             BaseModelError: That node is gone or has not these files any more, or there is no room here.
         """
-        progress = _Progress(f"{folder.what} from {self.host} to {into} on {socket.gethostname()}", files)
+        before = sum((into / file.partial).stat().st_size for file in files if (into / file.partial).exists())
+        progress = _Progress(f"{folder.what} from {self.host} to {into} on {socket.gethostname()}", files, before)
         copy_files(_Folder(self, folder), files, into, progress.arrived)
 
 
@@ -111,13 +112,14 @@ class _Folder:
 class _Progress:
     """Logs how far the files are, at ever longer intervals."""
 
-    def __init__(self, what: str, files: Sequence[StoredFile]) -> None:
+    def __init__(self, what: str, files: Sequence[StoredFile], before: int) -> None:
         self._what = what
         self._all = sum(file.size for file in files)
-        self._arrived = 0
+        self._arrived = before
         self._wait = _FIRST_REPORT_SECONDS
         self._next = time.monotonic() + self._wait
-        log.warning("fetching %s: %.2f GiB", what, self._all / _GIB)
+        there = f", {before / _GIB:.2f} of them are there from before" if before else ""
+        log.warning("fetching %s: %.2f GiB%s", what, self._all / _GIB, there)
 
     def arrived(self, size: int) -> None:
         self._arrived += size

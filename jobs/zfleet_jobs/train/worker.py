@@ -109,7 +109,10 @@ class _BoardHandler(logging.Handler):
 
 
 def _train(job: CohortJob) -> None:
-    logging.getLogger("zfleet").addHandler(_BoardHandler(job))
+    board = _BoardHandler(job)
+    # The second one says what the base's files do on their way to this node.
+    for package in ("zfleet", "zfleet_cluster"):
+        logging.getLogger(package).addHandler(board)
     torch.set_num_threads(job.spec.resources.torch_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     context = ray.train.get_context()
