@@ -17,15 +17,8 @@ from zfleet.errors import SpecError
 from zfleet_cluster.sent_code import CODE_VERSION, code_environment
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.submit.files import find_files
-from zfleet_jobs.submit.places import BatchSpec, check_places
-from zfleet_jobs.submit.requirements import PROJECT
-
-SPEC_FILE = "zfleet-job.yaml"
-KIND, RUN = "zfleet.kind", "zfleet.run"
-"""Keys of a job's metadata."""
-
-STOP_SECONDS = 30
-"""How long a job that is stopped has to end by itself. By default Ray kills it after three seconds."""
+from zfleet_jobs.submit.names import BASE, KIND, PROJECT, RUN, SPEC_FILE, STOP_SECONDS
+from zfleet_jobs.submit.places import BatchSpec, check_places, local_base
 
 
 @dataclass(frozen=True)
@@ -35,11 +28,13 @@ class Submission:
     Attributes:
         spec: The job, checked.
         files: {path in the job's folder: file of this machine}, without the spec.
+        base: Name and fingerprint of the base if it is a folder that this machine has, too; otherwise empty.
         notes: Sentences for the user, about what the cluster must have itself.
     """
 
     spec: BatchSpec
     files: Mapping[str, Path]
+    base: str
     notes: tuple[str, ...]
 
     @property
@@ -51,7 +46,8 @@ class Submission:
     @property
     def metadata(self) -> dict[str, str]:
         """What the job server stores with the job, for everybody who reaches it."""
-        return {KIND: self.spec.kind, RUN: _name(self.spec), CODE_VERSION: code_version()}
+        base = {BASE: self.base} if self.base else {}
+        return {KIND: self.spec.kind, RUN: _name(self.spec), CODE_VERSION: code_version()} | base
 
     @contextmanager
     def packed(self) -> Iterator[dict[str, Any]]:
@@ -79,14 +75,19 @@ def prepare(spec: BatchSpec) -> Submission:
     """Check a job as far as this machine can, and find what has to be sent with it.
 
     Raises:
-        SpecError, TaskError, RegistryError: As ``check_places`` and ``find_files``.
+        SpecError, TaskError, RegistryError, BaseModelError: As ``check_places``, ``local_base`` and ``find_files``.
         SpecError: A file of the job has the name of the spec that is sent.
     """
-    notes = check_places(spec)
+    check_places(spec)
+    base = local_base(spec.base)
     files = find_files(spec)
     if SPEC_FILE in files.sent:
         raise SpecError(f"a file of the job is named {SPEC_FILE}, as the spec that is sent", "give it another name")
-    return Submission(spec, files.sent, (*notes, *files.notes))
+    notes = list(files.notes)
+    if Path(spec.base.model).is_absolute():
+        known = f" ({base} on this machine)" if base else ""
+        notes.insert(0, f"base.model is {spec.base.model}{known}: the cluster must have it at this path")
+    return Submission(spec, files.sent, base, tuple(notes))
 
 
 def _name(spec: BatchSpec) -> str:

@@ -8,24 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from zfleet.config.compare import AblateSpec, CompareSpec
-from zfleet.config.specs import SearchSpec, TrainSpec
+from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
 from zfleet.errors import SpecError
+from zfleet.models.base import base_name, base_slug
+from zfleet.models.fingerprint import fingerprint
 from zfleet_registry.address import SQLITE, address_of, carries_secret, check_uri, kind_of, sqlite_file
 
 BatchSpec = TrainSpec | SearchSpec | CompareSpec | AblateSpec
 """The kinds of spec that can be submitted: jobs that end."""
 
-_BASE_REMEDY = (
-    "set base.model to a hub id or to an absolute path that the cluster's nodes share, or run `zfleet {kind} SPEC "
-    "--address HOST:6379` from a machine that has the base"
-)
 
-
-def check_places(job: BatchSpec) -> list[str]:
+def check_places(job: BatchSpec) -> None:
     """Refuse places that the cluster cannot have, all in one error.
-
-    Returns:
-        Notes for the user: a sentence for each place that only the cluster can check.
 
     Raises:
         SpecError: The base is a folder of this machine alone, results would be lost with the job's folder, or a URI
@@ -34,8 +28,26 @@ def check_places(job: BatchSpec) -> list[str]:
     """
     refusals = [*_base(job), *_storage(job), *([] if isinstance(job, CompareSpec | AblateSpec) else _registry(job))]
     raise_together(refusals)
-    model = job.base.model
-    return [f"base.model is {model}: the cluster must have it at this path"] if Path(model).is_absolute() else []
+
+
+def local_base(base: BaseSpec) -> str:
+    """Return name and fingerprint of a base in a folder, as this machine knows it; empty if it does not have it.
+
+    Raises:
+        BaseModelError: The folder holds no base.
+    """
+    folder = Path(base.model)
+    if not (folder.is_absolute() and folder.is_dir()):
+        return ""
+    return base_slug(base.name or base_name(base.model), fingerprint(folder))
+
+
+def base_remedy(kind: str) -> str:
+    """Say how a cluster gets a base that a job of this kind needs."""
+    return (
+        "set base.model to a hub id or to an absolute path that the cluster's nodes share, or run "
+        f"`zfleet {kind} SPEC --address HOST:6379` from a machine that has the base"
+    )
 
 
 def raise_together(refusals: list[SpecError]) -> None:
@@ -50,7 +62,7 @@ def _base(job: BatchSpec) -> list[SpecError]:
     model = job.base.model
     if model == "lab" or Path(model).is_absolute():
         return []
-    remedy = _BASE_REMEDY.format(kind=job.kind)
+    remedy = base_remedy(job.kind)
     if Path(model).expanduser().exists():
         return [SpecError(f"base.model is {model!r}, which is on this machine: a base is not sent with a job", remedy)]
     if model.startswith((".", "~")) or model.count("/") > 1:

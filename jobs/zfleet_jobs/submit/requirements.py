@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 
-PROJECT = "zfleet"
+from zfleet_jobs.submit.names import PROJECT
 
 
 def unmet_requirements() -> list[str]:

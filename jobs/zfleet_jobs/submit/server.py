@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from importlib.metadata import requires
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,9 +19,12 @@ from ray.job_submission import JobDetails, JobSubmissionClient, JobType
 
 from zfleet.errors import ClusterError, JobError, SpecError
 from zfleet_cluster import on_one_line
-from zfleet_jobs.submit.package import KIND, Submission
-from zfleet_jobs.submit.requirements import PROJECT
+from zfleet_jobs.submit.names import KIND, PROJECT
 from zfleet_jobs.submit.state import JobState
+
+if TYPE_CHECKING:
+    # Only for types: it imports transformers and torch, which asking for the state of a job does not need.
+    from zfleet_jobs.submit.package import Submission
 
 _PROBE_SECONDS = 5
 _PORT = 8265
@@ -30,8 +34,13 @@ _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _STATUS = re.compile(r"status code (?P<code>\d+)")
 """In Ray's errors about an answer of the server."""
 
-_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-"""They log every upload and every connection."""
+_LOGGERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+    "ray._private.authentication.http_token_authentication",
+)
+"""They log every upload and connection, and that there is no token, which the cluster's refusal says."""
 
 _TOKEN_REMEDY = (
     "set RAY_AUTH_MODE=token, and the cluster's token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH "
@@ -156,8 +165,8 @@ def _url(address: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or address in ("auto", "local") or not parts.hostname:
         raise SpecError(
-            f"--address is {address!r}, but a job is submitted to the dashboard of a cluster",
-            f"give its URL: http://HOST:{_PORT}, where HOST is the head node",
+            f"the address is {address!r}, but a job is submitted to the dashboard of a cluster",
+            f"give its URL, --address http://HOST:{_PORT}, where HOST is the head node",
         )
     if parts.username is not None or parts.password is not None:
         raise SpecError("--address contains a user or a password, which Ray does not send", _TOKEN_REMEDY)

@@ -10,12 +10,14 @@ from ray.job_submission import JobDetails, JobStatus
 
 from zfleet_cluster.errors import join_lines
 from zfleet_cluster.sent_code import CODE_VERSION
-from zfleet_jobs.submit.package import KIND, RUN
+from zfleet_jobs.submit.names import KIND, RUN
 
 _LAST_LINES = 3
 _LONGEST_REASON = 600
 _LOG_FOLLOWS = "last available logs"
 """In Ray's message about a job that failed: its last lines come after this."""
+_COMMAND = "Running entrypoint for job"
+"""Ray's own line in the log."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def _reason(message: str) -> str:
     """Shorten Ray's message: to the last lines of the job's log, or without the lines of a traceback."""
     before, _, log = message.partition(_LOG_FOLLOWS)
     if log:
-        last = [line for line in log.splitlines()[1:] if line.strip()][-_LAST_LINES:]
+        lines = [line for line in log.splitlines()[1:] if line.strip() and not line.startswith(_COMMAND)]
+        last = lines[-_LAST_LINES:]
         return _short(join_lines([f"{before.rstrip(' ,')}:", *last]))
     return _short(join_lines(_without_traceback(message.splitlines())))
 

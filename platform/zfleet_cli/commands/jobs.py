@@ -57,7 +57,7 @@ def status(job_id: JobId, address: Dashboard = DASHBOARD, as_json: AsJson = Fals
         typer.echo(json.dumps(asdict(state), indent=2, default=str))
         return
     times = {"submitted": _local(state.submitted), "ended": _local(state.ended)}
-    print_fields({key: value for key, value in asdict(state).items() if key != "started"} | times, job_id)
+    print_fields({key: value for key, value in asdict(state).items() if key not in ("id", "started")} | times, job_id)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def follow(job_id: JobId, address: Dashboard = DASHBOARD) -> None:
 def stop(job_id: JobId, address: Dashboard = DASHBOARD) -> None:
     """Stop a job and wait until it has ended. If it is submitted again, it goes on from its newest checkpoint."""
     from zfleet_jobs.submit.follow import wait_until_over
-    from zfleet_jobs.submit.package import STOP_SECONDS
+    from zfleet_jobs.submit.names import STOP_SECONDS
 
     server = _server(address)
     before = server.state(job_id)

@@ -65,12 +65,12 @@ def submit(
 def _contents(submission: Submission) -> str:
     """Say what is sent."""
     from zfleet_jobs.submit.files import size_of
-    from zfleet_jobs.submit.package import RUN
+    from zfleet_jobs.submit.names import RUN
 
-    files = ", ".join(submission.files) or "no files"
-    size = f" ({size_of(submission.files) / _KIB:,.1f} KiB)" if submission.files else ""
-    name = submission.metadata[RUN]
-    return f"{submission.spec.kind} {name}, sent with zfleet's code, the spec, and {files}{size}"
+    contents = "the spec, zfleet's code"
+    if submission.files:
+        contents += f", and {', '.join(submission.files)} ({size_of(submission.files) / _KIB:,.1f} KiB)"
+    return f"{submission.spec.kind} {submission.metadata[RUN]}; sent: {contents}"
 
 
 def _say(line: str) -> None:

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
-from zfleet.config.load import load_spec
-from zfleet.config.specs import SearchSpec, TrainSpec
-from zfleet.errors import RegistryError, SpecError, TaskError
+from zfleet.config.load import dump_spec, load_spec
+from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
+from zfleet.errors import BaseModelError, RegistryError, SpecError, TaskError
+from zfleet.models.base import base_slug
+from zfleet.models.fingerprint import fingerprint
 from zfleet.testing.seeing import noise
 from zfleet_cluster.sent_code import CODE_VERSION, PACKAGES, code_environment, job_metadata
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.submit import files
-from zfleet_jobs.submit.package import SPEC_FILE, prepare
+from zfleet_jobs.submit.arrived import check_base
+from zfleet_jobs.submit.names import BASE, SPEC_FILE
+from zfleet_jobs.submit.package import prepare
 from zfleet_jobs.submit.places import check_places
 
 REWARDS = "rewards_of_submit_tests"
@@ -203,10 +207,34 @@ def test_all_refused_places_are_told_at_once() -> None:
 
 def test_places_that_the_cluster_may_have_pass() -> None:
     train = _train({"lab": "reverse"}, storage="s3://bucket/runs", registry="postgresql://ann@db/mlflow")
-    assert check_places(train) == []
-    assert check_places(_search(registry="sqlite:////shared/mlflow.db", base={"model": "org/model"})) == []
-    (note,) = check_places(_search(base={"model": "/models/llama"}))
+    check_places(train)
+    check_places(_search(registry="sqlite:////shared/mlflow.db", base={"model": "org/model"}))
+
+
+def test_a_base_in_a_folder_is_named_as_far_as_it_is_known(
+    tiny_folder: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (note,) = prepare(_train({"lab": "reverse"}, base={"model": "/models/llama"})).notes
     assert note == "base.model is /models/llama: the cluster must have it at this path"
+    here = prepare(_train({"lab": "reverse"}, base={"model": str(tiny_folder)}))
+    slug = base_slug("tiny", fingerprint(tiny_folder))
+    assert here.notes == (
+        f"base.model is {tiny_folder} ({slug} on this machine): the cluster must have it at this path",
+    )
+    assert here.metadata[BASE] == slug
+    # On the cluster.
+    with here.packed() as environment:
+        check_base(Path(environment["working_dir"]))
+    gone = here.spec.model_copy(update={"base": BaseSpec(model="/models/gone")})
+    (project / SPEC_FILE).write_text(dump_spec(gone))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": here.metadata}))
+    with pytest.raises(BaseModelError) as refused:
+        check_base(project)
+    assert f"base.model is '/models/gone' ({slug} on the machine that submitted the job), which is not on " in str(
+        refused.value
+    )
+    assert "a hub id or to an absolute path that the cluster's nodes share" in refused.value.remedy
+    assert "`zfleet train SPEC --address HOST:6379`" in refused.value.remedy
 
 
 def test_a_submitted_job_sends_its_code_no_second_time(monkeypatch: pytest.MonkeyPatch) -> None:

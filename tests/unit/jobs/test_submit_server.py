@@ -140,6 +140,7 @@ Traceback (most recent call last):
 RuntimeError: No space left on device
 """
 COMMAND_FAILED = """Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):
+Running entrypoint for job j: exec python
 train flip: failed
 error: reward f on sample 3 raised ValueError: no
 remedy: correct the function
