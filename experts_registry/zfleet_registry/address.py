@@ -11,6 +11,8 @@ SERVERS = ("http", "https")
 DATABASES = ("postgresql", "mysql")
 SQLITE = "sqlite"
 _SQLITE_PREFIX = "sqlite:///"
+_SECRET_WORDS = ("pass", "token", "secret")
+"""A part of a query is secret if its key has one of these."""
 _REMEDY = "give http(s)://..., postgresql://..., mysql://..., sqlite:///file, or nothing for a local registry"
 
 
@@ -45,6 +47,13 @@ def redact(text: str, uri: str) -> str:
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def carries_secret(uri: str) -> bool:
+    """Return whether a URI contains a password, a token or a secret key. A user's name alone is none for a database."""
+    parts = urlsplit(uri)
+    token = kind_of(uri) in SERVERS and bool(parts.username)
+    return bool(parts.password) or token or bool(_secret_values(parts.query))
 
 
 def check_uri(uri: str) -> None:
@@ -97,7 +106,9 @@ def _secrets(uri: str) -> set[str]:
     parts = urlsplit(uri)
     # Some servers take a token as a user without a password.
     secrets = {parts.password or parts.username or ""}
-    secrets |= {
-        value for key, value in parse_qsl(parts.query) if any(word in key for word in ("pass", "token", "secret"))
-    }
+    secrets |= _secret_values(parts.query)
     return {form for secret in secrets for form in (secret, unquote(secret)) if form}
+
+
+def _secret_values(query: str) -> set[str]:
+    return {value for key, value in parse_qsl(query) if any(word in key for word in _SECRET_WORDS)}

@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -26,9 +25,9 @@ import ray  # noqa: E402  (it reads the settings above when it is imported)
 
 from zfleet.errors import ClusterError  # noqa: E402
 from zfleet_cluster.errors import on_one_line  # noqa: E402
+from zfleet_cluster.sent_code import code_environment  # noqa: E402
 from zfleet_cluster.temporary import check_temporary_folder, folder_error  # noqa: E402
 
-_PACKAGES = ("zfleet", "zfleet_cluster", "zfleet_registry", "zfleet_jobs", "zfleet_serve")
 _OBJECT_STORE_BYTES = 500_000_000
 _PROBE_SECONDS = 5
 
@@ -114,9 +113,8 @@ def _start() -> None:
 
 def _join(address: str) -> None:
     _probe(address)
-    modules = _package_folders()
     # Ray's own logging would print lines about the connection before ours.
-    ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env={"py_modules": modules})
+    ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env=code_environment())
 
 
 @contextmanager
@@ -139,8 +137,3 @@ def _probe(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
-
-
-def _package_folders() -> list[str]:
-    specs = (find_spec(name) for name in _PACKAGES)
-    return [folder for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ray.exceptions import RayTaskError
 
 from zfleet.errors import EngineError, ZfleetError
@@ -29,10 +31,14 @@ def on_one_line(error: BaseException) -> str:
 
     Ray's first line may say nothing ("The cluster was started with:"): the reason can stand in any line.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    joined, *rest = lines
-    for line in rest:
-        joined += f" {line}" if joined.endswith((":", ".", ",", ";")) else f"; {line}"
+    return join_lines(str(error).splitlines()) or type(error).__name__
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    """Join lines into one; empty lines are left out."""
+    joined = ""
+    for line in filter(None, map(str.strip, lines)):
+        if joined:
+            joined += " " if joined.endswith((":", ".", ",", ";")) else "; "
+        joined += line
     return joined

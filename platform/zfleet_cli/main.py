@@ -22,11 +22,13 @@ from zfleet_cli.commands import (
     experiment,
     experts,
     grade,
+    jobs,
     lab,
     register_experts,
     samples,
     search,
     serve,
+    submit,
     train,
 )
 from zfleet_cli.untrusted import shown_lines
@@ -82,6 +84,8 @@ app.command("ablate")(experiment.ablate)
 app.command("samples")(samples.samples)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
+app.command("submit")(submit.submit)
+app.add_typer(jobs.app, name="jobs")
 app.command("grade")(grade.grade)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -39,6 +39,19 @@ Address = Annotated[
         help="A running Ray cluster, HOST:PORT or `auto`; by default Ray is started here.", show_default=False
     ),
 ]
+DASHBOARD = "http://127.0.0.1:8265"
+"""Where the dashboard of a Ray cluster on this machine listens, or one that `kubectl port-forward` brings here."""
+Dashboard = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        # Ray's own variables, in the order in which Ray reads them.
+        envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        help="The dashboard of the Ray cluster: http://HOST:8265.",
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="What `zfleet submit` printed.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved spec, and run nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

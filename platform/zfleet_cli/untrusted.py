@@ -32,6 +32,16 @@ def shown_lines(text: str, indent: str = "  ", most: int = 10_000) -> Text:
     return _shortened(text, most, newline=f"\n{indent}")
 
 
+def shown_log(text: str) -> str:
+    """Return a piece of a log with all characters escaped that a terminal would execute. Newlines and tabs stay."""
+    return "".join(
+        character
+        if character.isprintable() or character in "\n\t"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
 def _shortened(text: str, most: int, newline: str | None) -> Text:
     omitted = len(text) - most
     if omitted <= 0:

@@ -168,4 +168,11 @@ def _progress(total: int, done: int) -> Iterator[Callable[[str], None]]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=total, completed=done)
-        yield lambda note: progress.update(bar, advance=1, description=note)
+
+        def advance(note: str) -> None:
+            progress.update(bar, advance=1, description=note)
+            if progress.disable:
+                line = f"trainings: {progress.tasks[bar].completed:.0f} of {total}, {note}"
+                console.print(line, markup=False, soft_wrap=True)
+
+        yield advance

@@ -1,4 +1,4 @@
-"""One display for all searches of a run; quiet if the output is no terminal."""
+"""One display for all searches of a run; a line for each generation if the output is no terminal."""
 
 from __future__ import annotations
 
@@ -52,8 +52,12 @@ class SearchProgress(Callback):
         self._seen[name, generation] = self._seen.get((name, generation), 0) + 1
         done = generation + self._seen[name, generation] / self._chunks
         self._best[name] = max(self._best[name], *(accuracy for accuracy, _ in result["scores"]))
-        if self._display is not None:
-            self._display.update(self._bars[name], completed=done, best=self._best[name])
+        if self._display is None:
+            return
+        self._display.update(self._bars[name], completed=done, best=self._best[name])
+        if self._display.disable and self._seen[name, generation] == self._chunks:
+            line = f"search {name}: generation {generation + 1} of {self._generations}, best {self._best[name]:.3f}"
+            self._display.console.print(f"{line} on the shots", markup=False, soft_wrap=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._display is not None:

@@ -96,7 +96,8 @@ class Trainer:
                             display.done(name, results[name].reference if name in results else "failed")
         except BaseException as error:
             for name in steps.keys() - results.keys():
-                self._curves.end(name, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                # Ray turns SIGTERM, with which a submitted job is stopped, into SystemExit.
+                self._curves.end(name, "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
             raise
         finally:
             self._calls.stopping.set()

@@ -44,8 +44,7 @@ def _job(spec: Path | None, resume: str | None, overrides: Sequence[str]) -> Tra
     if resume is None:
         if spec is None:
             raise SpecError("neither a spec file nor --resume RUN is given", "give one of them")
-        job = load_spec(spec, TrainSpec, overrides)
-        return job if "run" in job.model_fields_set else job.model_copy(update={"run": _name_of(spec)})
+        return named(load_spec(spec, TrainSpec, overrides), spec)
     from zfleet_jobs.run_folder.record import check_started, recorded_spec
 
     if spec is None:
@@ -55,9 +54,12 @@ def _job(spec: Path | None, resume: str | None, overrides: Sequence[str]) -> Tra
     return job
 
 
-def _name_of(spec: Path) -> str:
-    """Return the name of a run whose spec has none: the file's name, so that two specs do not share a run."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.stem).lstrip("-._")[:LONGEST] or "train"
+def named(job: TrainSpec, spec: Path) -> TrainSpec:
+    """Name the run of a job after its spec file if the spec has no name, so that two specs do not share a run."""
+    if "run" in job.model_fields_set:
+        return job
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.stem).lstrip("-._")[:LONGEST] or "train"
+    return job.model_copy(update={"run": name})
 
 
 @dataclass(frozen=True)

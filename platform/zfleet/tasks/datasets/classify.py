@@ -34,6 +34,17 @@ def requests(data: str | None, side: Side) -> Iterator[Fields]:
             yield {"question": questions[place], "labels": ", ".join(SOURCES), "answer": label}
 
 
+def source_files(data: Path) -> list[Path]:
+    """Return the files that ``requests`` reads from a folder."""
+    files: list[Path] = []
+    for pairs in SOURCES.values():
+        found = ((dataset, _folder(data, dataset)) for dataset, _ in pairs)
+        dataset, folder = next(((dataset, folder) for dataset, folder in found if folder is not None), (None, None))
+        if dataset is not None and folder is not None:
+            files += files_of(dataset, "train", folder) + files_of(dataset, "test", folder)
+    return files
+
+
 def _of_label(label: str, data: str | None, side: Side) -> Iterator[str]:
     for dataset, field in SOURCES[label]:
         folder = None if data is None else _folder(Path(data).expanduser(), dataset)
