@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from zfleet.models.families import head_size, sliding_window
@@ -25,7 +26,8 @@ ATTENTION = "zfleet"
 """The name under which transformers finds ``attention``; every base in SVF form has it."""
 
 _ATTENTION_WEIGHT = 2
-"""A multiplication in attention takes this many times as long as one in a large linear."""
+"""How much longer a multiplication in attention takes than one in a linear, backward pass included: attention has five
+products there for two forward, a frozen linear one for one. Measured on a CPU where it decides: 1 to 2.5."""
 
 Span = tuple[int, int]
 """First place and length of a completion's part of its row."""
@@ -121,7 +123,7 @@ def attention(
         module: The attention layer.
         query: [B, heads, T, dim].
         key, value: [B, key-value heads, T, dim].
-        attention_mask: Of ``shared`` if that is given.
+        attention_mask: Of the rows if nothing is shared.
         shared: Where the parts of the rows are; the model's forward pass hands it on.
         options: As transformers gives them.
 
@@ -134,16 +136,44 @@ def attention(
     prompts, _ = sdpa_attention_forward(
         module, query[:, :, :first], key[:, :, :first], value[:, :, :first], None, **options
     )
-    completions, _ = sdpa_attention_forward(
-        module,
+    completions = attend_masked(
         shared.of_completions(query),
         shared.with_prompts(key),
         shared.with_prompts(value),
-        attention_mask,
-        **options,
+        shared.mask,
+        options["scaling"],
+        grouped=query.is_cpu,
     )
-    both = torch.cat([prompts.flatten(0, 1), completions.flatten(0, 1)])
+    both = torch.cat([prompts.flatten(0, 1), completions.transpose(1, 2).flatten(0, 1)])
     return both.index_select(0, shared.output).unflatten(0, (len(query), -1)), None
+
+
+def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, *, grouped: bool) -> Tensor:
+    """Compute attention under a mask: [B, heads, T, dim].
+
+    Args:
+        query: [B, heads, T, dim].
+        key, value: [B, key-value heads, S, dim].
+        mask: [B, 1, T, S], added to the scores.
+        scaling: Of the scores.
+        grouped: Whether SDPA repeats key-value heads itself. On a CPU it does so without copies, which the backward
+            pass would keep; on a GPU its fast kernels do so without a mask only.
+    """
+    if not grouped:
+        key, value = (repeat_kv(states, query.shape[1] // states.shape[1]) for states in (key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
+
+
+def copied_bytes(config: PreTrainedConfig, tokens: int, samples: int, itemsize: int) -> int:
+    """Return what the copies of keys and values take at most in one layer of a micro-batch.
+
+    Args:
+        config: Of the base.
+        tokens: Of the micro-batch.
+        samples: Of one prompt at most.
+        itemsize: Bytes of a number.
+    """
+    return 2 * int(config.num_key_value_heads) * head_size(config) * tokens * samples * itemsize
 
 
 @dataclass(frozen=True)
@@ -177,8 +207,8 @@ def sharing_pays(cost: PassCost, prompt: int, completions: Sequence[int]) -> boo
 
     Sharing saves the linears all copies of the prompt but one. But its attention computes whole rectangles, completions
     padded to the longest, where a causal row skips what no token sees: with short prompts and long completions that
-    outweighs the saving. Where a base's window is shorter than prompt and completion, rows stay apart: transformers
-    masks those as the base wants.
+    outweighs the saving. Padding of separate rows is not counted: rows of like length go together. Where a base's
+    window is shorter than prompt and completion, rows stay apart: transformers masks those as the base wants.
 
     Args:
         cost: Of the base.
@@ -186,10 +216,11 @@ def sharing_pays(cost: PassCost, prompt: int, completions: Sequence[int]) -> boo
         completions: Tokens of each that go through the model.
     """
     longest = max(completions)
+    spans = sum(length > 0 for length in completions)
     if len(completions) < 2 or (cost.window is not None and prompt + longest > cost.window):
         return False
     apart = sum((prompt + length) ** 2 for length in completions) / 2
-    shared = prompt**2 / 2 + len(completions) * longest * (prompt + longest)
+    shared = prompt**2 / 2 + spans * longest * (prompt + longest)
     saved = (len(completions) - 1) * prompt * cost.token
     return saved > _ATTENTION_WEIGHT * cost.pair * (shared - apart)
 

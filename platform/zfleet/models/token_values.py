@@ -124,9 +124,8 @@ class _TokenValues(torch.autograd.Function):
         divergence: Divergence | None,
     ) -> Tensor:
         values = hidden.new_empty(2 if divergence else 1, len(hidden), dtype=torch.float32)
-        derivatives = hidden.new_empty(2 if divergence and divergence.learned else 1, *hidden.shape)
-        if not ctx.needs_input_grad[0]:
-            derivatives = derivatives[:0]
+        with_gradient = 0 if not ctx.needs_input_grad[0] else 2 if divergence and divergence.learned else 1
+        derivatives = hidden.new_empty(with_gradient, *hidden.shape)
         step = chunk_tokens(head.vocabulary)
         for first in range(0, len(hidden), step):
             part = slice(first, first + step)
@@ -154,7 +153,7 @@ def _compute(
     values: Tensor,
     derivatives: Tensor,
 ) -> None:
-    """Fill in ``token_values`` of a chunk, and the derivatives in its hidden states; none are wanted of 0 values."""
+    """Compute ``token_values`` of a chunk into ``values``, and the derivatives of 0, 1 or 2 of them in ``hidden``."""
     log_p = torch.log_softmax(head.logits(hidden, owners), -1)
     if divergence is not None:
         log_q = torch.log_softmax(head.logits(divergence.base, owners), -1)

@@ -75,16 +75,17 @@ def rows_of_prompt(cost: PassCost, prompt: int, completions: Sequence[int], limi
     Returns:
         The places of each row's completions.
     """
+    inputs = [row_length(0, [length]) for length in completions]
     rows: list[list[int]] = []
-    for place, length in enumerate(completions):
-        if rows and row_length(prompt, [*(completions[other] for other in rows[-1]), length]) <= limit:
+    for place, length in enumerate(inputs):
+        if rows and prompt + sum(inputs[other] for other in rows[-1]) + length <= limit:
             rows[-1].append(place)
         else:
             rows.append([place])
     return [
         part
         for row in rows
-        for part in ([row] if sharing_pays(cost, prompt, [completions[place] for place in row]) else [[p] for p in row])
+        for part in ([row] if sharing_pays(cost, prompt, [inputs[place] for place in row]) else [[p] for p in row])
     ]
 
 

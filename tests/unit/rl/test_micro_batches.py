@@ -25,7 +25,7 @@ from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
-COST = PassCost(token=180_000_000, pair=34_560, window=None)
+COST = PassCost(token=158_146_560, pair=34_560, window=None)
 """SmolLM2's, with factors of all its linears."""
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=30)
