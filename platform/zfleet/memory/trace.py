@@ -1,0 +1,173 @@
+"""What passes of a base allocate, traced without its weights: the real code runs on tensors that have no memory.
+
+PyTorch's fake tensors have shapes and types and no numbers, and its ``MemTracker`` adds up their storages, as
+torchtitan estimates the memory of trainings. So nothing here knows how a family of models computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from zfleet.config.learner import LearnerSpec
+from zfleet.models.base import Base
+from zfleet.models.completions import Row, lay_out
+from zfleet.models.recompute import checkpoint_layers
+from zfleet.models.svf_model import SvfModel
+from zfleet.models.teacher_forcing import completion_hidden, completion_values
+from zfleet.models.token_values import Divergence, Selection
+from zfleet.rl.weights import SvfWeights
+from zfleet.svf.factors import Factors, MatrixFactors
+from zfleet.svf.layout import target_names
+
+_SHORT, _LONG = 2, 4
+"""Decoder layers of the two models that are traced. Layers are alike, so that each adds the same."""
+
+
+@dataclass(frozen=True)
+class TracedBase:
+    """A base as its configuration describes it.
+
+    Attributes:
+        config: Of the causal LM.
+        targets: Which matrices are decomposed.
+        dtype: What it computes in.
+    """
+
+    config: PreTrainedConfig
+    targets: str
+    dtype: torch.dtype
+
+    def step_bytes(self, rows: Sequence[Row], *, experts: int, divergence: bool, recompute: bool) -> int:
+        """Return what a micro-batch allocates at most, forward and backward, logits and gradients included.
+
+        Args:
+            rows: Of the micro-batch; their tokens do not matter, their lengths do.
+            experts: How many experts' rows these are.
+            divergence: Whether the divergence from the base is computed too.
+            recompute: Whether decoder layers run again in the backward pass.
+        """
+
+        def step(model: SvfModel) -> int:
+            if recompute:
+                checkpoint_layers(model)
+            return _peak(model, lambda: _step(model, rows, experts, divergence))
+
+        return self._of_all_layers(step)
+
+    def forward_bytes(self, tokens: int) -> int:
+        """Return what a pass over prompts of so many tokens allocates at most, without gradients."""
+
+        def forward(model: SvfModel) -> int:
+            batch = lay_out([Row((0,) * tokens, ((0,),))], model)
+            z = torch.ones(1, model.layout.size)
+            with torch.no_grad():
+                return _peak(model, lambda: completion_hidden(model, batch, z))
+
+        return self._of_all_layers(forward)
+
+    @cached_property
+    def sizes(self) -> BaseSizes:
+        """What the base holds, whatever it computes."""
+        with torch.device("meta"):
+            model = _new_model(self.config, self.dtype)
+        shapes = [model.get_submodule(name).weight.shape for name in target_names(model, self.targets)]
+        ranks = [min(shape) for shape in shapes]
+        weights = {id(one): one.numel() * one.element_size() for one in (*model.parameters(), *model.buffers())}
+        return BaseSizes(
+            weights=sum(weights.values()),
+            factors=sum(rank * sum(shape) for rank, shape in zip(ranks, shapes, strict=True)) * self.dtype.itemsize,
+            directions=sum(ranks),
+        )
+
+    def _of_all_layers(self, measure: Callable[[SvfModel], int]) -> int:
+        layers = self.config.num_hidden_layers
+        if layers <= _LONG:
+            return self._measure(measure, layers)
+        short, long = (self._measure(measure, some) for some in (_SHORT, _LONG))
+        return long + (layers - _LONG) * (long - short) // (_LONG - _SHORT)
+
+    def _measure(self, measure: Callable[[SvfModel], int], layers: int) -> int:
+        with FakeTensorMode():
+            return measure(_fake_model(_with_layers(self.config, layers), self.targets, self.dtype))
+
+
+@dataclass(frozen=True)
+class BaseSizes:
+    """What an opened base holds.
+
+    Attributes:
+        weights: Bytes of its weights; tied ones count once.
+        factors: Bytes of U diag(s) and Vh of its targets.
+        directions: Numbers in one z.
+    """
+
+    weights: int
+    factors: int
+    directions: int
+
+
+def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    values = config.to_dict()
+    # Some families list the kind of each layer.
+    lists = {name: value[:layers] for name, value in values.items() if name == "layer_types" and value}
+    return type(config).from_dict(values | lists | {"num_hidden_layers": layers})
+
+
+def _new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+    return model.train(False)
+
+
+def _fake_model(config: PreTrainedConfig, targets: str, dtype: torch.dtype) -> SvfModel:
+    model = _new_model(config, dtype)
+    factors = {name: _fake_factors(model.get_submodule(name)) for name in target_names(model, targets)}
+    # Nothing here reads text.
+    base = Base("traced", "", model, PreTrainedTokenizerBase())
+    return SvfModel(base, Factors(factors, "", targets))
+
+
+def _fake_factors(linear: nn.Module) -> MatrixFactors:
+    assert isinstance(linear, nn.Linear)
+    m, n = linear.weight.shape
+    r = min(m, n)
+    return MatrixFactors(torch.empty(m, r), torch.empty(r), torch.empty(r, n))
+
+
+def _step(model: SvfModel, rows: Sequence[Row], experts: int, divergence: bool) -> None:
+    """Do as the learner does with a micro-batch (``zfleet.rl.gradient``)."""
+    weights, spec = SvfWeights(model), LearnerSpec()
+    ps = [weights.start(spec).requires_grad_() for _ in range(experts)]
+    batch = lay_out(rows, model)
+    selection = Selection()
+    if divergence:
+        with torch.no_grad(), weights.reference_policy() as z:
+            hidden = completion_hidden(model, batch, z)
+        selection = replace(selection, divergence=Divergence(hidden, "policy", learned=True))
+    z_rows = weights.z_rows([spec] * experts, ps)
+    if experts > 1:
+        z_rows = z_rows.index_select(0, torch.tensor([place % experts for place in range(len(rows))]))
+    (values,) = completion_values(model, batch, z_rows, [selection])
+    loss = values.logprobs.sum() + (0 if values.divergence is None else values.divergence.sum())
+    weights.backward(loss, ps)
+
+
+def _peak(model: SvfModel, work: Callable[[], object]) -> int:
+    """Return what some work allocates at most, besides what the model holds."""
+    tracker = MemTracker()
+    tracker.track_external(model.base.model)
+    held = _total(tracker.get_tracker_snapshot("current"))
+    with tracker:
+        work()
+    return _total(tracker.get_tracker_snapshot("peak")) - held
+
+
+def _total(snapshot: dict[torch.device, dict[str, int]]) -> int:
+    return sum(sizes["Total"] for sizes in snapshot.values())
