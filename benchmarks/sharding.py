@@ -39,11 +39,12 @@ from sharding_memory import Memory, measure_memory
 from tensor_parallel import tensor_parallel
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
+from zfleet.models.completions import Row, lay_out
 from zfleet.models.matrices import target_matrices
 from zfleet.models.recompute import checkpoint_layers
 from zfleet.models.sharded import open_sharded
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import completion_logits
+from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.paths import cache_root
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.loss import policy_loss
@@ -190,11 +191,11 @@ def _step(model: SvfModel, sequences: int, workers: DataParallel) -> Callable[[]
     z = (1 + 0.3 * torch.randn(model.layout.size, generator=chance)).requires_grad_()
     advantages = torch.linspace(-1, 1, sequences)
     first, mine = workers.share(ids)
-    prompts, completions = [row[: TOKENS // 2] for row in mine], [row[TOKENS // 2 :] for row in mine]
+    batch = lay_out([Row(row[: TOKENS // 2], (row[TOKENS // 2 :],)) for row in mine], model)
 
     def step() -> Tensor:
-        policy = completion_logits(model, prompts, completions, z.expand(len(mine), -1))
-        loss = policy_loss(policy.logprobs(), advantages[first : first + len(mine)])
+        logprobs = completion_logprobs(model, batch, z.expand(len(mine), -1))
+        loss = policy_loss(logprobs, advantages[first : first + len(mine)].repeat_interleave(TOKENS // 2))
         gradient = torch.autograd.grad(loss, z)[0]
         torch.distributed.all_reduce(gradient)
         return gradient

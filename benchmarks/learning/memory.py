@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,14 +32,20 @@ def _peak(way: Way, base: str, tokens: int, threads: int, pass_tokens: int) -> d
     torch.set_num_threads(threads)
     with gradient_of(way, base, pass_tokens) as gradient:
         rollouts = recorded(SIZES[tokens])
-        # What loading left behind is given back first, and code that the first step loads is there.
+        # Code that the first step loads is there.
         gradient(recorded(SIZES[64])[:1])
-        gc.collect()
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-        gradient(rollouts)
-        peak = _status("VmHWM")
+        return peak_of(lambda: gradient(rollouts))
+
+
+def peak_of(work: Callable[[], object]) -> dict[str, float]:
+    """``step_mib``, what some work adds at most to what this process held before it, and ``peak_mib``."""
+    # What loading left behind is given back first.
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    work()
+    peak = _status("VmHWM")
     return {"step_mib": peak - before, "peak_mib": peak}
 
 

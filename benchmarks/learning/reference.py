@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from learning.opened import Opened
 from zfleet.config.learner import LearnerSpec
+from zfleet.models.completions import Row, lay_out
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import completion_logits
+from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.rl.loss import policy_loss
 from zfleet.rl.micro_batches import micro_batches
 from zfleet.rl.parametrisation import PARAMETRISATIONS
@@ -59,9 +60,10 @@ class ReferenceWay:
 
     def _loss(self, rollouts: Sequence[Rollout], of: int) -> Tensor:
         """The part of one pass in the mean loss over ``of`` samples."""
-        prompts, completions = zip(*((rollout.prompt, rollout.completion) for rollout in rollouts), strict=True)
+        batch = lay_out([Row(rollout.prompt, (rollout.completion,)) for rollout in rollouts], self._model)
         rewards = torch.tensor([rollout.reward for rollout in rollouts])
-        return policy_loss(completion_logits(self._model, prompts, completions, None).logprobs(), rewards) / of
+        logprobs = completion_logprobs(self._model, batch, None)
+        return policy_loss(logprobs, rewards.repeat_interleave(torch.tensor(batch.lengths))) / of
 
 
 class _Composed(nn.Module):

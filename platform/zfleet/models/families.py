@@ -73,6 +73,13 @@ def head_size(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def sliding_window(config: Any) -> int | None:
+    """Return how many tokens back a base attends in some of its layers; None if all of them see everything before."""
+    used = getattr(config, "use_sliding_window", True)
+    window: int | None = getattr(config, "sliding_window", None) if used else None
+    return window
+
+
 def check_vllm_head_size(config: Any, base_name: str) -> None:
     """Refuse a base whose heads vLLM's CPU attention cannot run. On a GPU vLLM has other kernels and this says nothing.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from zfleet.errors import FactorsError
 from zfleet.models.base import Base
 from zfleet.models.images import Images
+from zfleet.models.output_head import OutputHead, Reader
+from zfleet.models.shared_prompt import ATTENTION, PassCost
 from zfleet.svf.factors import Factors
 from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
@@ -42,6 +45,7 @@ class SvfModel:
         factors: Its factors.
         layout: Order and ranks of a z.
         binding: Where the SVF linears read the z of each row.
+        head: Makes logits of hidden states.
         sharding: How the base is sharded over processes; None if this one holds it whole.
     """
 
@@ -68,11 +72,18 @@ class SvfModel:
         self.binding = RowBinding() if sharding is None else sharding.binding
         if sharding is None:
             replace_linears(base.model, dict(factors.matrices), self.binding)
+        base.model.set_attn_implementation(ATTENTION)
+        self.head = OutputHead(base.model.get_output_embeddings(), self.binding)
 
     @property
     def device(self) -> torch.device:
         """Device that the model computes on."""
         return self.base.model.device
+
+    @cached_property
+    def cost(self) -> PassCost:
+        """What a forward pass multiplies."""
+        return PassCost.of(self.base.model)
 
     @contextmanager
     def bound(self, z: Tensor | None) -> Iterator[None]:
@@ -89,15 +100,17 @@ class SvfModel:
         Args:
             images: Of each row, whose places are in its ids; empty if no row has any.
         """
-        if any(images):
-            assert self.base.vision is not None
-            inputs["inputs_embeds"] = self.base.vision.embed(input_ids, images)
-        else:
-            inputs["input_ids"] = input_ids
-        with self.bound(z):
-            out = self.base.model(**inputs)
-        logits: Tensor = out.logits
-        return logits.float()
+        return self._run(input_ids, z, images, inputs).float()
+
+    def read(
+        self, reader: Reader, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any
+    ) -> Tensor:
+        """Compute what a reader makes of the hidden states [B, T, hidden] of token ids [B, T]; z, images as ``logits``.
+
+        The reader runs at the head, inside the model's forward pass. No logits are computed unless it asks for them.
+        """
+        with self.head.read_by(reader):
+            return self._run(input_ids, z, images, inputs)
 
     def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
         """Compute logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
@@ -106,6 +119,16 @@ class SvfModel:
         positions = torch.arange(length, device=input_ids.device).unsqueeze(0)
         options = {"use_cache": False, **inputs}
         return self.logits(input_ids, z, attention_mask=causal[None, None], position_ids=positions, **options)
+
+    def _run(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images], inputs: dict[str, Any]) -> Tensor:
+        if any(images):
+            assert self.base.vision is not None
+            inputs["inputs_embeds"] = self.base.vision.embed(input_ids, images)
+        else:
+            inputs["input_ids"] = input_ids
+        with self.bound(z):
+            out = self.base.model(**inputs)
+        return cast(Tensor, out.logits)
 
     def spread(self, prompt: Sequence[int], images: Images) -> Sequence[int]:
         """Repeat each image token of a prompt as often as its image has features, as the model reads it.

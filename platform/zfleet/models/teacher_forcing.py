@@ -1,85 +1,82 @@
-"""Logits of given completions, for learning and for scoring."""
+"""Given completions run through a model: what it says of their tokens, for learning and for scoring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from zfleet.models.images import Images
+from zfleet.models.completions import RowBatch
+from zfleet.models.output_head import Reader
 from zfleet.models.svf_model import SvfModel
+from zfleet.models.token_values import Selection, TokenValues, token_values
 
 
-@dataclass(frozen=True)
-class CompletionLogits:
-    """One row per sequence, aligned so that column k predicts token ``targets[:, k]``.
-
-    Only this class knows which columns are a sequence's completion; others go through ``token_sums``, ``unpadded``
-    and ``padded``.
-
-    Attributes:
-        logits: [B, K, vocabulary] float32.
-        targets: [B, K] token ids.
-        mask: [B, K] bool, true if the target is a completion token of that row.
-    """
-
-    logits: Tensor
-    targets: Tensor
-    mask: Tensor
-
-    def logprobs(self, temperature: float = 1.0) -> Tensor:
-        """Compute each completion token's log-probability under softmax(logits / temperature), 0 elsewhere: [B, K]."""
-        chosen = torch.log_softmax(self.logits / temperature, -1).gather(-1, self.targets.unsqueeze(-1)).squeeze(-1)
-        return chosen.masked_fill(~self.mask, 0.0)
-
-    def token_sums(self, values: Tensor) -> Tensor:
-        """Sum values [B, K] over each sequence's completion tokens: [B]."""
-        return (values * self.mask).sum(-1)
-
-    def unpadded(self, values: Tensor) -> list[Tensor]:
-        """Split values [B, K] into those of each sequence's completion tokens: [C] each."""
-        return [row[completion] for row, completion in zip(values, self.mask, strict=True)]
-
-    def padded(self, values: Sequence[Tensor]) -> Tensor:
-        """Lay out values of completion tokens, [C] of each sequence, as ``logprobs`` are: [B, K], 0 elsewhere."""
-        laid_out = torch.zeros(self.mask.shape, dtype=values[0].dtype, device=self.mask.device)
-        laid_out[self.mask] = torch.cat(list(values))
-        return laid_out
-
-    def at(self, rows: Tensor) -> CompletionLogits:
-        """Select rows [N] int."""
-        if len(rows) == len(self.mask):
-            return self
-        rows = rows.to(self.mask.device)
-        return CompletionLogits(self.logits[rows], self.targets[rows], self.mask[rows])
-
-
-def completion_logits(
-    model: SvfModel,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    z: Tensor | None,
-    images: Sequence[Images] = (),
-) -> CompletionLogits:
-    """Run prompts and completions in one pass, row i under z[i] (z [B, R]; [1, R] is of all rows, None the base).
-
-    Sequences are padded on the right: no real token sees the padding.
+def completion_hidden(model: SvfModel, batch: RowBatch, z: Tensor | None) -> Tensor:
+    """Compute the hidden states that predict completion tokens: [N, hidden].
 
     Args:
-        images: Of each prompt, whose image tokens are repeated already; empty if no prompt has any.
+        model: The base in SVF form.
+        batch: Rows, laid out.
+        z: [B, R], of each row; [1, R] is of all rows, None the base.
     """
-    device = model.device
-    lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-    longest = max(lengths)
-    ids = torch.tensor(
-        [[*p, *c, *[0] * (longest - n)] for p, c, n in zip(prompts, completions, lengths, strict=True)], device=device
-    )
-    starts = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    ends = torch.tensor(lengths, device=device)
-    first = int(starts.min()) - 1
-    kept = torch.arange(first, longest - 1, device=device)
-    logits = model.causal_logits(ids, z, images=images, logits_to_keep=kept)
-    mask = (kept + 1 >= starts.unsqueeze(1)) & (kept + 1 < ends.unsqueeze(1))
-    return CompletionLogits(logits, ids[:, first + 1 :], mask)
+    return _read(model, batch, z, lambda hidden: hidden)
+
+
+def completion_logprobs(model: SvfModel, batch: RowBatch, z: Tensor | None, temperature: float = 1.0) -> Tensor:
+    """Compute the log-probability of each completion token under softmax(logits / temperature): [N] float32.
+
+    Args:
+        model, batch, z: As of ``completion_hidden``.
+        temperature: Of the policy that sampled.
+    """
+    (values,) = completion_values(model, batch, z, [Selection(temperature=temperature)])
+    return values.logprobs
+
+
+def completion_values(
+    model: SvfModel, batch: RowBatch, z: Tensor | None, selections: Sequence[Selection]
+) -> list[TokenValues]:
+    """Compute log-probabilities and divergences of completion tokens, differentiable in z: of each selection.
+
+    Args:
+        model, batch, z: As of ``completion_hidden``.
+        selections: Any tokens of the batch, with their own temperature and divergence.
+    """
+    sizes: list[tuple[int, int]] = []
+
+    def read(hidden: Tensor) -> Tensor:
+        values = [_selected(model, batch, hidden, selection) for selection in selections]
+        sizes.extend((value.shape[0], value.shape[1]) for value in values)
+        return torch.cat([value.flatten() for value in values])
+
+    flat = _read(model, batch, z, read)
+    parts = flat.split([kinds * tokens for kinds, tokens in sizes])
+    return [
+        TokenValues(*(part.view(size).unbind() if size[0] == 2 else (part, None)))
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+def _read(model: SvfModel, batch: RowBatch, z: Tensor | None, reader: Reader) -> Tensor:
+    """Run rows, and give a reader the hidden states [N, hidden] that predict completion tokens."""
+    options: dict[str, object] = {"position_ids": batch.positions, "use_cache": False}
+    if batch.shared is not None:
+        options |= {"attention_mask": batch.shared.mask, "shared": batch.shared}
+
+    def read(hidden: Tensor) -> Tensor:
+        return reader(hidden.flatten(0, 1).index_select(0, batch.sources))
+
+    return model.read(read, batch.ids, z, batch.images, **options)
+
+
+def _selected(model: SvfModel, batch: RowBatch, hidden: Tensor, selection: Selection) -> Tensor:
+    """Compute the values [1 or 2, n] of selected tokens of hidden states [N, hidden]."""
+    targets, owners, divergence = batch.targets, batch.owners, selection.divergence
+    if selection.tokens is not None:
+        hidden, targets, owners = (states.index_select(0, selection.tokens) for states in (hidden, targets, owners))
+        if divergence is not None:
+            divergence = replace(divergence, base=divergence.base.index_select(0, selection.tokens))
+    return token_values(model.head, hidden, targets, owners, selection.temperature, divergence)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zfleet.config.learner import LearnerSpec
 from zfleet.models.base import Base
+from zfleet.models.output_head import check_frozen_head
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.factors import Factors
 from zfleet.svf.layout import target_names
@@ -36,9 +37,10 @@ class LoraWeights:
             alpha: Scale of the adapters, times ``rank``.
 
         Raises:
-            FactorsError: No matrix is chosen.
+            SpecError: No matrix is chosen, or the output head is.
         """
         self._names = target_names(base.model, targets)
+        check_frozen_head(base.model, self._names, targets)
         self.model = SvfModel(base, Factors({}, base.fingerprint, "none"))
         self._settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=self._names, lora_dropout=0.0, bias="none")
         self._adapted: PeftModel | None = None

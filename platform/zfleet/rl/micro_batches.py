@@ -4,39 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from zfleet.models.completions import Row, lay_out, row_length
 from zfleet.models.sharded import most_micro_batches
-from zfleet.models.teacher_forcing import CompletionLogits, completion_logits
+from zfleet.models.shared_prompt import PassCost, sharing_pays
+from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import Weights
-from zfleet.tasks.task import Grade, Sample
 
-PLACEHOLDER = Rollout(Sample("", ""), 0, (0,), (0,), "", Grade(0.0))
-"""Runs in a micro-batch of no sample; nobody learns from it."""
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Samples that go through the model together.
+
+    Attributes:
+        rows: Each is a prompt with one sample of it or several.
+        experts: Of each row, the place of the expert whose samples it has.
+        samples: The place of the sample of each completion, row after row; empty for a placeholder.
+    """
+
+    rows: tuple[Row, ...]
+    experts: tuple[int, ...]
+    samples: tuple[int, ...]
+
+
+_PLACEHOLDER = MicroBatch((Row((0,), ((0,),)),), (0,), ())
+"""Runs where other processes have a micro-batch more; nobody learns from it."""
 
 
 def micro_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Split samples so that no micro-batch holds more than ``limit`` tokens with its padding.
+    """Split rows so that no micro-batch holds more than ``limit`` tokens with its padding.
 
-    Samples of like length go together, which wastes the least on padding. One that is longer than the limit goes alone.
+    Rows of like length go together, which wastes the least on padding. One that is longer than the limit goes alone.
 
     Args:
-        lengths: Of the samples, in tokens.
+        lengths: Of the rows, in tokens.
         limit: Rows times the longest of a micro-batch.
 
     Returns:
-        The places of each micro-batch's samples.
+        The places of each micro-batch's rows.
     """
     if not lengths:
         return []
     if len(lengths) * max(lengths) <= limit:
         return [list(range(len(lengths)))]
     packed: list[list[int]] = []
-    # The longest first: the first sample of each sets its width, and a lack of memory shows at once.
+    # The longest first: the first row of each sets its width, and a lack of memory shows at once.
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         if packed and (len(packed[-1]) + 1) * lengths[packed[-1][0]] <= limit:
             packed[-1].append(place)
@@ -45,22 +63,64 @@ def micro_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
     return packed
 
 
-def pack(weights: Weights, rollouts: Sequence[Rollout], limit: int) -> list[list[int]]:
-    """Split rollouts into micro-batches: as ``micro_batches``.
+def rows_of_prompt(cost: PassCost, prompt: int, completions: Sequence[int], limit: int) -> list[list[int]]:
+    """Split the completions of one prompt into rows: as many in each as fit, or one in each if that costs less.
+
+    Args:
+        cost: Of the base's pass.
+        prompt: Its tokens.
+        completions: Tokens of each completion.
+        limit: The most tokens of a row, if it has several completions.
+
+    Returns:
+        The places of each row's completions.
+    """
+    rows: list[list[int]] = []
+    for place, length in enumerate(completions):
+        if rows and row_length(prompt, [*(completions[other] for other in rows[-1]), length]) <= limit:
+            rows[-1].append(place)
+        else:
+            rows.append([place])
+    return [
+        part
+        for row in rows
+        for part in ([row] if sharing_pays(cost, prompt, [completions[place] for place in row]) else [[p] for p in row])
+    ]
+
+
+def pack(weights: Weights, rollouts: Sequence[Rollout], experts: Sequence[int], limit: int) -> list[MicroBatch]:
+    """Split rollouts into micro-batches, samples of one prompt in one row where that is less work.
 
     Of a model that is sharded over processes each process gets as many micro-batches as any of them has; the last ones
     may hold no sample.
+
+    Args:
+        weights: What is learned.
+        rollouts: Samples of any experts.
+        experts: Of each rollout, the place of its expert: a row runs under the z of one.
+        limit: The most tokens of a micro-batch, padding included.
     """
-    lengths = [len(weights.model.spread(one.prompt, one.images)) + len(one.completion) for one in rollouts]
-    packed = micro_batches(lengths, limit)
-    return packed + [[]] * (most_micro_batches(weights.model, len(packed)) - len(packed))
-
-
-def rollout_logits(weights: Weights, rollouts: Sequence[Rollout], z: Tensor | None) -> CompletionLogits:
-    """Run one micro-batch through the model: as ``completion_logits``."""
-    prompts = [weights.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]
-    completions = [rollout.completion for rollout in rollouts]
-    return completion_logits(weights.model, prompts, completions, z, [rollout.images for rollout in rollouts])
+    samples: dict[tuple[object, ...], list[int]] = {}
+    for place, (rollout, expert) in enumerate(zip(rollouts, experts, strict=True)):
+        samples.setdefault((expert, rollout.prompt, rollout.images), []).append(place)
+    rows: list[Row] = []
+    places: list[list[int]] = []
+    for alike in samples.values():
+        first = rollouts[alike[0]]
+        prompt = weights.model.spread(first.prompt, first.images)
+        lengths = [len(rollouts[place].completion) for place in alike]
+        for row in rows_of_prompt(weights.model.cost, len(prompt), lengths, limit):
+            places.append([alike[number] for number in row])
+            rows.append(Row(prompt, tuple(rollouts[place].completion for place in places[-1]), first.images))
+    packed = [
+        MicroBatch(
+            tuple(rows[row] for row in chosen),
+            tuple(experts[places[row][0]] for row in chosen),
+            tuple(place for row in chosen for place in places[row]),
+        )
+        for chosen in micro_batches([row.length for row in rows], limit)
+    ]
+    return packed + [_PLACEHOLDER] * (most_micro_batches(weights.model, len(packed)) - len(packed))
 
 
 @torch.no_grad()
@@ -68,11 +128,12 @@ def token_logprobs(
     weights: Weights, expert: ExpertInTraining, rollouts: Sequence[Rollout], p: Tensor | None
 ) -> list[Tensor]:
     """Compute log-probabilities of each sample's tokens at the spec's temperature, under a p or the base: [C] each."""
+    spec = expert.spec
     logprobs_of: dict[int, Tensor] = {}
-    with weights.reference_policy() if p is None else nullcontext(weights.z_rows([expert.spec], [p])) as z:
-        for micro_batch in pack(weights, rollouts, expert.spec.pass_tokens):
-            logits = rollout_logits(weights, [rollouts[index] for index in micro_batch] or [PLACEHOLDER], z)
-            if micro_batch:
-                each = logits.unpadded(logits.logprobs(expert.spec.temperature))
-                logprobs_of |= dict(zip(micro_batch, each, strict=True))
-    return [logprobs_of[index] for index in range(len(rollouts))]
+    with weights.reference_policy() if p is None else nullcontext(weights.z_rows([spec], [p])) as z:
+        for micro_batch in pack(weights, rollouts, [0] * len(rollouts), spec.pass_tokens):
+            batch = lay_out(micro_batch.rows, weights.model)
+            values = batch.of_each(completion_logprobs(weights.model, batch, z, spec.temperature))
+            if micro_batch.samples:
+                logprobs_of |= dict(zip(micro_batch.samples, values, strict=True))
+    return [logprobs_of[place] for place in range(len(rollouts))]

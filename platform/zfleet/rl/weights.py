@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zfleet.config.learner import LearnerSpec
+from zfleet.models.output_head import check_frozen_head
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.parametrisation import PARAMETRISATIONS, Parametrisation
 from zfleet.svf.zvector import ZVector
@@ -58,6 +59,12 @@ class SvfWeights:
     limit: int | None = None
 
     def __init__(self, model: SvfModel) -> None:
+        """Learn z over a base.
+
+        Raises:
+            SpecError: Its targets include the output head.
+        """
+        check_frozen_head(model.base.model, model.layout.names, model.factors.targets)
         self.model = model
         self._shape = cache(lambda name: PARAMETRISATIONS[name](model.factors, model.device))
 

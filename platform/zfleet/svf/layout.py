@@ -55,7 +55,8 @@ class ZLayout:
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Split [..., R] into {name: [..., r]}; views, not copies."""
-        return {name: flat[..., where] for name, where in self.slices.items()}
+        # In one operation: the gradient of each of many slices would be a tensor of R numbers, nearly all of them 0.
+        return dict(zip(self.names, flat.split(self.ranks, -1), strict=True))
 
 
 def layer_of(name: str) -> int:

@@ -23,14 +23,16 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import BaseModelError, EngineError
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
+from zfleet.models.completions import Row, lay_out
 from zfleet.models.lab.tokenizer import build_tokenizer
 from zfleet.models.matrices import target_matrices
 from zfleet.models.recompute import checkpoint_layers, decoder_layers
 from zfleet.models.sharded import most_micro_batches, open_sharded
 from zfleet.models.svf_model import Sharding, SvfModel
-from zfleet.models.teacher_forcing import completion_logits
+from zfleet.models.teacher_forcing import completion_hidden, completion_logprobs, completion_values
+from zfleet.models.token_values import Divergence, Selection
 from zfleet.rl.data_parallel import DataParallel
-from zfleet.rl.loss import divergence, policy_loss
+from zfleet.rl.loss import policy_loss
 from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 from zfleet.svf.linear import SvfLinear
@@ -68,9 +70,9 @@ def lone_mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_halves_give_the_logits_and_the_gradient_of_the_whole(runs: list[dict[str, Tensor]], name: str) -> None:
+def test_halves_give_the_logprobs_and_the_gradient_of_the_whole(runs: list[dict[str, Tensor]], name: str) -> None:
     alone, *both = runs
-    for key in ("logits", "base_logits", "gradient"):
+    for key in ("logprobs", "base_logprobs", "gradient"):
         expected = alone[f"{name}/{key}"]
         largest = float(expected.abs().max())
         assert largest > 1e-2, "there is nothing to compare"
@@ -169,12 +171,22 @@ def _z(model: SvfModel) -> Tensor:
     return (1 + 0.3 * noise).requires_grad_()
 
 
+def _rows(prompts: Texts, completions: Texts) -> list[Row]:
+    """Each prompt with its completion; those of an even length also with the completion backwards."""
+    return [
+        Row(prompt, (completion,) if len(prompt) % 2 else (completion, completion[::-1]))
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
 def _loss(model: SvfModel, z: Tensor, prompts: Texts, completions: Texts, advantages: Tensor) -> Tensor:
     """The learner's: the policy's, and the divergence from the base."""
-    policy = completion_logits(model, prompts, completions, z.expand(len(prompts), -1))
+    batch = lay_out(_rows(prompts, completions), model)
     with torch.no_grad():
-        reference = completion_logits(model, prompts, completions, None)
-    return policy_loss(policy.logprobs(), advantages) + 0.3 * divergence(policy, reference).sum()
+        reference = Divergence(completion_hidden(model, batch, None), "policy", learned=True)
+    (values,) = completion_values(model, batch, z.expand(len(prompts), -1), [Selection(divergence=reference)])
+    assert values.divergence is not None
+    return policy_loss(values.logprobs, advantages[batch.owners]) + 0.3 * values.divergence.sum()
 
 
 def _kept_and_gradient(model: SvfModel) -> tuple[int, Tensor]:
@@ -218,15 +230,16 @@ def _gradient(model: SvfModel, workers: DataParallel, passes: int) -> Tensor:
 def _measure(model: SvfModel, mesh: DeviceMesh | None = None) -> dict[str, Tensor]:
     workers = DataParallel() if mesh is None else DataParallel(mesh.get_rank(), mesh.size())
     prompts, completions = _texts()
+    batch = lay_out(_rows(prompts, completions), model)
     with torch.no_grad():
-        logits = completion_logits(model, prompts, completions, _z(model).expand(len(prompts), -1)).logits
-        base_logits = completion_logits(model, prompts, completions, None).logits
+        logprobs = completion_logprobs(model, batch, _z(model).expand(len(prompts), -1))
+        base_logprobs = completion_logprobs(model, batch, None)
     passes = most_micro_batches(model, len(workers.share(prompts)[1]))
     share = _gradient(model, workers, passes)
     gradient = workers.sum(share.clone())
     return {
-        "logits": logits,
-        "base_logits": base_logits,
+        "logprobs": logprobs,
+        "base_logprobs": base_logprobs,
         "share": share,
         "gradient": gradient,
         "passes": torch.tensor(passes),

@@ -23,10 +23,11 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import BaseModelError, EngineError, InvalidRequest, RequestAborted, WrongBase
 from zfleet.models.base import load_base
 from zfleet.models.bundle import pack_base
+from zfleet.models.completions import Row, lay_out
 from zfleet.models.families import check_no_images
 from zfleet.models.fingerprint import read_config
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import completion_logits
+from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.svf.carry import carry
 from zfleet.svf.factors import Factors
 from zfleet.testing.parity import random_z
@@ -92,13 +93,14 @@ def test_an_image_token_that_was_sampled_is_a_token(seeing: Seeing) -> None:
     assert vision is not None
     image = vision.reader.token
     prompt = vision.reader.spread((1, image), (PICTURES[0],))
-    logits = completion_logits(seeing.model, [prompt, (1, 9)], [(9, image, 9), (image,)], None, [(PICTURES[0],), ()])
+    rows = [Row(prompt, ((9, image, 9), (image, 9)), (PICTURES[0],)), Row((1, 9), ((image,),))]
+    logprobs = completion_logprobs(seeing.model, lay_out(rows, seeing.model), None)
     ids = torch.tensor([[*prompt, 9, image, 9]])
     embeddings = vision.embed(ids, [(PICTURES[0],)])
     own = seeing.model.base.model.get_input_embeddings()(ids)
     assert torch.equal(embeddings[0, len(prompt) :], own[0, len(prompt) :])
     assert not torch.isclose(embeddings[0, 1 : len(prompt)], own[0, 1 : len(prompt)]).all(-1).any()
-    assert bool(logits.logprobs()[logits.mask].isfinite().all())
+    assert bool(logprobs.isfinite().all())
 
 
 @pytest.mark.parametrize(

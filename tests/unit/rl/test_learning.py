@@ -14,7 +14,6 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import InvalidZ, RewardError, TrainingDiverged
 from zfleet.models.base import load_base
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import completion_logits
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.rl.advantages import ESTIMATORS
 from zfleet.svf.factors import Factors
@@ -133,13 +132,6 @@ def test_samples_without_a_grade_are_handed_out_and_counted(tiny_model: SvfModel
     assert "cannot be graded" in reasons["s0"]
     assert "does not belong to its task" in reasons["s1"]
     assert {rollout.sample.id for rollout, advantage in kept if math.isnan(advantage)} == {"s0", "s1"}
-
-
-def test_the_policy_is_what_was_sampled_from(tiny_model: SvfModel) -> None:
-    sampled = completion_logits(tiny_model, [(1, 7, 9)], [(8, 6)], None)
-    expected = torch.log_softmax(sampled.logits / 0.5, -1).gather(-1, sampled.targets.unsqueeze(-1)).squeeze(-1)
-    assert torch.equal(sampled.logprobs(0.5), expected)
-    assert not torch.allclose(sampled.logprobs(0.5), sampled.logprobs())
 
 
 def test_a_part_counts_over_the_samples_that_it_grades(tiny_model: SvfModel, engine: SyncEngine) -> None:

@@ -13,7 +13,8 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.engine.contract import ScoreRequest
 from zfleet.errors import TaskError
-from zfleet.models.teacher_forcing import completion_logits
+from zfleet.models.completions import Row, lay_out
+from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
 from zfleet.rl.rollout import RolloutRequest, roll_out
@@ -158,12 +159,15 @@ def test_learner_and_engine_give_the_same_logprobs_for_images(seeing: Seeing, tm
         seeing.engine, seeing.model.base.tokenizer, [RolloutRequest(task, spec, samples, 0, z.digest)]
     )
     scored = seeing.engine.score([ScoreRequest(r.prompt, r.completion, z.digest, r.images) for r in rollouts])
-    images = [rollout.images for rollout in rollouts]
-    prompts = [seeing.model.spread(rollout.prompt, rollout.images) for rollout in rollouts]
-    rows = z.flat(seeing.model.layout).expand(len(rollouts), -1)
-    forced = completion_logits(seeing.model, prompts, [r.completion for r in rollouts], rows, images)
-    for own, mask, expected in zip(forced.logprobs(), forced.mask, scored, strict=True):
-        assert own[mask].tolist() == pytest.approx(list(expected), abs=1e-4)
+    # As the learner runs them: the two samples of a prompt and its image in one row.
+    rows = [
+        Row(seeing.model.spread(one.prompt, one.images), (one.completion, two.completion), one.images)
+        for one, two in zip(rollouts[::2], rollouts[1::2], strict=True)
+    ]
+    batch = lay_out(rows, seeing.model)
+    forced = completion_logprobs(seeing.model, batch, z.flat(seeing.model.layout).expand(len(rows), -1))
+    for own, expected in zip(batch.of_each(forced), scored, strict=True):
+        assert own.tolist() == pytest.approx(list(expected), abs=1e-4)
 
 
 # Dry runs

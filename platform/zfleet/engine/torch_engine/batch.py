@@ -14,8 +14,10 @@ from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import BaseModelError, EngineError
 from zfleet.models.base import Base
+from zfleet.models.completions import Row, lay_out
+from zfleet.models.families import sliding_window
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.teacher_forcing import completion_logits
+from zfleet.models.teacher_forcing import completion_logprobs
 
 _PASS_TOKENS = 8192
 """The most tokens in one pass over prompts, padding included."""
@@ -76,14 +78,10 @@ class TorchBatch:
     @torch.no_grad()
     def score(self, scorings: Sequence[Scoring]) -> list[tuple[float, ...]]:
         """Compute the log-probability of each completion token: prompts and completions in one pass."""
-        scored = completion_logits(
-            self._model,
-            [scoring.prompt for scoring in scorings],
-            [scoring.completion for scoring in scorings],
-            self._rows([scoring.entry for scoring in scorings]),
-            [scoring.images for scoring in scorings],
-        )
-        return [tuple(row[kept].tolist()) for row, kept in zip(scored.logprobs(), scored.mask, strict=True)]
+        rows = [Row(scoring.prompt, (scoring.completion,), scoring.images) for scoring in scorings]
+        batch = lay_out(rows, self._model)
+        scored = completion_logprobs(self._model, batch, self._rows([scoring.entry for scoring in scorings]))
+        return [tuple(values.tolist()) for values in batch.of_each(scored)]
 
     def compact(self, sequences: list[SequenceState]) -> list[SequenceState]:
         """Return the sequences that go on, in slots without gaps: the last ones move into the holes."""
@@ -165,7 +163,7 @@ def check_length(base: Base, length: int) -> None:
         BaseModelError: Names the base's limit and the length.
     """
     config = base.model.config
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    window = sliding_window(config)
     if window is not None and window < length:
         raise BaseModelError(
             f"base {base.name} attends to the last {window} tokens only, the engine would run {length}",

@@ -1,0 +1,205 @@
+"""Attention of rows in which several completions follow one prompt: the prompt is computed once for all of them.
+
+Everything but attention treats a token without looking at others, so that only attention has to know who sees whom. It
+runs in two parts, as in "Prefix Grouper: Efficient GRPO Training through Shared-Prefix Forward" (arXiv 2506.05433): the
+prompts, causally; and the completions as a batch of their own, each with its prompt's keys and values before its own. A
+mask over the whole row would be simpler, but costs (prompt + all completions)^2 in each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from zfleet.models.families import head_size, sliding_window
+from zfleet.svf.linear import SvfLinear
+
+ATTENTION = "zfleet"
+"""The name under which transformers finds ``attention``; every base in SVF form has it."""
+
+_ATTENTION_WEIGHT = 2
+"""A multiplication in attention takes this many times as long as one in a large linear."""
+
+Span = tuple[int, int]
+"""First place and length of a completion's part of its row."""
+
+
+@dataclass(frozen=True)
+class SharedPrompts:
+    """Where attention finds the parts of B rows of T tokens. M completions have tokens in them, the longest has C.
+
+    Attributes:
+        prompt: Tokens of the longest prompt, P.
+        rows: [M], the row of each completion.
+        tokens: [M * C], the places of their tokens in B * T; padding is place 0.
+        mask: [M, 1, C, P + C], in the model's precision: 0 where a completion's token sees another, -inf elsewhere.
+        output: [B * T], the place of each token in the outputs of both parts, B * P + M * C.
+    """
+
+    prompt: int
+    rows: Tensor
+    tokens: Tensor
+    mask: Tensor
+    output: Tensor
+
+    def of_completions(self, states: Tensor) -> Tensor:
+        """Gather [M, heads, C, dim] of [B, heads, T, dim]."""
+        _, heads, _, size = states.shape
+        tokens = states.transpose(1, 2).flatten(0, 1).index_select(0, self.tokens)
+        return tokens.view(len(self.rows), -1, heads, size).transpose(1, 2)
+
+    def with_prompts(self, states: Tensor) -> Tensor:
+        """Gather [M, heads, P + C, dim] of [B, heads, T, dim]: before each completion its prompt."""
+        prompts = states[:, :, : self.prompt].index_select(0, self.rows)
+        return torch.cat([prompts, self.of_completions(states)], 2)
+
+
+def share_prompts(
+    prompts: Sequence[int],
+    completions: Sequence[Sequence[Span]],
+    width: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> SharedPrompts:
+    """Index rows for ``attention``.
+
+    Args:
+        prompts: Tokens of each row's prompt.
+        completions: Of each row; at least one is there.
+        width: T, tokens of a row with its padding.
+        device: Of the tensors.
+        dtype: Of the mask.
+    """
+    longest = max(prompts)
+    spans = [(row, *span) for row, some in enumerate(completions) for span in some]
+    widest = max(count for _, _, count in spans)
+    tokens = [
+        [row * width + first + step if step < count else 0 for step in range(widest)] for row, first, count in spans
+    ]
+    # Padding reads place 0, as any other would do: nobody reads what comes of it.
+    output = [[row * longest + min(place, longest - 1) for place in range(width)] for row in range(len(prompts))]
+    for number, (row, first, count) in enumerate(spans):
+        own = len(prompts) * longest + number * widest
+        output[row][first : first + count] = range(own, own + count)
+    rows = torch.tensor([row for row, _, _ in spans], device=device)
+    step = torch.arange(widest, device=device)
+    sees_prompt = torch.arange(longest, device=device) < torch.tensor(prompts, device=device)[rows].unsqueeze(1)
+    seen = torch.cat(
+        [sees_prompt.unsqueeze(1).expand(-1, widest, -1), (step <= step.unsqueeze(1)).expand(len(spans), -1, -1)], 2
+    )
+    # Not as bool: SDPA would make this of it in each layer anew, and keep every copy for the way back.
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
+    return SharedPrompts(
+        prompt=longest,
+        rows=rows,
+        tokens=torch.tensor(tokens, device=device).flatten(),
+        mask=mask.unsqueeze(1),
+        output=torch.tensor(output, device=device).flatten(),
+    )
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    shared: SharedPrompts | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Compute attention as transformers' ``sdpa`` does, or that of rows whose completions share a prompt.
+
+    Args:
+        module: The attention layer.
+        query: [B, heads, T, dim].
+        key, value: [B, key-value heads, T, dim].
+        attention_mask: Of ``shared`` if that is given.
+        shared: Where the parts of the rows are; the model's forward pass hands it on.
+        options: As transformers gives them.
+
+    Returns:
+        [B, T, heads, dim], and None for the weights.
+    """
+    if shared is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    prompts, _ = sdpa_attention_forward(
+        module, *(states[:, :, : shared.prompt] for states in (query, key, value)), None, **options
+    )
+    completions, _ = sdpa_attention_forward(
+        module,
+        shared.of_completions(query),
+        shared.with_prompts(key),
+        shared.with_prompts(value),
+        attention_mask,
+        **options,
+    )
+    both = torch.cat([prompts.flatten(0, 1), completions.flatten(0, 1)])
+    return both.index_select(0, shared.output).unflatten(0, (len(query), -1)), None
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """What a base's forward pass multiplies.
+
+    Attributes:
+        token: For each token, in all linears but the head.
+        pair: For each pair of tokens of which one attends to the other, in all layers.
+        window: How far back a token sees; None for all before it.
+    """
+
+    token: int
+    pair: int
+    window: int | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> PassCost:
+        """Count those of a causal LM, in SVF form or not."""
+        config, head = model.config, model.get_output_embeddings()
+        linears = [part for part in model.modules() if part is not head]
+        return cls(
+            token=sum(_multiplications(part) for part in linears),
+            pair=2 * config.num_attention_heads * head_size(config) * config.num_hidden_layers,
+            window=sliding_window(config),
+        )
+
+
+def sharing_pays(cost: PassCost, prompt: int, completions: Sequence[int]) -> bool:
+    """Whether one row of a prompt and its completions costs less than a row for each completion.
+
+    Sharing saves the linears all copies of the prompt but one. But its attention computes whole rectangles, completions
+    padded to the longest, where a causal row skips what no token sees: with short prompts and long completions that
+    outweighs the saving. Where a base's window is shorter than prompt and completion, rows stay apart: transformers
+    masks those as the base wants.
+
+    Args:
+        cost: Of the base.
+        prompt: Its tokens.
+        completions: Tokens of each that go through the model.
+    """
+    longest = max(completions)
+    if len(completions) < 2 or (cost.window is not None and prompt + longest > cost.window):
+        return False
+    apart = sum((prompt + length) ** 2 for length in completions) / 2
+    shared = prompt**2 / 2 + len(completions) * longest * (prompt + longest)
+    saved = (len(completions) - 1) * prompt * cost.token
+    return saved > _ATTENTION_WEIGHT * cost.pair * (shared - apart)
+
+
+def _multiplications(module: nn.Module) -> int:
+    """Count those of a linear for one token; 0 for other modules."""
+    if isinstance(module, SvfLinear):
+        return module.us.numel() + module.vh.numel()
+    return module.weight.numel() if isinstance(module, nn.Linear) else 0
+
+
+AttentionInterface.register(ATTENTION, attention)
+# Without this transformers would make no masks for it.
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
