@@ -102,6 +102,17 @@ class ResourceSpec(Spec):
         """The memory of one worker or actor, in bytes; None if the spec gives none."""
         return None if self.memory is None else int(self.memory * 2**30)
 
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What one worker or actor takes, by Ray's names of resources; none that is 0 or not given."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_bytes}
+        return {name: amount for name, amount in amounts.items() if amount}
+
+    def times(self, number: int) -> ResourceSpec:
+        """Multiply what so many workers or actors take."""
+        memory = None if self.memory is None else self.memory * number
+        return self.model_copy(update={"cpus": self.cpus * number, "gpus": self.gpus * number, "memory": memory})
+
 
 class PlacedSpec(Spec):
     """The keys that all jobs share: the base, and the resources of each worker or actor."""

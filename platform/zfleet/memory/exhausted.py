@@ -8,9 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from zfleet.errors import JobError
-
-KEYS = "learner.micro_batch_tokens, engine.slots, engine.max_length or the task's max_tokens"
-"""What a person lowers in a spec so that a worker takes less memory."""
+from zfleet.memory.keys import TRAIN_KEYS
 
 
 @contextmanager
@@ -28,5 +26,5 @@ def enough_memory() -> Iterator[None]:
             raise
         raise JobError(
             f"not enough memory: {next(iter(str(error).splitlines()), 'allocation failed')}",
-            f"lower {KEYS}, or give it more memory",
+            f"lower {TRAIN_KEYS}; or give it more memory",
         ) from error

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+PROCESS_BYTES = 512 * 2**20
+"""Of a worker that has opened nothing yet, measured: Python, torch, transformers and Ray."""
+
 _ROOT = Path("/")
 _MOUNT = Path("sys/fs/cgroup")
 
@@ -57,13 +60,14 @@ def node_memory(root: Path = _ROOT) -> NodeMemory:
 
 
 def oom_kills(root: Path = _ROOT) -> int:
-    """Count how often the kernel has killed a process for lack of memory, in this control group or on the machine.
+    """Count how often the kernel has ended a process of this control group, or of the machine, for lack of memory.
 
     Args:
         root: As of ``node_memory``.
     """
-    counts = [_numbers(group.events).get("oom_kill", 0) for group in _groups(root)]
-    return max([*counts, _numbers(root / "proc/vmstat").get("oom_kill", 0)])
+    events = [_numbers(group.events) for group in _groups(root)]
+    counts = [found["oom_kill"] for found in events if "oom_kill" in found]
+    return counts[0] if counts else _numbers(root / "proc/vmstat").get("oom_kill", 0)
 
 
 def _groups(root: Path) -> Iterator[_Group]:

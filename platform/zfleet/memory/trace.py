@@ -20,6 +20,7 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.models.base import Base
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.recompute import checkpoint_layers
+from zfleet.models.shared_prompt import PassCost
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_hidden, completion_values
 from zfleet.models.token_values import Divergence, Selection
@@ -86,6 +87,12 @@ class TracedBase:
             factors=sum(rank * sum(shape) for rank, shape in zip(ranks, shapes, strict=True)) * self.dtype.itemsize,
             directions=sum(ranks),
         )
+
+    @cached_property
+    def cost(self) -> PassCost:
+        """What a pass multiplies, in a model of fewer layers: all costs are of each layer alike."""
+        with FakeTensorMode():
+            return _fake_model(_with_layers(self.config, _SHORT), self.targets, self.dtype).cost
 
     def _of_all_layers(self, measure: Callable[[SvfModel], int]) -> int:
         layers = self.config.num_hidden_layers
