@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from zfleet.config.learner import LearnerSpec
 from zfleet.models.base import Base
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.recompute import checkpoint_layers
@@ -56,12 +55,7 @@ class TracedBase:
             recompute: Whether decoder layers run again in the backward pass.
         """
 
-        def step(model: SvfModel) -> int:
-            if recompute:
-                checkpoint_layers(model)
-            return _peak(model, lambda: _step(model, rows, experts, divergence))
-
-        return self._of_all_layers(step)
+        return self._of_all_layers(lambda model: step_peak(model, rows, experts, divergence, recompute))
 
     def forward_bytes(self, tokens: int) -> int:
         """Return what a pass over prompts of so many tokens allocates at most, without gradients."""
@@ -92,7 +86,7 @@ class TracedBase:
     def cost(self) -> PassCost:
         """What a pass multiplies, in a model of fewer layers: all costs are of each layer alike."""
         with FakeTensorMode():
-            return _fake_model(_with_layers(self.config, _SHORT), self.targets, self.dtype).cost
+            return self.model(_SHORT).cost
 
     def _of_all_layers(self, measure: Callable[[SvfModel], int]) -> int:
         layers = self.config.num_hidden_layers
@@ -103,7 +97,11 @@ class TracedBase:
 
     def _measure(self, measure: Callable[[SvfModel], int], layers: int) -> int:
         with FakeTensorMode():
-            return measure(_fake_model(_with_layers(self.config, layers), self.targets, self.dtype))
+            return measure(self.model(layers))
+
+    def model(self, layers: int) -> SvfModel:
+        """Build the first layers in SVF form, with arbitrary weights: on fake tensors where those are on."""
+        return _new_svf_model(_with_layers(self.config, layers), self.targets, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -133,37 +131,48 @@ def _new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     return model.train(False)
 
 
-def _fake_model(config: PreTrainedConfig, targets: str, dtype: torch.dtype) -> SvfModel:
+def _new_svf_model(config: PreTrainedConfig, targets: str, dtype: torch.dtype) -> SvfModel:
     model = _new_model(config, dtype)
-    factors = {name: _fake_factors(model.get_submodule(name)) for name in target_names(model, targets)}
+    factors = {name: _new_factors(model.get_submodule(name)) for name in target_names(model, targets)}
     # Nothing here reads text.
     base = Base("traced", "", model, PreTrainedTokenizerBase())
     return SvfModel(base, Factors(factors, "", targets))
 
 
-def _fake_factors(linear: nn.Module) -> MatrixFactors:
+def _new_factors(linear: nn.Module) -> MatrixFactors:
     assert isinstance(linear, nn.Linear)
     m, n = linear.weight.shape
     r = min(m, n)
     return MatrixFactors(torch.empty(m, r), torch.empty(r), torch.empty(r, n))
 
 
+def step_peak(model: SvfModel, rows: Sequence[Row], experts: int, divergence: bool, recompute: bool) -> int:
+    """Return what a micro-batch allocates at most on a model, whose layers run again from then on if asked.
+
+    Args:
+        model: With fake tensors or real ones.
+        rows, experts, divergence, recompute: As of ``TracedBase.step_bytes``.
+    """
+    if recompute:
+        checkpoint_layers(model)
+    return _peak(model, lambda: _step(model, rows, experts, divergence))
+
+
 def _step(model: SvfModel, rows: Sequence[Row], experts: int, divergence: bool) -> None:
     """Do as the learner does with a micro-batch (``zfleet.rl.gradient``)."""
-    weights, spec = SvfWeights(model), LearnerSpec()
-    ps = [weights.start(spec).requires_grad_() for _ in range(experts)]
+    weights = SvfWeights(model)
+    # In the place of p: what makes z of it takes next to nothing.
+    zs = torch.ones(experts, model.layout.size).requires_grad_()
     batch = lay_out(rows, model)
     selection = Selection()
     if divergence:
         with torch.no_grad(), weights.reference_policy() as z:
             hidden = completion_hidden(model, batch, z)
         selection = replace(selection, divergence=Divergence(hidden, "policy", learned=True))
-    z_rows = weights.z_rows([spec] * experts, ps)
-    if experts > 1:
-        z_rows = z_rows.index_select(0, torch.tensor([place % experts for place in range(len(rows))]))
-    (values,) = completion_values(model, batch, z_rows, [selection])
+    owners = torch.tensor([place % experts for place in range(len(rows))])
+    (values,) = completion_values(model, batch, zs if experts == 1 else zs.index_select(0, owners), [selection])
     loss = values.logprobs.sum() + (0 if values.divergence is None else values.divergence.sum())
-    weights.backward(loss, ps)
+    torch.autograd.grad(loss, zs)
 
 
 def _peak(model: SvfModel, work: Callable[[], object]) -> int:

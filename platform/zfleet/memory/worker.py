@@ -89,7 +89,9 @@ def train_table(
         experts=experts,
         divergence=any(one.kl > 0 or one.kl_limit is not None for one in learners),
     )
-    parts = [*held_parts(base), _data(tasks)]
+    # In main memory each process holds the whole base while it opens its share.
+    on_gpu = spec.base.device == "cuda"
+    parts = [*held_parts(base, spec.num_workers if spec.split and on_gpu else 1), _data(tasks)]
     if spec.engine.kind == "torch":
         slots = min(spec.engine.slots, max(samples.prompts * each, spec.eval_samples))
         parts += engine_parts(base, Answers(slots, samples.prompt, answer), spec.engine.z_rows)
@@ -99,7 +101,7 @@ def train_table(
     if chosen is None:
         taken = MemoryTable("a worker", tuple(parts), together).peak if together else _always(parts)
         left = (room.now if room else 2**62) - taken - memory.optimizer
-        chosen = choose(memory, asked or "auto", spec.recompute, left, spec.base.device == "cpu")
+        chosen = choose(memory, asked or "auto", spec.recompute, left, not on_gpu)
     parts += memory.parts(chosen.micro_batch_tokens, chosen.recompute)
     return chosen, MemoryTable("a worker", tuple(parts), together)
 
@@ -128,11 +130,8 @@ def serve_table(spec: ServeSpec, base: TracedBase, context: int) -> MemoryTable:
 
 def replica_table(engine: EngineSpec, base: TracedBase) -> MemoryTable:
     """Plan a process of vLLM: what it holds, without what its passes allocate."""
-    ranks = engine.vllm.tensor_parallel
-    held = [Part(part.name, part.bytes // ranks, part.how, part.when) for part in held_parts(base)[:2]]
-    cache = int(engine.vllm.cache_gib * 2**30)
-    parts = (*held, held_parts(base)[2], Part("key-value cache", cache, "engine.vllm.cache_gib"))
-    return MemoryTable("a process of vLLM", parts)
+    cache = Part("key-value cache", int(engine.vllm.cache_gib * 2**30), "engine.vllm.cache_gib")
+    return MemoryTable("a process of vLLM", (*held_parts(base, engine.vllm.tensor_parallel), cache))
 
 
 def experiment_table(
@@ -152,12 +151,18 @@ def experiment_table(
     return train_table(job, base, tasks, room)
 
 
-def held_parts(base: TracedBase) -> list[Part]:
-    """List what every process with the base holds."""
+def held_parts(base: TracedBase, processes: int = 1) -> list[Part]:
+    """List what every process with the base holds.
+
+    Args:
+        base: The base.
+        processes: That it is split over.
+    """
     sizes, dtype = base.sizes, str(base.dtype).removeprefix("torch.")
+    shared = "processes of a node share them" if processes == 1 else f"split over {processes} processes"
     return [
-        Part("weights", sizes.weights, f"{dtype}; processes of a node share them"),
-        Part("factors", sizes.factors, f"U diag(s) and Vh, {dtype}; shared too"),
+        Part("weights", sizes.weights // processes, f"{dtype}; {shared}"),
+        Part("factors", sizes.factors // processes, f"U diag(s) and Vh, {dtype}; {shared}"),
         Part("the process itself", PROCESS_BYTES, "Python, torch, transformers, Ray: measured"),
     ]
 
