@@ -43,8 +43,8 @@ def test_a_worker_that_finished_no_step_is_not_started_again(board: Any) -> None
     assert isinstance(error, JobError)
     assert error.message == (
         "expert polite: worker 0 was ended, holding 6.85GB, because its machine ran out of memory. By the plan it "
-        "needs up to 6.00 GiB (a micro-batch 5.00 GiB, weights 1.00 GiB); it had finished no step since it started, so that "
-        "it is not started again"
+        "needs up to 6.00 GiB (a micro-batch 5.00 GiB, weights 1.00 GiB); it had finished no step since it started, "
+        "so that it is not started again"
     )
     assert "learner.micro_batch_tokens" in error.remedy
     assert "RAY_" not in str(error)

@@ -102,6 +102,8 @@ def train_table(
         taken = MemoryTable("a worker", tuple(parts), together).peak if together else _always(parts)
         left = (room.now if room else 2**62) - taken - memory.optimizer
         chosen = choose(memory, asked or "auto", spec.recompute, left, not on_gpu)
+    elif spec.recompute != "auto":
+        chosen = replace(chosen, recompute=spec.recompute)
     parts += memory.parts(chosen.micro_batch_tokens, chosen.recompute)
     return chosen, MemoryTable("a worker", tuple(parts), together)
 
