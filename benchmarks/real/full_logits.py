@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,11 @@ def full_gradient(model: SvfModel, p: Tensor, rollouts: Sequence[Rollout], kl: f
     ids = torch.tensor([[*rollout.prompt, *rollout.completion] for rollout in rollouts])
     prompt = len(rollouts[0].prompt)
     kept = torch.arange(prompt - 1, ids.shape[1] - 1)
-    options = {"position_ids": torch.arange(ids.shape[1]).unsqueeze(0), "use_cache": False, "logits_to_keep": kept}
+    options: dict[str, Any] = {
+        "position_ids": torch.arange(ids.shape[1]).unsqueeze(0),
+        "use_cache": False,
+        "logits_to_keep": kept,
+    }
     logits = model.logits(ids, p.unsqueeze(0), **options)
     with torch.no_grad():
         base = model.logits(ids, None, **options)

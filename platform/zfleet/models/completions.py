@@ -69,7 +69,8 @@ class RowBatch:
 
     def of_each(self, values: Tensor) -> tuple[Tensor, ...]:
         """Split values [N] into those of each completion: [C] each."""
-        return values.split(list(self.lengths))
+        parts: tuple[Tensor, ...] = values.split(self.lengths)
+        return parts
 
 
 def lay_out(rows: Sequence[Row], model: SvfModel) -> RowBatch:

@@ -49,7 +49,7 @@ class OutputHead:
     def vocabulary(self) -> int:
         """How many logits there are."""
         module = self._module
-        return int(module.us.shape[0] if isinstance(module, SvfLinear) else module.weight.shape[0])
+        return len(module.us if isinstance(module, SvfLinear) else self.weight)
 
     @contextmanager
     def read_by(self, reader: Reader) -> Iterator[None]:

@@ -130,8 +130,9 @@ def attention(
     """
     if shared is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    first = shared.prompt
     prompts, _ = sdpa_attention_forward(
-        module, *(states[:, :, : shared.prompt] for states in (query, key, value)), None, **options
+        module, query[:, :, :first], key[:, :, :first], value[:, :, :first], None, **options
     )
     completions, _ = sdpa_attention_forward(
         module,

@@ -144,7 +144,7 @@ class _Held(TorchDispatchMode):
     """
 
     def __init__(self, least: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._least = least
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
