@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zfleet.config.specs import TrainSpec
+from zfleet.errors import SpecError
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.jobs import planned_training, room_here
 from zfleet.memory.table import MemoryTable, gib
@@ -32,7 +33,15 @@ def plan_memory(
     """
     base = traced_base(folder, spec.base)
     tasks = [TaskSize.of(plan.fit) for plan in plans]
-    chosen, table = planned_training(spec, base, tasks, room_here(spec, base), before)
+    try:
+        chosen, table = planned_training(spec, base, tasks, room_here(spec, base), before)
+    except SpecError as error:
+        if before is None:
+            raise
+        raise SpecError(
+            f"run {spec.run!r} cannot go on here as it was started: {error.message}",
+            f"{error.remedy}; other settings are a run of their own (--set run=NAME)",
+        ) from None
     again = ", layers computed again in the backward pass" if chosen.recompute else ""
     log.log(
         logging.INFO if before is None else logging.WARNING,

@@ -1,7 +1,7 @@
 """What passes of a base allocate, traced without its weights: the real code runs on tensors that have no memory.
 
-PyTorch's fake tensors have shapes and types and no numbers, and its ``MemTracker`` adds up their storages, as
-torchtitan estimates the memory of trainings. So nothing here knows how a family of models computes.
+PyTorch's fake tensors have shapes and types and no numbers; what their storages would take is added up, as torchtitan
+estimates the memory of trainings. So nothing here knows how a family of models computes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from functools import cached_property
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from zfleet.memory.allocated import Allocated
 from zfleet.models.base import Base
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.recompute import checkpoint_layers
@@ -177,13 +177,7 @@ def _step(model: SvfModel, rows: Sequence[Row], experts: int, divergence: bool) 
 
 def _peak(model: SvfModel, work: Callable[[], object]) -> int:
     """Return what some work allocates at most, besides what the model holds."""
-    tracker = MemTracker()
-    tracker.track_external(model.base.model)
-    held = _total(tracker.get_tracker_snapshot("current"))
-    with tracker:
+    module = model.base.model
+    with Allocated((*module.parameters(), *module.buffers())) as allocated:
         work()
-    return _total(tracker.get_tracker_snapshot("peak")) - held
-
-
-def _total(snapshot: dict[torch.device, dict[str, int]]) -> int:
-    return sum(sizes["Total"] for sizes in snapshot.values())
+    return allocated.peak

@@ -94,3 +94,9 @@ def test_scarce_memory_makes_smaller_micro_batches(place: Place) -> None:
     held = table.peak - max(part.bytes for part in table.parts if part.when == "learning")
     scarce, _ = planned(place, learner=many, resources={"memory": (held + 4 * 2**20) / 2**30})
     assert scarce.micro_batch_tokens < plenty.micro_batch_tokens or scarce.recompute
+
+
+def test_a_run_that_cannot_go_on_here_says_so(place: Place) -> None:
+    with pytest.raises(SpecError, match="run 'mine' cannot go on here as it was started: a worker needs") as refused:
+        planned(place, Chosen(512, False), resources={"memory": "100MiB"})
+    assert "--set run=NAME" in refused.value.remedy

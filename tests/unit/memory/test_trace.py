@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import LlamaConfig, PreTrainedConfig, Qwen3Config
 
+from zfleet.memory.allocated import Allocated
 from zfleet.memory.learner import LearnerMemory, Samples
 from zfleet.memory.trace import TracedBase, step_peak
 from zfleet.models.completions import Row
@@ -77,7 +77,7 @@ def test_sizes_are_those_of_the_matrices() -> None:
 
 
 def test_the_real_pass_allocates_what_the_fake_one_says() -> None:
-    """On real tensors, counted by the same tracker: fake tensors on a CPU take the kernels that real ones take."""
+    """On real tensors, counted in the same way: fake tensors on a CPU take the kernels that real ones take."""
     traced = base(layers=3)
     found = step_peak(traced.model(3), rows(8, answers=3), 1, False, False)
     assert found == step(traced, rows(8, answers=3))
@@ -97,7 +97,13 @@ def test_a_sample_longer_than_a_micro_batch_is_counted_whole() -> None:
     assert memory.activations(600, False) > 1.5 * memory.activations(300, False)
 
 
-def test_the_tracker_is_pytorchs_own() -> None:
-    with MemTracker() as tracker:
+def test_storages_count_until_they_are_freed_and_views_do_not() -> None:
+    held = torch.ones(500)
+    with Allocated([held]) as allocated:
         kept = torch.ones(1000)
-    assert tracker.get_tracker_snapshot("peak")[kept.device]["Total"] == 4000
+        _ = held.view(5, 100) + 0
+        del _
+        _ = (kept[:10], kept.view(10, 100), held.t())
+        more = torch.ones(300)
+    assert allocated.peak == 4 * (1000 + 500)
+    assert more.sum() == 300
