@@ -48,9 +48,11 @@ def choose(
         return Chosen(tokens, not fits(tokens, False) and fits(tokens, True) if recompute == "auto" else recompute)
     if recompute != "auto":
         return Chosen(_largest(lambda size: useful(size, recompute)), recompute)
-    kept, again = _largest(lambda size: useful(size, False)), _largest(lambda size: useful(size, True))
-    wins = not fits(kept, False) or kept < min(again, ENOUGH_TOKENS)
-    return Chosen(again, True) if wins else Chosen(kept, False)
+    kept = _largest(lambda size: useful(size, False))
+    if fits(kept, False) and kept >= ENOUGH_TOKENS:
+        return Chosen(kept, False)
+    again = _largest(lambda size: useful(size, True))
+    return Chosen(again, True) if again > kept or not fits(kept, False) else Chosen(kept, False)
 
 
 def _largest(takes: Callable[[int], bool]) -> int:

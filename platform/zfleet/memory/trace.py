@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import nn
@@ -54,8 +54,7 @@ class TracedBase:
             divergence: Whether the divergence from the base is computed too.
             recompute: Whether decoder layers run again in the backward pass.
         """
-
-        return self._of_all_layers(lambda model: step_peak(model, rows, experts, divergence, recompute))
+        return self._of_all_layers(lambda model: step_peak(model, rows, experts, divergence), recompute)
 
     def forward_bytes(self, tokens: int) -> int:
         """Return what a pass over prompts of so many tokens allocates at most, without gradients."""
@@ -85,23 +84,32 @@ class TracedBase:
     @cached_property
     def cost(self) -> PassCost:
         """What a pass multiplies, in a model of fewer layers: all costs are of each layer alike."""
-        with FakeTensorMode():
-            return self.model(_SHORT).cost
+        with self._fake:
+            return self._model(_SHORT, False).cost
 
-    def _of_all_layers(self, measure: Callable[[SvfModel], int]) -> int:
+    def new_model(self, layers: int, recompute: bool) -> SvfModel:
+        """Build the first layers in SVF form, with arbitrary weights: on fake tensors where those are on."""
+        model = _new_svf_model(_with_layers(self.config, layers), self.targets, self.dtype)
+        if recompute:
+            checkpoint_layers(model)
+        return model
+
+    def _of_all_layers(self, measure: Callable[[SvfModel], int], recompute: bool = False) -> int:
         layers = self.config.num_hidden_layers
-        if layers <= _LONG:
-            return self._measure(measure, layers)
-        short, long = (self._measure(measure, some) for some in (_SHORT, _LONG))
+        with self._fake:
+            if layers <= _LONG:
+                return measure(self._model(layers, recompute))
+            short, long = (measure(self._model(some, recompute)) for some in (_SHORT, _LONG))
         return long + (layers - _LONG) * (long - short) // (_LONG - _SHORT)
 
-    def _measure(self, measure: Callable[[SvfModel], int], layers: int) -> int:
-        with FakeTensorMode():
-            return measure(self.model(layers))
+    @cached_property
+    def _fake(self) -> FakeTensorMode:
+        return FakeTensorMode()
 
-    def model(self, layers: int) -> SvfModel:
-        """Build the first layers in SVF form, with arbitrary weights: on fake tensors where those are on."""
-        return _new_svf_model(_with_layers(self.config, layers), self.targets, self.dtype)
+    @cached_property
+    def _model(self) -> Callable[[int, bool], SvfModel]:
+        """Builds a model as ``new_model`` the first time; that takes about as long as tracing it."""
+        return cache(self.new_model)
 
 
 @dataclass(frozen=True)
@@ -146,15 +154,13 @@ def _new_factors(linear: nn.Module) -> MatrixFactors:
     return MatrixFactors(torch.empty(m, r), torch.empty(r), torch.empty(r, n))
 
 
-def step_peak(model: SvfModel, rows: Sequence[Row], experts: int, divergence: bool, recompute: bool) -> int:
-    """Return what a micro-batch allocates at most on a model, whose layers run again from then on if asked.
+def step_peak(model: SvfModel, rows: Sequence[Row], experts: int, divergence: bool) -> int:
+    """Return what a micro-batch allocates at most on a model.
 
     Args:
         model: With fake tensors or real ones.
-        rows, experts, divergence, recompute: As of ``TracedBase.step_bytes``.
+        rows, experts, divergence: As of ``TracedBase.step_bytes``.
     """
-    if recompute:
-        checkpoint_layers(model)
     return _peak(model, lambda: _step(model, rows, experts, divergence))
 
 

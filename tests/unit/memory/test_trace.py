@@ -50,7 +50,7 @@ def test_few_layers_tell_of_many(kind: type[PreTrainedConfig], recompute: bool) 
     config = kind(**SHAPE, num_hidden_layers=9)
     traced = base(config)
     with FakeTensorMode():
-        whole = step_peak(traced.model(9), rows(8), 1, False, recompute)
+        whole = step_peak(traced.new_model(9, recompute), rows(8), 1, False)
     assert step(traced, rows(8), recompute) == pytest.approx(whole, rel=0.01)
 
 
@@ -79,7 +79,7 @@ def test_sizes_are_those_of_the_matrices() -> None:
 def test_the_real_pass_allocates_what_the_fake_one_says() -> None:
     """On real tensors, counted in the same way: fake tensors on a CPU take the kernels that real ones take."""
     traced = base(layers=3)
-    found = step_peak(traced.model(3), rows(8, answers=3), 1, False, False)
+    found = step_peak(traced.new_model(3, False), rows(8, answers=3), 1, False)
     assert found == step(traced, rows(8, answers=3))
 
 
