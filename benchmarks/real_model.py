@@ -9,6 +9,8 @@
   each sample, over those with one row for all.
 - ``chunked_logits``: memory and seconds of a gradient step whose log-probabilities and divergences are computed in
   chunks, over one that has all logits at once. ``chunked_logits_peak`` is that of the head's part alone.
+- ``memory``: the memory that a worker is planned to need, over the most that one had which did a step of that size, on
+  this base and on the lab base; a plan is good between 0.75 and 1.25.
 
 Both sides of a ratio take turns in one process; memory is that of processes which do nothing else.
 """
@@ -27,9 +29,10 @@ from rich.table import Table
 
 from exit_code import exit_code
 from real.learner import chunked_logits, learner_group
+from real.memory import memory
 from real.settings import Part, Settings
 
-PARTS: dict[str, Part] = {"learner_group": learner_group, "chunked_logits": chunked_logits}
+PARTS: dict[str, Part] = {"learner_group": learner_group, "chunked_logits": chunked_logits, "memory": memory}
 
 _QUICK = 2
 

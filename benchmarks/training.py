@@ -2,7 +2,7 @@
 
     python benchmarks/training.py                       tables, five minutes on one idle core
     python benchmarks/training.py --json > result.json
-    python benchmarks/training.py --pass-tokens 1280    both gradients in passes of so many tokens
+    python benchmarks/training.py --micro-batch-tokens 1280    both gradients in micro-batches of so many tokens
     python benchmarks/training.py --quick               few rounds: does it run at all
 
 - ``cohort4_over_solo``: samples a second of four experts in one learner, over those of four learners one after
@@ -34,7 +34,7 @@ from learning.cohort import measure_cohort
 from learning.memory import measure_memory
 from learning.opened import open_base
 from learning.step import SIZES, WAYS, measure_steps
-from zfleet.config.learner import LearnerSpec
+from zfleet.config.learner import LARGEST_MICRO_BATCH
 
 KL = 0.1
 ROUNDS = {"cohort": 10, "cohort_kl": 6, 64: 16, 512: 10, 4096: 6}
@@ -65,9 +65,9 @@ def _run(options: argparse.Namespace) -> None:
             "cohort4_over_solo": measure_cohort(open_base(options.base), 0.0, rounds["cohort"], tell),
             "cohort4_over_solo_kl": measure_cohort(open_base(options.base), KL, rounds["cohort_kl"], tell),
             "step_over_reference": measure_steps(
-                options.base, options.pass_tokens, {size: rounds[size] for size in SIZES}, tell
+                options.base, options.micro_batch_tokens, {size: rounds[size] for size in SIZES}, tell
             ),
-            "peak_memory": measure_memory(options.base, options.threads, options.pass_tokens),
+            "peak_memory": measure_memory(options.base, options.threads, options.micro_batch_tokens),
             "settings": vars(options),
         }
     if options.json:
@@ -112,9 +112,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", default="eighth", help="eighth (25 million parameters), lab, a folder or a hub id")
     parser.add_argument("--threads", type=int, default=1, help="of torch, as a job's worker has by default")
     parser.add_argument(
-        "--pass-tokens",
+        "--micro-batch-tokens",
         type=int,
-        default=LearnerSpec.model_fields["pass_tokens"].default,
+        default=LARGEST_MICRO_BATCH,
         help="of a gradient, both ways: what goes through the model at once; the product's default",
     )
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds of each")

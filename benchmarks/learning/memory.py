@@ -18,19 +18,19 @@ from learning.step import SIZES, WAYS, Way, gradient_of, recorded
 _KIB = 1 / 1024
 
 
-def measure_memory(base: str, threads: int, pass_tokens: int) -> dict[str, Any]:
+def measure_memory(base: str, threads: int, micro_batch_tokens: int) -> dict[str, Any]:
     """By tokens a step and way: ``step_mib``, what the gradient adds to what was there before, and ``peak_mib``."""
 
     def in_a_process(way: Way, tokens: int) -> dict[str, float]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_peak, way, base, tokens, threads, pass_tokens).result()
+            return pool.submit(_peak, way, base, tokens, threads, micro_batch_tokens).result()
 
     return {str(tokens): {way: in_a_process(way, tokens) for way in WAYS} for tokens in SIZES}
 
 
-def _peak(way: Way, base: str, tokens: int, threads: int, pass_tokens: int) -> dict[str, float]:
+def _peak(way: Way, base: str, tokens: int, threads: int, micro_batch_tokens: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    with gradient_of(way, base, pass_tokens) as gradient:
+    with gradient_of(way, base, micro_batch_tokens) as gradient:
         rollouts = recorded(SIZES[tokens])
         # Code that the first step loads is there.
         gradient(recorded(SIZES[64])[:1])

@@ -28,7 +28,7 @@ def open_base(name: str) -> Opened:
     Raises:
         BaseModelError: It cannot be found or loaded.
     """
-    spec = _spec(name)
+    spec = find_spec(name)
     found, folder = locate_base(spec)
     base = load_base(folder, name=found)
     return Opened(
@@ -36,7 +36,8 @@ def open_base(name: str) -> Opened:
     )
 
 
-def _spec(name: str) -> BaseSpec:
+def find_spec(name: str) -> BaseSpec:
+    """The spec of a base: as of ``open_base``; that of a shape is built the first time."""
     if name not in SHAPES:
         return BaseSpec(model=name)
     shape = find_shape(name)

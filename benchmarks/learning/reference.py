@@ -23,7 +23,7 @@ from zfleet.svf.factors import Factors, MatrixFactors
 class ReferenceWay:
     """Composes every W' from p, runs the plain model on them, and goes back through dense dW' into p.
 
-    Autograd does all of it, in float32, in micro-batches of ``spec.pass_tokens`` as the learner has them. W' is
+    Autograd does all of it, in float32, in micro-batches of ``spec.micro_batch_limit`` as the learner has them. W' is
     composed once for all of them; their dW' are summed, and the last one takes the sum through the composition, where
     each dW' is freed as soon as its part of dp is known. A single micro-batch is one graph, and keeps no sum. U, s and
     Vh are constants.
@@ -34,7 +34,7 @@ class ReferenceWay:
     def __init__(self, opened: Opened, spec: LearnerSpec) -> None:
         base, factors = opened.base, opened.factors
         base.model.requires_grad_(False)
-        self._pass_tokens = spec.pass_tokens
+        self._micro_batch_tokens = spec.micro_batch_limit
         self._layout = factors.layout
         self._model = SvfModel(base, Factors({}, base.fingerprint, "none"))
         self._z = PARAMETRISATIONS[spec.parametrisation](factors, base.model.device).z
@@ -45,7 +45,9 @@ class ReferenceWay:
         z = self._layout.split(self._z(p))
         for name, linear in self._linears.items():
             linear.compose(z[name])
-        *before, last = micro_batches([len(one.prompt) + len(one.completion) for one in rollouts], self._pass_tokens)
+        *before, last = micro_batches(
+            [len(one.prompt) + len(one.completion) for one in rollouts], self._micro_batch_tokens
+        )
         if before:
             for linear in self._linears.values():
                 linear.cut_off()

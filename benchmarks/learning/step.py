@@ -66,9 +66,11 @@ def recorded(size: Size) -> list[Rollout]:
 
 
 @contextmanager
-def gradient_of(way: Way, base: str, pass_tokens: int) -> Iterator[Callable[[Sequence[Rollout]], Tensor]]:
+def gradient_of(way: Way, base: str, micro_batch_tokens: int) -> Iterator[Callable[[Sequence[Rollout]], Tensor]]:
     """A way, ready to compute gradients [R] in p, over a copy of the base of its own; p is not that of the base."""
-    spec = LearnerSpec(estimator="reinforce", parametrisation="sigmoid", temperature=1, pass_tokens=pass_tokens)
+    spec = LearnerSpec(
+        estimator="reinforce", parametrisation="sigmoid", temperature=1, micro_batch_tokens=micro_batch_tokens
+    )
     opened = open_base(base)
     torch.manual_seed(0)
     spread = 0.3 * torch.randn(opened.factors.layout.size)
@@ -85,17 +87,22 @@ def gradient_of(way: Way, base: str, pass_tokens: int) -> Iterator[Callable[[Seq
         yield lambda rollouts: learner.mean_gradients(learner.compare([expert], [rollouts])).each[0]
 
 
-def measure_steps(base: str, pass_tokens: int, rounds: dict[int, int], tell: Callable[[], None]) -> dict[str, Any]:
+def measure_steps(
+    base: str, micro_batch_tokens: int, rounds: dict[int, int], tell: Callable[[], None]
+) -> dict[str, Any]:
     """How many times as long the reference's way takes, by tokens a step, as of ``Pair.ratio``.
 
     Args:
-        pass_tokens: Of both ways: what goes through the model at once, padding included.
+        micro_batch_tokens: Of both ways: what goes through the model at once, padding included.
 
     Raises:
         RuntimeError: The two ways have different gradients.
     """
     found = {}
-    with gradient_of("ours", base, pass_tokens) as ours, gradient_of("reference", base, pass_tokens) as reference:
+    with (
+        gradient_of("ours", base, micro_batch_tokens) as ours,
+        gradient_of("reference", base, micro_batch_tokens) as reference,
+    ):
         for tokens, size in SIZES.items():
             rollouts = recorded(size)
             apart = _difference(ours(rollouts), reference(rollouts))

@@ -23,7 +23,7 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_seconds: float = 
     Raises:
         JobError: None fits; says what each needs, what the cluster has and what is free.
     """
-    bundle = _bundle(resources.cpus, resources.gpus)
+    bundle = resources.amounts
     total = _amounts(ray.cluster_resources)
     fitting = min(wanted, *(int(total.get(key, 0) // need) for key, need in bundle.items()))
     while fitting > 0:
@@ -50,7 +50,7 @@ def check_room(
     """Refuse engines that leave no room for one worker, which would wait for ever.
 
     Args:
-        engine: ``num_cpus`` and ``num_gpus`` of each engine.
+        engine: ``num_cpus``, ``num_gpus`` and perhaps ``memory`` of each engine.
         engines: How many engines.
         worker: The resources of a worker.
         wait_seconds: How long to wait for busy resources to become free.
@@ -58,7 +58,8 @@ def check_room(
     Raises:
         JobError: They do not fit; says what is needed, what the cluster has and what is free.
     """
-    each, rest = _bundle(engine["num_cpus"], engine["num_gpus"]), _bundle(worker.cpus, worker.gpus)
+    named = {"CPU": engine["num_cpus"], "GPU": engine["num_gpus"], "memory": engine.get("memory", 0)}
+    each, rest = {key: value for key, value in named.items() if value}, worker.amounts
     total = _amounts(ray.cluster_resources)
     if all(each.get(key, 0) * engines + rest.get(key, 0) <= total.get(key, 0) for key in each | rest):
         group = placement_group([each] * engines + [rest])
@@ -75,13 +76,13 @@ def check_room(
     )
 
 
-def _bundle(cpus: float, gpus: float) -> dict[str, float]:
-    return {key: value for key, value in {"CPU": cpus, "GPU": gpus}.items() if value}
-
-
 def _amounts(read: Callable[[], Any]) -> dict[str, float]:
     return {key: float(value) for key, value in read().items()}
 
 
 def _text(amounts: dict[str, float], keys: dict[str, float] | None = None) -> str:
-    return " and ".join(f"{amounts.get(key, 0):g} {key}" for key in keys or amounts)
+    return " and ".join(_amount(key, amounts.get(key, 0)) for key in keys or amounts)
+
+
+def _amount(key: str, value: float) -> str:
+    return f"{value / 2**30:.1f} GiB of memory" if key == "memory" else f"{value:g} {key}"

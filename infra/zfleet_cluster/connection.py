@@ -15,6 +15,8 @@ _SETTINGS = {
     "RAY_worker_niceness": "0",
     # At the default, every report of a Train worker blocks for two seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    # By default Ray starts a task again for ever if its memory monitor ends it.
+    "RAY_task_oom_retries": "3",
     # Later versions of Ray do this by default; this one warns about it in every process without a GPU.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

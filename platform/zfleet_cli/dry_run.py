@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from zfleet.config.compare import ExperimentSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, TrainSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
+from zfleet_cli.memory_rows import memory_rows, print_memory
 from zfleet_cli.output import print_spec
 
 if TYPE_CHECKING:
+    from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
 
@@ -44,12 +47,42 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        check_on_base(job.base, job.engine, built, built_supervised)
-        print_spec(job, as_json)
+        folder, fits = check_on_base(job.base, job.engine, built, built_supervised)
+        print_planned(job, as_json, folder, fits)
     return not dry_run
 
 
-def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: Sequence[Task] = ()) -> None:
+def print_planned(
+    job: TrainSpec | SearchSpec | ExperimentSpec | ServeSpec,
+    as_json: bool = False,
+    folder: Path | None = None,
+    fits: Sequence[FitReport] = (),
+) -> None:
+    """Print the spec of a job that is not run, and the memory of its processes if its base's files are here.
+
+    Args:
+        job: The job.
+        as_json: Print one JSON object: the spec's keys, and `memory`.
+        folder: Of its base; None if its files are not here.
+        fits: Its tasks, measured.
+
+    Raises:
+        SpecError: The job can never fit the memory.
+    """
+    if folder is None:
+        print_spec(job, as_json)
+        return
+    from zfleet.memory.jobs import planned
+
+    table, room = planned(job, folder, fits)
+    print_spec(job, as_json, {"memory": memory_rows(table, room)} if as_json else {})
+    if not as_json:
+        print_memory(table, room)
+
+
+def check_on_base(
+    base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: Sequence[Task] = ()
+) -> tuple[Path | None, list[FitReport]]:
     """Check prompts, templates and images against a base that is a local folder, and print how many prompts fit.
 
     The lab base and bases on the hub cannot be checked before they are built or downloaded.
@@ -59,6 +92,9 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
         engine: The engine that will generate.
         tasks: All tasks.
         supervised: The tasks whose reference answers are learned.
+
+    Returns:
+        The base's folder, None if it was not checked; and of each task what fits.
 
     Raises:
         BaseModelError: The folder does not exist, or its model family is not supported.
@@ -77,17 +113,20 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
 
     for task in supervised:
         check_answered(task)
-    folder = local_folder(base.model)
-    if folder is None or base.model == "lab":
-        return
+    folder = None if base.model == "lab" else local_folder(base.model)
+    if folder is None:
+        return None, []
     config, name = read_config(folder), base.name or base_name(base.model)
     check_family(config, name)
     if engine.kind == "vllm":
         check_no_images(config, name)
     context = context_of(AutoConfig.from_pretrained(folder).get_text_config())
     tokenizer, reader = load_tokenizer(folder), ImageReader.open(folder) if sees(config) else None
+    reports = []
     for task in tasks:
         report = fit_prompts(task, tokenizer, min(engine.max_length or context, context), reader)
+        reports.append(report)
         typer.echo(str(report), err=True)
         if any(task is other for other in supervised):
             check_references(report.task, tokenizer, context, reader)
+    return folder, reports

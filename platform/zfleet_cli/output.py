@@ -32,9 +32,18 @@ def results_alone() -> Iterator[None]:
         yield
 
 
-def print_spec(spec: Spec, as_json: bool = False) -> None:
-    """Print the resolved spec as YAML or JSON. Both can be read again as a spec file."""
-    typer.echo(json.dumps(spec.model_dump(mode="json"), indent=2) if as_json else dump_spec(spec), nl=as_json)
+def print_spec(spec: Spec, as_json: bool = False, more: Mapping[str, Any] | None = None) -> None:
+    """Print the resolved spec as YAML or JSON. Both can be read again as a spec file, unless there is more in it.
+
+    Args:
+        spec: The spec.
+        as_json: Print JSON.
+        more: Other keys of the JSON object.
+    """
+    if as_json:
+        typer.echo(json.dumps(spec.model_dump(mode="json") | dict(more or {}), indent=2))
+    else:
+        typer.echo(dump_spec(spec), nl=False)
 
 
 def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = False) -> None:

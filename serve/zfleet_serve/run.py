@@ -15,7 +15,8 @@ from ray.exceptions import RayError
 from zfleet.config.specs import ServeSpec
 from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
-from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.memory.jobs import planned
+from zfleet.models.bundle import BaseBundle, locate_base, pack_base
 from zfleet_cluster import cluster, undisturbed
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
@@ -108,7 +109,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
-    """Check the registry and load the base, before anything is started."""
+    """Check the registry and the memory and load the base, before anything is started."""
     uri = spec.registry
     if uri is None:
         uri = sqlite_uri(_REGISTRY_FILE)
@@ -117,7 +118,9 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
         uri = sqlite_uri(sqlite_file(uri))
     # The default registry may be new and empty: a base is served before there are experts. A named one must exist.
     ExpertRegistry(uri, reading=spec.registry is not None)
-    return spec.model_copy(update={"registry": uri}), pack_base(spec.base)
+    bundle = pack_base(spec.base)
+    planned(spec, locate_base(spec.base)[1])
+    return spec.model_copy(update={"registry": uri}), bundle
 
 
 def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:

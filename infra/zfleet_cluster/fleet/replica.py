@@ -101,6 +101,9 @@ class Replica:
 
 
 def engine_resources(engine: EngineSpec, resources: ResourceSpec) -> dict[str, float]:
-    """Return ``num_cpus`` and ``num_gpus`` of an engine, summed over the processes that it is split over."""
+    """Return Ray's options for the resources of an engine, summed over the processes that it is split over."""
     processes = engine.vllm.tensor_parallel
-    return {"num_cpus": resources.cpus * processes, "num_gpus": resources.gpus * processes}
+    options: dict[str, float] = {"num_cpus": resources.cpus * processes, "num_gpus": resources.gpus * processes}
+    if resources.memory_bytes is not None:
+        options["memory"] = resources.memory_bytes * processes
+    return options

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from zfleet.supervise import guarded
+from zfleet_cluster.errors import memory_death
 
 _LOOK_SECONDS = 0.5
 """How soon the watch ends when it is stopped."""
@@ -49,9 +50,8 @@ def _log_deaths(actors: Sequence[Any], stop: threading.Event) -> None:
         ended, _ = ray.wait([*deaths, *starts], timeout=_LOOK_SECONDS)
         for call in ended:
             if call in deaths:
-                # Only the death of the actor ends this call.
                 number = deaths.pop(call)
-                _LOG.warning("engine replica %d (%s) died; it is started again", number, processes[number])
+                _LOG.warning("engine replica %d (%s) %s; it is started again", number, processes[number], _death(call))
                 starts[_process(actors[number])] = number
                 continue
             number = starts.pop(call)
@@ -64,6 +64,15 @@ def _log_deaths(actors: Sequence[Any], stop: threading.Event) -> None:
                 _LOG.warning("engine replica %d (%s) is back", number, process)
             processes[number] = process
             deaths[actors[number].until_its_end.remote()] = number
+
+
+def _death(call: Any) -> str:
+    """Say how a replica died. Only its death ends the call."""
+    try:
+        ray.get(call)
+    except RayError as error:
+        return memory_death(error) or "died"
+    return "ended"
 
 
 def _process(actor: Any) -> Any:

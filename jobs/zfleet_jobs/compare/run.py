@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -15,14 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
 from zfleet.errors import ZfleetError
-from zfleet.models.bundle import BaseBundle, pack_with_targets
+from zfleet.memory.chosen import Chosen
+from zfleet.memory.jobs import planned_experiment, room_here
+from zfleet.memory.keys import TRAIN_KEYS
+from zfleet.memory.worker import TaskSize, traced_base
+from zfleet.models.bundle import BaseBundle, locate_base, pack_with_targets
 from zfleet.rewards.grading import check_reward
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
-from zfleet.tasks.fit import fit_prompts
+from zfleet.tasks.fit import FitReport, fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.capacity import actors_that_fit
+from zfleet_cluster.errors import memory_death
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare.outcome import Failure, Outcome, Results
@@ -52,7 +58,8 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
     """
     trials = trials_of(spec)
     bundles = pack_with_targets(spec.base, {_targets(spec, trial) for trial in trials})
-    tasks = _fitting(spec, next(iter(bundles.values())))
+    fits = _fitting(spec, next(iter(bundles.values())))
+    tasks = {name: fit.task for name, fit in fits.items()}
     if address is None:
         for task in tasks.values():
             check_reward(task.reward)
@@ -63,11 +70,12 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
     failed: dict[Trial, Failure] = {}
     todo = [trial for trial in trials if trial not in finished]
     if todo:
+        chosen = _plan_memory(spec, list(fits.values()))
         store_spec(storage, spec)
         # Trainings run side by side: shuffled, no method has all of its trainings at the busiest time.
         random.Random(0).shuffle(todo)
         with cluster(address), _progress(len(trials), len(finished)) as advance:
-            for trial, result in _train(spec, todo, stored, bundles, tasks):
+            for trial, result in _train(spec, todo, stored, bundles, tasks, chosen):
                 if isinstance(result, Failure):
                     failed[trial] = result
                     advance(f"{trial}: failed")
@@ -95,18 +103,32 @@ def _targets(spec: CompareSpec | AblateSpec, trial: Trial) -> str:
     return trial.settings.targets or spec.base.targets
 
 
+def _plan_memory(spec: CompareSpec | AblateSpec, fits: Sequence[FitReport]) -> Chosen:
+    """Choose the size of micro-batches; as ``planned_experiment``."""
+    base = traced_base(locate_base(spec.base)[1], spec.base)
+    chosen, _ = planned_experiment(spec, base, [TaskSize.of(fit) for fit in fits], room_here(spec, base))
+    return chosen
+
+
 def _train(
     spec: CompareSpec | AblateSpec,
     todo: list[Trial],
     stored: Mapping[Trial, StoredTrial],
     bundles: Mapping[str, BaseBundle],
     tasks: Mapping[str, Task],
+    chosen: Chosen,
 ) -> Iterator[tuple[Trial, Outcome | Failure]]:
     """Run trainings, as many at once as fit, and yield each result as it comes."""
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
     # Each in a process of its own: its memory is measured, and it leaves nothing behind for the next.
-    remote = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1, max_retries=_RETRIES)(run_trial)
+    remote = ray.remote(
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        memory=resources.memory_bytes,
+        max_calls=1,
+        max_retries=_RETRIES,
+    )(run_trial)
     shipped = {targets: ship(bundle) for targets, bundle in bundles.items()}
     sent_tasks = {name: ray.put(by_value(task)) for name, task in tasks.items()}
     waiting = list(reversed(todo))
@@ -115,7 +137,8 @@ def _train(
         while waiting and len(running) < at_once:
             trial = waiting.pop()
             base, task = shipped[_targets(spec, trial)], sent_tasks[trial.task]
-            running[remote.remote(trial, base, task, spec, stored[trial].samples, code_version())] = trial
+            sized = replace(trial, learner=chosen.learner(trial.learner))
+            running[remote.remote(sized, base, task, spec, stored[trial].samples, code_version())] = trial
         (done, *_), _ = ray.wait(list(running))
         trial = running.pop(done)
         yield trial, _result(trial, done)
@@ -129,29 +152,30 @@ def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
         if not isinstance(error.cause, ZfleetError):
             raise
         return Failure(trial.method, trial.task, trial.seed, error.cause.message, error.cause.remedy)
-    except (WorkerCrashedError, OutOfMemoryError):
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        death = memory_death(error)
         return Failure(
             trial.method,
             trial.task,
             trial.seed,
-            f"its process died {_RETRIES + 1} times",
-            "look for what killed it, such as too little memory",
+            f"its process {death or f'died {_RETRIES + 1} times'}",
+            f"lower {TRAIN_KEYS}" if death else "look for what killed it, such as too little memory",
         )
 
 
-def _fitting(spec: CompareSpec | AblateSpec, bundle: BaseBundle) -> dict[str, Task]:
+def _fitting(spec: CompareSpec | AblateSpec, bundle: BaseBundle) -> dict[str, FitReport]:
     """Build the tasks, without prompts that do not fit, and check the reference answers that a method needs."""
     tokenizer, reader = bundle.tokenizer(), bundle.image_reader()
     longest = min(spec.engine.max_length or bundle.context, bundle.context)
-    tasks = {}
+    fits = {}
     for name, task in spec.tasks.items():
         fit = fit_prompts(build_task(task), tokenizer, longest, reader)
         if fit.left_out:
             log.warning("%s", fit)
         if learns_from_references(spec):
             check_references(fit.task, tokenizer, bundle.context, reader)
-        tasks[name] = fit.task
-    return tasks
+        fits[name] = fit
+    return fits
 
 
 @contextmanager

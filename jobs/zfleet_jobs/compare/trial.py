@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +11,7 @@ from zfleet.config.compare import AblateSpec, CompareSpec, MethodSpec
 from zfleet.config.learner import LearnerSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet.errors import JobError
+from zfleet.memory.exhausted import enough_memory
 from zfleet.models.bundle import BaseBundle
 from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
@@ -114,18 +112,3 @@ def _weights(method: MethodSpec, bundle: BaseBundle) -> Weights:
     if method.adapter == "svf":
         return SvfWeights(bundle.open())
     return LoraWeights(bundle.open_base(), bundle.spec.targets, method.lora_rank, method.lora_alpha)
-
-
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """Say in words that memory ran out, which PyTorch says in several ways."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        # On a CPU, PyTorch raises a plain RuntimeError that names the allocator.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
-            raise
-        raise JobError(
-            f"not enough memory: {next(iter(str(error).splitlines()), 'allocation failed')}",
-            "lower learner.pass_tokens, engine.slots or engine.max_length, or give it more memory",
-        ) from error

@@ -71,6 +71,8 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
     actors = actors_that_fit(settings.resources, searcher.chunks * len(job.problems))
     searcher.actors = actors
     resources = {"cpu": settings.resources.cpus, "gpu": settings.resources.gpus}
+    if settings.resources.memory_bytes is not None:
+        resources["memory"] = settings.resources.memory_bytes
     trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), resources)
     # With a searcher of its own, Tune allows one pending trial, and would start actors one after another.
     with _environment({**_TUNE_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(actors)}), _quiet("ray.tune"):

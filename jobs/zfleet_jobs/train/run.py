@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from zfleet.config.specs import TrainSpec
 from zfleet.engine.open import check_engine
-from zfleet.models.bundle import pack_base
+from zfleet.models.bundle import locate_base, pack_base
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.run_folder.checkpoints import expert_folder
+from zfleet_jobs.run_folder.choice import record_choice, recorded_choice
 from zfleet_jobs.run_folder.lock import only_writer
 from zfleet_jobs.run_folder.record import record
 from zfleet_jobs.run_folder.storage import Storage
+from zfleet_jobs.train.memory import plan_memory
 from zfleet_jobs.train.plan import TrainedExpert, experiment_of, make_plans, registered
 from zfleet_jobs.train.trainer import Trainer
 from zfleet_registry import ExpertRegistry
@@ -30,7 +32,8 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
 
     Raises:
         ClusterError: No cluster answers.
-        SpecError: The run was started with another spec; says which keys differ, and what they would change.
+        SpecError: The run was started with another spec; says which keys differ, and what they would change. Or its
+            workers can never fit the memory; says what they need, what there is, and which keys to lower.
         CheckpointError: A checkpoint is damaged, or of another base.
         JobError: Another command writes to the run, it failed for a reason outside the job (its log says which), its
             storage is full, or the cluster is too small.
@@ -46,7 +49,11 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     plans = make_plans(spec, bundle, here=address is None)
     storage = Storage.at(spec.storage, spec.run)
     with only_writer(storage, spec.run) as lease:
+        # Before the record: a job that is refused here has not begun, and its spec may change.
+        chosen, table = plan_memory(spec, locate_base(spec.base)[1], plans, recorded_choice(storage))
         record(storage, spec, plans)
+        record_choice(storage, chosen)
+        spec = chosen.training(spec)
         done = {plan.expert.name: registered(registry, plan, bundle.slug) for plan in plans}
         trained = {name: result for name, result in done.items() if result is not None}
         # Cohorts are those of the whole job, whichever experts are done: experts share batches, and so their rounding.
@@ -60,5 +67,5 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
             with cluster(address):
                 shipped = ship(bundle)
                 with shared_fleet(shipped, spec.engine, spec.resources) as fleet:
-                    trained |= Trainer(spec, shipped, fleet, registry, lease).train(todo)
+                    trained |= Trainer(spec, shipped, fleet, registry, lease, table).train(todo)
     return [trained[expert.name] for expert in spec.experts]

@@ -16,8 +16,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from zfleet.config.names import CHAMPION
-from zfleet.config.specs import ResourceSpec, TrainSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
+from zfleet.memory.table import MemoryTable
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster.capacity import actors_that_fit
 from zfleet_cluster.fleet.actors import Fleet
@@ -49,6 +50,7 @@ class Trainer:
         fleet: What generates; None if every worker has an engine of its own.
         registry: Where experts and curves go.
         lease: The right to write to the run's folder.
+        memory: What a worker is planned to need.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Trainer:
         fleet: Fleet | None,
         registry: ExpertRegistry,
         lease: WriteLease,
+        memory: MemoryTable,
     ) -> None:
         self._spec = spec
         self._shipped = shipped
         self._fleet = fleet
         self._registry = registry
         self._lease = lease
+        self._memory = memory
         self._storage = lease.storage
         self._calls = RegistryCalls(registry.address)
         self._curves = Curves(registry, self._calls)
@@ -73,7 +77,7 @@ class Trainer:
     def train(self, cohorts: Sequence[Sequence[Plan]]) -> dict[str, TrainedExpert]:
         """Train all, a few cohorts at once. One that fails does not stop the others; its error is raised at the end."""
         resources = self._spec.resources
-        each = ResourceSpec(cpus=resources.cpus * self._spec.num_workers, gpus=resources.gpus * self._spec.num_workers)
+        each = resources.times(self._spec.num_workers)
         at_once = actors_that_fit(each, min(self._spec.concurrent_experts, len(cohorts)))
         results: dict[str, TrainedExpert] = {}
         failures: dict[str, ZfleetError] = {}
@@ -194,13 +198,13 @@ class Trainer:
                     scaling_config=ScalingConfig(
                         num_workers=self._spec.num_workers,
                         use_gpu=on_gpu,
-                        resources_per_worker={"CPU": resources.cpus} | ({"GPU": resources.gpus} if on_gpu else {}),
+                        resources_per_worker=resources.amounts,
                     ),
                     run_config=RunConfig(
                         name=first.name,
                         storage_path=self._storage.place,
                         failure_config=FailureConfig(max_failures=failures),
-                        callbacks=[DeathReports(name, self._board, first, failures)],  # type: ignore[list-item]
+                        callbacks=[DeathReports(name, self._board, first, failures, self._memory)],  # type: ignore[list-item]
                     ),
                 ).fit()
         except (ray.train.TrainingFailedError, RayError) as failure:

@@ -19,6 +19,7 @@ from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import ZfleetError
+from zfleet.memory.exhausted import enough_memory
 from zfleet.models.recompute import checkpoint_layers
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.expert import ExpertInTraining
@@ -77,7 +78,7 @@ def train_loop(job: CohortJob) -> None:
     if ray.get(job.board.error.remote(job.name)) is not None:
         return
     try:
-        with job.lease.working():
+        with job.lease.working(), enough_memory():
             _train(job)
     except ZfleetError as error:
         ray.get(job.board.fail.remote(job.name, error))
@@ -121,6 +122,7 @@ def _train(job: CohortJob) -> None:
     ray.get(job.board.join.remote(job.name, workers.rank, where))
     mesh = init_device_mesh(job.spec.base.device, (workers.size,)) if job.spec.split else None
     weights = SvfWeights(open_model(job.shipped, mesh))
+    assert job.spec.recompute != "auto"  # it was chosen before anything started
     if job.spec.recompute:
         checkpoint_layers(weights.model)
     engine = TorchEngine(weights.model, job.spec.engine) if job.fleet is None else job.fleet.engine()

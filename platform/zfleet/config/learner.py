@@ -6,10 +6,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from zfleet.config.spec import Spec
+from zfleet.config.spec import CountOrAuto, Spec
 
 _GROUP_ESTIMATORS = ("rloo", "dr_grpo", "grpo")
 """Estimators that compare the answers to the same prompt."""
+
+LARGEST_MICRO_BATCH = 8192
+"""The most tokens that `micro_batch_tokens: auto` stands for."""
 
 
 class LearnerSpec(Spec):
@@ -55,8 +58,17 @@ class LearnerSpec(Spec):
     validate_every: int = Field(0, ge=0, description="in steps; the best z is registered. 0: the last z is")
     validation_samples: int = Field(128, ge=1, description="training prompts set aside for validation")
     patience: int | None = Field(None, ge=1, description="stop after this many validations without improvement")
-    pass_tokens: int = Field(8192, ge=1, description="prompt and answer tokens, padding included, of one micro-batch")
+    micro_batch_tokens: CountOrAuto = Field(
+        "auto",
+        description="prompt and answer tokens, padding included, of one micro-batch; `auto`: as many as fit the memory "
+        f"and help, {LARGEST_MICRO_BATCH} at most",
+    )
     seed: int = Field(0, ge=0, lt=2**63)
+
+    @property
+    def micro_batch_limit(self) -> int:
+        """The most tokens of a micro-batch. A job that plans its memory replaces `auto` before it starts."""
+        return LARGEST_MICRO_BATCH if self.micro_batch_tokens == "auto" else self.micro_batch_tokens
 
     @model_validator(mode="after")
     def _groups(self) -> LearnerSpec:

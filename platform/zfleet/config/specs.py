@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.names import CHAMPION
-from zfleet.config.spec import ExpertName, Name, Spec
+from zfleet.config.spec import ExpertName, Gib, Name, Spec, SwitchOrAuto
 from zfleet.config.task_specs import TaskSpec
 from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 
@@ -90,7 +90,28 @@ class ResourceSpec(Spec):
 
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
+    memory: Gib | None = Field(
+        None,
+        description="main memory that each may use and that Ray reserves for it: GiB, or text such as `3GiB`; "
+        "none: its share of the machine's, nothing is reserved",
+    )
     torch_threads: int = Field(1, ge=1)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory of one worker or actor, in bytes; None if the spec gives none."""
+        return None if self.memory is None else int(self.memory * 2**30)
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What one worker or actor takes, by Ray's names of resources; none that is 0 or not given."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory_bytes}
+        return {name: amount for name, amount in amounts.items() if amount}
+
+    def times(self, number: int) -> ResourceSpec:
+        """Multiply what so many workers or actors take."""
+        memory = None if self.memory is None else self.memory * number
+        return self.model_copy(update={"cpus": self.cpus * number, "gpus": self.gpus * number, "memory": memory})
 
 
 class PlacedSpec(Spec):
@@ -140,7 +161,11 @@ class TrainSpec(PlacedSpec):
     cohort: int = Field(1, ge=1, description="experts that one learner trains side by side, over one copy of the base")
     num_workers: int = Field(1, ge=1, description="data-parallel workers of each cohort")
     split: bool = Field(False, description="split the base over the workers of a cohort; needs `engine: vllm`")
-    recompute: bool = Field(False, description="gradient checkpointing: store each layer's input, recompute the rest")
+    recompute: SwitchOrAuto = Field(
+        "auto",
+        description="gradient checkpointing: store each layer's input, recompute the rest; `auto`: if memory is so "
+        "scarce that it wins",
+    )
     concurrent_experts: int = Field(2, ge=1, description="cohorts that train at the same time")
     checkpoint_every: int = Field(1, ge=1, description="in steps; later steps are repeated after a lost worker")
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker")

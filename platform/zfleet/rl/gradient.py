@@ -31,7 +31,7 @@ def summed_gradients(weights: Weights, batches: Sequence[ExpertBatch]) -> tuple[
     total = [torch.zeros_like(p) for p in ps]
     kl = torch.zeros(len(batches), dtype=torch.float64)
     rollouts = [batches[place].used[sample] for place, sample in samples]
-    limit = min(expert.spec.pass_tokens for expert in experts)
+    limit = min(expert.spec.micro_batch_limit for expert in experts)
     for micro_batch in pack(weights, rollouts, [place for place, _ in samples], limit):
         loss = _loss(weights, batches, micro_batch, samples, kl)
         for sum_, part in zip(total, weights.backward(loss, ps), strict=True):

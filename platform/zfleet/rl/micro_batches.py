@@ -132,7 +132,7 @@ def token_logprobs(
     spec = expert.spec
     logprobs_of: dict[int, Tensor] = {}
     with weights.reference_policy() if p is None else nullcontext(weights.z_rows([spec], [p])) as z:
-        for micro_batch in pack(weights, rollouts, [0] * len(rollouts), spec.pass_tokens):
+        for micro_batch in pack(weights, rollouts, [0] * len(rollouts), spec.micro_batch_limit):
             batch = lay_out(micro_batch.rows, weights.model)
             values = batch.of_each(completion_logprobs(weights.model, batch, z, spec.temperature))
             if micro_batch.samples:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import ServeSpec
+from zfleet_cli.dry_run import check_on_base, print_planned
 from zfleet_cli.options import Address, DryRun, OptionalSpecFile, Overrides
-from zfleet_cli.output import print_spec
 
 
 def serve(
@@ -17,7 +17,8 @@ def serve(
     """Serve a base and its experts until Ctrl-C."""
     job = load_spec(spec, ServeSpec, overrides or ())
     if dry_run:
-        print_spec(job)
+        folder, _ = check_on_base(job.base, job.engine, ())
+        print_planned(job, folder=folder)
         return
     from zfleet_serve.run import run_serve
 

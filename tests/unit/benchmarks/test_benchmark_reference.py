@@ -21,9 +21,9 @@ def test_both_ways_have_one_gradient_in_any_number_of_passes(
     rollouts = recorded(Size(samples=5, tokens=8))
     found = []
     # Of 24 tokens each: all five at once, two by two, and one by one.
-    for pass_tokens in (8192, 50, 1):
+    for micro_batch_tokens in (8192, 50, 1):
         for way in WAYS:
-            with gradient_of(way, str(tiny_folder), pass_tokens) as gradient:
+            with gradient_of(way, str(tiny_folder), micro_batch_tokens) as gradient:
                 # Twice: nothing of a step is left for the next.
                 found += [gradient(rollouts), gradient(rollouts)]
     for other in found[1:]:

@@ -38,3 +38,58 @@ def test_the_error_quotes_a_template_that_refuses_the_prompts(spec: Path) -> Non
     assert done.exit_code == 1
     assert f"refuses turns of user: {WORDS}" in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.fixture
+def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
+    """Arguments of a job on the tiny base, up to its kind."""
+    rows = [json.dumps({"prompt": f"flip {letter}", "answer": letter}) for letter in "abcdefgh"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    task = {"jsonl": str(tmp_path / "rows.jsonl"), "test_fraction": 0.5, "template": "{prompt}", "max_tokens": 4}
+    base = {"model": str(tiny_folder)}
+    learner = {"steps": 2, "prompts_per_step": 4}
+    jobs = {
+        "train": {"experts": [{"name": "flip", "task": task}], "learner": learner},
+        "search": {"experts": ["flip"], "task": task, "name": "mixed"},
+        "compare": {
+            "tasks": {"flip": task},
+            "learner": learner,
+            "methods": {"svf": {}, "lora": {"adapter": "lora"}},
+            "against": "svf",
+        },
+        "serve": {},
+    }
+    for kind, job in jobs.items():
+        (tmp_path / f"{kind}.yaml").write_text(yaml.safe_dump({"kind": kind, "base": base, **job}))
+    return [str(tmp_path / f"{kind}.yaml") for kind in jobs]
+
+
+def test_a_dry_run_prints_the_memory_of_every_kind_of_job(plain: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for path, process in zip(plain, ("a worker", "an actor of the search", "a worker", "a replica"), strict=True):
+        done = CliRunner().invoke(app, [Path(path).stem, path, "--dry-run"])
+        assert done.exit_code == 0, done.output
+        assert f"memory of {process}" in done.stderr
+        assert yaml.safe_load(done.stdout)["kind"] == Path(path).stem
+        lines = done.stderr.splitlines()
+        assert max(map(len, lines[lines.index(f"memory of {process}") :])) <= 80
+        for part in ("weights", "factors", "at most at once"):
+            assert part in done.stderr
+
+
+def test_a_dry_run_as_json_has_the_memory_in_bytes(plain: list[str]) -> None:
+    done = CliRunner().invoke(app, ["train", plain[0], "--dry-run", "--json"])
+    memory = json.loads(done.stdout)["memory"]
+    assert memory["process"] == "a worker"
+    assert memory["peak"] >= sum(part["bytes"] for part in memory["parts"] if part["when"] == "always")
+    assert memory["available"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("kind", ["train", "search", "compare", "serve"])
+def test_a_dry_run_refuses_memory_below_the_weights(plain: list[str], kind: str) -> None:
+    (path,) = (path for path in plain if Path(path).stem == kind)
+    done = CliRunner().invoke(app, [kind, path, "--dry-run", "--set", "resources.memory=64MiB"])
+    assert done.exit_code == 1
+    assert "has 64.0 MiB: that is resources.memory" in done.stderr
+    assert "raise resources.memory to" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ import yaml
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import EngineSpec, SearchSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, ServeSpec, TrainSpec, VllmSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.text import Contains
 from zfleet.tasks.build import build_task
@@ -81,7 +81,7 @@ def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None
             {"experts": [{"name": "a", "task": {"lab": "sort"}, "learner": {"stepz": 3}}]},
             "unknown key 'experts.0.learner.stepz': did you mean 'steps'?",
         ),
-        (minimal(resources={"zzz": 1}), "unknown key 'resources.zzz': known keys: cpus, gpus, torch_threads"),
+        (minimal(resources={"zzz": 1}), "unknown key 'resources.zzz': known keys: cpus, gpus, memory, torch_threads"),
     ],
 )
 def test_a_misspelt_key_is_named_with_the_nearest_valid_one(data: dict[str, Any], message: str) -> None:
@@ -265,3 +265,39 @@ def test_specs_load_without_torch() -> None:
 def test_device_and_gpus_must_agree(device: str, gpus: int) -> None:
     with pytest.raises(SpecError, match=rf"base.device is '{device}' and resources.gpus is {gpus}"):
         parse_spec({"base": {"device": device}, "resources": {"gpus": gpus}}, ServeSpec)
+
+
+@pytest.mark.parametrize(
+    ("written", "gib"), [(3, 3.0), (0.5, 0.5), ("3GiB", 3.0), ("512 MiB", 0.5), ("2.5", 2.5), ("1GB", 1e9 / 2**30)]
+)
+def test_memory_is_a_number_of_gib_or_text_with_a_unit(written: object, gib: float) -> None:
+    resources = ResourceSpec.model_validate({"memory": written})
+    assert resources.memory == pytest.approx(gib)
+    assert resources.memory_bytes == pytest.approx(gib * 2**30, abs=1)
+    assert ResourceSpec.model_validate(resources.model_dump()) == resources
+    assert resources.amounts == {"CPU": 1, "memory": resources.memory_bytes}
+    assert resources.times(2).memory_bytes == pytest.approx(gib * 2**31, abs=2)
+
+
+def test_without_memory_nothing_is_reserved() -> None:
+    assert ResourceSpec().amounts == {"CPU": 1}
+    assert ResourceSpec(cpus=2, gpus=0.5).times(2).amounts == {"CPU": 4, "GPU": 1}
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("resources.memory=0", "resources.memory is 0"),
+        ("resources.memory=-1GiB", "'-1GiB' is not a size: write a number of GiB, or a number with its unit: 3GiB"),
+        ("resources.memory=much", "'much' is not a size"),
+        ("resources.memory=.inf", "resources.memory is inf"),
+        ("learner.micro_batch_tokens=0", "learner.micro_batch_tokens is 0: write `auto`, or a whole number"),
+        ("learner.micro_batch_tokens=many", "learner.micro_batch_tokens is 'many': write `auto`"),
+        ("learner.pass_tokens=4096", "unknown key 'learner.pass_tokens'"),
+        ("recompute=maybe", "recompute is 'maybe': write `auto`, `true` or `false`"),
+    ],
+)
+def test_bad_memory_settings(override: str, error: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        load_spec(LAB, TrainSpec, [override])
+    assert error in refused.value.message

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from zfleet.errors import JobError
+from zfleet.memory.exhausted import enough_memory
 from zfleet_jobs.compare.memory import Memory
-from zfleet_jobs.compare.trial import enough_memory
 
 MIB = 2**20
 
@@ -29,7 +29,7 @@ def test_what_is_held_and_the_most_at_once_are_above_what_was_there_before() -> 
 def test_memory_that_runs_out_is_told_in_words() -> None:
     with pytest.raises(JobError, match=r"not enough memory: .*DefaultCPUAllocator") as caught, enough_memory():
         torch.empty(2**60, dtype=torch.uint8)
-    assert "learner.pass_tokens" in caught.value.remedy
+    assert "learner.micro_batch_tokens" in caught.value.remedy
     with pytest.raises(JobError, match="not enough memory: CUDA"), enough_memory():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore of it")
     with pytest.raises(RuntimeError, match="something else"), enough_memory():

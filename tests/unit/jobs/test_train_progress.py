@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from zfleet.errors import RegistryUnreachable
+from zfleet.memory.table import MemoryTable
 from zfleet_jobs.run_folder.checkpoints import CurvePoint, ExpertFolder
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.train.progress import curves, display
@@ -144,7 +145,7 @@ def _folder(root: Path) -> ExpertFolder:
 
 def test_a_death_is_reported_whatever_is_wrong_with_the_checkpoints(tmp_path: Path) -> None:
     board = Remote()
-    reports = DeathReports("one", board, _folder(tmp_path), max_failures=2)
+    reports = DeathReports("one", board, _folder(tmp_path), max_failures=2, memory=MemoryTable("a worker", ()))
     states = tmp_path / "run" / "one" / "states"
     reports.after_exception(None, {0: ValueError("torn")})
     states.mkdir(parents=True)
@@ -158,7 +159,9 @@ def test_a_death_is_reported_whatever_is_wrong_with_the_checkpoints(tmp_path: Pa
 
 
 def _report(board: Remote, root: Path) -> None:
-    DeathReports("one", board, _folder(root), max_failures=2).after_exception(None, {0: ValueError("torn")})
+    DeathReports("one", board, _folder(root), max_failures=2, memory=MemoryTable("a worker", ())).after_exception(
+        None, {0: ValueError("torn")}
+    )
 
 
 def _warn(board: Remote, root: Path) -> None:

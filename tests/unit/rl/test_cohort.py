@@ -97,11 +97,11 @@ def _learned(weights: SvfWeights, engine: SyncEngine, chosen: Sequence[int], **v
     return found
 
 
-@pytest.mark.parametrize("pass_tokens", [8192, 40])
-def test_a_cohort_of_four_learns_what_four_learn_alone(tiny_model: SvfModel, pass_tokens: int) -> None:
+@pytest.mark.parametrize("micro_batch_tokens", [8192, 40])
+def test_a_cohort_of_four_learns_what_four_learn_alone(tiny_model: SvfModel, micro_batch_tokens: int) -> None:
     weights = SvfWeights(tiny_model)
     with SyncEngine(FakeEngine()) as engine:
-        cohort = _learned(weights, engine, range(4), pass_tokens=pass_tokens)
+        cohort = _learned(weights, engine, range(4), micro_batch_tokens=micro_batch_tokens)
         for number in range(4):
             solo = _learned(weights, engine, [number])[number]
             for mine, alone in zip(cohort[number], solo, strict=True):

@@ -221,7 +221,7 @@ def _bytes(model: SvfModel) -> int:
 
 
 def _spec(small: bool, **values: str) -> LearnerSpec:
-    settings = {"kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1, "pass_tokens": 40 if small else 8192}
+    settings = {"kl": 0.3, "samples_per_prompt": SAMPLES, "clip": 0.1, "micro_batch_tokens": 40 if small else 8192}
     return LearnerSpec.model_validate(settings | values)
 
 

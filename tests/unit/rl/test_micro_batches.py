@@ -107,8 +107,10 @@ def test_the_gradient_does_not_depend_on_rows(
     """Two experts with different temperatures and divergences, in micro-batches of any size; groups of many lengths."""
     weights = SvfWeights(tiny_model)
     specs = (
-        LearnerSpec(samples_per_prompt=4, estimator="rloo", kl=0.3, temperature=0.7, pass_tokens=limit),
-        LearnerSpec(samples_per_prompt=4, estimator="rloo", kl=0.1, kl_over="base", kl_limit=9.0, pass_tokens=limit),
+        LearnerSpec(samples_per_prompt=4, estimator="rloo", kl=0.3, temperature=0.7, micro_batch_tokens=limit),
+        LearnerSpec(
+            samples_per_prompt=4, estimator="rloo", kl=0.1, kl_over="base", kl_limit=9.0, micro_batch_tokens=limit
+        ),
     )
     task = Task("none", (), (), PromptTemplate(), lambda completion, sample: Grade(0.0), 4)
     experts = [ExpertInTraining(weights, task, spec, str(number)) for number, spec in enumerate(specs)]
