@@ -16,6 +16,6 @@ def demo(
     ] = "torch",
 ) -> None:
     """Build a base, train experts, mix and serve them, and write a report of gains and failures."""
-    from zfleet_cli.demo.run import run_demo
+    from zfleet_cli.demo.lab.run import run_demo
 
     run_demo(out, keep, engine)

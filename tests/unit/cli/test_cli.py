@@ -215,8 +215,8 @@ def test_a_search_passes_its_spec_on_and_prints_the_winner(monkeypatch: pytest.M
 
 def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Path, bool, str]] = []
-    stand_in(monkeypatch, "zfleet_cli.demo", run=None)
-    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda *arguments: calls.append(arguments))
+    stand_in(monkeypatch, "zfleet_cli.demo.lab", run=None)
+    stand_in(monkeypatch, "zfleet_cli.demo.lab.run", run_demo=lambda *arguments: calls.append(arguments))
     zfleet("demo")
     zfleet("demo", "--keep", "--out", "elsewhere", "--engine", "vllm")
     assert calls == [(Path("runs/demo"), False, "torch"), (Path("elsewhere"), True, "vllm")]
