@@ -29,6 +29,7 @@ class Outcome:
         held_mib: Memory that the opened base, what is trained and the engine took, above what the process had before.
         peak_mib: The most at once during the steps, above the same: what is held is part of it.
         curve: The mean reward of each step's samples, as (step, reward).
+        z: The file of the z, within the experiment's storage; None for a method that has none.
         code: The version of zfleet that trained.
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     held_mib: float
     peak_mib: float
     curve: tuple[tuple[int, float], ...]
+    z: str | None
     code: str
 
     def to_json(self) -> bytes:

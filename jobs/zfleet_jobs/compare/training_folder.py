@@ -1,4 +1,4 @@
-"""The folder of one training of an experiment: how far it is, what it goes on from, and the z that it gave."""
+"""The folder of one training of an experiment: how far it is, what it goes on from, and its z."""
 
 from __future__ import annotations
 
@@ -107,19 +107,11 @@ class TrainingFolder:
         data = self.storage.get(_BEFORE)
         return None if data is None else tuple(json.loads(data))
 
-    def write_z(self, z: ZVector) -> None:
-        """Write the z that training gave.
+    def write_z(self, z: ZVector) -> str:
+        """Write the z that training gave, and return its file's name within the experiment's storage.
 
         Raises:
             JobError: It cannot be written.
         """
         self.storage.put(Z_FILE, z.to_bytes())
-
-    def z(self) -> ZVector | None:
-        """Read the z that training gave; None if it gave none, as LoRA does.
-
-        Raises:
-            InvalidZ: It is damaged.
-        """
-        data = self.storage.get(Z_FILE)
-        return None if data is None else ZVector.from_bytes(data, f"{self.storage.place}/{Z_FILE}")
+        return "/".join((*self.storage.place.rsplit("/", 2)[-2:], Z_FILE))

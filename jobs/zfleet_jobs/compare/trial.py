@@ -26,7 +26,6 @@ from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.training_folder import TrainingFolder
 from zfleet_jobs.run_folder.samples import step_with_samples
 
-
 _CHECKPOINT_SECONDS = 15.0
 """A kill loses about this much work. Checkpoints after every step would take longer than the steps of small bases."""
 
@@ -101,8 +100,6 @@ def _train(
         after = learner.measure(expert, held_out, expert.p.detach())
         learner.close()
     z = weights.z(expert.spec, expert.p.detach())
-    if z is not None:
-        folder.write_z(z)
     graded = [reward for reward in before if reward is not None]
     return Outcome(
         method=trial.method,
@@ -122,6 +119,7 @@ def _train(
         held_mib=held,
         peak_mib=state.peak_mib,
         curve=folder.curve(),
+        z=None if z is None else folder.write_z(z),
         code=code,
     )
 

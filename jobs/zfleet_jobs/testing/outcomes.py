@@ -35,6 +35,7 @@ def _outcome(method: str, seed: int, rewards: Sequence[float | None], parameters
         held_mib=30.0,
         peak_mib=50.0,
         curve=((1, -0.5), (2, 0.5)),
+        z=None,
         code="1",
     )
 

@@ -24,6 +24,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet_cli.demo.lab.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, serve_spec, train_spec
 from zfleet_cli.demo.lab.run import _register, run_demo
 from zfleet_cli.demo.lab.served import PROMPTS, ask_service, free_port
+from zfleet_cli.demo.stages import Stages
 from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
 from zfleet_jobs.search.problem import SearchSettings
 from zfleet_jobs.search.run import settings_of

@@ -41,8 +41,3 @@ class Family:
     draw: Callable[[random.Random], Question]
     reward: Reward
     max_tokens: int
-
-
-def listed(words: list[str]) -> str:
-    """Write words as a list in a sentence: ``a, b and c``."""
-    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -9,15 +9,24 @@ from typing import Literal
 
 from zfleet.config.generated import EXAM, KIND, KIND_QUESTION, GeneratedName
 from zfleet.rewards.phrase import Phrase
+from zfleet.tasks.generated.category_member import CATEGORY_MEMBER
 from zfleet.tasks.generated.family import Family
+from zfleet.tasks.generated.iso_dates import ISO_DATES
+from zfleet.tasks.generated.order_fields import ORDER_FIELDS
+from zfleet.tasks.generated.reviews import REVIEWS
+from zfleet.tasks.generated.sorted_names import SORTED_NAMES
+from zfleet.tasks.generated.words_arithmetic import WORDS_ARITHMETIC
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Grade, Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
-FAMILIES: Mapping[str, Family] = {}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (WORDS_ARITHMETIC, SORTED_NAMES, ORDER_FIELDS, REVIEWS, CATEGORY_MEMBER, ISO_DATES)
+}
 """{name of the task: its family}."""
 
-TRAINED: Sequence[str] = ()
+TRAINED = (WORDS_ARITHMETIC.name, SORTED_NAMES.name, ORDER_FIELDS.name, REVIEWS.name)
 """The families of the mixed exam and of the classifier's task."""
 
 _TEST_FRACTION = 0.3

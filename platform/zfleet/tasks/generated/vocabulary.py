@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-NAMES = tuple(
+
+def _split(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+NAMES = _split(
     "Alice Bruno Clara David Elena Felix Greta Hassan Irina Jonas Karim Laura Marta Nadia Oscar Paula Quentin Rosa "
-    "Samuel Tara Umberto Vera Walter Xenia Yusuf Zoe".split()
+    "Samuel Tara Umberto Vera Walter Xenia Yusuf Zoe"
 )
 """First names, one for each letter."""
 
-CITIES = tuple(
+CITIES = _split(
     "Amsterdam Athens Berlin Boston Brussels Budapest Cairo Chicago Delhi Dublin Geneva Hamburg Helsinki Lima Lisbon "
-    "London Madrid Milan Montreal Munich Nairobi Oslo Paris Prague Rome Seoul Sydney Tokyo Toronto Vienna Warsaw "
-    "Zurich".split()
+    "London Madrid Milan Montreal Munich Nairobi Oslo Paris Prague Rome Seoul Sydney Tokyo Toronto Vienna Warsaw Zurich"
 )
 
-COLOURS = tuple("red blue green black white yellow grey brown pink orange".split())
+COLOURS = _split("red blue green black white yellow grey brown pink orange")
 
-OBJECTS = tuple("bags baskets books bottles bowls boxes candles chairs clocks lamps mugs pens plates towels".split())
+OBJECTS = _split("bags baskets books bottles bowls boxes candles chairs clocks lamps mugs pens plates towels")
 """Things that are bought and counted, in the plural."""
 
 CATEGORIES = {
-    "animal": tuple("bear cat cow dog duck fox frog goat horse lion monkey mouse rabbit sheep tiger wolf".split()),
-    "fruit": tuple("apple apricot banana cherry grape lemon mango melon orange peach pear plum".split()),
-    "tool": tuple("axe chisel drill hammer pliers rake saw screwdriver shovel wrench".split()),
-    "vehicle": tuple("bicycle boat bus car motorcycle plane ship tractor train truck van".split()),
-    "garment": tuple("coat dress glove hat jacket scarf shirt shoe skirt sock sweater".split()),
+    "animal": _split("bear cat cow dog duck fox frog goat horse lion monkey mouse rabbit sheep tiger wolf"),
+    "fruit": _split("apple apricot banana cherry grape lemon mango melon orange peach pear plum"),
+    "tool": _split("axe chisel drill hammer rake saw screwdriver shovel spade wrench"),
+    "vehicle": _split("bicycle boat bus car motorcycle plane ship tractor train truck van"),
+    "garment": _split("coat dress glove hat jacket scarf shirt shoe skirt sock sweater"),
 }
 """{category: words that belong to it and to no other}."""
+
+_SMALL = _split(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = _split("twenty thirty forty fifty sixty seventy eighty ninety")
 
 
 def in_words(number: int) -> str:
@@ -36,16 +46,9 @@ def in_words(number: int) -> str:
     if number < len(_SMALL):
         return _SMALL[number]
     ten, one = divmod(number, 10)
-    return _TENS[ten] + (f"-{_SMALL[one]}" if one else "")
+    return _TENS[ten - 2] + (f"-{_SMALL[one]}" if one else "")
 
 
 def article(word: str) -> str:
     """Put ``a`` or ``an`` before a word."""
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
-
-
-_SMALL = tuple(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen".split()
-)
-_TENS = ("", "", *"twenty thirty forty fifty sixty seventy eighty ninety".split())

@@ -12,6 +12,7 @@ from zfleet_cli.demo.lab.plan import FEW_SHOT_CASES, SHOTS, train_spec
 
 Report = dict[str, Any]
 
+
 def skills(report: Report) -> bytes:
     """Draw base, ceiling and expert of each skill and of each control."""
     rows = {name: (row, row["expert"]) for name, row in report["skills"].items()}
