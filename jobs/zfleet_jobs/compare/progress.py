@@ -83,7 +83,7 @@ def progress_bar() -> Iterator[OnProgress]:
                 total=progress.steps,
                 trainings=f"{progress.finished}/{progress.trainings}",
                 left=in_words(progress.seconds_left),
-                **({"description": progress.note} if progress.note else {}),
+                description=progress.note or None,
             )
 
         yield show

@@ -51,13 +51,10 @@ def generated_task(
         test_size: The number of held-out prompts.
     """
     families = [FAMILIES[one] for one in TRAINED] if name in (EXAM, KIND) else [FAMILIES[name]]
-    train, test = (
-        tuple(_draw(name, families, side, size)) for side, size in (("train", train_size), ("test", test_size))
-    )
     task = Task(
         name=name,
-        train=train,
-        test=test,
+        train=tuple(_draw(name, families, "train", train_size)),
+        test=tuple(_draw(name, families, "test", test_size)),
         template=PromptTemplate(template),
         reward=generated_reward(name),
         max_tokens=max(family.max_tokens for family in families),

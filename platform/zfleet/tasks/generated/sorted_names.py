@@ -16,6 +16,9 @@ _REQUESTS = (
 
 def _draw(rng: random.Random) -> Question:
     names = rng.sample(NAMES, 3)
+    while names == sorted(names):
+        # A copy of the prompt would be right.
+        rng.shuffle(names)
     return Question(rng.choice(_REQUESTS).format(names=", ".join(names)), ", ".join(sorted(names)))
 
 

@@ -72,7 +72,7 @@ def _dispatch(report: Report) -> Iterator[Finding]:
         row = rows[method]
         yield (
             row["over_base"]["low"] > 0,
-            f"Dispatch by {who}: {_rate(row['accuracy'])} of {rows['n']} prompts of the exam are answered right, by the "
+            f"Dispatch by {who}: {_rate(row['accuracy'])} of {rows['n']} prompts of the exam are right, by the "
             f"base alone {_rate(rows['base']['accuracy'])} ({_change(row['over_base'])}), by an oracle that knows the "
             f"task {_rate(rows['oracle']['accuracy'])}. {who[0].upper()}{who[1:]} chose the prompt's own expert in "
             f"{row['named_right']:.1%}.",

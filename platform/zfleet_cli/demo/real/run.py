@@ -142,7 +142,7 @@ def _search(
     plan: Plan, bundle: BaseBundle, experts: Mapping[str, ZVector], storage: Path
 ) -> dict[str, list[FoundMixture]]:
     """Search a mixture of the generated tasks' experts for each exam and draw, all in one Tune run."""
-    members = {name: experts[name] for name in EXPERTS}
+    members: dict[str, ZVector] = {name: experts[name] for name in EXPERTS}
     problems = [
         SearchProblem(f"{exam}-{seed}", members, shots_of(exam_task(plan, exam), plan.shots, seed))
         for exam in EXAMS
