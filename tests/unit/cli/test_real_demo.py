@@ -62,7 +62,7 @@ CLASSIFIER = fake_z(99)
 def characters() -> PreTrainedTokenizerFast:
     """Make a tokenizer whose ids are code points, as the fake engine has, with a chat template that adds nothing."""
     tokenizer = Tokenizer(models.WordLevel({chr(code): code for code in range(128)}, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?", eos_token=chr(0))
     made.chat_template = "{{ messages[0].content }}"
     return made
