@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 GeneratedName = Literal[
-    "words_arithmetic",
-    "sorted_names",
-    "order_fields",
     "reviews",
-    "category_member",
-    "iso_dates",
+    "categories",
+    "order_fields",
+    "residences",
+    "memberships",
     "generated_exam",
     "generated_kind",
 ]
@@ -21,12 +20,8 @@ EXAM: GeneratedName = "generated_exam"
 KIND: GeneratedName = "generated_kind"
 """The classifier's task: to name the kind of request that a prompt of these families is."""
 
-LABELS = ("arithmetic", "sorting", "extraction", "sentiment")
+LABELS = ("review", "category", "order", "home")
 """The answers of the classifier."""
 
-KIND_QUESTION = (
-    "Request: {prompt}\n\nWhat kind of request is this: "
-    + ", ".join(LABELS[:-1])
-    + f" or {LABELS[-1]}? Answer with one word in lower case."
-)
+KIND_QUESTION = "{prompt}\n\nIs this question about a review, a category, an order or a home?"
 """The question of the first pass."""

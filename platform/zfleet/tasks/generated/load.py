@@ -7,37 +7,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from zfleet.config.generated import EXAM, KIND, KIND_QUESTION, GeneratedName
-from zfleet.rewards.phrase import Phrase
-from zfleet.tasks.generated.category_member import CATEGORY_MEMBER
+from zfleet.config.generated import EXAM, KIND, KIND_QUESTION, LABELS, GeneratedName
+from zfleet.rewards.phrase import OPTIONS, OneOf
+from zfleet.tasks.generated.categories import CATEGORIES_OF_WORDS
 from zfleet.tasks.generated.family import Family
-from zfleet.tasks.generated.iso_dates import ISO_DATES
+from zfleet.tasks.generated.memberships import MEMBERSHIPS
 from zfleet.tasks.generated.order_fields import ORDER_FIELDS
+from zfleet.tasks.generated.residences import RESIDENCES
 from zfleet.tasks.generated.reviews import REVIEWS
-from zfleet.tasks.generated.sorted_names import SORTED_NAMES
-from zfleet.tasks.generated.words_arithmetic import WORDS_ARITHMETIC
 from zfleet.tasks.split import held_out
 from zfleet.tasks.task import Grade, Reward, Sample, Task
 from zfleet.tasks.template import PromptTemplate
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family
-    for family in (WORDS_ARITHMETIC, SORTED_NAMES, ORDER_FIELDS, REVIEWS, CATEGORY_MEMBER, ISO_DATES)
+    family.name: family for family in (REVIEWS, CATEGORIES_OF_WORDS, ORDER_FIELDS, RESIDENCES, MEMBERSHIPS)
 }
 """{name of the task: its family}."""
 
-TRAINED = (WORDS_ARITHMETIC.name, SORTED_NAMES.name, ORDER_FIELDS.name, REVIEWS.name)
+TRAINED = (REVIEWS.name, CATEGORIES_OF_WORDS.name, ORDER_FIELDS.name, RESIDENCES.name)
 """The families of the mixed exam and of the classifier's task."""
 
 _TEST_FRACTION = 0.3
-_MOST_DRAWS = 200
-"""For each prompt that is wanted: a family has more distinct prompts than that."""
+_MOST_DRAWS = 200_000
+"""Then a family has no more distinct prompts."""
 
 Side = Literal["train", "test"]
 
 
 def generated_task(
-    name: GeneratedName, template: str | None = None, train_size: int = 1500, test_size: int = 400
+    name: GeneratedName, template: str | None = None, train_size: int = 600, test_size: int = 300
 ) -> Task:
     """Draw a generated task. The same arguments give the same task, and no prompt is drawn twice.
 
@@ -65,7 +63,7 @@ def generated_task(
 def generated_reward(name: GeneratedName) -> Reward:
     """Return the reward of a generated task."""
     if name == KIND:
-        return Phrase()
+        return OneOf()
     if name == EXAM:
         return ByFamily(tuple((one, FAMILIES[one].reward) for one in TRAINED))
     return FAMILIES[name].reward
@@ -85,7 +83,7 @@ class ByFamily:
         return dict(self.rewards)[sample.fields["family"]](completion, sample)
 
 
-_LABEL_TOKENS = 6
+_LABEL_TOKENS = 8
 
 
 def _draw(name: str, families: Sequence[Family], side: Side, size: int) -> Iterator[Sample]:
@@ -101,7 +99,7 @@ def _samples(family: Family, side: Side) -> Iterator[Sample]:
     """Draw distinct prompts of one side, without end."""
     rng = random.Random(f"{family.name}/{side}")
     seen: set[str] = set()
-    for _ in range(_MOST_DRAWS * 10_000):
+    for _ in range(_MOST_DRAWS):
         question = family.draw(rng)
         if question.prompt in seen or held_out(question.prompt, _TEST_FRACTION) != (side == "test"):
             continue
@@ -113,6 +111,6 @@ def _samples(family: Family, side: Side) -> Iterator[Sample]:
 
 def _asked(sample: Sample, identity: str) -> Sample:
     """Turn a prompt into the question which kind of request it is."""
-    return replace(
-        sample, id=identity, prompt=KIND_QUESTION.replace("{prompt}", sample.prompt), answer=sample.fields["kind"]
-    )
+    question = KIND_QUESTION.replace("{prompt}", sample.prompt)
+    fields = {**sample.fields, OPTIONS: ", ".join(LABELS)}
+    return replace(sample, id=identity, prompt=question, answer=sample.fields["kind"], fields=fields)

@@ -1,33 +1,22 @@
-"""A field to be extracted from a customer's order; the answer is the field alone."""
+"""A field to be extracted from a customer's order."""
 
 from __future__ import annotations
 
 import random
 
-from zfleet.rewards.phrase import Phrase
+from zfleet.rewards.phrase import OPTIONS, OneOf
 from zfleet.tasks.generated.family import Family, Question
 from zfleet.tasks.generated.vocabulary import CITIES, COLOURS, NAMES, OBJECTS
 
-_ORDERS = (
-    "Order {number}: {count} {colour} {things} for {name}, to be sent to {city}.",
-    "{name} from {city} has ordered {count} {colour} {things} (order {number}).",
-)
-_FIELDS = {"city": "the city", "name": "the customer's name", "colour": "the colour of the {things}"}
+_FIELDS = {"city": "What is the city?", "name": "What is the customer's name?", "colour": "What is the colour?"}
 
 
 def _draw(rng: random.Random) -> Question:
-    order = {
-        "number": str(rng.randint(1000, 9999)),
-        "count": str(rng.randint(2, 30)),
-        "colour": rng.choice(COLOURS),
-        "things": rng.choice(OBJECTS),
-        "name": rng.choice(NAMES),
-        "city": rng.choice(CITIES),
-    }
-    field = rng.choice(list(_FIELDS))
-    asked = _FIELDS[field].format(**order)
-    text = f"{rng.choice(_ORDERS).format(**order)} What is {asked}? Answer with one word."
-    return Question(text, order[field])
+    count, things = rng.randint(2, 30), rng.choice(OBJECTS)
+    order = {"city": rng.choice(CITIES), "name": rng.choice(NAMES), "colour": rng.choice(COLOURS)}
+    field = rng.choice(sorted(_FIELDS))
+    text = f"Order: {count} {order['colour']} {things} for {order['name']} in {order['city']}. {_FIELDS[field]}"
+    return Question(text, order[field], {OPTIONS: ", ".join(order.values())})
 
 
-ORDER_FIELDS = Family("order_fields", "extraction", _draw, Phrase(), 16)
+ORDER_FIELDS = Family("order_fields", "order", _draw, OneOf(), 10)

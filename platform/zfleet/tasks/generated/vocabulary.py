@@ -11,42 +11,43 @@ NAMES = _split(
     "Alice Bruno Clara David Elena Felix Greta Hassan Irina Jonas Karim Laura Marta Nadia Oscar Paula Quentin Rosa "
     "Samuel Tara Umberto Vera Walter Xenia Yusuf Zoe"
 )
-"""First names, one for each letter."""
 
 CITIES = _split(
     "Amsterdam Athens Berlin Boston Brussels Budapest Cairo Chicago Delhi Dublin Geneva Hamburg Helsinki Lima Lisbon "
     "London Madrid Milan Montreal Munich Nairobi Oslo Paris Prague Rome Seoul Sydney Tokyo Toronto Vienna Warsaw Zurich"
 )
 
-COLOURS = _split("red blue green black white yellow grey brown pink orange")
+COLOURS = _split("red blue green black white yellow grey brown pink purple")
 
 OBJECTS = _split("bags baskets books bottles bowls boxes candles chairs clocks lamps mugs pens plates towels")
 """Things that are bought and counted, in the plural."""
 
 CATEGORIES = {
-    "animal": _split("bear cat cow dog duck fox frog goat horse lion monkey mouse rabbit sheep tiger wolf"),
-    "fruit": _split("apple apricot banana cherry grape lemon mango melon orange peach pear plum"),
-    "tool": _split("axe chisel drill hammer rake saw screwdriver shovel spade wrench"),
-    "vehicle": _split("bicycle boat bus car motorcycle plane ship tractor train truck van"),
-    "garment": _split("coat dress glove hat jacket scarf shirt shoe skirt sock sweater"),
+    "an animal": _split(
+        "bear cat cow deer dog donkey elephant fox frog goat hamster horse lion monkey mouse pig rabbit sheep tiger wolf"
+    ),
+    "a fruit": _split(
+        "apple apricot banana blackberry blueberry cherry coconut fig grape lemon lime mango melon papaya peach pear "
+        "pineapple plum raspberry strawberry"
+    ),
+    "a tool": _split(
+        "axe chisel chainsaw crowbar drill hammer hatchet hoe jackhammer lathe mallet pickaxe pitchfork rake saw "
+        "screwdriver shovel spade spanner wrench"
+    ),
+    "a vehicle": _split(
+        "ambulance bicycle boat bus canoe car ferry helicopter lorry minibus motorcycle scooter ship submarine taxi "
+        "tractor train tram truck van"
+    ),
+    "a garment": _split(
+        "blouse cardigan cloak coat dress glove hat hoodie jacket jumper kilt robe scarf shirt shoe skirt sock sweater "
+        "tie vest"
+    ),
+    "a profession": _split(
+        "accountant architect baker butcher carpenter dentist doctor electrician farmer journalist judge lawyer mechanic "
+        "nurse pilot plumber professor surgeon tailor teacher"
+    ),
 }
 """{category: words that belong to it and to no other}."""
-
-_SMALL = _split(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-)
-_TENS = _split("twenty thirty forty fifty sixty seventy eighty ninety")
-
-
-def in_words(number: int) -> str:
-    """Write a number from 0 to 99 in English words."""
-    if not 0 <= number < 100:
-        raise ValueError(f"{number} is not between 0 and 99")
-    if number < len(_SMALL):
-        return _SMALL[number]
-    ten, one = divmod(number, 10)
-    return _TENS[ten - 2] + (f"-{_SMALL[one]}" if one else "")
 
 
 def article(word: str) -> str:

@@ -16,10 +16,10 @@ from zfleet_jobs.search.problem import SearchSettings
 SVF, LORA = "svf", "lora"
 """The methods, as experiments call them."""
 
-EXPERTS: tuple[GeneratedName, ...] = ("words_arithmetic", "sorted_names", "order_fields", "reviews")
+EXPERTS: tuple[GeneratedName, ...] = ("reviews", "categories", "order_fields", "residences")
 """The generated tasks that get an expert each. Their order is that of the tables."""
 
-UNSEEN: GeneratedName = "category_member"
+UNSEEN: GeneratedName = "memberships"
 """A task without an expert: a mixture for it is searched on a few shots."""
 
 EXAMS: tuple[GeneratedName, ...] = (EXAM, UNSEEN)
