@@ -1,6 +1,6 @@
-"""Graders of short answers in words: one phrase, one of several options, or several words in an order.
+"""Graders of short answers in words: a phrase, or one of several options.
 
-All look at whole words and ignore case. A right answer gets +1.0 and a wrong one -1.0.
+Both ignore case. A right answer gets +1.0 and a wrong one -1.0.
 """
 
 from __future__ import annotations
@@ -50,27 +50,6 @@ class OneOf(ReferenceGrader):
             return verdict(False, None, f"it names {len(named)} of the options, not one")
         reference = self.reference(sample).strip().casefold()
         return verdict(named[0] == reference, named[0], f"it chooses {named[0]}, right is {reference}")
-
-
-@dataclass(frozen=True)
-class InOrder(ReferenceGrader):
-    """Right if the completion holds the reference's words, each once, in the reference's order.
-
-    Other words, numbers and marks may stand around and between them: ``Ada, Max``, ``Ada and Max`` and a list with a
-    line for each name are the same answer.
-    """
-
-    def __call__(self, completion: str, sample: Sample) -> Grade:
-        wanted = _words(self.reference(sample))
-        found = [word for word in _words(completion) if word in wanted]
-        right = found == wanted
-        reason = "it is in the reference's order" if right else f"the order of the reference is {', '.join(wanted)}"
-        return verdict(right, ", ".join(found) or None, reason)
-
-    def check(self, reference: str) -> None:
-        words = _words(reference)
-        if not words or len(set(words)) < len(words):
-            raise ValueError(f"{reference!r} is not a list of different words")
 
 
 def _bare(text: str) -> str:

@@ -254,17 +254,12 @@ def test_an_option_of_the_other_demo_is_refused(options: list[str], words: str) 
 
 def test_completions_of_a_generated_task_are_graded(tmp_path: Path) -> None:
     rows = [
-        {"completion": "It is negative.", "answer": "negative", "options": "positive, negative", "expected": True},
-        {
-            "completion": "positive or negative",
-            "answer": "positive",
-            "options": "positive, negative",
-            "expected": False,
-        },
+        {"completion": "No, it is not.", "answer": "no", "options": "yes, no", "expected": True},
+        {"completion": "Yes or no?", "answer": "yes", "options": "yes, no", "expected": False},
     ]
     file = tmp_path / "completions.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = zfleet("grade", "--task", "reviews", "--file", str(file), "--json")
+    done = zfleet("grade", "--task", "memberships", "--file", str(file), "--json")
     summary = json.loads(done.stdout)
     assert (summary["n"], summary["right"], summary["agreement"]) == (2, 1, 1.0)
     refused = CliRunner().invoke(app, ["grade", "--task", "algebra", "--file", str(file)])

@@ -84,7 +84,7 @@ def answers() -> dict[str, tuple[str, str]]:
 def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_path: Path) -> Iterator[Bench]:
     """Make a bench on which each expert answers its own task alone, and a mixture every task.
 
-    The classifier names every kind but sorting; the base answers nothing right, and calls everything arithmetic.
+    The classifier names every kind but one; the base answers nothing right, and calls everything a review.
     """
     own = {z.digest: name for name, z in experts.items()}
     before, after = KIND_QUESTION.split("{prompt}")
@@ -93,8 +93,8 @@ def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_
         if prompt.endswith(after):
             family, _ = answers[prompt.removeprefix(before).removesuffix(after)]
             if digest != CLASSIFIER.digest:
-                return "arithmetic"
-            return "unsure" if family == "sorted_names" else FAMILIES[family].label
+                return "a review"
+            return "unsure" if family == "residences" else f"It is about a {FAMILIES[family].label}."
         family, answer = answers[prompt]
         knows = digest in own and own[digest] == family
         return answer if knows or (digest not in own and digest != "base" and len(digest) == 64) else "-"
@@ -232,7 +232,7 @@ def test_what_was_measured_is_not_measured_again(
     monkeypatch.setattr(bench_module, "evaluate", refuse)
     assert bench.rewards(exam, "reviews") == first
     others: list[Callable[[], object]] = [
-        lambda: bench.rewards(exam, "sorted_names"),
+        lambda: bench.rewards(exam, "residences"),
         lambda: bench.rewards(replace(exam, max_tokens=3), "reviews"),
         lambda: bench.rewards(exam_task(replace(PLAN, exam=8), EXAM), "reviews"),
         lambda: bench.mixture_rewards(exam, found(EXAM, 0, experts).z),
@@ -275,7 +275,7 @@ def test_failures_are_said(report: dict[str, Any]) -> None:
     only(failed, "The classifier names")
     only(failed, "Dispatch by the base itself")
     only(failed, "generated exam, draw 0", "worse than the best single expert")
-    only(failed, "category member, draw 1")
+    only(failed, "memberships, draw 1")
     assert len(failed) == 7
 
 
@@ -297,7 +297,7 @@ def test_the_summary_fits_80_columns(report: dict[str, Any], tmp_path: Path) -> 
     print_summary(Console(file=out, width=80), report, tmp_path)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    table = [line for line in lines if "words arithmetic" in line]
+    table = [line for line in lines if "residences" in line]
     assert any("0.400" in line and "0.750" in line and "+0.350" in line for line in table)
 
 

@@ -24,7 +24,8 @@ OBJECTS = _split("bags baskets books bottles bowls boxes candles chairs clocks l
 
 CATEGORIES = {
     "an animal": _split(
-        "bear cat cow deer dog donkey elephant fox frog goat hamster horse lion monkey mouse pig rabbit sheep tiger wolf"
+        "bear cat cow deer dog donkey elephant fox frog goat hamster horse lion monkey mouse pig rabbit sheep tiger "
+        "wolf"
     ),
     "a fruit": _split(
         "apple apricot banana blackberry blueberry cherry coconut fig grape lemon lime mango melon papaya peach pear "
@@ -43,8 +44,8 @@ CATEGORIES = {
         "tie vest"
     ),
     "a profession": _split(
-        "accountant architect baker butcher carpenter dentist doctor electrician farmer journalist judge lawyer mechanic "
-        "nurse pilot plumber professor surgeon tailor teacher"
+        "accountant architect baker butcher carpenter dentist doctor electrician farmer journalist judge lawyer "
+        "mechanic nurse pilot plumber professor surgeon tailor teacher"
     ),
 }
 """{category: words that belong to it and to no other}."""
