@@ -149,8 +149,8 @@ def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
         },
         "tasks": measure_trainings(PLAN, outcomes()),
         "classifier": measure_classifier(outcomes()),
-        "dispatch": measure_dispatch(bench, PLAN, EXPERTS),
-        "mixing": measure_mixing(bench, PLAN, EXPERTS, mixtures),
+        "dispatch": measure_dispatch(bench, PLAN),
+        "mixing": measure_mixing(bench, PLAN, mixtures),
         "seconds": {"train": 100.0, "total": 120.0},
     }
     report: dict[str, Any] = json.loads(json.dumps(parts))
@@ -162,12 +162,12 @@ def test_a_plan_trains_both_methods_alike_and_the_classifier_by_svf(plan: Plan) 
     spec = compare_spec(plan, "smollm2", "runs/x")
     trials = trials_of(spec)
     assert {(trial.task, trial.method) for trial in trials} == {
-        (task, method) for task in (*EXPERTS, KIND) for method in (SVF, LORA)
+        (task, method) for task in (*plan.experts, KIND) for method in (SVF, LORA)
     }
     for trial in trials:
         assert trial.learner.model_copy(update={"lr": spec.learner.lr}) == spec.learner, "only the rate differs"
     assert spec.base.model == "smollm2"
-    assert search_settings(plan).population > len(EXPERTS), "the first population holds the base and every expert"
+    assert search_settings(plan).population > len(plan.experts), "the first population holds the base and every expert"
     assert plan.exam % len(TRAINED) == 0, "the exam has its tasks in equal parts"
     assert UNSEEN not in EXPERTS
     assert tuple(TRAINED) == EXPERTS
@@ -183,7 +183,8 @@ def test_arc_is_added_from_its_authors_files(tmp_path: Path) -> None:
         with_arc(QUICK, tmp_path)
     (tmp_path / "ARC-Challenge-Train.jsonl").touch()
     plan = with_arc(QUICK, tmp_path)
-    assert list(plan.tasks) == [*EXPERTS, "arc_challenge"]
+    assert list(plan.tasks) == [*QUICK.tasks, "arc_challenge"]
+    assert plan.experts == QUICK.experts, "mixtures and dispatch are of the generated tasks"
     assert (plan.tasks["arc_challenge"].data, plan.tasks["arc_challenge"].max_tokens) == (str(tmp_path), 6)
     assert "step by step" not in plan.tasks["arc_challenge"].prompt
 

@@ -38,15 +38,13 @@ def measure_classifier(outcomes: Sequence[Outcome]) -> Section:
     }
 
 
-def measure_mixing(
-    bench: Bench, plan: Plan, experts: Sequence[str], found: Mapping[str, Sequence[FoundMixture]]
-) -> Section:
+def measure_mixing(bench: Bench, plan: Plan, found: Mapping[str, Sequence[FoundMixture]]) -> Section:
     """Measure each exam: the base, every single expert, and the mixture of each draw of shots."""
     section: Section = {}
     for exam in EXAMS:
         task = exam_task(plan, exam)
         base = bench.rewards(task)
-        singles = {name: bench.rewards(task, name) for name in experts}
+        singles = {name: bench.rewards(task, name) for name in plan.experts}
         best = max(singles, key=lambda name: sum(_right(singles[name])))
         section[exam] = {
             "n": len(task.test),
@@ -61,17 +59,18 @@ def measure_mixing(
     return section
 
 
-def measure_dispatch(bench: Bench, plan: Plan, experts: Sequence[str]) -> Section:
+def measure_dispatch(bench: Bench, plan: Plan) -> Section:
     """Measure who answers the exam best: the base, whom base or classifier choose, or an oracle that knows the kind."""
     task = exam_task(plan, EXAM)
     base = bench.rewards(task)
-    right = [sample.fields["family"] for sample in task.test]
+    families = [sample.fields["family"] for sample in task.test]
+    own = [name if name in plan.experts else None for name in families]
     section: Section = {"n": len(task.test), "base": {"accuracy": _accuracy(_right(base))}}
     for method in ("prompt", "classifier"):
         chosen = [decision.expert for decision in bench.dispatched(task.test, method)]
         section[method] = _routed(bench, task, base, chosen)
-        section[method]["named_right"] = sum(a == b for a, b in zip(chosen, right, strict=True)) / len(right)
-    section["oracle"] = _routed(bench, task, base, [name if name in experts else None for name in right])
+        section[method]["named_right"] = sum(a == b for a, b in zip(chosen, own, strict=True)) / len(own)
+    section["oracle"] = _routed(bench, task, base, own)
     return section
 
 

@@ -28,7 +28,7 @@ from zfleet_cli.demo.real.measure import (
     measure_trainings,
 )
 from zfleet_cli.demo.real.measured import Measured
-from zfleet_cli.demo.real.plan import EXAMS, EXPERTS, LORA, SVF, Plan, compare_spec, search_settings
+from zfleet_cli.demo.real.plan import EXAMS, LORA, SVF, Plan, compare_spec, search_settings
 from zfleet_cli.demo.real.progress import ProgressLines
 from zfleet_cli.demo.real.report import print_summary, write_report
 from zfleet_cli.demo.stages import Stages
@@ -142,7 +142,7 @@ def _search(
     plan: Plan, bundle: BaseBundle, experts: Mapping[str, ZVector], storage: Path
 ) -> dict[str, list[FoundMixture]]:
     """Search a mixture of the generated tasks' experts for each exam and draw, all in one Tune run."""
-    members: dict[str, ZVector] = {name: experts[name] for name in EXPERTS}
+    members: dict[str, ZVector] = {name: experts[name] for name in plan.experts}
     problems = [
         SearchProblem(f"{exam}-{seed}", members, shots_of(exam_task(plan, exam), plan.shots, seed))
         for exam in EXAMS
@@ -171,8 +171,8 @@ def _measure(
         return {
             "tasks": measure_trainings(plan, trained.outcomes),
             "classifier": measure_classifier(trained.outcomes),
-            "dispatch": measure_dispatch(bench, plan, EXPERTS),
-            "mixing": measure_mixing(bench, plan, EXPERTS, found),
+            "dispatch": measure_dispatch(bench, plan),
+            "mixing": measure_mixing(bench, plan, found),
         }
     finally:
         bench.close()
