@@ -5,7 +5,7 @@ STAMP  := $(VENV)/installed
 VLLM   := $(VENV)/installed-vllm
 BIN    := $(VENV)/bin
 
-.PHONY: install vllm sandbox demo test check drills clean help
+.PHONY: install vllm sandbox demo real test check drills clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -28,6 +28,10 @@ sandbox: ## Install bubblewrap, in which code that a model wrote runs, where the
 
 demo: install ## The whole loop on this machine, with a report in runs/demo
 	@$(BIN)/zfleet demo
+
+real: install ## The paper's table on SmolLM2-135M-Instruct, with a report in runs/demo-smollm2; over an hour
+	@$(BIN)/zfleet bases get smollm2
+	@$(BIN)/zfleet demo --base smollm2
 
 test: vllm sandbox ## Everything that CI runs
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check

@@ -1,8 +1,9 @@
-"""Intervals of means that were measured with a few seeds on the same prompts.
+"""Intervals of means that were measured with a few seeds on the same prompts, or once.
 
-Seeds and prompts are both samples, and an interval has to cover both: half-widths of their own are combined as the
-sides of a right angle (square-and-add, Newcombe 1998; MOVER). One seed says nothing of the spread over seeds, and one
-prompt nothing of that over prompts: then there is a mean and no interval.
+Seeds and prompts are both samples, and where there are several seeds an interval has to cover both: half-widths of
+their own are combined as the sides of a right angle (square-and-add, Newcombe 1998; MOVER). One seed says nothing of
+the spread over seeds, and one prompt nothing of that over prompts: then there is a mean and no interval. ``paired``
+compares two single measurements, over the prompts alone.
 """
 
 from __future__ import annotations
@@ -76,6 +77,25 @@ def ratio(seeds: Sequence[tuple[float, float]], prompts: Sequence[tuple[float, f
     moved = [[(a - centre * b) / below for a, b in values] for values in (seeds, prompts)]
     reach = _over_prompts(moved[1])
     return _clipped(_joined(centre, _over_seeds(moved[0]), reach, reach), 0.0, math.inf)
+
+
+def paired(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
+    """Subtract the second accuracy from the first, both measured once on the same prompts.
+
+    The interval covers the prompts alone. It is Wald's for paired proportions with half a prompt added to each of the
+    four cells (Agresti and Min, Statistics in Medicine 24, 2005), which holds near 0 and 1 too.
+
+    Args:
+        first, second: Of each prompt whether it was answered right, in the same order.
+    """
+    n = len(first)
+    gained = sum(a and not b for a, b in zip(first, second, strict=True))
+    lost = sum(b and not a for a, b in zip(first, second, strict=True))
+    gains, losses, total = gained + 0.5, lost + 0.5, n + 2
+    centre = (gains - losses) / total
+    reach = _Z95 * math.sqrt(gains + losses - (gains - losses) ** 2 / total) / total
+    difference = (gained - lost) / n
+    return Estimate(difference, min(difference, max(-1.0, centre - reach)), max(difference, min(1.0, centre + reach)))
 
 
 def _over_seeds(values: Sequence[float]) -> float | None:

@@ -22,7 +22,7 @@ from zfleet.config.specs import (
     VllmSpec,
 )
 from zfleet.config.task_specs import TaskSpec
-from zfleet_cli.demo.served import free_port
+from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry

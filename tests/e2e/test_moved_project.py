@@ -16,7 +16,7 @@ from openai import OpenAI
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, SearchSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
-from zfleet_cli.demo.served import free_port
+from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry

@@ -22,7 +22,7 @@ from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec
 from zfleet.models.bundle import pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z
-from zfleet_cli.demo.served import free_port
+from zfleet_cli.demo.lab.served import free_port
 from zfleet_registry import ExpertRegistry, Provenance
 
 STREAMS = 32

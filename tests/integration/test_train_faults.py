@@ -25,7 +25,7 @@ import ray
 
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import RegistryUnreachable
-from zfleet_cli.demo.served import free_port
+from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, python, training_place
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer

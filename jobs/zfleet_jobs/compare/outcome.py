@@ -19,7 +19,8 @@ class Outcome:
         accuracy: Afterwards.
         reward_before: Mean reward of the base.
         reward: Afterwards.
-        rewards: Of each held-out prompt afterwards, in their order; None if it was not graded.
+        rewards_before: Of the base on each held-out prompt, in their order; None if it was not graded.
+        rewards: Afterwards.
         validation: Mean reward of the best validation, if the learner has any: settings may be chosen by it.
         n: How many held-out prompts were graded.
         parameters: How many numbers were trained.
@@ -27,6 +28,8 @@ class Outcome:
         seconds: Of all steps, opening the base and grading held-out prompts not counted.
         held_mib: Memory that the opened base, what is trained and the engine took, above what the process had before.
         peak_mib: The most at once during the steps, above the same: what is held is part of it.
+        curve: The mean reward of each step's samples, as (step, reward).
+        z: The file of the z, within the experiment's storage; None for a method that has none.
         code: The version of zfleet that trained.
     """
 
@@ -37,6 +40,7 @@ class Outcome:
     accuracy: float
     reward_before: float
     reward: float
+    rewards_before: tuple[float | None, ...]
     rewards: tuple[float | None, ...]
     validation: float | None
     n: int
@@ -45,6 +49,8 @@ class Outcome:
     seconds: float
     held_mib: float
     peak_mib: float
+    curve: tuple[tuple[int, float], ...]
+    z: str | None
     code: str
 
     def to_json(self) -> bytes:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zfleet.config.compare import AblateSpec, CompareSpec, learns_from_references
 from zfleet.errors import ZfleetError
@@ -32,6 +30,7 @@ from zfleet_cluster.errors import memory_death
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare.outcome import Failure, Outcome, Results
+from zfleet_jobs.compare.progress import ExperimentProgress, OnProgress, Pace, progress_bar
 from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, stored_trials, warn_of_other_code
 from zfleet_jobs.compare.trial import Trial, run_trial
 from zfleet_jobs.task_shipping import by_value
@@ -39,24 +38,35 @@ from zfleet_jobs.task_shipping import by_value
 _RETRIES = 2
 """How often a training whose process died is begun again."""
 
+_REPORT_SECONDS = 2.0
+
 log = logging.getLogger(__name__)
 
 
-def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -> Results:
+def run_experiment(
+    spec: CompareSpec | AblateSpec,
+    address: str | None = None,
+    trials: Sequence[Trial] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Results:
     """Train everything that is not finished already, and return all outcomes.
 
-    A training that fails does not hold up the others: the results say so, and the next call tries it again.
+    A training that was cut short goes on from its newest checkpoint. One that fails does not hold up the others: the
+    results say so, and the next call tries it again.
 
     Args:
         spec: The experiment.
-        address: A running cluster; None starts one on this machine for as long as the experiment runs.
+        address: A running cluster; None starts one on this machine for as long as the experiment runs, unless this
+            process is connected to one.
+        trials: Which of the experiment's trainings; None for all.
+        on_progress: Is told how far the experiment is; None shows a bar in a terminal.
 
     Raises:
         ClusterError: No cluster answers.
         JobError: The storage cannot be read or written, or the cluster is too small.
         ZfleetError: The experiment's own fault: a task, a reward, a base.
     """
-    trials = trials_of(spec)
+    trials = trials_of(spec) if trials is None else trials
     bundles = pack_with_targets(spec.base, {_targets(spec, trial) for trial in trials})
     fits = _fitting(spec, next(iter(bundles.values())))
     tasks = {name: fit.task for name, fit in fits.items()}
@@ -74,19 +84,48 @@ def run_experiment(spec: CompareSpec | AblateSpec, address: str | None = None) -
         store_spec(storage, spec)
         # Trainings run side by side: shuffled, no method has all of its trainings at the busiest time.
         random.Random(0).shuffle(todo)
-        with cluster(address), _progress(len(trials), len(finished)) as advance:
-            for trial, result in _train(spec, todo, stored, bundles, tasks, chosen):
+        with ExitStack() as stack:
+            stack.enter_context(cluster(address))
+            report = _Reporter(stored, on_progress or stack.enter_context(progress_bar()))
+            for trial, result in _train(spec, todo, stored, bundles, tasks, chosen, report):
                 if isinstance(result, Failure):
                     failed[trial] = result
-                    advance(f"{trial}: failed")
+                    report.ended(trial, "failed")
                     continue
                 stored[trial].store(result)
                 finished[trial] = result
-                advance(f"{trial}: {result.accuracy:.3f}")
+                report.ended(trial, f"{result.accuracy:.3f}")
     return Results(
         [finished[trial] for trial in trials if trial in finished],
         [failed[trial] for trial in trials if trial in failed],
     )
+
+
+class _Reporter:
+    """Tells how far the trainings are, from the steps that they have written."""
+
+    def __init__(self, stored: Mapping[Trial, StoredTrial], on_progress: OnProgress) -> None:
+        self._stored = stored
+        self._tell = on_progress
+        self._ended = {trial for trial, place in stored.items() if place.outcome() is not None}
+        self._pace = Pace(self._steps_done())
+
+    def ended(self, trial: Trial, how: str) -> None:
+        """Report that a training has ended."""
+        self._ended.add(trial)
+        self.now(f"{trial}: {how}")
+
+    def now(self, note: str = "") -> None:
+        """Report how far all trainings are."""
+        done, steps = self._steps_done(), sum(trial.learner.steps for trial in self._stored)
+        left = self._pace.seconds_left(done, steps)
+        self._tell(ExperimentProgress(len(self._stored), len(self._ended), steps, done, left, note))
+
+    def _steps_done(self) -> int:
+        return sum(
+            trial.learner.steps if trial in self._ended else place.folder.steps_done()
+            for trial, place in self._stored.items()
+        )
 
 
 def trials_of(spec: CompareSpec | AblateSpec) -> list[Trial]:
@@ -117,6 +156,7 @@ def _train(
     bundles: Mapping[str, BaseBundle],
     tasks: Mapping[str, Task],
     chosen: Chosen,
+    report: _Reporter,
 ) -> Iterator[tuple[Trial, Outcome | Failure]]:
     """Run trainings, as many at once as fit, and yield each result as it comes."""
     resources = spec.resources
@@ -138,10 +178,12 @@ def _train(
             trial = waiting.pop()
             base, task = shipped[_targets(spec, trial)], sent_tasks[trial.task]
             sized = replace(trial, learner=chosen.learner(trial.learner))
-            running[remote.remote(sized, base, task, spec, stored[trial].samples, code_version())] = trial
-        (done, *_), _ = ray.wait(list(running))
-        trial = running.pop(done)
-        yield trial, _result(trial, done)
+            running[remote.remote(sized, base, task, spec, stored[trial].folder, code_version())] = trial
+        done, _ = ray.wait(list(running), timeout=_REPORT_SECONDS)
+        report.now()
+        for one in done:
+            trial = running.pop(one)
+            yield trial, _result(trial, one)
 
 
 def _result(trial: Trial, done: ray.ObjectRef[Outcome]) -> Outcome | Failure:
@@ -176,27 +218,3 @@ def _fitting(spec: CompareSpec | AblateSpec, bundle: BaseBundle) -> dict[str, Fi
             check_references(fit.task, tokenizer, bundle.context, reader)
         fits[name] = fit
     return fits
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[str], None]]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("trainings"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        # A method's name may be a pattern, whose brackets are no markup.
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=total, completed=done)
-
-        def advance(note: str) -> None:
-            progress.update(bar, advance=1, description=note)
-            if progress.disable:
-                line = f"trainings: {progress.tasks[bar].completed:.0f} of {total}, {note}"
-                console.print(line, markup=False, soft_wrap=True)
-
-        yield advance

@@ -20,6 +20,7 @@ from zfleet.rewards.grading import reward_identity
 from zfleet.tasks.fit import data_digest
 from zfleet.tasks.task import Task
 from zfleet_jobs.compare.outcome import Outcome
+from zfleet_jobs.compare.training_folder import TrainingFolder
 from zfleet_jobs.compare.trial import Trial
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import Training
@@ -37,12 +38,12 @@ class StoredTrial:
     Attributes:
         storage: The experiment's.
         file: Its outcome's name in there.
-        samples: The folder of its samples.
+        folder: The folder that says how far it is, and has its z in the end.
     """
 
     storage: Storage
     file: str
-    samples: str
+    folder: TrainingFolder
 
     def store(self, outcome: Outcome) -> None:
         """Write what the training gave.
@@ -122,8 +123,10 @@ def stored_trials(
             "measured": [field.name for field in fields(Outcome)],
         }
         digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
-        samples = Training(spec.kind, folder_name(trial), digest[:12]).folder_in(storage.place)
-        return StoredTrial(storage, f"{digest}.json", samples)
+        name = folder_name(trial)
+        samples = Training(spec.kind, name, digest[:12]).folder_in(storage.place)
+        folder = storage.folder("trainings").folder(f"{name}-{digest[:12]}")
+        return StoredTrial(storage, f"{digest}.json", TrainingFolder(folder, samples))
 
     return {trial: place(trial) for trial in trials}
 

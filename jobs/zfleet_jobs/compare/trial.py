@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 
@@ -17,11 +20,15 @@ from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
 from zfleet.rl.lora import LoraWeights
 from zfleet.rl.weights import SvfWeights, Weights
-from zfleet.tasks.task import Task
+from zfleet.tasks.task import Sample, Task
 from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.compare.memory import Memory
 from zfleet_jobs.compare.outcome import Outcome
+from zfleet_jobs.compare.training_folder import TrainingFolder
 from zfleet_jobs.run_folder.samples import step_with_samples
+
+_CHECKPOINT_SECONDS = 15.0
+"""A kill loses about this much work. Checkpoints after every step would take longer than the steps of small bases."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +52,16 @@ class Trial:
 
 
 def run_trial(
-    trial: Trial, shipped: ShippedBase, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
+    trial: Trial, shipped: ShippedBase, task: Task, spec: CompareSpec | AblateSpec, folder: TrainingFolder, code: str
 ) -> Outcome:
-    """Train and grade.
+    """Train and grade. A training that was cut short goes on from its newest checkpoint.
 
     Args:
         trial: Which.
         shipped: The base, with factors of the method's targets.
         task: Its prompts all fit.
         spec: The experiment.
-        samples: The folder of this training's samples, a path or a URI.
+        folder: Where to write samples, checkpoints and z.
         code: The version of zfleet that this is.
 
     Raises:
@@ -63,11 +70,11 @@ def run_trial(
     torch.set_num_threads(spec.resources.torch_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     with enough_memory():
-        return _train(trial, shipped.find(), task, spec, samples, code)
+        return _train(trial, shipped.find(), task, spec, folder, code)
 
 
 def _train(
-    trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, samples: str, code: str
+    trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec | AblateSpec, folder: TrainingFolder, code: str
 ) -> Outcome:
     memory = Memory(bundle.spec.device)
     weights = _weights(trial.settings, bundle)
@@ -77,35 +84,60 @@ def _train(
         learner = Learner(weights, engine, [expert])
         held_out = task.test[: spec.eval_samples]
         held = memory.held()
-        # Both kinds of weights begin at the base.
-        before = learner.measure(expert, held_out, expert.p.detach())
-        used, began = 0, time.perf_counter()
+        before = _base_rewards(learner, expert, held_out, folder)
+        state = folder.resume(expert)
+        checkpoint_at = time.monotonic() + _CHECKPOINT_SECONDS
         while not expert.done:
-            (report,) = step_with_samples(learner, {expert.name: samples})
-            used += report.used
-        seconds, peak = time.perf_counter() - began, memory.peak()
+            began = time.perf_counter()
+            (report,) = step_with_samples(learner, {expert.name: folder.samples})
+            seconds, peak = time.perf_counter() - began, memory.peak()
+            folder.write_step(expert, report, seconds, peak)
+            state = state.after(report.used, seconds, peak)
+            if time.monotonic() >= checkpoint_at:
+                folder.write_checkpoint(expert)
+                checkpoint_at = time.monotonic() + _CHECKPOINT_SECONDS
         with torch.no_grad():
             expert.p.copy_(expert.selected_p)
         after = learner.measure(expert, held_out, expert.p.detach())
         learner.close()
+    z = weights.z(expert.spec, expert.p.detach())
+    graded = [reward for reward in before if reward is not None]
     return Outcome(
         method=trial.method,
         task=trial.task,
         seed=trial.seed,
-        before=before.accuracy,
+        before=mean(reward > 0 for reward in graded),
         accuracy=after.accuracy,
-        reward_before=before.reward,
+        reward_before=mean(graded),
         reward=after.reward,
+        rewards_before=before,
         rewards=after.rewards,
         validation=expert.selection.score,
         n=after.n,
         parameters=expert.p.numel(),
-        samples=used,
-        seconds=seconds,
+        samples=state.samples,
+        seconds=state.seconds,
         held_mib=held,
-        peak_mib=peak,
+        peak_mib=state.peak_mib,
+        curve=folder.curve(),
+        z=None if z is None else folder.write_z(z),
         code=code,
     )
+
+
+def _base_rewards(
+    learner: Learner, expert: ExpertInTraining, held_out: Sequence[Sample], folder: TrainingFolder
+) -> tuple[float | None, ...]:
+    """Grade the base on the held-out prompts, or read what an earlier process measured: both weights begin at the base.
+
+    Call it before the expert goes on from a checkpoint.
+    """
+    stored = folder.before()
+    if stored is not None:
+        return stored
+    rewards = learner.measure(expert, held_out, expert.p.detach()).rewards
+    folder.write_before(rewards)
+    return rewards
 
 
 def _weights(method: MethodSpec, bundle: BaseBundle) -> Weights:

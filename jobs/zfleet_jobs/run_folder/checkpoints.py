@@ -108,6 +108,10 @@ class ExpertFolder:
         """Whether a step was taken."""
         return bool(self._curve.names())
 
+    def steps_taken(self) -> int:
+        """Count the steps that have metrics."""
+        return len(self._curve.names())
+
     def curve(self, expert: str) -> list[CurvePoint]:
         """Read the metrics of all steps so far, in order."""
         files = {int(name.partition(".")[0]): self._curve.get(name) or b"" for name in self._curve.names()}

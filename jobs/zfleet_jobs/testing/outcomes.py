@@ -25,6 +25,7 @@ def _outcome(method: str, seed: int, rewards: Sequence[float | None], parameters
         accuracy=mean(reward > 0 for reward in graded),
         reward_before=0.0,
         reward=mean(graded),
+        rewards_before=(1.0, -1.0),
         rewards=tuple(rewards),
         validation=None,
         n=len(graded),
@@ -33,6 +34,8 @@ def _outcome(method: str, seed: int, rewards: Sequence[float | None], parameters
         seconds=2.0 + seed,
         held_mib=30.0,
         peak_mib=50.0,
+        curve=((1, -0.5), (2, 0.5)),
+        z=None,
         code="1",
     )
 

@@ -6,6 +6,7 @@ dispatcher asks an expert that was trained to answer it. The base answers what t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -60,13 +61,24 @@ class Routes:
     experts: Collection[str]
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def decide(self, method: Method, label: str) -> Decision:
-        """Find the expert that a label names; an unknown label, or one whose expert does not exist, means the base."""
+    def decide(self, method: Method, answer: str) -> Decision:
+        """Find the expert that an answer names; an unknown label, or one whose expert does not exist, means the base.
+
+        The answer is a label, or a sentence that names one known label as a whole word, in any case.
+        """
+        label = self._only_label(answer) or answer
         expert = self.labels.get(label, label)
         if expert in self.experts:
-            return Decision(method, label, expert, f"the {method} dispatch said {label!r}")
+            return Decision(method, answer, expert, f"the {method} dispatch said {answer!r}")
         what = f"expert {expert!r}" if label in self.labels else "expert of that name"
-        return Decision(method, label, None, f"the {method} dispatch said {label!r}, there is no {what}: base")
+        return Decision(method, answer, None, f"the {method} dispatch said {answer!r}, there is no {what}: base")
+
+    def _only_label(self, answer: str) -> str | None:
+        known = {*self.labels, *self.experts}
+        if answer in known:
+            return answer
+        named = [label for label in known if re.search(rf"(?i)(?<![\w-]){re.escape(label)}(?![\w-])", answer)]
+        return named[0] if len(named) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from zfleet.config.datasets import DEFAULTS, DatasetName
+from zfleet.config.generated import GeneratedName
 from zfleet.config.spec import Name, Spec
 
 
@@ -66,10 +67,13 @@ class RewardSpec(GraderSpec):
 
 
 class TaskSpec(Spec):
-    """A task: one of the lab's by name, a public dataset, or a JSONL file of prompts with a reward."""
+    """A task: a public dataset, a JSONL file of prompts with a reward, or one that zfleet generates, by its name."""
 
     lab: str | None = Field(None, description="a task of the lab base")
     verbs: Literal["mix", "clear"] = Field("mix", description="lab only: which instruction words")
+    generated: GeneratedName | None = Field(
+        None, description="a task of generated prompts for instruction models; brings prompt, reward and max_tokens"
+    )
     dataset: DatasetName | None = Field(None, description="a public dataset; brings prompt, reward and max_tokens")
     data: str | None = Field(
         None, description="dataset only: the folder with its authors' files, or one file; none: the hub"
@@ -114,6 +118,7 @@ class TaskSpec(Spec):
 _SHARED = ("template", "reward", "max_tokens", "stop", "test_fraction")
 _USED_BY: Mapping[str, tuple[str, ...]] = {
     "lab": ("verbs",),
+    "generated": ("template",),
     "dataset": ("data", "prompt", *_SHARED),
     "jsonl": ("prompt_field", "answer_field", "image_field", *_SHARED),
 }

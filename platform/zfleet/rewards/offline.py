@@ -104,7 +104,9 @@ class OfflineGrader:
         )
         if isinstance(self._reward, ReferenceGrader):
             self._reward.check(str(reference))
-        return self._reward(str(completion), Sample(_identity(row), "", str(reference)))
+        # A grader may read more of the row than its answer, such as the options.
+        fields = {key: value for key, value in data.items() if isinstance(value, str)}
+        return self._reward(str(completion), Sample(_identity(row), "", str(reference), fields))
 
     def _problem(self, row: Row) -> Sample:
         name = str(row.data["task_id"])

@@ -19,8 +19,12 @@ def build_task(spec: TaskSpec) -> Task:
         return load_jsonl_task(spec)
     if spec.dataset is not None:
         return load_dataset_task(spec)
+    # Imported late: other tasks need neither the families of generated prompts nor the lab's corpus.
+    if spec.generated is not None:
+        from zfleet.tasks.generated.load import generated_task
+
+        return generated_task(spec.generated, spec.template)
     assert spec.lab is not None
-    # Imported late: the lab's corpus is not needed by other tasks.
     from zfleet.tasks.lab import lab_task
 
     return lab_task(spec.lab, verbs=spec.verbs)

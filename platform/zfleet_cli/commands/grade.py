@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from zfleet.config.datasets import DatasetName
+from zfleet.config.generated import GeneratedName
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import SpecError
 from zfleet_cli.options import AsJson
@@ -22,7 +23,9 @@ _MOST_SHOWN = 20
 
 
 def grade(
-    task: Annotated[str, typer.Option(help="A public dataset, whose grader is used for rows without a kind.")],
+    task: Annotated[
+        str, typer.Option(help="A public dataset or a generated task: its grader is used for rows without a kind.")
+    ],
     file: Annotated[Path, typer.Option(help="The completions, one JSON object in each line.")],
     problems: Annotated[
         Path | None, typer.Option(help="The file of MBPP or HumanEval problems, with the tests.", show_default=False)
@@ -39,14 +42,19 @@ def grade(
     from zfleet.rewards.grading import check_reward
     from zfleet.rewards.offline import OfflineGrader, summary
     from zfleet.tasks.datasets.load import problems_of
+    from zfleet.tasks.generated.load import generated_reward
     from zfleet.tasks.rows import read_rows
 
-    if task not in get_args(DatasetName):
-        raise SpecError(f"--task is {task!r}", f"choose one of: {', '.join(get_args(DatasetName))}")
-    spec = TaskSpec.model_validate({"dataset": task}).reward
-    if unsafe and spec.kind == "program":
-        spec = spec.model_copy(update={"sandbox": "unsafe"})
-    reward = build_reward(spec)
+    if task in get_args(GeneratedName):
+        reward = generated_reward(cast(GeneratedName, task))
+    elif task in get_args(DatasetName):
+        spec = TaskSpec.model_validate({"dataset": task}).reward
+        if unsafe and spec.kind == "program":
+            spec = spec.model_copy(update={"sandbox": "unsafe"})
+        reward = build_reward(spec)
+    else:
+        names = ", ".join(get_args(DatasetName) + get_args(GeneratedName))
+        raise SpecError(f"--task is {task!r}", f"choose one of: {names}")
     samples = problems_of(task, problems) if problems else {}
     if samples:
         check_reward(reward)

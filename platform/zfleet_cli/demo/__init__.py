@@ -1,1 +1,1 @@
-"""``zfleet demo``: the whole loop on one machine, from building a base to serving experts, with a report."""
+"""``zfleet demo``: the whole loop on one machine, with a report: on the lab base, or on a pretrained one."""

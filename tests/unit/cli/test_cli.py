@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from zfleet.config.load import load_job, load_spec, parse_spec
 from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
 from zfleet.errors import JobError
+from zfleet_cli.demo.real.plan import FULL, QUICK, Plan, with_arc
 from zfleet_cli.main import app
 
 ROOT = Path(__file__).parents[3]
@@ -215,11 +216,54 @@ def test_a_search_passes_its_spec_on_and_prints_the_winner(monkeypatch: pytest.M
 
 def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Path, bool, str]] = []
-    stand_in(monkeypatch, "zfleet_cli.demo", run=None)
-    stand_in(monkeypatch, "zfleet_cli.demo.run", run_demo=lambda *arguments: calls.append(arguments))
+    stand_in(monkeypatch, "zfleet_cli.demo.lab", run=None)
+    stand_in(monkeypatch, "zfleet_cli.demo.lab.run", run_demo=lambda *arguments: calls.append(arguments))
     zfleet("demo")
     zfleet("demo", "--keep", "--out", "elsewhere", "--engine", "vllm")
     assert calls == [(Path("runs/demo"), False, "torch"), (Path("elsewhere"), True, "vllm")]
+
+
+def test_the_demo_on_a_pretrained_base_gets_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[str, Path, Plan, bool]] = []
+    stand_in(monkeypatch, "zfleet_cli.demo.real.run", run_real_demo=lambda *arguments: calls.append(arguments))
+    zfleet("demo", "--base", "smollm2")
+    zfleet("demo", "--base", "/models/my-llama", "--quick")
+    (tmp_path / "ARC-Easy-Train.jsonl").touch()
+    zfleet("demo", "--base", "smollm2", "--arc", str(tmp_path), "--out", "elsewhere")
+    assert calls == [
+        ("smollm2", Path("runs/demo-smollm2"), FULL, False),
+        ("/models/my-llama", Path("runs/demo-my-llama-quick"), QUICK, True),
+        ("smollm2", Path("elsewhere"), with_arc(FULL, tmp_path), False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--quick"], "--quick and --arc are for a pretrained base"),
+        (["--arc", "folder"], "--quick and --arc are for a pretrained base"),
+        (["--base", "smollm2", "--keep"], "--keep and --engine are for the lab base, --base is 'smollm2'"),
+        (["--base", "smollm2", "--engine", "vllm"], "--keep and --engine are for the lab base"),
+    ],
+)
+def test_an_option_of_the_other_demo_is_refused(options: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["demo", *options])
+    assert done.exit_code == 1
+    assert words in " ".join(done.output.split())
+
+
+def test_completions_of_a_generated_task_are_graded(tmp_path: Path) -> None:
+    rows = [
+        {"completion": "No, it is not.", "answer": "no", "options": "yes, no", "expected": True},
+        {"completion": "Yes or no?", "answer": "yes", "options": "yes, no", "expected": False},
+    ]
+    file = tmp_path / "completions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = zfleet("grade", "--task", "memberships", "--file", str(file), "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["n"], summary["right"], summary["agreement"]) == (2, 1, 1.0)
+    refused = CliRunner().invoke(app, ["grade", "--task", "algebra", "--file", str(file)])
+    assert "reviews" in refused.output
 
 
 def test_ctrl_c_in_a_finalizer_is_not_lost() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zfleet.evaluate import wilson
-from zfleet_cli.demo.findings import findings
+from zfleet_cli.demo.lab.findings import findings
 
 Report = dict[str, Any]
 

@@ -22,11 +22,11 @@ from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Task
-from zfleet_cli.demo import bench as bench_module
-from zfleet_cli.demo import measure as measure_module
-from zfleet_cli.demo.bench import Bench, routing_exam, unseen_samples
-from zfleet_cli.demo.measure import measure, measure_controls, measure_mixing, measure_skills
-from zfleet_cli.demo.plan import (
+from zfleet_cli.demo.lab import bench as bench_module
+from zfleet_cli.demo.lab import measure as measure_module
+from zfleet_cli.demo.lab.bench import Bench, routing_exam, unseen_samples
+from zfleet_cli.demo.lab.measure import measure, measure_controls, measure_mixing, measure_skills
+from zfleet_cli.demo.lab.plan import (
     CLASSIFIER,
     DRAWS,
     EXAMS,
@@ -37,8 +37,8 @@ from zfleet_cli.demo.plan import (
     WEAK_SKILL,
     engine_spec,
 )
-from zfleet_cli.demo.plots import PICTURES
-from zfleet_cli.demo.report import write_report
+from zfleet_cli.demo.lab.plots import PICTURES
+from zfleet_cli.demo.lab.report import write_report
 from zfleet_jobs.search.mixtures import FoundMixture, SearchTrial, ShotScore
 
 NAMES = (*SKILLS, WEAK_SKILL, CLASSIFIER, RANDOM_CONTROL)

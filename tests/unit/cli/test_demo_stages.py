@@ -21,9 +21,10 @@ from zfleet.models.base import Base
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
-from zfleet_cli.demo.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, serve_spec, train_spec
-from zfleet_cli.demo.run import Stages, _register, run_demo
-from zfleet_cli.demo.served import PROMPTS, ask_service, free_port
+from zfleet_cli.demo.lab.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, serve_spec, train_spec
+from zfleet_cli.demo.lab.run import _register, run_demo
+from zfleet_cli.demo.lab.served import PROMPTS, ask_service, free_port
+from zfleet_cli.demo.stages import Stages
 from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
 from zfleet_jobs.search.problem import SearchSettings
 from zfleet_jobs.search.run import settings_of

@@ -57,7 +57,7 @@ def test_only_what_depends_on_a_change_is_another_training(tmp_path: Path) -> No
     rank = _stored(_spec(tmp_path, methods={"svf": {}, "lora": {"adapter": "lora", "rank": 4}}))
     assert rank["svf"] == before["svf"]
     assert rank["lora"].file != before["lora"].file
-    assert rank["lora"].samples != before["lora"].samples
+    assert rank["lora"].folder.samples != before["lora"].folder.samples
     steps = _stored(_spec(tmp_path, learner={"steps": 7}))
     assert not {place.file for place in steps.values()} & {place.file for place in before.values()}
     assert _stored(_spec(tmp_path, seeds=[0, 1], against="svf"))["svf"].file != before["svf"].file, "the last is seed 1"
@@ -96,9 +96,9 @@ def test_samples_lie_where_their_reader_looks_whatever_a_method_is_called(tmp_pa
     grid = {"targets": [REGEX, f"{REGEX}|{'x' * 300}"], "objectives": ["reinforce"], "parametrisations": ["exp"]}
     given = {"tasks": {"t": {"lab": "sort"}}, "seeds": [5], "storage": str(tmp_path), **grid}
     first, second = _stored(parse_spec(given, AblateSpec)).values()
-    assert first.samples != second.samples
+    assert first.folder.samples != second.folder.samples
     for stored in (first, second):
-        folder = in_step(stored.samples, 1)
+        folder = in_step(stored.folder.samples, 1)
         Path(folder).mkdir(parents=True)
         root = f"{tmp_path}/samples"
         found = sample_file(root, f"{folder}/worker-0.parquet")

@@ -7,8 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from zfleet.tasks.lab import lab_task
-from zfleet_cli.demo.bench import Accuracy, Bench, routing_exam, unseen_samples
-from zfleet_cli.demo.plan import CLASSIFIER, DRAWS, EXAMS, FEW_SHOT_CASES, RANDOM_CONTROL, SKILLS, UNSEEN, WEAK_SKILL
+from zfleet_cli.demo.lab.bench import Accuracy, Bench, routing_exam, unseen_samples
+from zfleet_cli.demo.lab.plan import (
+    CLASSIFIER,
+    DRAWS,
+    EXAMS,
+    FEW_SHOT_CASES,
+    RANDOM_CONTROL,
+    SKILLS,
+    UNSEEN,
+    WEAK_SKILL,
+)
 from zfleet_jobs.search.mixtures import FoundMixture
 
 Section = dict[str, Any]

@@ -1,13 +1,12 @@
-"""Run the stages of ``zfleet demo``, in order."""
+"""Run the stages of the lab's demo, in order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.models.lab.build import LabRecipe, build_lab
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
-from zfleet_cli.demo.bench import Bench
-from zfleet_cli.demo.measure import measure
-from zfleet_cli.demo.plan import (
+from zfleet_cli.demo.lab.bench import Bench
+from zfleet_cli.demo.lab.measure import measure
+from zfleet_cli.demo.lab.plan import (
     DRAWS,
     EXAMS,
     MIXTURE_EXAM,
@@ -36,8 +35,9 @@ from zfleet_cli.demo.plan import (
     serve_spec,
     train_spec,
 )
-from zfleet_cli.demo.report import print_summary, write_report
-from zfleet_cli.demo.served import ask_service, free_port, print_usage
+from zfleet_cli.demo.lab.report import print_summary, write_report
+from zfleet_cli.demo.lab.served import ask_service, free_port, print_usage
+from zfleet_cli.demo.stages import Stages
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase, ship
@@ -48,32 +48,6 @@ from zfleet_jobs.search.run import register_mixture, settings_of
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
-
-
-class Stages:
-    """Announces each stage of the demo and measures its time.
-
-    Attributes:
-        seconds: {stage: seconds}, in order.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._start = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str, description: str) -> Iterator[None]:
-        """Announce a stage, and measure the block if it succeeds."""
-        self._console.print(f"[bold]{name:<9}[/] {description}", highlight=False)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-        self._console.print(f"[dim]{'':<9} {self.seconds[name]:.1f} s[/]", highlight=False)
-
-    def with_total(self) -> dict[str, float]:
-        """Return the seconds of each stage, and the total."""
-        return {**self.seconds, "total": time.perf_counter() - self._start}
 
 
 def run_demo(out: Path, keep: bool, kind: EngineKind = "torch") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zfleet_cli.demo.plan import FEW_SHOT_CASES, SHOTS
+from zfleet_cli.demo.lab.plan import FEW_SHOT_CASES, SHOTS
 
 Report = dict[str, Any]
 Row = dict[str, Any]

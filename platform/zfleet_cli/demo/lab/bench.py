@@ -16,7 +16,7 @@ from zfleet.models.lab.skills import KIND_PREFIX
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Sample, Task
-from zfleet_cli.demo.plan import CLASSIFIER, SKILLS, UNSEEN, WEAK_SKILL
+from zfleet_cli.demo.lab.plan import CLASSIFIER, SKILLS, UNSEEN, WEAK_SKILL
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""Measure the base, experts, mixtures and dispatch on held-out prompts, with all experts in one engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
+from zfleet.config.generated import KIND_QUESTION
+from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.contract import BASE_Z, Engine
+from zfleet.evaluate import evaluate
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.generated.load import FAMILIES
+from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.template import PromptTemplate
+from zfleet_cli.demo.real.measured import Measured, Rewards
+
+
+class Bench:
+    """Answers held-out prompts, or finds in the folder of measurements what an earlier run answered."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        experts: Mapping[str, ZVector],
+        classifier: ZVector,
+        measured: Measured,
+    ) -> None:
+        """Make experts known to the engine.
+
+        Args:
+            engine: Answers; closed with the bench.
+            tokenizer: The base's.
+            experts: By the name of their task.
+            classifier: The expert that names the kind of a request.
+            measured: Where measurements are kept.
+        """
+        self._engine = SyncEngine(engine)
+        self._tokenizer = tokenizer
+        self._z = {name: self._engine.put_z(z) for name, z in experts.items()}
+        self._classifier = self._engine.put_z(classifier)
+        self._measured = measured
+
+    def rewards(self, task: Task, expert: str | None = None) -> Rewards:
+        """Return the reward of each test prompt that an expert, or the base, answers."""
+        return self._rewards(task, [self._digest(expert)] * len(task.test))
+
+    def mixture_rewards(self, task: Task, z: ZVector) -> Rewards:
+        """Return the reward of each test prompt that a mixture answers."""
+        return self._rewards(task, [self._engine.put_z(z)] * len(task.test))
+
+    def routed_rewards(self, task: Task, experts: Sequence[str | None]) -> Rewards:
+        """Return the reward of each test prompt that the expert given for it, or the base, answers."""
+        return self._rewards(task, [self._digest(expert) for expert in experts])
+
+    def dispatched(self, samples: Sequence[Sample], method: str) -> list[Decision]:
+        """Ask the base (``prompt``) or the classifier (``classifier``) who answers each prompt."""
+        labels = {FAMILIES[name].label: name for name in self._z if name in FAMILIES}
+        routes = Routes(tuple(self._z), labels)
+
+        def render(prompt: str) -> tuple[int, ...]:
+            return PromptTemplate().render(self._tokenizer, prompt)
+
+        dispatcher: Dispatcher = (
+            PromptDispatcher(routes, render, KIND_QUESTION)
+            if method == "prompt"
+            else ClassifierDispatcher(routes, render, self._classifier, KIND_QUESTION)
+        )
+
+        async def decide() -> list[Decision]:
+            return await asyncio.gather(*(dispatcher.decide(self._engine.engine, one.prompt) for one in samples))
+
+        return self._engine.run(decide())
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+    def _digest(self, expert: str | None) -> str:
+        return BASE_Z if expert is None else self._z[expert]
+
+    def _rewards(self, task: Task, digests: Sequence[str]) -> Rewards:
+        return self._measured.rewards(
+            task,
+            digests,
+            lambda: evaluate(self._engine, self._tokenizer, task, task.test, digests).rewards,
+        )

@@ -1,0 +1,49 @@
+"""Say while trainings run how far they are, and how long the whole demo will still take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from zfleet_jobs.compare.progress import ExperimentProgress, in_words
+
+TRAINING_SHARE = 0.75
+"""The trainings' part of a whole run's time; searching and measuring take the rest."""
+
+_EVERY_SECONDS = 60.0
+
+
+class ProgressLines:
+    """Prints a line now and then, and one for each training that ends."""
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now = now
+        self._next = now() + _EVERY_SECONDS
+
+    def __call__(self, progress: ExperimentProgress) -> None:
+        """Take in how far the trainings are."""
+        if progress.note:
+            self._print(progress.note)
+        elif self._now() < self._next:
+            return
+        left = demo_seconds_left(progress)
+        self._print(
+            f"{progress.finished} of {progress.trainings} trainings, {progress.steps_done} of {progress.steps} steps; "
+            f"of the whole demo {in_words(left)}"
+        )
+        self._next = self._now() + _EVERY_SECONDS
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"{'':<9} {text}", style="dim", highlight=False, markup=False)
+
+
+def demo_seconds_left(progress: ExperimentProgress) -> float | None:
+    """Estimate the time that the whole demo will still take, from the pace of its trainings; None if it is unknown."""
+    remaining = progress.steps - progress.steps_done
+    if progress.seconds_left is None or not remaining:
+        return None
+    each = progress.seconds_left / remaining
+    return progress.seconds_left + each * progress.steps * (1 - TRAINING_SHARE) / TRAINING_SHARE
