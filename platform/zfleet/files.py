@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone(lock: Path, doing: str) -> Iterator[None]:
+    """Run the block while no other process holds the lock.
+
+    Args:
+        lock: A file; created if it is missing.
+        doing: What the block does, for the warning of a process that waits.
+    """
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        log.warning("another process %s: waiting for it", doing)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from zfleet.files import write_atomic
+from zfleet.errors import FactorsError
+from zfleet.files import alone, write_atomic
 from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
 from zfleet.svf.digest import combine_digests
 from zfleet.svf.factors import Factors
@@ -21,8 +19,6 @@ from zfleet.svf.folder import MANIFEST, FactorFolder, Manifest
 from zfleet.svf.layout import PRESETS
 from zfleet.svf.matrix_file import SUFFIX
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
-
-log = logging.getLogger(__name__)
 
 _LAYOUT = 2
 """Version of the folder layout: a file for each matrix. Folders of version 1, a file for each layer, stay untouched."""
@@ -48,6 +44,20 @@ class FactorCache:
         # Patterns that differ in punctuation alone must not share a folder.
         slug = targets if targets in PRESETS else f"pattern-{hashlib.sha256(targets.encode()).hexdigest()[:16]}"
         return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}-{_LAYOUT}"
+
+    def targets_of(self, base: str) -> list[str]:
+        """List the targets of a base whose factors are complete.
+
+        Raises:
+            FactorsError: A manifest is damaged; names it.
+        """
+        targets = set()
+        for path in self.root.glob(f"{base[:32]}-*-{_LAYOUT}/{MANIFEST}"):
+            try:
+                targets.add(Manifest.parse(path.read_bytes()).targets)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise FactorsError(f"{path} is damaged: {error!r}", f"delete {path.parent}") from error
+        return sorted(targets)
 
     def get(self, matrices: TargetMatrices, dtype: torch.dtype = torch.float32, by: Decomposer = one_by_one) -> Factors:
         """Load the factors of a base, computing what is missing: ``compute``, then all of them in memory.
@@ -76,7 +86,7 @@ class FactorCache:
         """
         folder = self.folder(matrices.base, matrices.targets, dtype)
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with alone(folder / ".lock", f"computes the factors in {folder}"):
             if not (folder / MANIFEST).exists():
                 # A kill while a file was written leaves these.
                 for leftover in folder.glob(f".*{SUFFIX}.*"):
@@ -87,17 +97,3 @@ class FactorCache:
                 manifest = Manifest(matrices.base, matrices.targets, digests, digest)
                 write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
         return FactorFolder(folder, matrices.base, matrices.targets)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("another process computes the factors in %s: waiting for it", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
