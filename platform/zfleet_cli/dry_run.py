@@ -50,9 +50,9 @@ def check_job(
 
 
 def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: Sequence[Task] = ()) -> None:
-    """Check prompts, templates and images against a base that is a local folder, and print how many prompts fit.
+    """Check prompts, templates and images against a base that is on this machine, and print how many prompts fit.
 
-    The lab base and bases on the hub cannot be checked before they are built or downloaded.
+    The lab base and bases on the hub cannot be checked before they are built or downloaded. A GGUF file is converted.
 
     Args:
         base: The base.
@@ -61,7 +61,7 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
         supervised: The tasks whose reference answers are learned.
 
     Raises:
-        BaseModelError: The folder does not exist, or its model family is not supported.
+        BaseModelError: There is no such base, it cannot be converted, or its model family is not supported.
         EngineError: The engine does not run this base.
         TaskError: No prompt fits, the base cannot take a prompt's images, the tokenizer has no chat template, or a
             reference answer is missing or does not fit.
@@ -77,8 +77,7 @@ def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], sup
 
     for task in supervised:
         check_answered(task)
-    folder = local_folder(base.model)
-    if folder is None or base.model == "lab":
+    if base.model == "lab" or (folder := local_folder(base.model)) is None:
         return
     config, name = read_config(folder), base.name or base_name(base.model)
     check_family(config, name)
