@@ -85,7 +85,7 @@ def check_on_base(
 ) -> tuple[Path | None, list[FitReport]]:
     """Check prompts, templates and images against a base that is a local folder, and print how many prompts fit.
 
-    The lab base and bases on the hub cannot be checked before they are built or downloaded.
+    The lab base and bases on the hub cannot be checked before they are built or downloaded. A GGUF file is converted.
 
     Args:
         base: The base.
@@ -97,7 +97,7 @@ def check_on_base(
         The base's folder, None if it was not checked; and of each task what fits.
 
     Raises:
-        BaseModelError: The folder does not exist, or its model family is not supported.
+        BaseModelError: There is no such base, it cannot be converted, or its model family is not supported.
         EngineError: The engine does not run this base.
         TaskError: No prompt fits, the base cannot take a prompt's images, the tokenizer has no chat template, or a
             reference answer is missing or does not fit.

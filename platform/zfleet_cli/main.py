@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from zfleet.errors import ZfleetError
 from zfleet_cli.commands import (
+    bases,
     decompose,
     demo,
     doctor,
@@ -74,6 +75,7 @@ def _options(
 
 
 app.add_typer(lab.app, name="lab")
+app.add_typer(bases.app, name="bases")
 experts.app.command("carry")(register_experts.carry)
 experts.app.command("import")(register_experts.import_expert)
 app.add_typer(experts.app, name="experts")

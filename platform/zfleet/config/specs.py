@@ -22,8 +22,10 @@ _REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
 class BaseSpec(Spec):
     """The base, and how it computes."""
 
-    model: str = Field("lab", description="`lab`, a Hugging Face folder, or a hub id")
-    name: Name | None = Field(None, description="the name in requests; none: the folder's name")
+    model: str = Field(
+        "lab", description="`lab`, a base of `zfleet bases list`, a Hugging Face folder, a GGUF file, or a hub id"
+    )
+    name: Name | None = Field(None, description="the name in requests; none: that of the folder or file")
     targets: str = Field("all", description="`mlp`, `attention`, `all`, or a pattern over module paths")
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"

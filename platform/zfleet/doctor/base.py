@@ -54,17 +54,17 @@ def read_base(source: str) -> BaseFacts:
     """Read what a base asks of an engine.
 
     Args:
-        source: ``lab``, which is built if it is not cached, or a Hugging Face folder.
+        source: ``lab``, which is built if it is not cached, the name of a known base, a GGUF file, which is converted
+            if it is not cached, or a Hugging Face folder.
 
     Raises:
-        SpecError: The source is neither of them.
-        BaseModelError: The folder holds no model that can be read, or a library that reads it is not installed.
+        SpecError: The source is a hub id.
+        BaseModelError: There is no such base, or it cannot be read, or a library that reads it is not installed.
     """
-    if source != "lab" and not Path(source).expanduser().is_dir():
-        raise SpecError(f"base {source!r} is no folder", "give `lab` or a Hugging Face model folder")
     try:
         from transformers import AutoConfig
 
+        from zfleet.models.base import local_folder
         from zfleet.models.bundle import locate_base
         from zfleet.models.families import check_family, check_no_images, check_vllm_head_size
         from zfleet.models.fingerprint import read_config
@@ -73,6 +73,8 @@ def read_base(source: str) -> BaseFacts:
             f"base {source!r} cannot be read: {error}", "`zfleet doctor` without a base says what is missing"
         ) from error
 
+    if source != "lab" and local_folder(source) is None:
+        raise SpecError(f"base {source!r} is not on this machine", "give `lab`, a known base, a folder or a GGUF file")
     name, folder = locate_base(BaseSpec(model=source))
     sizes = _read_sizes(folder)
     written = read_config(folder)

@@ -21,12 +21,14 @@ from zfleet.errors import BaseModelError
 from zfleet.models.checkpoint import Checkpoint
 from zfleet.models.families import check_family, sees
 from zfleet.models.fingerprint import fingerprint, read_config, weight_files
+from zfleet.models.gguf.folders import SUFFIX, is_gguf
 from zfleet.models.images import ImageReader, Vision
+from zfleet.models.known import how_to_get, known_folder
 from zfleet.models.mapped_weights import mapped_weights
 from zfleet.models.shell import language_tower, shell
 
 _NAME_LENGTH = 60
-_SOURCES = "give a Hugging Face model folder, or a hub id that this machine can reach"
+_SOURCES = "give a Hugging Face model folder, a GGUF file, or a hub id (OWNER/NAME) that this machine can reach"
 _IGNORED = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "original/*")
 
 
@@ -71,16 +73,17 @@ def base_slug(name: str, fingerprint: str) -> str:
 
 
 def base_name(source: str) -> str:
-    """Shorten a folder or hub id to its last part, in characters and a length that names may have."""
+    """Shorten a folder, GGUF file or hub id to its last part, in characters and a length that names may have."""
     last = source.rstrip("/").rsplit("/", 1)[-1]
+    last = last[: -len(SUFFIX)] if is_gguf(last) else last
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._")[:_NAME_LENGTH] or "base"
 
 
 def find_base(source: str) -> Path:
-    """Find the folder of a base: the folder itself, or a hub id's files, fetched if the hub is reachable.
+    """Find the folder of a base: as ``local_folder``, or a hub id's files, fetched if the hub is reachable.
 
     Raises:
-        BaseModelError: Neither a folder nor an id that can be fetched.
+        BaseModelError: As ``local_folder``, or an id that cannot be fetched.
     """
     if (folder := local_folder(source)) is not None:
         return folder
@@ -109,16 +112,28 @@ def hub_folder(model: str, revision: str | None = None, local: bool = False) -> 
 
 
 def local_folder(source: str) -> Path | None:
-    """Return the folder of a base; None if it is no folder and could be a hub id.
+    """Return the folder of a base; None if the source is a hub id.
+
+    Args:
+        source: The name of a known base, a folder, a GGUF file, which is converted the first time, or a hub id.
 
     Raises:
-        BaseModelError: It is written as a path, and there is no such folder.
+        BaseModelError: A known base that was not fetched, a GGUF file that cannot be converted, or neither a folder nor
+            a file nor written as a hub id.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise BaseModelError(f"base {source!r} is no folder", _SOURCES)
+    if (known := known_folder(source)) is not None:
+        return known
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if is_gguf(source) and path.is_file():
+        from zfleet.models.gguf.convert import open_converted
+
+        return open_converted(path)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or is_gguf(source):
+        raise BaseModelError(f"base {source!r} is no folder and no GGUF file", _SOURCES)
+    if "/" not in source:
+        raise BaseModelError(f"base {source!r} is no folder, and no base is known by that name", how_to_get())
     return None
 
 

@@ -169,10 +169,10 @@ def pack_with_targets(spec: BaseSpec, targets: Collection[str]) -> dict[str, Bas
 
 
 def locate_base(spec: BaseSpec) -> tuple[str, Path]:
-    """Find name and folder of a base; the lab base is built if it is not cached.
+    """Find name and folder of a base; the lab base is built if it is not cached, a GGUF file is converted.
 
     Raises:
-        BaseModelError: Neither the lab, nor a folder, nor a hub id that can be fetched.
+        BaseModelError: As ``find_base``.
     """
     if spec.model == "lab":
         from zfleet.models.lab.build import LabRecipe, build_lab

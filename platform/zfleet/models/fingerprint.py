@@ -49,6 +49,9 @@ def weight_files(folder: Path) -> list[Path]:
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
+        quantized = sorted(folder.glob("*.gguf"))
+        if quantized:
+            raise BaseModelError(f"base folder {folder} holds GGUF files", f"give one of them, such as {quantized[0]}")
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         content = f"only {pickled[0]}, a pickle that is not loaded" if pickled else "no weights"
         raise BaseModelError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from zfleet.errors import FactorsError
 from zfleet.files import write_atomic
 from zfleet.locks import alone
 from zfleet.svf.decompose import DecomposedMatrix, decompose_matrix
@@ -44,6 +45,20 @@ class FactorCache:
         # Patterns that differ in punctuation alone must not share a folder.
         slug = targets if targets in PRESETS else f"pattern-{hashlib.sha256(targets.encode()).hexdigest()[:16]}"
         return self.root / f"{base[:32]}-{slug}-{str(dtype).removeprefix('torch.')}-{_LAYOUT}"
+
+    def targets_of(self, base: str) -> list[str]:
+        """List the targets of a base whose factors are complete.
+
+        Raises:
+            FactorsError: A manifest is damaged; names it.
+        """
+        targets = set()
+        for path in self.root.glob(f"{base[:32]}-*-{_LAYOUT}/{MANIFEST}"):
+            try:
+                targets.add(Manifest.parse(path.read_bytes()).targets)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise FactorsError(f"{path} is damaged: {error!r}", f"delete {path.parent}") from error
+        return sorted(targets)
 
     def get(self, matrices: TargetMatrices, dtype: torch.dtype = torch.float32, by: Decomposer = one_by_one) -> Factors:
         """Load the factors of a base, computing what is missing: ``compute``, then all of them in memory.

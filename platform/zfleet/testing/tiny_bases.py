@@ -19,6 +19,7 @@ from transformers import (
     PhiConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen3Config,
 )
@@ -44,19 +45,23 @@ FAMILIES: tuple[str, ...] = tuple(_KINDS)
 _SPREAD = 0.2
 
 
-def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
-    """Write a random base with the lab's tokenizer: two layers of width 64, heads of size 32.
+def save_tiny(
+    family: str, folder: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None, **changes: Any
+) -> Path:
+    """Write a random base: two layers of width 64, heads of size 32.
 
     Args:
         family: One of ``FAMILIES``.
         folder: Written here; created if it is missing.
         seed: Other seeds give other weights.
+        tokenizer: Its tokenizer; the lab's when left out.
+        changes: Fields of its config that are other than usual.
 
     Returns:
         The folder.
     """
     kind, settings = _KINDS[family]
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer() if tokenizer is None else tokenizer
     shape = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -71,7 +76,7 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
         "pad_token_id": tokenizer.pad_token_id,
     }
     with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
-        model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings}))
+        model = AutoModelForCausalLM.from_config(kind(**{**shape, **settings, **changes}))
     _randomise(model, seed)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -14,7 +14,7 @@ from zfleet_cli.output import print_rows
 def doctor(
     base: Annotated[
         str | None,
-        typer.Option(metavar="lab|FOLDER", help="Also say which engines run this base.", show_default=False),
+        typer.Option(metavar="lab|NAME|FOLDER|FILE", help="Also say which engines run this base.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -71,8 +71,13 @@ def build_lab(recipe: LabRecipe | None = None, cache_dir: Path | None = None, pr
     An interrupted build leaves no base behind; of two builds at once the first to finish stays.
     """
     made = recipe or LabRecipe()
+    return write_folder(lab_folder(made, cache_dir), lambda folder: _write(made, folder, progress))
+
+
+def lab_folder(recipe: LabRecipe | None = None, cache_dir: Path | None = None) -> Path:
+    """Name the folder of a lab base, with the defaults of ``build_lab``. It may not exist."""
     root = cache_root() / "lab" if cache_dir is None else cache_dir
-    return write_folder(root / made.digest, lambda folder: _write(made, folder, progress))
+    return root / (recipe or LabRecipe()).digest
 
 
 def _write(recipe: LabRecipe, folder: Path, progress: bool) -> None:
