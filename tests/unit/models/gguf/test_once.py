@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from zfleet.errors import BaseModelError
-from zfleet.files import alone
+from zfleet.locks import alone
 from zfleet.models.base import find_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.gguf import convert as converting
