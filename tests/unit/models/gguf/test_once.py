@@ -70,7 +70,7 @@ def test_a_conversion_that_is_killed_is_done_again(file: Path) -> None:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the folders that are written."""
     done: list[str] = []
-    write = converting.write_weights
+    write = weights.write_weights
 
     def note(planned: list[weights.PlannedWeight], folder: Path, advance: Callable[[int], object]) -> None:
         done.append(folder.name)
