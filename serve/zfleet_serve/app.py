@@ -24,6 +24,7 @@ from zfleet_cluster.fleet.client import FleetEngine
 from zfleet_cluster.fleet.replica import engine_resources
 from zfleet_cluster.fleet.serve_replicas import ServeReplicas
 from zfleet_registry import ExpertRegistry
+from zfleet_serve.adaptive.directions import DirectionsForExperts
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Served, Service
 from zfleet_serve.engine_replica import EngineReplica
@@ -81,8 +82,14 @@ class Gateway:
         await self._experts.open()
         text = TokenizerText(await asyncio.to_thread(base.shipped.tokenizer), base.max_length)
         limit = body_limit(spec.max_body_mib, base.max_length)
-        served = Served(base.name, base.max_length, spec.classifier, spec.labels, spec.dispatch_prompt, limit)
+        approximate = spec.engine.vllm.form.delta is not None
+        served = Served(
+            base.name, base.max_length, spec.classifier, spec.labels, spec.dispatch_prompt, limit, approximate
+        )
         app = create_app(Service(self._engine, self._experts, text, served))
+        self._directions = DirectionsForExperts(self._experts, self._engine)
+        if approximate:
+            self._directions.start()
         self._server = HttpServer(app, spec.host, spec.port)
         await self._server.start()
 
@@ -96,9 +103,17 @@ class Gateway:
         self._engine.check_links()
         self._experts.check()
 
+    async def choose_directions(self) -> int:
+        """Have the engines choose the directions of form ``delta`` again, as ``DirectionsForExperts.choose``.
+
+        For people, through a handle of the application: ``serve.get_app_handle("zfleet").choose_directions.remote()``.
+        """
+        return await self._directions.choose(again=True)
+
     async def __del__(self) -> None:
         # Called by Serve when it takes the gateway away. Requests under way need the engine and the registry.
         await self._server.stop(self._engine.close)
+        await self._directions.stop()
         await self._experts.close()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
@@ -13,13 +14,26 @@ from zfleet.svf.zvector import ZVector
 from zfleet_cluster.fleet.held_z import HeldZs
 from zfleet_cluster.fleet.link import Link
 from zfleet_cluster.fleet.links import Links, Replicas
-from zfleet_cluster.fleet.messages import AskStats, Call, CheckHealth, Done, Failed, Piece, Reply, Scored, Stats
+from zfleet_cluster.fleet.messages import (
+    AskErrors,
+    AskStats,
+    CheckHealth,
+    ChooseDirections,
+    Done,
+    Errors,
+    Failed,
+    Piece,
+    Reply,
+    Scored,
+    Stats,
+)
+from zfleet_cluster.fleet.questions import Questions, closed, nobody
 from zfleet_cluster.fleet.request import FleetRequest
 
 ATTEMPTS = 3
 """How often a request is sent before it fails: a request that kills replicas must not kill all of them."""
-_LATE_SECONDS = 1.0
-"""How long a question to all replicas waits for the others when one has answered."""
+
+_LOG = logging.getLogger(__name__)
 
 
 class FleetEngine(Engine):
@@ -47,9 +61,10 @@ class FleetEngine(Engine):
         self._wait_seconds = wait_seconds
         self._links = Links(replicas, token, self)
         self._zs = HeldZs(self._links.all)
+        self._questions = Questions(self._links.all, wait_seconds)
         self._requests: set[FleetRequest] = set()
         self._unsent: dict[FleetRequest, asyncio.TimerHandle] = {}
-        self._asked: dict[asyncio.Future[Reply], Link] = {}
+        self._directed: tuple[str, ...] = ()
         self._closed = False
 
     async def put_z(self, z: ZVector) -> str:
@@ -61,6 +76,23 @@ class FleetEngine(Engine):
     async def drop_z(self, digest: str) -> None:
         """As ``Engine.drop_z``, for this client: replicas know the z as long as another client holds it."""
         self._zs.drop(digest)
+
+    async def choose_directions(self, digests: Sequence[str], again: bool = False) -> None:
+        """As ``Engine.choose_directions``, on every replica, and on one that joins later for those z that are held.
+
+        Return when the first has chosen.
+        """
+        for digest in digests:
+            self._check_held(digest)
+        self._directed = directed = tuple(digests)
+        self._start()
+        await self._questions.ask(lambda number: ChooseDirections(number, directed, again), Done)
+
+    async def truncation_errors(self) -> dict[str, float]:
+        """As ``Engine.truncation_errors``: the largest of any replica."""
+        self._start()
+        each = [reply.errors for reply in await self._questions.ask(AskErrors, Errors)]
+        return {digest: max(errors.get(digest, 0.0) for errors in each) for digest in set().union(*each)}
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """As ``Engine.generate``.
@@ -100,10 +132,8 @@ class FleetEngine(Engine):
 
         A replica that does not answer within a second of the first one is left out.
         """
-        replies = await self._ask(AskStats, lambda reply: isinstance(reply, Stats))
-        each = [reply.stats for reply in replies if isinstance(reply, Stats)]
-        if not each:
-            raise self._reason(replies)
+        self._start()
+        each = [reply.stats for reply in await self._questions.ask(AskStats, Stats)]
         return EngineStats(
             running=sum(stats.running for stats in each),
             waiting=sum(stats.waiting for stats in each) + len(self._unsent),
@@ -118,9 +148,8 @@ class FleetEngine(Engine):
     async def check_health(self) -> None:
         """As ``Engine.check_health``: one replica that is well is enough."""
         self.check_links()
-        replies = await self._ask(CheckHealth, lambda reply: isinstance(reply, Done))
-        if not any(isinstance(reply, Done) for reply in replies):
-            raise self._reason(replies)
+        self._start()
+        await self._questions.ask(CheckHealth, Done)
 
     def check_links(self) -> None:
         """Check that this client can look for replicas, whether there are any or not.
@@ -138,21 +167,20 @@ class FleetEngine(Engine):
         for request in list(self._requests):
             self._end(request, closed())
         self._zs.fail_waiting(closed())
-        for reply in self._asked:
-            reply.cancel()
+        self._questions.close()
         await self._links.close()
 
     def joined(self, link: Link) -> None:
         """As ``Owner.joined``: send every z, then the requests that wait."""
         self._zs.send_all(link)
+        if directed := tuple(digest for digest in self._directed if digest in self._zs):
+            link.call(lambda number: ChooseDirections(number, directed, False), _note_choice)
         for request in list(self._unsent):
             self._send(request)
 
     def lost(self, link: Link) -> None:
         """As ``Owner.lost``: send its requests to other replicas, or fail them."""
-        for reply, asked in self._asked.items():
-            if asked is link:
-                reply.cancel()
+        self._questions.lost(link)
         error = EngineError(
             "a replica of the engine died with the request", "send the request again: the replica is started again"
         )
@@ -167,44 +195,19 @@ class FleetEngine(Engine):
             self._end(request, error)
         self._zs.fail_waiting(error)
 
+    def _check_held(self, digest: str) -> None:
+        if digest not in self._zs:
+            raise UnknownZ(f"no z {digest[:12]!r} is known", "give it to put_z first")
+
     def _start(self) -> None:
         if self._closed:
             raise closed()
         self._links.start()
 
-    async def _ask(self, build: Callable[[int], Call], enough: Callable[[Reply], bool]) -> list[Reply]:
-        """Ask all replicas; return the replies until shortly after the first that is enough."""
-        self._start()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._wait_seconds
-        while not self._links.all():
-            if self._closed:
-                raise closed()
-            if loop.time() > deadline:
-                raise self._nobody()
-            await asyncio.sleep(0.01)
-        asked: dict[asyncio.Future[Reply], Link] = {loop.create_future(): link for link in self._links.all()}
-        self._asked |= asked
-        for reply, link in asked.items():
-            link.call(build, partial(_resolve, reply))
-        waiting, replies = set(asked), list[Reply]()
-        try:
-            while waiting and (seconds := deadline - loop.time()) > 0:
-                done, waiting = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-                replies += [reply.result() for reply in done if not reply.cancelled()]
-                if any(map(enough, replies)):
-                    deadline = min(deadline, loop.time() + _LATE_SECONDS)
-        finally:
-            for reply in asked:
-                del self._asked[reply]
-        if self._closed:
-            raise closed()
-        return replies
-
     def _submit(self, work: GenerationRequest | ScoreRequest, answers: int) -> FleetRequest:
         self._start()
-        if work.z_digest != BASE_Z and work.z_digest not in self._zs:
-            raise UnknownZ(f"no z {work.z_digest[:12]!r} is known", "give it to put_z first")
+        if work.z_digest != BASE_Z:
+            self._check_held(work.z_digest)
         request = FleetRequest(work, answers)
         self._requests.add(request)
         self._send(request)
@@ -270,22 +273,10 @@ class FleetEngine(Engine):
         if timer is not None:
             timer.cancel()
 
-    def _reason(self, replies: list[Reply]) -> ZfleetError:
-        """Say why no reply is of use."""
-        return next((reply.error for reply in replies if isinstance(reply, Failed)), self._nobody())
-
     def _nobody(self) -> EngineError:
-        return EngineError(
-            f"no replica of the engine answered within {self._wait_seconds:g} s",
-            "send the request again; the logs of the replicas say why they do not start",
-        )
+        return nobody(self._wait_seconds)
 
 
-def _resolve(future: asyncio.Future[Reply], reply: Reply) -> None:
-    if not future.done():
-        future.set_result(reply)
-
-
-def closed() -> EngineError:
-    """Describe a call of a closed client."""
-    return EngineError("the engine is closed", "open another one and send the request again")
+def _note_choice(reply: Reply) -> None:
+    if isinstance(reply, Failed):
+        _LOG.warning("a replica that joined has chosen no directions, and computes every z exactly: %s", reply.error)

@@ -16,11 +16,14 @@ from zfleet.errors import EngineError, UnknownZ, ZfleetError
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster.fleet.frames import encode, keep_alive, read_calls
 from zfleet_cluster.fleet.messages import (
+    AskErrors,
     AskStats,
     Call,
     CheckHealth,
+    ChooseDirections,
     Done,
     DropZ,
+    Errors,
     Failed,
     Generate,
     Piece,
@@ -196,11 +199,16 @@ class _Connection:
             except Exception as error:
                 _described(error)  # logs it; nobody waits for an answer
 
-    async def _answer(self, call: Generate | Score | AskStats | CheckHealth) -> None:
+    async def _answer(self, call: ChooseDirections | AskErrors | Generate | Score | AskStats | CheckHealth) -> None:
         try:
             match call:
                 case Score():
                     self._send(Scored(call.number, await self._engine.score(call.request)))
+                case ChooseDirections():
+                    await self._engine.choose_directions(call.digests, call.again)
+                    self._send(Done(call.number))
+                case AskErrors():
+                    self._send(Errors(call.number, await self._engine.truncation_errors()))
                 case AskStats():
                     self._send(Stats(call.number, await self._engine.stats()))
                 case CheckHealth():

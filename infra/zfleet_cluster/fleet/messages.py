@@ -24,6 +24,20 @@ class DropZ(msgspec.Struct, tag=True, array_like=True, frozen=True):
     digest: str
 
 
+class ChooseDirections(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """As ``Engine.choose_directions``. Answered by ``Done`` or ``Failed``."""
+
+    number: int
+    digests: tuple[str, ...]
+    again: bool
+
+
+class AskErrors(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """As ``Engine.truncation_errors``. Answered by ``Errors`` or ``Failed``."""
+
+    number: int
+
+
 class Generate(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """Answered by ``Piece`` until each of the ``n`` answers has ended, or by ``Failed``."""
 
@@ -56,12 +70,12 @@ class CheckHealth(msgspec.Struct, tag=True, array_like=True, frozen=True):
     number: int
 
 
-Call: TypeAlias = PutZ | DropZ | Generate | Score | Stop | AskStats | CheckHealth
+Call: TypeAlias = PutZ | DropZ | ChooseDirections | AskErrors | Generate | Score | Stop | AskStats | CheckHealth
 """From client to replica; ``number`` names a call on its connection and is never used twice there."""
 
 
 class Done(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """The z is known, or the engine is well."""
+    """The z is known, the directions are chosen, or the engine is well."""
 
     number: int
 
@@ -87,6 +101,13 @@ class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
     stats: EngineStats
 
 
+class Errors(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """What is left out of each z, by digest."""
+
+    number: int
+    errors: dict[str, float]
+
+
 class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """An error that ends a call: the name of its class in ``zfleet.errors``, its message and its remedy."""
 
@@ -110,7 +131,7 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
         return kind(self.message, self.remedy)
 
 
-Reply: TypeAlias = Done | Piece | Scored | Stats | Failed
+Reply: TypeAlias = Done | Piece | Scored | Stats | Errors | Failed
 """From replica to client."""
 
 Message: TypeAlias = Call | Reply

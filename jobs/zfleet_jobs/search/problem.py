@@ -139,7 +139,7 @@ def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSetti
             settings.trials_per_generation,
             settings.seed,
         ],
-        "engine": [engine.kind, engine.vllm.form, engine.vllm.rank if engine.vllm.form == "delta" else None],
+        "engine": [engine.kind, engine.vllm.form.model_dump()],
         "problems": [
             [
                 name,

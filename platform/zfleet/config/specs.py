@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_serializer, model_validator
 
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
@@ -31,15 +31,58 @@ class BaseSpec(Spec):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
+class DeltaSpec(Spec):
+    """Which singular directions form `delta` computes with: chosen by `error` or by `rank`."""
+
+    error: float | None = Field(
+        None, gt=0, lt=1, description="the fewest that keep the error of every expert in every matrix at this or below"
+    )
+    rank: int | None = Field(None, ge=1, description="so many of each matrix, whatever the error")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default(cls, data: object) -> object:
+        return data or {"error": 1e-3}
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> DeltaSpec:
+        if (self.error is None) == (self.rank is None):
+            raise ValueError(f"error is {self.error} and rank is {self.rank}: give one of them")
+        return self
+
+
+class FormSpec(Spec):
+    """How vLLM computes the linears: a name, or `delta: {error: 1e-3}`, or `delta: {rank: 64}`."""
+
+    name: Literal["factored", "delta", "dense"] = "factored"
+    delta: DeltaSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, data: object) -> object:
+        if data in ("factored", "dense"):
+            return {"name": data}
+        if data == "delta":
+            return {"name": data, "delta": {}}
+        if isinstance(data, dict) and list(data) == ["delta"]:
+            return {"name": "delta", "delta": data["delta"] or {}}
+        if data == {} or isinstance(data, FormSpec):
+            return data
+        raise ValueError("write `factored`, `dense`, `delta`, `delta: {error: 1e-3}` or `delta: {rank: 64}`")
+
+    @model_serializer
+    def _written(self) -> str | dict[str, dict[str, float | int]]:
+        return self.name if self.delta is None else {self.name: self.delta.model_dump(exclude_none=True)}
+
+
 class VllmSpec(Spec):
     """Settings that only the vLLM engine has."""
 
-    form: Literal["factored", "delta", "dense"] = Field(
-        "factored",
-        description="`factored` is exact; `delta` keeps the `rank` largest changes of each matrix; `dense` is "
+    form: FormSpec = Field(
+        FormSpec(),
+        description="`factored` is exact; `delta` computes the change in few directions of each matrix; `dense` is "
         "`factored`, but merges a z that all requests share for long enough",
     )
-    rank: int = Field(64, ge=1, description="directions of each matrix in form `delta`")
     members: int = Field(1, ge=1, description="replicas of a job's fleet")
     tensor_parallel: int = Field(1, ge=1, description="processes that one engine is split over")
     cache_gib: float = Field(1.0, gt=0, description="memory of the key-value cache on a CPU, in GiB")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -113,6 +114,7 @@ class AwaitedAdmission:
     def __init__(self, table: ZTable, slots: int) -> None:
         self._admission: Admission[_AwaitedTicket] = Admission(table, slots)
         self._broken: ZfleetError | None = None
+        self._emptied: asyncio.Future[None] | None = None
 
     @property
     def running(self) -> int:
@@ -150,6 +152,22 @@ class AwaitedAdmission:
             self._admission.leave(entry)
         self._admit()
 
+    @asynccontextmanager
+    async def empty(self) -> AsyncIterator[None]:
+        """Admit nothing until the block has ended. It begins when all that were admitted have left.
+
+        Only one block may be open at a time.
+        """
+        assert self._emptied is None
+        self._emptied = asyncio.get_running_loop().create_future()
+        try:
+            if self.running:
+                await self._emptied
+            yield
+        finally:
+            self._emptied = None
+            self._admit()
+
     def refuse(self, error: Exception, request_id: str | None = None) -> None:
         """Raise an error in the waiting answers of one request, or in all."""
         for ticket in self._admission.withdraw(lambda ticket: request_id in (None, ticket.request_id)):
@@ -166,6 +184,10 @@ class AwaitedAdmission:
             raise EngineError(self._broken.message, self._broken.remedy)
 
     def _admit(self) -> None:
+        if self._emptied is not None:
+            if not self.running and not self._emptied.done():
+                self._emptied.set_result(None)
+            return
         with guarded("admitting requests", self.refuse):
             # A cancelled ticket stays in the queue until its request handles the cancellation.
             for ticket in self._admission.admit(lambda ticket: not ticket.row.done()):

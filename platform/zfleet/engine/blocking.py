@@ -45,6 +45,10 @@ class SyncEngine:
         """As ``Engine.drop_z``."""
         self.run(self.engine.drop_z(digest))
 
+    def choose_directions(self, digests: Sequence[str], again: bool = False) -> None:
+        """As ``Engine.choose_directions``."""
+        self.run(self.engine.choose_directions(digests, again))
+
     def generate(self, requests: Sequence[GenerationRequest]) -> list[list[Completion]]:
         """Return all answers of all requests, in order. Requests are submitted at once and share batches."""
         return self.run(_gather([collect(self.engine, request) for request in requests]))

@@ -218,6 +218,29 @@ class Engine(ABC):
             UnknownZ: The digest is not known.
         """
 
+    async def choose_directions(self, digests: Sequence[str], again: bool = False) -> None:  # noqa: B027
+        """Choose the singular directions with which an approximate form of the linears computes these z.
+
+        Directions that were chosen before stay, unless ``again``. They change between answers, never within one: those
+        under way end first, and new ones wait. Engines that compute every z exactly do nothing.
+
+        Args:
+            digests: Given to ``put_z`` before; one or more.
+            again: Choose again.
+
+        Raises:
+            UnknownZ: A digest is not known.
+        """
+
+    async def truncation_errors(self) -> dict[str, float]:
+        """Say how much an approximate form of the linears leaves out of each known z.
+
+        Returns:
+            {digest: the largest ||W'' - W'|| / ||W|| of any matrix, Frobenius}, where W'' is what the engine computes
+            with; 0 for a z that is computed exactly. Empty if every z is.
+        """
+        return {}
+
     @abstractmethod
     def generate(self, request: GenerationRequest) -> AsyncIterator[Chunk]:
         """Answer one request. Chunks of different answers may interleave.

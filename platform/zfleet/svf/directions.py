@@ -1,29 +1,17 @@
-"""Which singular directions the rank-k form keeps, and how large the error is.
+"""Which singular directions form ``delta`` keeps, and how large the error is.
 
 An expert's change of a matrix is W' - W = U diag(d) Vh with d = s * (z - 1). U and V are orthonormal, so |d| are
-its singular values: of all rank-k changes, keeping the k largest |d| is the nearest (Eckart and Young), and
-the error has the Frobenius norm sqrt(sum of the dropped d^2).
+its singular values: of all rank-k changes, keeping the k largest |d| is the nearest (Eckart and Young), and what is
+missing has the Frobenius norm sqrt(sum of the dropped d^2). ``truncation_error`` divides it by ||W|| = sqrt(sum s^2).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, eq=False)
-class Truncation:
-    """The error of keeping some directions only, for each expert.
-
-    Attributes:
-        absolute: ||dropped d||, the Frobenius norm of the change that is missing: [E] float64.
-        relative: The same over ||d||; 0 if an expert changes nothing: [E] float64.
-    """
-
-    absolute: Tensor
-    relative: Tensor
+_ROUNDING = 1e-9
+"""The relative part of a bound that is left unspent, far above the rounding of sums in float64."""
 
 
 def changes(z: Tensor, s: Tensor) -> Tensor:
@@ -31,7 +19,7 @@ def changes(z: Tensor, s: Tensor) -> Tensor:
     return s.double() * (z.double() - 1.0)
 
 
-def choose_directions(z: Tensor, s: Tensor, k: int) -> Tensor:
+def largest_directions(z: Tensor, s: Tensor, k: int) -> Tensor:
     """Choose the k directions of a matrix that matter most to the experts served together.
 
     The directions are shared by all experts in the batch; one is worth what the expert that changes it
@@ -50,10 +38,50 @@ def choose_directions(z: Tensor, s: Tensor, k: int) -> Tensor:
     return order[:k].sort().values
 
 
-def truncation(z: Tensor, s: Tensor, kept: Tensor) -> Truncation:
-    """Compute the exact error of keeping these directions only: z [E, r], s [r], kept [k]."""
+def fewest_directions(z: Tensor, s: Tensor, error: float) -> Tensor:
+    """Choose few directions of a matrix that keep the error of every expert at or below a bound.
+
+    All experts share the directions. Those that matter least, by max over experts of |d|, are dropped one after the
+    other while the bound holds for each expert; one that would break it is kept, and the next is tried. For one expert
+    no set is smaller. For several, none of the kept directions can be dropped as well, and there are at least as many as
+    the most demanding expert needs alone; the smallest set of all is a covering problem, which is NP-hard.
+
+    Args:
+        z: The experts' z of this matrix: [E, r], E >= 1.
+        s: Its singular values: [r].
+        error: The bound on ``truncation_error``.
+
+    Returns:
+        Indices in ascending order: [k] int64; none if all experts are within the bound without any.
+    """
+    squares = changes(z, s) ** 2
+    budget = float(((1 - _ROUNDING) * error * s.double().norm()) ** 2)
+    order = torch.argsort(squares.amax(dim=0), stable=True)
+    first = int((squares[:, order].cumsum(dim=1).amax(dim=0) <= budget).sum())
+    # In NumPy, because a loop over thousands of small tensors takes three times as long in torch.
+    spent = squares[:, order[:first]].sum(dim=1).numpy()
+    columns, kept = squares.t().contiguous().numpy(), []
+    for place in order[first:].tolist():
+        more = spent + columns[place]
+        if more.max() > budget:
+            kept.append(place)
+        else:
+            spent = more
+    return torch.tensor(sorted(kept), dtype=torch.int64)
+
+
+def truncation_error(z: Tensor, s: Tensor, kept: Tensor) -> Tensor:
+    """Compute ||W' - W - its part in the kept directions|| / ||W||, Frobenius, of each expert, in closed form.
+
+    Args:
+        z: The experts' z of this matrix: [E, r].
+        s: Its singular values: [r].
+        kept: Indices of the directions: [k].
+
+    Returns:
+        [E] float64; 0 for a matrix of zeros.
+    """
     d = changes(z, s)
-    dropped = d.clone()
-    dropped[:, kept] = 0.0
-    absolute, whole = dropped.norm(dim=1), d.norm(dim=1)
-    return Truncation(absolute, torch.where(whole > 0, absolute / whole, torch.zeros_like(whole)))
+    d[:, kept] = 0.0
+    whole = s.double().norm()
+    return d.norm(dim=1) / whole if whole > 0 else torch.zeros(len(z), dtype=torch.float64)

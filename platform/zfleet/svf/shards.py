@@ -76,7 +76,8 @@ def shard_outputs(matrix: MatrixFactors, parts: tuple[OutputPart, ...], rank: in
         _share(rows, 0, rank // part.replicas, _divide(world, part.replicas, "ranks", "replicas"))
         for rows, part in zip(whole, parts, strict=True)
     ]
-    return MatrixFactors(torch.cat(shares), matrix.s, matrix.vh)
+    # One share is a view, so that factors that are mapped from files stay so.
+    return MatrixFactors(shares[0] if len(shares) == 1 else torch.cat(shares), matrix.s, matrix.vh)
 
 
 def shard_inputs(matrix: MatrixFactors, rank: int, world: int) -> MatrixFactors:

@@ -130,14 +130,21 @@ class Experts:
                 await self._engine.drop_z(self._loaded.popitem(last=False)[0])
         return digest
 
-    async def names(self) -> list[str]:
-        """Return the experts that a bare name reaches, sorted.
+    async def reached(self) -> dict[str, ExpertVersion]:
+        """Return the experts that a bare name reaches: {name: version}, sorted by name.
 
         Raises:
             RegistryError: The registry cannot say, and has not said before.
         """
-        versions = await self._listed.get()
-        return sorted({version.name for version in versions if self._alias in (CHAMPION, *version.aliases)})
+        reached: dict[str, ExpertVersion] = {}
+        for version in sorted(await self._listed.get(), key=lambda version: (version.name, version.version)):
+            # Without an alias of its own, a name means its newest version, unless another alias was asked for.
+            known = reached.get(version.name)
+            if self._alias in version.aliases or (
+                self._alias == CHAMPION and (known is None or self._alias not in known.aliases)
+            ):
+                reached[version.name] = version
+        return reached
 
     async def _refresh_all(self) -> bool:
         began = time.monotonic()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -13,12 +14,15 @@ from zfleet.config.names import AUTO
 from zfleet.config.specs import DISPATCH_PROMPT
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
 from zfleet.engine.streams import closing, merged
-from zfleet.errors import InvalidRequest, RegistryError
+from zfleet.errors import EngineError, InvalidRequest, RegistryError
 from zfleet_registry import ExpertVersion
 from zfleet_serve.adaptive.experts import Experts, Part, parts_of
 from zfleet_serve.adaptive.names import ModelNotFound, parse_model, shown
 
 Tokens = tuple[int, ...]
+
+_ERRORS_SECONDS = 1.0
+"""How long a list of models waits for the engine's errors."""
 
 
 class Text(Protocol):
@@ -54,6 +58,7 @@ class Served:
         labels: {label of the first pass: expert}.
         ask: The question of the first pass.
         max_body: The size of the largest body that is read, in bytes.
+        approximate: Whether the engine's linears leave something out of an expert.
     """
 
     base: str
@@ -62,6 +67,7 @@ class Served:
     labels: Mapping[str, str] = field(default_factory=dict)
     ask: str = DISPATCH_PROMPT
     max_body: int = 2**20
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,14 +125,27 @@ class Service:
         self.text = text
         self.served = served
 
-    async def models(self) -> list[str]:
-        """Return every name that ``model`` may have, without versions and aliases."""
-        names = await self.experts.names()
-        auto = [AUTO] if self.served.classifier in names else []
-        return [self.served.base, *(f"{self.served.base}:{name}" for name in [*auto, *names])]
+    async def models(self) -> dict[str, str]:
+        """Return every name that ``model`` may have, without versions and aliases, with the z that it means.
 
-    async def find(self, model: str) -> None:
-        """Check that a model exists.
+        Returns:
+            {name: z digest}; "" for ``auto``, which has none of its own.
+        """
+        reached = await self.experts.reached()
+        named = {AUTO: ""} if self.served.classifier in reached else {}
+        named |= {name: version.z_digest for name, version in reached.items()}
+        return {self.served.base: BASE_Z} | {f"{self.served.base}:{name}": z for name, z in named.items()}
+
+    async def errors(self) -> dict[str, float]:
+        """Return what the engine leaves out of each z: as ``Engine.truncation_errors``, or nothing if it is away."""
+        if self.served.approximate:
+            with suppress(EngineError, TimeoutError):
+                async with asyncio.timeout(_ERRORS_SECONDS):
+                    return await self.engine.truncation_errors()
+        return {}
+
+    async def find(self, model: str) -> str:
+        """Return the digest of the z that a model means; "" for ``auto``, which has none of its own.
 
         Raises:
             ModelNotFound: It does not; says which models there are.
@@ -135,8 +154,8 @@ class Service:
         try:
             name = parse_model(model, self.served.base)
             expert = self.served.classifier if name.auto else name.expert
-            if expert is not None:
-                await self.experts.resolve(expert)
+            z = BASE_Z if expert is None else (await self.experts.resolve(expert)).z_digest
+            return "" if name.auto else z
         except ModelNotFound as error:
             raise await self._unknown(model, error) from error
 
@@ -190,7 +209,7 @@ class Service:
                 "model 'auto' found no text of the user to look at", "send one prompt a request, as text"
             )
         classifier = await self.experts.ready(await self.experts.resolve(self.served.classifier))
-        names = [name for name in await self.experts.names() if name != self.served.classifier]
+        names = [name for name in await self.experts.reached() if name != self.served.classifier]
         routes = Routes(names, self.served.labels)
         dispatcher = ClassifierDispatcher(routes, self._render, classifier, self.served.ask)
         start = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
@@ -39,8 +39,9 @@ def create_app(service: Service) -> FastAPI:
     chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
     started = int(time.time())
 
-    def described(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": started, "owned_by": "zfleet"}
+    def described(name: str, z: str, errors: Mapping[str, float]) -> dict[str, Any]:
+        model = {"id": name, "object": "model", "created": started, "owned_by": "zfleet"}
+        return model | ({"zfleet": {"truncation_error": errors[z]}} if z in errors else {})
 
     @app.get("/healthz", responses=refuses(), response_model=None)
     async def healthz() -> Response | dict[str, Any]:
@@ -55,13 +56,13 @@ def create_app(service: Service) -> FastAPI:
 
     @app.get("/v1/models", responses=refuses())
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [described(name) for name in await service.models()]}
+        found, errors = await service.models(), await service.errors()
+        return {"object": "list", "data": [described(name, z, errors) for name, z in found.items()]}
 
     # A path: versions have a slash in their names.
     @app.get("/v1/models/{model:path}", responses=refuses(404))
     async def model(model: str) -> dict[str, Any]:
-        await service.find(model)
-        return described(model)
+        return described(model, await service.find(model), await service.errors())
 
     @app.post("/v1/chat/completions", **answers(ChatRequest))
     async def chat(request: Request, body: ChatRequest = chat_body) -> Response | dict[str, Any]:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.contract import BASE_Z
-from zfleet.engine.vllm_engine.linears.delta import DeltaForm
+from zfleet.engine.vllm_engine.linears.delta_form import DeltaForm, DeltaStep
 from zfleet.engine.vllm_engine.linears.factored import FactoredForm
 from zfleet.engine.vllm_engine.linears.forms import Form
 from zfleet.engine.vllm_engine.linears.graph import GraphForm
 from zfleet.engine.vllm_engine.linears.merged import MergedForm
 from zfleet.engine.vllm_engine.linears.parts import PartFactors
-from zfleet.engine.vllm_engine.linears.step_rows import StepRows
+from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepRows
 from zfleet.svf.factors import MatrixFactors, decompose
 
 INPUTS, OUTPUTS = 6, (8, 4)
@@ -49,11 +49,18 @@ class Fused:
 
     def know(self, **zs: Tensor) -> None:
         self.step.known.update(zs)
-        self.form.refresh()
 
-    def run(self, x: Tensor, *requests: tuple[int, str, int]) -> Tensor:
-        """Run one step with (row, z, tokens) of each request."""
-        self.step.begin([(row, z) for row, z, _ in requests], np.array([n for *_, n in requests], np.int32))
+    def keep(self, *places: int) -> Tensor:
+        """Have form ``delta`` compute with these directions. Returns those that it computes with."""
+        assert isinstance(self.form, DeltaForm)
+        kept = torch.zeros(SIZE, dtype=torch.bool)
+        kept[list(places)] = True
+        return self.form.set_directions(kept)
+
+    def run(self, x: Tensor, *requests: tuple[int, str, int], exact: tuple[str, ...] = ("a", "b")) -> Tensor:
+        """Run one step with (row, z, tokens) of each request; those under ``exact`` with all directions."""
+        assignments = [Assignment(row, z, z in exact) for row, z, _ in requests]
+        self.step.begin(assignments, np.array([n for *_, n in requests], np.int32))
         y = self.linear(x, None)
         self.step.end()
         return y
@@ -77,7 +84,7 @@ def _x(tokens: int) -> Tensor:
     return torch.randn(tokens, INPUTS, generator=torch.Generator().manual_seed(tokens))
 
 
-@pytest.mark.parametrize("form", [FactoredForm(), MergedForm(), GraphForm(), DeltaForm(8)])
+@pytest.mark.parametrize("form", [FactoredForm(), MergedForm(), GraphForm(), DeltaForm()])
 def test_every_form_gives_each_token_its_own_z(form: Form) -> None:
     """Mixed steps, then the base alone, then an expert alone, on rows that change hands."""
     fused = Fused(form)
@@ -134,16 +141,74 @@ def test_a_z_that_all_share_is_merged_when_that_begins_to_pay() -> None:
     assert len(gathers) == steps, "another z begins anew"
 
 
-def test_the_error_of_rank_k_in_closed_form_is_the_measured_one() -> None:
-    fused = Fused(DeltaForm(2))
+def _only(z: Tensor, kept: Tensor) -> Tensor:
+    return torch.where(kept, z, torch.ones_like(z))
+
+
+STEP = ((1, "a", 3), (0, BASE_Z, 1), (2, "b", 2))
+
+
+def test_directions_leave_out_the_rest_of_a_z() -> None:
+    fused = Fused(DeltaForm())
     fused.know(a=_z(1), b=_z(2))
-    errors = fused.form.relative_errors()
-    for name, share in errors.items():
-        identity = torch.eye(INPUTS)
-        got = fused.run(identity, (1, name, INPUTS))
-        exact, base = fused.expected(identity, (1, name, INPUTS)), torch.nn.functional.linear(identity, fused.weight)
-        assert float((got - exact).norm() / (exact - base).norm()) == pytest.approx(share, rel=1e-3)
-        assert 0.05 < share < 1
+    kept = fused.keep(0, 3, SIZE - 1)
+    assert kept.sum() == 3
+    y = fused.run(_x(6), *STEP, exact=())
+    fused.know(a=_only(_z(1), kept), b=_only(_z(2), kept))
+    torch.testing.assert_close(y, fused.expected(_x(6), *STEP), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [(0,), (0, 3), tuple(range(SIZE))])
+def test_a_z_that_does_not_fit_is_exact_beside_others(kept: tuple[int, ...]) -> None:
+    """Whether the step computes all rows exactly or those alone, which decides what is cheaper."""
+    fused = Fused(DeltaForm())
+    fused.know(a=_z(1), b=_z(2))
+    of_b = _only(_z(2), fused.keep(*kept))
+    for tokens in (1, 3, 20, 60):
+        requests = (1, "a", tokens), (2, "b", 63 - tokens), (0, BASE_Z, 1)
+        y = fused.run(_x(64), *requests, exact=("a",))
+        exact = fused.expected(_x(64), *requests)
+        torch.testing.assert_close(y[:tokens], exact[:tokens], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(y[-1:], exact[-1:], atol=1e-4, rtol=1e-4)
+        if not fused.step.whole:  # type: ignore[attr-defined]
+            fused.step.known["b"] = of_b
+            exact = fused.expected(_x(64), *requests)
+            fused.step.known["b"] = _z(2)
+        torch.testing.assert_close(y, exact, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_with_few_exact_tokens_computes_those_alone_again() -> None:
+    fused = Fused(DeltaForm())
+    fused.know(a=_z(1), b=_z(2))
+    fused.keep(0)
+    step = fused.step
+    assert isinstance(step, DeltaStep)
+    # 72 multiplications by W and at most 16 for one direction, against 110 by the factors.
+    for tokens, whole in ((1, False), (12, False), (30, True), (63, True)):
+        fused.run(_x(64), (1, "a", tokens), (2, "b", 64 - tokens), exact=("a",))
+        assert step.whole is whole, tokens
+
+
+def test_directions_that_cost_as_much_as_all_are_computed_exactly() -> None:
+    fused = Fused(DeltaForm())
+    fused.know(a=_z(1))
+    assert fused.keep(*range(SIZE - 1)).all()
+    torch.testing.assert_close(
+        fused.run(_x(6), (1, "a", 6), exact=()), fused.expected(_x(6), (1, "a", 6)), atol=1e-4, rtol=1e-4
+    )
+    assert fused.plain_calls == 0
+    assert fused.keep(0).sum() == 1
+
+
+def test_other_directions_hold_from_the_next_step_on() -> None:
+    fused = Fused(DeltaForm())
+    fused.know(a=_z(1))
+    for places in ((0,), (5,), ()):
+        kept = fused.keep(*places)
+        y = fused.run(_x(6), (1, "a", 6), exact=())
+        fused.know(a=_only(_z(1), kept))
+        torch.testing.assert_close(y, fused.expected(_x(6), (1, "a", 6)), atol=1e-4, rtol=1e-4)
+        fused.know(a=_z(1))
 
 
 def test_two_z_on_one_row_are_refused() -> None:

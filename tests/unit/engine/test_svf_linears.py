@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from zfleet.engine.vllm_engine.linears.delta import DeltaLinear, spaced
+from zfleet.engine.vllm_engine.linears.delta import DeltaLinear, cost, spaced
 from zfleet.engine.vllm_engine.linears.factored import FactoredLinear
 from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.svf.factors import MatrixFactors, decompose
@@ -23,7 +22,6 @@ sizes_alike = st.builds(lambda size, count: [size] * count, st.integers(1, 9), s
 outputs = st.lists(st.integers(1, 9), min_size=1, max_size=3) | sizes_alike
 inputs = st.integers(1, 9)
 batches = st.integers(1, 6) | st.just(40)
-"""Few tokens; and as many as go through W in halves, if the machine's threads are few."""
 
 
 @dataclass
@@ -93,36 +91,75 @@ def test_parts_without_factors_keep_their_weight(
     x, z = batch(layer, tokens, seed)
     factored = FactoredLinear(layer.plain, 9, layer.parts, torch.float32)
     assert torch.allclose(factored(x, z[:, factored.columns], bias), layer.expected(x, z, bias), atol=1e-4, rtol=1e-4)
-    delta = DeltaLinear(layer.plain, layer.weight, layer.parts, 9)
-    assert torch.allclose(delta(x, delta.rows_of(z), bias), layer.expected(x, z, bias), atol=1e-4, rtol=1e-4)
+    delta, rows = in_directions(layer, z, everything(layer))
+    assert torch.allclose(delta(x, rows, bias), layer.expected(x, z, bias), atol=1e-4, rtol=1e-4)
+
+
+def everything(layer: Fused) -> list[Tensor]:
+    return [torch.arange(part.s.numel()) for part in layer.parts]
+
+
+def in_directions(layer: Fused, z: Tensor, chosen: list[Tensor]) -> tuple[DeltaLinear, Tensor]:
+    """The linear with some directions of each part, and the rows of these z."""
+    places = [part.columns.start + own for part, own in zip(layer.parts, chosen, strict=True)]
+    return DeltaLinear(layer.plain, layer.parts, chosen, torch.float32), z[:, torch.cat(places)] - 1
 
 
 @few
-@given(outputs, inputs, batches, seeds, st.integers(1, 9), st.data())
+@given(outputs, inputs, batches, seeds, st.booleans(), st.data())
 def test_delta_rows_are_linears_merged_with_the_chosen_directions(
-    sizes: list[int], n: int, tokens: int, seed: int, k: int, data: st.DataObject
+    sizes: list[int], n: int, tokens: int, seed: int, split: bool, data: st.DataObject
 ) -> None:
+    """Also where a rank holds only some outputs of a matrix, and must compute the change from the inputs."""
     layer = fused(sizes, n, seed)
+    layer.parts = [replace(part, all_outputs=not split) for part in layer.parts]
     x, z = batch(layer, tokens, seed)
-    linear = DeltaLinear(layer.plain, layer.weight, layer.parts, k)
-    chosen, kept = {}, torch.ones_like(z)
+    chosen, kept = [], torch.ones_like(z)
     for part in layer.parts:
         r = part.s.numel()
-        order = data.draw(st.permutations(range(r)))
-        chosen[part.name] = torch.tensor(order[: min(k, r)])
-        kept[:, part.columns][:, chosen[part.name]] = z[:, part.columns][:, chosen[part.name]]
-    linear.set_directions(chosen)
-    rows = linear.rows_of(z)
+        chosen.append(torch.tensor(data.draw(st.permutations(range(r)))[: data.draw(st.integers(0, r))]).long())
+        kept[:, part.columns][:, chosen[-1]] = z[:, part.columns][:, chosen[-1]]
+    linear, rows = in_directions(layer, z, chosen)
     assert rows.shape == (tokens, linear.width)
-    assert torch.allclose(linear(x, rows, layer.bias), layer.expected(x, kept, layer.bias), atol=1e-4, rtol=1e-4)
+    y = linear(x, rows, layer.bias)
+    assert torch.allclose(y, layer.expected(x, kept, layer.bias), atol=1e-4, rtol=1e-4)
+    assert y.is_contiguous()
+
+
+@pytest.mark.parametrize("all_outputs", [True, False])
+def test_ranks_that_hold_some_inputs_each_add_up_to_the_change(all_outputs: bool) -> None:
+    """The change of a sum is the sum of the changes, whether it is computed from outputs or from inputs."""
+    layer = fused([6], 8, 0)
+    x, z = batch(layer, 5, 0)
+    (part,) = layer.parts
+    total = torch.zeros(5, 6)
+    for own in (slice(0, 3), slice(3, 8)):
+        weight = layer.weight[:, own]
+
+        def plain(x: Tensor, bias: Tensor | None, weight: Tensor = weight) -> Tensor:
+            return functional.linear(x, weight, bias)
+
+        share = replace(part, vh=part.vh[:, own], all_outputs=all_outputs)
+        linear = DeltaLinear(plain, [share], [torch.tensor([0, 4])], torch.float32)
+        total += linear(x[:, own], z[:, part.columns][:, [0, 4]] - 1)
+    kept = torch.ones_like(z)
+    kept[:, part.columns][:, [0, 4]] = z[:, part.columns][:, [0, 4]]
+    assert torch.allclose(total, layer.expected(x, kept, None), atol=1e-4)
 
 
 def test_z_of_ones_adds_nothing_to_the_engines_own_result() -> None:
     layer = fused([6, 2, 2], 8, 0)
     x, _ = batch(layer, 5, 0)
-    linear = DeltaLinear(layer.plain, layer.weight, layer.parts, 4)
-    rows = linear.rows_of(torch.ones(5, layer.size))
-    assert torch.equal(linear(x, rows, layer.bias), layer.plain(x, layer.bias))
+    linear, rows = in_directions(layer, torch.ones(5, layer.size), everything(layer))
+    assert torch.equal(linear(x, rows, None), layer.plain(x, None))
+
+
+@pytest.mark.parametrize("of_outputs", [True, False])
+def test_a_change_costs_what_its_cheaper_side_does(of_outputs: bool) -> None:
+    layer = fused([6 if of_outputs else 9], 8, 0)
+    (part,) = layer.parts
+    assert cost(part, 3) == 3 * (2 * 6 if of_outputs else 9 + 8)
+    assert cost(replace(part, all_outputs=False), 3) == 3 * (len(layer.weight) + 8)
 
 
 @pytest.mark.parametrize("sizes", [[6, 2, 2], [4, 4]])
@@ -135,8 +172,8 @@ def test_parts_may_lie_in_another_order_in_a_flat_z(sizes: list[int]) -> None:
     for order in (layer.parts, layer.parts[::-1]):
         linear = FactoredLinear(layer.plain, sum(sizes), order, torch.float32)
         assert torch.allclose(linear(x, z[:, linear.columns]), layer.expected(x, z, None), atol=1e-4)
-        delta = DeltaLinear(layer.plain, layer.weight, order, 8)
-        assert torch.allclose(delta(x, delta.rows_of(z)), layer.expected(x, z, None), atol=1e-4)
+        delta, rows = in_directions(replace(layer, parts=order), z, everything(replace(layer, parts=order)))
+        assert torch.allclose(delta(x, rows), layer.expected(x, z, None), atol=1e-4)
 
 
 def test_parts_that_are_no_neighbours_in_a_flat_z_are_refused() -> None:
@@ -154,35 +191,12 @@ def test_inputs_may_be_a_view() -> None:
     assert torch.allclose(factored(wide[:, 7:15], z[:, factored.columns]), layer.expected(x, z, None), atol=1e-4)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("sizes", [[6, 6], [6, 2, 2], [8], [3, 2], [4, 4, 4]])
-@pytest.mark.usefixtures("two_threads")
-def test_as_many_tokens_as_there_are_give_the_same_delta(sizes: list[int]) -> None:
-    layer = fused(sizes, 8, 0)
-    x, z = batch(layer, 150, 0)
-    linear = DeltaLinear(layer.plain, layer.weight, layer.parts, 3)
-    linear.set_directions({part.name: torch.tensor([1, 0, 2])[: part.s.numel()] for part in layer.parts})
-    rows = linear.rows_of(z)
-    whole = linear(x, rows, layer.bias)
-    for tokens in (1, 33, 64, 128, 129):
-        y = linear(x[:tokens], rows[:tokens], layer.bias)
-        assert y.is_contiguous()
-        assert torch.allclose(y, whole[:tokens], atol=1e-4)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lines_of_a_spaced_weight_are_never_a_power_of_two_apart(dtype: torch.dtype) -> None:
-    weight = torch.arange(2 * 3 * 8192 // dtype.itemsize).to(dtype).view(2, 3, -1)
+    weight = torch.arange(3 * 8192 // dtype.itemsize).to(dtype).view(3, -1)
     room = spaced(weight)
     assert torch.equal(room, weight)
-    assert room.stride(1) * room.element_size() % 4096 == 64
+    assert room.stride(0) * room.element_size() % 4096 == 64
 
 
 def test_a_bfloat16_engine_computes_with_float32_rows() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -18,9 +19,11 @@ from zfleet.engine.admission import AwaitedAdmission
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.streams import merged
+from zfleet.engine.vllm_engine.directions import Directions, SingularValues
+from zfleet.engine.vllm_engine.linears.step_rows import Assignment
 from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
-from zfleet.engine.vllm_engine.processes import Run, VllmCore, closed
+from zfleet.engine.vllm_engine.processes import Run, VllmCore, WorkerState, closed
 from zfleet.engine.vllm_engine.translation import chunk, generation_arguments, scores, scoring_arguments
 from zfleet.engine.z_table import ZEntry, ZTable
 from zfleet.errors import EngineError, RequestAborted
@@ -58,8 +61,9 @@ class VllmEngine(Engine):
         self._admission = AwaitedAdmission(self._table, spec.slots)
         self._runs: dict[Run, str] = {}
         self._numbers = count()
-        self._approximate = spec.vllm.form == "delta"
-        self._sent = 0
+        self._delta = spec.vllm.form.delta
+        self._directions: Directions | None = None
+        self._choosing = asyncio.Lock()
         self._generated = 0
         self._closed = False
 
@@ -89,6 +93,35 @@ class VllmEngine(Engine):
         self._table.drop(digest)
         async with self._sending:
             await self._forget()
+
+    async def choose_directions(self, digests: Sequence[str], again: bool = False) -> None:
+        self._check_open()
+        delta = self._delta
+        if delta is None:
+            return
+        entries = [self._table.use(digest) for digest in digests]
+        try:
+            async with self._choosing:
+                if self._directions is not None and not again:
+                    return
+                z = torch.stack([entry.flat for entry in entries])
+                singular = SingularValues(await self._insist(self._core.singular_values), self._factors.layout)
+                kept = await asyncio.to_thread(singular.choose, z, delta)
+                number = self._directions.number + 1 if self._directions else 1
+                async with self._admission.empty():
+                    kept = await self._insist(lambda: self._core.set_directions(kept))
+                    self._directions = Directions(kept, number, singular, delta.error)
+        finally:
+            for entry in entries:
+                self._table.unuse(entry)
+
+    async def truncation_errors(self) -> dict[str, float]:
+        if self._delta is None:
+            return {}
+        directions = self._directions
+        if directions is None:
+            return dict.fromkeys(self._table.values, 0.0)
+        return {digest: directions.error(digest, z) for digest, z in self._table.values.items()}
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self._check_open()
@@ -138,12 +171,7 @@ class VllmEngine(Engine):
     async def check_health(self) -> None:
         self._check_open()
         self._admission.check()
-        await self._core.check_health(lambda: self._table.values)
-
-    async def relative_errors(self) -> dict[str, float]:
-        """{digest: ||W'' - W'|| / ||W' - W||}: how much of each known z's change form ``delta`` lacks; otherwise 0."""
-        errors: dict[str, float] = await self._insist(lambda: self._core.call("zfleet_relative_errors"))
-        return errors
+        await self._core.check_health(self._state)
 
     async def close(self) -> None:
         if self._closed:
@@ -171,7 +199,9 @@ class VllmEngine(Engine):
                 generation, answered = self._core.generation, False
                 run = Run(f"{request_id}-{next(self._numbers)}")
                 self._runs[run] = request_id
-                answer = self._core.generate(prompt, sampling, (row, entry.digest), self._salt(entry), run)
+                exact = not self._fits(entry)
+                assignment = Assignment(row, entry.digest, exact)
+                answer = self._core.generate(prompt, sampling, assignment, self._salt(entry, exact), run)
                 try:
                     async with aclosing(answer) as outputs:
                         async for output in outputs:
@@ -196,12 +226,15 @@ class VllmEngine(Engine):
         if reason not in (None, "stop", "length"):
             raise EngineError(f"vLLM ended request {request_id} with {reason!r}", "send it again")
 
-    def _salt(self, entry: ZEntry) -> str:
-        """Name the requests that may share a cached prefix.
+    def _fits(self, entry: ZEntry) -> bool:
+        """Say whether a z is computed with the chosen directions."""
+        return self._directions is not None and self._directions.fits(entry.digest, entry.flat)
 
-        Keys and values depend on the z, and in form ``delta`` also on the directions, which each new z may change.
-        """
-        return f"{entry.digest}/{self._sent}" if self._approximate and entry.row != 0 else entry.digest
+    def _salt(self, entry: ZEntry, exact: bool) -> str:
+        """Name the requests that may share a cached prefix. Keys and values depend on the z and on the directions."""
+        if exact or self._directions is None:
+            return entry.digest
+        return f"{entry.digest}/{self._directions.number}"
 
     async def _send(self, digest: str, flat: Tensor) -> None:
         """Send a z to the workers. Send it again if they were restarted meanwhile."""
@@ -210,7 +243,6 @@ class VllmEngine(Engine):
             await self._insist(lambda: self._core.put(digest, flat))
             if generation == self._core.generation:
                 self._table.put(digest, flat)
-                self._sent += 1
                 return
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -226,7 +258,10 @@ class VllmEngine(Engine):
 
     async def _revive(self, generation: int) -> None:
         self._check_open()
-        await self._core.revive(generation, lambda: self._table.values)
+        await self._core.revive(generation, self._state)
+
+    def _state(self) -> WorkerState:
+        return WorkerState(self._table.values, self._directions.kept if self._directions else None)
 
     async def _forget(self) -> None:
         """Have the workers forget what nobody needs. The caller holds ``_sending``, which keeps the order with puts."""
@@ -234,6 +269,8 @@ class VllmEngine(Engine):
             digest = self._forgotten[-1]
             if not self._table.knows(digest):
                 await self._insist(partial(self._core.drop, digest))
+                if self._directions is not None:
+                    self._directions.forget(digest)
             self._forgotten.remove(digest)
 
     def _check_open(self) -> None:

@@ -68,9 +68,10 @@ class VllmPlan:
         """
         check_vllm()
         placed = bundle.spec
-        if placed.device == "cuda" and spec.vllm.form != "factored":
+        if placed.device == "cuda" and spec.vllm.form.name != "factored":
             raise EngineError(
-                f"engine.vllm.form is {spec.vllm.form!r}: on a GPU vLLM computes `factored` alone", "leave the form out"
+                f"engine.vllm.form is {spec.vllm.form.name!r}: on a GPU vLLM computes `factored` alone",
+                "leave the form out",
             )
         check_no_images(read_config(bundle.model), bundle.name)
         config = AutoConfig.from_pretrained(bundle.model)
@@ -110,8 +111,7 @@ class VllmPlan:
                     "targets": self.factors.targets,
                     "rows": spec.z_rows,
                     "tokens": tokens,
-                    "form": spec.vllm.form,
-                    "rank": spec.vllm.rank,
+                    "form": spec.vllm.form.name,
                 }
             },
             "disable_log_stats": True,

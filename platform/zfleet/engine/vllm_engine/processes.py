@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from zfleet.engine.vllm_engine.linears.step_rows import Assignment
 from zfleet.engine.vllm_engine.llm import EngineDied, call_workers, launch
 from zfleet.engine.vllm_engine.plan import SETTINGS, VllmPlan
 from zfleet.errors import EngineError, ZfleetError
@@ -29,8 +31,22 @@ _STOP_SECONDS = 10.0
 _START_SECONDS = 1800.0
 """A start that takes longer hangs; loading a large base takes minutes."""
 
-Known = Callable[[], Mapping[str, Tensor]]
-"""Returns {digest: z [R] float32} of every z that the workers must know."""
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What workers must be told when they start.
+
+    Attributes:
+        known: {digest: z [R] float32} of every z.
+        kept: The directions of form ``delta``, if they were chosen: [R] bool.
+    """
+
+    known: Mapping[str, Tensor]
+    kept: Tensor | None = None
+
+
+State = Callable[[], WorkerState]
+"""Returns the state at the moment of the call."""
 
 
 @dataclass(eq=False)
@@ -73,33 +89,33 @@ class VllmCore:
             EngineError: vLLM does not start, or has no linear for a matrix that has factors.
         """
         async with self._starting:
-            await self._start(dict)
+            await self._start(lambda: WorkerState({}))
 
-    async def revive(self, generation: int, known: Known) -> None:
+    async def revive(self, generation: int, state: State) -> None:
         """Restart dead processes, once for all callers. They serve nobody before every z is known again.
 
         Args:
             generation: The generation that died.
-            known: See ``Known``.
+            state: See ``State``.
 
         Raises:
             EngineError: They do not start now; the next call tries again.
         """
-        self._begin_revival(generation, known)
+        self._begin_revival(generation, state)
         if self._revival is not None:
             # Shielded: a cancelled request must not end a restart that other requests await.
             await asyncio.shield(self._revival)
         self._check_started()
 
     async def generate(
-        self, prompt: tuple[int, ...], sampling: dict[str, Any], z: tuple[int, str], salt: str, run: Run
+        self, prompt: tuple[int, ...], sampling: dict[str, Any], z: Assignment, salt: str, run: Run
     ) -> AsyncGenerator[RequestOutput, None]:
         """Run one request.
 
         Args:
             prompt: Token ids.
             sampling: Arguments of vLLM's ``SamplingParams``.
-            z: Row of the table and digest.
+            z: What it runs under.
             salt: Requests with the same salt share the keys and values of a common prefix.
             run: The request; ``abort`` may have marked it before vLLM knows it.
 
@@ -149,6 +165,19 @@ class VllmCore:
         """Have every worker forget a z."""
         await self.call("zfleet_drop", digest)
 
+    async def singular_values(self) -> Tensor:
+        """Return the singular values of all matrices: [R] float32."""
+        return torch.frombuffer(bytearray(await self.call("zfleet_singular_values")), dtype=torch.float32)
+
+    async def set_directions(self, kept: Tensor) -> Tensor:
+        """Have every worker compute with the directions ``kept`` [R] bool, in form ``delta``. No step may be under way.
+
+        Returns:
+            Those that they compute with, [R] bool: more where all directions of a matrix cost less.
+        """
+        data = await self.call("zfleet_set_directions", kept.numpy().tobytes())
+        return torch.frombuffer(bytearray(data), dtype=torch.bool)
+
     async def call(self, method: str, *arguments: object) -> Any:
         """Call a method of the worker extension on every worker. Returns the first worker's result.
 
@@ -158,11 +187,11 @@ class VllmCore:
         """
         return await call_workers(self._running, method, *arguments)
 
-    async def check_health(self, known: Known) -> None:
+    async def check_health(self, state: State) -> None:
         """Check that the processes answer or are being restarted. Restart them if they died.
 
         Args:
-            known: See ``Known``.
+            state: See ``State``.
 
         Raises:
             EngineError: They do not answer, or the last restart failed or hangs.
@@ -177,7 +206,7 @@ class VllmCore:
             async with asyncio.timeout(HANG_SECONDS):
                 await self.call("zfleet_peaks")
         except EngineDied:
-            self._begin_revival(generation, known)  # the next check sees the outcome
+            self._begin_revival(generation, state)  # the next check sees the outcome
         except TimeoutError:
             raise EngineError(f"vLLM has not answered for {HANG_SECONDS:.0f} s", "start the engine again") from None
 
@@ -199,16 +228,16 @@ class VllmCore:
             raise EngineDied
         return self._llm
 
-    def _begin_revival(self, generation: int, known: Known) -> None:
+    def _begin_revival(self, generation: int, state: State) -> None:
         if generation == self.generation and not self._reviving:
             self._revival_began = monotonic()
-            self._revival = asyncio.create_task(self._restart(known))
+            self._revival = asyncio.create_task(self._restart(state))
 
-    async def _restart(self, known: Known) -> None:
+    async def _restart(self, state: State) -> None:
         with guarded("restarting vLLM", self._note_failed_start):
             async with self._starting:
                 await self._stop()
-                await self._start(known)
+                await self._start(state)
 
     def _check_started(self) -> None:
         if self._failed_start is not None:
@@ -222,7 +251,7 @@ class VllmCore:
         if llm is not None:
             await asyncio.to_thread(llm.shutdown, timeout=_STOP_SECONDS)
 
-    async def _start(self, known: Known) -> None:
+    async def _start(self, state: State) -> None:
         # Returned through a list: the thread pool would keep a result alive beyond the engine's end.
         started: list[AsyncLLM] = []
         await asyncio.to_thread(lambda: started.append(launch(self.plan)))
@@ -234,8 +263,11 @@ class VllmCore:
                     f"vLLM has no linear for {uncovered[0]!r}, which targets {self.plan.factors.targets!r} name",
                     "use targets within attention and MLP, or `engine: torch`",
                 )
-            for digest, flat in known().items():
+            told = state()
+            for digest, flat in told.known.items():
                 await call_workers(llm, "zfleet_put", digest, flat.numpy().tobytes())
+            if told.kept is not None:
+                await call_workers(llm, "zfleet_set_directions", told.kept.numpy().tobytes())
             if self._closed:
                 raise closed()
         except BaseException as error:

@@ -49,6 +49,7 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.platforms import current_platform
 
+from zfleet.engine.vllm_engine.linears.delta_form import DeltaForm
 from zfleet.engine.vllm_engine.linears.forms import Form, form_for
 from zfleet.engine.vllm_engine.linears.parts import PartFactors
 from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepLinear, StepRows
@@ -72,7 +73,6 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
         self._step: StepRows | None = None
         self._loaded = 0
         self.watched = False
-        self.stale = False
 
     def get_quant_method(self, layer: nn.Module, prefix: str) -> UnquantizedLinearMethod | None:
         if not isinstance(layer, LinearBase):
@@ -105,6 +105,12 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
     def form(self) -> Form:
         """All linears that have factors, in the form that the settings name."""
         return form_for(self.settings, torch.device(current_platform.device_type), _pack)
+
+    @property
+    def delta(self) -> DeltaForm:
+        """The form, if it is ``delta``."""
+        assert isinstance(self.form, DeltaForm)
+        return self.form
 
     @property
     def step(self) -> StepRows:
@@ -186,7 +192,8 @@ class SvfMethod(UnquantizedLinearMethod):  # type: ignore[misc]
                 share = shard_outputs(matrix, whole[which], layer.tp_rank, layer.tp_size)
             columns = self.config.factors.layout.slices[name]
             device = layer.weight.device
-            yield PartFactors(name, share.u.to(device), share.s.to(device), share.vh.to(device), columns, own)
+            u, s, vh = share.u.to(device), share.s.to(device), share.vh.to(device)
+            yield PartFactors(name, u, s, vh, columns, own, share.u.shape[0] == matrix.u.shape[0])
 
 
 def _pack(weight: Tensor) -> Callable[[Tensor], Tensor]:
@@ -233,7 +240,6 @@ class SvfExtension:
         """Make a z [R] float32 known."""
         config = self._zfleet_config
         config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
-        config.stale = True
 
     def zfleet_drop(self, digest: str) -> None:
         """Forget a z."""
@@ -244,9 +250,14 @@ class SvfExtension:
         step = self._zfleet_config.step
         return step.peak_requests, step.peak_distinct
 
-    def zfleet_relative_errors(self) -> dict[str, float]:
-        """As ``Form.relative_errors``."""
-        return self._zfleet_config.form.relative_errors()
+    def zfleet_singular_values(self) -> bytes:
+        """As ``DeltaForm.singular_values``, float32."""
+        return self._zfleet_config.delta.singular_values.numpy().tobytes()
+
+    def zfleet_set_directions(self, kept: bytes) -> bytes:
+        """As ``DeltaForm.set_directions``: [R] bool, given and returned."""
+        asked = torch.frombuffer(bytearray(kept), dtype=torch.bool)
+        return self._zfleet_config.delta.set_directions(asked).numpy().tobytes()
 
     @property
     def _zfleet_config(self) -> SvfConfig:
@@ -263,9 +274,6 @@ def _watch(runner: Any, config: SvfConfig) -> None:
 
     def prepare_inputs(scheduler_output: Any, counts: NDArray[np.int32], *rest: Any) -> Any:
         prepared = prepare(scheduler_output, counts, *rest)
-        if config.stale:
-            config.form.refresh()
-            config.stale = False
         step.begin([_assignment(runner.requests[name]) for name in runner.input_batch.req_ids], counts)
         return prepared
 
@@ -291,5 +299,5 @@ def _end_with(front: int) -> None:
 
 
 def _assignment(request: Any) -> Assignment:
-    row, digest = request.sampling_params.extra_args[SETTINGS]
-    return int(row), str(digest)
+    row, digest, exact = request.sampling_params.extra_args[SETTINGS]
+    return Assignment(int(row), str(digest), bool(exact))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,14 +14,15 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from zfleet.errors import BaseModelError
-from zfleet.files import write_atomic, write_folder
+from zfleet.files import write_folder
 from zfleet.locks import alone
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.gguf.config import read_config
-from zfleet.models.gguf.folders import ORIGIN, Origin, bases_root, converted_folder, read_origin
+from zfleet.models.gguf.folders import ORIGIN, Origin, converted_folder, read_origin
 from zfleet.models.gguf.read import GgufFile
 from zfleet.models.gguf.tokenizer import build_tokenizer
 from zfleet.models.gguf.weights import PlannedWeight, plan_weights, write_weights
+from zfleet.remembered import pieces, remembered, sha256_of
 
 _GIB = 2**30
 
@@ -30,18 +30,15 @@ _GIB = 2**30
 def open_converted(path: Path) -> Path:
     """Return the base folder of a GGUF file that stays where it is; the first time, the file is converted.
 
-    A file that was not written to since is not read again: to find the base of many gigabytes by their digest would
-    take half a minute at every start.
+    A file that has not changed since is not read again (``zfleet.remembered``): to find the base of many gigabytes by
+    their digest would take half a minute at every start.
 
     Raises:
         BaseModelError: As ``convert``.
     """
-    known = _known_digest(path)
-    if known is not None and (folder := converted_folder(known)).is_dir():
-        return folder
-    folder = convert(path)
-    _remember_digest(path, read_origin(folder).sha256)
-    return folder
+    folder = converted_folder(remembered("gguf", [path], lambda: read_origin(convert(path)).sha256))
+    # The cache may have been emptied since.
+    return folder if folder.is_dir() else convert(path)
 
 
 def convert(path: Path) -> Path:
@@ -80,8 +77,7 @@ def file_digest(path: Path) -> str:
         BaseModelError: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(pieces(path))
     except OSError as error:
         raise BaseModelError(f"{path} cannot be read: {error}", "check the path") from error
 
@@ -150,27 +146,3 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(f"{needed / _GIB:.2f} GiB are needed, {free / _GIB:.2f} GiB are free")
-
-
-def _known_digest(path: Path) -> str | None:
-    """Return the digest of a file that was converted before and has not been written to since; None otherwise."""
-    try:
-        record = json.loads(_record(path).read_text())
-        return str(record["sha256"]) if record["state"] == _state(path) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _remember_digest(path: Path, digest: str) -> None:
-    record = {"file": str(path.resolve()), "state": _state(path), "sha256": digest}
-    write_atomic(_record(path), json.dumps(record, indent=2).encode())
-
-
-def _record(path: Path) -> Path:
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    return bases_root() / "digests" / f"{name[:32]}.json"
-
-
-def _state(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_ino, status.st_size, status.st_mtime_ns]

@@ -94,7 +94,7 @@ def plan_weights(
         BaseModelError: A tensor is missing, has another shape than the config says, or belongs to no parameter.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config)
     shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from zfleet.models.gguf import convert as converting
 from zfleet.models.gguf import weights
 from zfleet.models.gguf.convert import convert, open_converted
 from zfleet.models.gguf.folders import bases_root, converted_folder, read_origin
+from zfleet.models.gguf.read import GgufFile
 
 Refusal = Callable[[Path], BaseModelError]
 
@@ -70,7 +70,7 @@ def test_a_conversion_that_is_killed_is_done_again(file: Path) -> None:
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the folders that are written."""
     done: list[str] = []
-    write = converting.write_weights
+    write = weights.write_weights
 
     def note(planned: list[weights.PlannedWeight], folder: Path, advance: Callable[[int], object]) -> None:
         done.append(folder.name)
@@ -108,9 +108,23 @@ def test_a_second_process_waits_for_the_first(
     assert len(conversions) == 1
 
 
-def test_the_record_of_a_digest_may_be_damaged(file: Path) -> None:
+def test_a_file_that_was_converted_is_not_read_again(
+    file: Path, tmp_path: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Files this small are read again, and so are those that were written a moment ago.
+    monkeypatch.setattr("zfleet.remembered.SMALL", 0)
+    monkeypatch.setattr("zfleet.remembered._SETTLED_NS", 0)
     folder = open_converted(file)
-    (record,) = (bases_root() / "digests").iterdir()
-    assert json.loads(record.read_text())["sha256"] == read_origin(folder).sha256
-    record.write_text("[")
+    opened: list[Path] = []
+
+    def note(path: Path) -> GgufFile:
+        opened.append(path)
+        return GgufFile(path)
+
+    monkeypatch.setattr(converting, "GgufFile", note)
     assert open_converted(file) == folder
+    assert not opened
+    # An emptied cache is filled again.
+    shutil.rmtree(folder)
+    assert open_converted(file) == folder
+    assert (opened, len(conversions)) == ([file], 2)

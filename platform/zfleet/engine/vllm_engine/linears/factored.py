@@ -106,7 +106,7 @@ class FactoredForm:
 
     def open(self, rows: int, tokens: int, size: int, device: torch.device) -> StepRows:
         """As ``Form.open``."""
-        self._step = StepRows(StepBuffers(rows, size, tokens, device), lambda z: z, torch.ones(size))
+        self._step = StepRows(StepBuffers(rows, size, tokens, device))
         return self._step
 
     @property
@@ -114,10 +114,3 @@ class FactoredForm:
         """The step under way."""
         assert self._step is not None, "the form is not open"
         return self._step
-
-    def refresh(self) -> None:
-        """Do nothing: nothing here depends on which z are known."""
-
-    def relative_errors(self) -> dict[str, float]:
-        """As ``Form.relative_errors``: 0 for every z."""
-        return dict.fromkeys(self.step.known, 0.0)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zfleet.engine.vllm_engine.linears.delta import DeltaForm
+from zfleet.engine.vllm_engine.linears.delta_form import DeltaForm
 from zfleet.engine.vllm_engine.linears.factored import FactoredForm
 from zfleet.engine.vllm_engine.linears.graph import GraphForm
 from zfleet.engine.vllm_engine.linears.merged import MergedForm
@@ -32,21 +32,11 @@ class Form(Protocol):
             device: Where the engine computes.
         """
 
-    def refresh(self) -> None:
-        """Called before the first step after a z was made known."""
-
-    def relative_errors(self) -> dict[str, float]:
-        """Say what this form lacks of each z.
-
-        Returns:
-            {digest: ||W'' - W'|| / ||W' - W||} over all matrices, Frobenius; W'' is what the form computes with.
-        """
-
 
 def form_for(settings: Mapping[str, object], device: torch.device, pack: Pack) -> Form:
     """Make the form that an engine's settings name, on its device; ``pack`` is the engine's own."""
     if device.type == "cuda":
         return GraphForm()
     if settings["form"] == "delta":
-        return DeltaForm(int(str(settings["rank"])))
+        return DeltaForm(pack)
     return MergedForm(pack) if settings["form"] == "dense" else FactoredForm(pack)

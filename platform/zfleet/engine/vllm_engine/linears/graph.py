@@ -131,5 +131,5 @@ class GraphForm(FactoredForm):
         buffers = StepBuffers(rows, size, tokens, device)
         for build in self._build:
             build(buffers)
-        self._step = StepRows(buffers, lambda z: z, torch.ones(size))
+        self._step = StepRows(buffers)
         return self._step

@@ -31,6 +31,7 @@ class PartFactors:
         vh: [r, n].
         columns: Its r columns in a flat z.
         outputs: Its m columns in the fused linear's y.
+        all_outputs: Whether this rank holds all outputs of the matrix, for a part of its inputs at least.
     """
 
     name: str
@@ -39,6 +40,7 @@ class PartFactors:
     vh: Tensor
     columns: slice
     outputs: slice
+    all_outputs: bool = True
 
 
 def unpacked(weight: Tensor) -> Callable[[Tensor], Tensor]:

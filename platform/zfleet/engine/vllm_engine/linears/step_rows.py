@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +18,26 @@ _GATHERED_AT_ONCE = 4 * 2**20
 StepLinear = Callable[[Tensor, Tensor | None], Tensor]
 """Maps x [T, n] and a bias to y [T, m], token t under its row of the step."""
 
-Assignment = tuple[int, str]
-"""Row of the table and digest of the z that one request runs under."""
+
+class Assignment(NamedTuple):
+    """What one request runs under.
+
+    Attributes:
+        row: Its row of the table.
+        digest: The z in that row.
+        exact: Whether form ``delta`` computes it with all directions. The other forms always do.
+    """
+
+    row: int
+    digest: str
+    exact: bool = True
 
 
 class StepBuffers(nn.Module):
     """The buffers that a step sets, in place, before the model runs.
 
     Attributes:
-        table: [rows, C] float32: z, or d of form ``delta``.
+        table: [rows, R] float32: the z.
         index: Row of each token: [tokens] int64. Entries beyond the step's tokens may be any row.
     """
 
@@ -34,8 +46,49 @@ class StepBuffers(nn.Module):
 
     def __init__(self, rows: int, columns: int, tokens: int, device: torch.device) -> None:
         super().__init__()
-        self.register_buffer("table", torch.zeros(rows, columns, device=device), persistent=False)
+        self.register_buffer("table", torch.ones(rows, columns, device=device), persistent=False)
         self.register_buffer("index", torch.zeros(tokens, dtype=torch.int64, device=device), persistent=False)
+
+
+class TokenRows:
+    """The rows of some tokens of a step, gathered from a table when a linear asks for its columns.
+
+    Steps that decode the same requests have the same rows, so that gathered rows and their cuts serve again.
+    """
+
+    def __init__(self, table: Tensor) -> None:
+        """Gather from a table [rows, C], whose rows may change between steps."""
+        self._table = table
+        self._rows = np.empty(0, np.int64)
+        self._index: Tensor | None = None
+        self._gathered: Tensor | None = None
+        self._cuts: dict[tuple[int, int], Tensor] = {}
+
+    def begin(self, rows: NDArray[np.int64], changed: bool) -> None:
+        """Start a step.
+
+        Args:
+            rows: Row of each token: [T].
+            changed: Whether a row of the table has changed since the last step.
+        """
+        if changed or not np.array_equal(rows, self._rows):
+            self._rows = rows
+            self._index = self._gathered = None
+            self._cuts.clear()
+
+    def of(self, columns: slice) -> Tensor:
+        """Return some columns of each token's row: [T, c] float32."""
+        cut = columns.start, columns.stop
+        if cut in self._cuts:
+            return self._cuts[cut]
+        if self._index is None:
+            self._index = torch.from_numpy(self._rows).to(self._table.device)
+        if len(self._rows) * self._table.shape[1] > _GATHERED_AT_ONCE:
+            return self._table[:, columns].index_select(0, self._index)
+        if self._gathered is None:
+            self._gathered = self._table.index_select(0, self._index)
+        self._cuts[cut] = self._gathered[:, columns]
+        return self._cuts[cut]
 
 
 class StepRows:
@@ -52,34 +105,15 @@ class StepRows:
         peak_distinct: The most different z in one step so far.
     """
 
-    def __init__(self, buffers: StepBuffers, encode: Callable[[Tensor], Tensor], base: Tensor) -> None:
-        """Start with the base in every row.
-
-        Args:
-            buffers: Table and index that the linears read.
-            encode: Maps a z [R] float32 to a row of the table.
-            base: The z of the base: [R] ones.
-        """
+    def __init__(self, buffers: StepBuffers) -> None:
+        """Start with the base in every row. ``buffers`` are those that the linears read."""
         self.known: dict[str, Tensor] = {}
         self.mixed = False
         self.alone: str | None = None
         self.peak_requests = self.peak_distinct = 0
         self._buffers = buffers
-        self._encode = encode
-        self._base = base
-        self._contents: list[str] = []
-        self._tokens = 0
-        # Steps that decode the same requests have the same rows, so that gathered rows and their cuts serve again.
-        self._index: NDArray[np.int64] = np.empty(0, np.int64)
-        self._gathered: Tensor | None = None
-        self._cuts: dict[tuple[int, int], Tensor] = {}
-        self.refill()
-
-    def refill(self) -> None:
-        """Fill every row again at its next use, because the meaning of the table's columns has changed."""
-        self._buffers.table[:] = self._encode(self._base)
-        self._contents = [BASE_Z] * self._buffers.table.shape[0]
-        self._discard_gathered()
+        self._contents = [BASE_Z] * buffers.table.shape[0]
+        self._rows = TokenRows(buffers.table)
 
     def begin(self, assignments: Sequence[Assignment], counts: NDArray[np.int32]) -> None:
         """Start a step.
@@ -91,24 +125,20 @@ class StepRows:
         Raises:
             RuntimeError: Two requests name different z for one row: a bug in assigning rows.
         """
-        contents = dict(assignments)
-        if any(contents[row] != digest for row, digest in assignments):
+        contents = {one.row: one.digest for one in assignments}
+        if any(contents[one.row] != one.digest for one in assignments):
             raise RuntimeError(f"two z on one row in one step: {sorted(set(assignments))}")
-        for row, digest in contents.items():
-            if self._contents[row] != digest:
-                self._buffers.table[row] = self._encode(self.known[digest])
-                self._contents[row] = digest
-                self._discard_gathered()
-        rows = np.fromiter((row for row, _ in assignments), np.int64, len(assignments))
+        changed = {row for row, digest in contents.items() if self._contents[row] != digest}
+        for one in {one.row: one for one in assignments if one.row in changed}.values():
+            self._contents[one.row] = one.digest
+            self._fill(one)
+        rows = np.fromiter((one.row for one in assignments), np.int64, len(assignments))
         distinct = len(np.unique(rows))
         self.mixed = bool(rows.any())
-        self.alone = assignments[0][1] if self.mixed and distinct == 1 else None
-        index = np.repeat(rows, counts)
-        if not np.array_equal(index, self._index):
-            self._index = index
-            self._discard_gathered()
-        self._tokens = len(index)
-        self._buffers.index[: self._tokens] = torch.from_numpy(index)
+        self.alone = assignments[0].digest if self.mixed and distinct == 1 else None
+        tokens = np.repeat(rows, counts)
+        self._buffers.index[: len(tokens)] = torch.from_numpy(tokens)
+        self._gather(assignments, counts, tokens, bool(changed))
         self.peak_requests = max(self.peak_requests, len(assignments))
         self.peak_distinct = max(self.peak_distinct, distinct)
 
@@ -118,18 +148,15 @@ class StepRows:
         self._buffers.index.zero_()
 
     def of(self, columns: slice) -> Tensor:
-        """Return some columns of each token's row: [T, c] float32."""
-        cut = columns.start, columns.stop
-        if cut in self._cuts:
-            return self._cuts[cut]
-        table, index = self._buffers.table, self._buffers.index[: self._tokens]
-        if self._tokens * table.shape[1] > _GATHERED_AT_ONCE:
-            return table[:, columns].index_select(0, index)
-        if self._gathered is None:
-            self._gathered = table.index_select(0, index)
-        self._cuts[cut] = self._gathered[:, columns]
-        return self._cuts[cut]
+        """Return some columns of each token's z: [T, c] float32."""
+        return self._rows.of(columns)
 
-    def _discard_gathered(self) -> None:
-        self._gathered = None
-        self._cuts.clear()
+    def _fill(self, one: Assignment) -> None:
+        """Put a request's z into its row."""
+        self._buffers.table[one.row] = self.known[one.digest]
+
+    def _gather(
+        self, assignments: Sequence[Assignment], counts: NDArray[np.int32], rows: NDArray[np.int64], changed: bool
+    ) -> None:
+        """Prepare the rows that linears ask for. ``rows`` is the row of each token, ``changed`` as in ``TokenRows``."""
+        self._rows.begin(rows, changed)
