@@ -71,7 +71,7 @@ def test_a_dry_run_prints_the_memory_of_every_kind_of_job(plain: list[str], monk
         assert done.exit_code == 0, done.output
         assert f"memory of {process}" in done.stderr
         assert yaml.safe_load(done.stdout)["kind"] == Path(path).stem
-        lines = done.stderr.splitlines()
+        lines = [line.strip() for line in done.stderr.splitlines()]
         assert max(map(len, lines[lines.index(f"memory of {process}") :])) <= 80
         for part in ("weights", "factors", "at most at once"):
             assert part in done.stderr
