@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,7 +49,7 @@ def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
     task = {"jsonl": str(tmp_path / "rows.jsonl"), "test_fraction": 0.5, "template": "{prompt}", "max_tokens": 4}
     base = {"model": str(tiny_folder)}
     learner = {"steps": 2, "prompts_per_step": 4}
-    jobs = {
+    jobs: dict[str, dict[str, Any]] = {
         "train": {"experts": [{"name": "flip", "task": task}], "learner": learner},
         "search": {"experts": ["flip"], "task": task, "name": "mixed"},
         "compare": {

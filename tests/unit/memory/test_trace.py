@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from zfleet.memory.learner import LearnerMemory, Samples
 from zfleet.memory.trace import TracedBase, step_peak
 from zfleet.models.completions import Row
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 3000,
     "hidden_size": 64,
     "intermediate_size": 160,
@@ -50,7 +52,7 @@ def test_bytes_are_affine_in_the_rows(answers: int, recompute: bool) -> None:
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen3Config])
-def test_few_layers_tell_of_many(kind: type[PreTrainedConfig], recompute: bool) -> None:
+def test_few_layers_tell_of_many(kind: Any, recompute: bool) -> None:
     config = kind(**SHAPE, num_hidden_layers=9)
     traced = base(config)
     with FakeTensorMode():
