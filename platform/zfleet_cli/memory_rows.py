@@ -24,7 +24,7 @@ def print_memory(table: MemoryTable, room: Room | None) -> None:
     """Print a table to the error stream: the output has the spec, which can be read again."""
     from zfleet.memory.table import gib
 
-    rows = [(part.name, gib(part.bytes), part.when, part.how) for part in table.parts]
+    rows: list[tuple[str, ...]] = [(part.name, gib(part.bytes), part.when, part.how) for part in table.parts]
     rows.append(("at most at once", gib(table.peak), "", "phases that take turns do not add up"))
     if room is not None:
         rows.append(("there is", gib(room.most), "", room.what))

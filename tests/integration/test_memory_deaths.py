@@ -14,7 +14,9 @@ from zfleet_jobs.run_folder.checkpoints import ExpertFolder
 from zfleet_jobs.train.progress.board import BoardEvents, start_board
 from zfleet_jobs.train.progress.deaths import DeathReports
 
-KILLED = OutOfMemoryError("Task was killed due to the node running low on memory. (pid=31, memory used=6.85GB)")
+KILLED = OutOfMemoryError(  # type: ignore[no-untyped-call]
+    "Task was killed due to the node running low on memory. (pid=31, memory used=6.85GB)"
+)
 MEMORY = MemoryTable("a worker", (Part("weights", 2**30, ""), Part("a micro-batch", 5 * 2**30, "", "learning")))
 
 

@@ -162,13 +162,10 @@ def _train(
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
     # Each in a process of its own: its memory is measured, and it leaves nothing behind for the next.
-    remote = ray.remote(
-        num_cpus=resources.cpus,
-        num_gpus=resources.gpus,
-        memory=resources.memory_bytes,
-        max_calls=1,
-        max_retries=_RETRIES,
-    )(run_trial)
+    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    if resources.memory_bytes is not None:
+        options["memory"] = resources.memory_bytes
+    remote = ray.remote(**options, max_calls=1, max_retries=_RETRIES)(run_trial)
     shipped = {targets: ship(bundle) for targets, bundle in bundles.items()}
     sent_tasks = {name: ray.put(by_value(task)) for name, task in tasks.items()}
     waiting = list(reversed(todo))

@@ -33,7 +33,7 @@ class Allocated(TorchDispatchMode):
         super().__init__()
         self.peak = 0
         self._now = 0
-        self._known = WeakIdKeyDictionary()
+        self._known: Any = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
         for tensor in held:
             self._known[tensor.untyped_storage()] = None
 

@@ -15,8 +15,10 @@ USEFUL_BYTES = 2**30
 fewer than ``ENOUGH_TOKENS`` tokens."""
 
 ENOUGH_TOKENS = 256
-"""From here on the time of a token hardly depends on the size of a micro-batch. Below, it may cost more than the third
-that computing layers again costs."""
+"""From here on the time of a token hardly depends on the size of a micro-batch."""
+
+SCARCE_TOKENS = 128
+"""Below, small micro-batches cost more than the third that computing layers again costs in larger ones."""
 
 SIZES = tuple(sorted({LARGEST_MICRO_BATCH >> shift for shift in range(8)} | {6144 >> shift for shift in range(7)}))
 """The sizes that `auto` chooses from: powers of two, and those half-way between."""
@@ -27,7 +29,7 @@ def choose(
 ) -> Chosen:
     """Replace `auto` by the largest micro-batch that fits and is useful, with recomputation where that wins.
 
-    It wins where one sample would not fit without it, or where micro-batches would have fewer than ``ENOUGH_TOKENS``
+    It wins where one sample would not fit without it, or where micro-batches would have fewer than ``SCARCE_TOKENS``
     tokens. If nothing fits, the smallest is chosen: whoever compares the sum with the memory refuses it.
 
     Args:
@@ -49,7 +51,7 @@ def choose(
     if recompute != "auto":
         return Chosen(_largest(lambda size: useful(size, recompute)), recompute)
     kept = _largest(lambda size: useful(size, False))
-    if fits(kept, False) and kept >= ENOUGH_TOKENS:
+    if fits(kept, False) and kept >= SCARCE_TOKENS:
         return Chosen(kept, False)
     again = _largest(lambda size: useful(size, True))
     return Chosen(again, True) if again > kept or not fits(kept, False) else Chosen(kept, False)

@@ -72,7 +72,7 @@ class TracedBase:
         """What the base holds, whatever it computes."""
         with torch.device("meta"):
             model = _new_model(self.config, self.dtype)
-        shapes = [model.get_submodule(name).weight.shape for name in target_names(model, self.targets)]
+        shapes = [_shape(model.get_submodule(name)) for name in target_names(model, self.targets)]
         ranks = [min(shape) for shape in shapes]
         weights = {id(one): one.numel() * one.element_size() for one in (*model.parameters(), *model.buffers())}
         return BaseSizes(
@@ -95,7 +95,7 @@ class TracedBase:
         return model
 
     def _of_all_layers(self, measure: Callable[[SvfModel], int], recompute: bool = False) -> int:
-        layers = self.config.num_hidden_layers
+        layers = int(self.config.num_hidden_layers)
         with self._fake:
             if layers <= _LONG:
                 return measure(self._model(layers, recompute))
@@ -135,8 +135,9 @@ def _with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 
 
 def _new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
-    return model.train(False)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.train(False)
+    return model
 
 
 def _new_svf_model(config: PreTrainedConfig, targets: str, dtype: torch.dtype) -> SvfModel:
@@ -147,9 +148,13 @@ def _new_svf_model(config: PreTrainedConfig, targets: str, dtype: torch.dtype) -
     return SvfModel(base, Factors(factors, "", targets))
 
 
-def _new_factors(linear: nn.Module) -> MatrixFactors:
+def _shape(linear: nn.Module) -> tuple[int, int]:
     assert isinstance(linear, nn.Linear)
-    m, n = linear.weight.shape
+    return linear.out_features, linear.in_features
+
+
+def _new_factors(linear: nn.Module) -> MatrixFactors:
+    m, n = _shape(linear)
     r = min(m, n)
     return MatrixFactors(torch.empty(m, r), torch.empty(r), torch.empty(r, n))
 
@@ -186,4 +191,5 @@ def _peak(model: SvfModel, work: Callable[[], object]) -> int:
     module = model.base.model
     with Allocated((*module.parameters(), *module.buffers())) as allocated:
         work()
-    return allocated.peak
+    peak: int = allocated.peak
+    return peak

@@ -144,7 +144,7 @@ def experiment_table(
     job = TrainSpec(
         base=spec.base,
         resources=spec.resources,
-        experts=experts,  # type: ignore[arg-type]
+        experts=experts,
         learner=spec.learner,
         engine=spec.engine,
         eval_samples=spec.eval_samples,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,7 +49,7 @@ def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
     task = {"jsonl": str(tmp_path / "rows.jsonl"), "test_fraction": 0.5, "template": "{prompt}", "max_tokens": 4}
     base = {"model": str(tiny_folder)}
     learner = {"steps": 2, "prompts_per_step": 4}
-    jobs = {
+    jobs: dict[str, dict[str, Any]] = {
         "train": {"experts": [{"name": "flip", "task": task}], "learner": learner},
         "search": {"experts": ["flip"], "task": task, "name": "mixed"},
         "compare": {
@@ -71,7 +72,7 @@ def test_a_dry_run_prints_the_memory_of_every_kind_of_job(plain: list[str], monk
         assert done.exit_code == 0, done.output
         assert f"memory of {process}" in done.stderr
         assert yaml.safe_load(done.stdout)["kind"] == Path(path).stem
-        lines = done.stderr.splitlines()
+        lines = [line.strip() for line in done.stderr.splitlines()]
         assert max(map(len, lines[lines.index(f"memory of {process}") :])) <= 80
         for part in ("weights", "factors", "at most at once"):
             assert part in done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from typing import Any
+
+from ray.core.generated import common_pb2
 from ray.exceptions import ActorDiedError, OutOfMemoryError, WorkerCrashedError
 
 from zfleet.errors import EngineError
@@ -14,14 +16,19 @@ Refer to the documentation on how to address the out of memory issue."""  # noqa
 
 
 def died(text: str) -> ActorDiedError:
-    return ActorDiedError(ActorDiedErrorContext(error_message=text, actor_id=b"1" * 16, pid=31))
+    messages: Any = common_pb2
+    return ActorDiedError(messages.ActorDiedErrorContext(error_message=text, actor_id=b"1" * 16, pid=31))
+
+
+def ended(text: str) -> OutOfMemoryError:
+    return OutOfMemoryError(text)  # type: ignore[no-untyped-call]
 
 
 def test_what_rays_memory_monitor_ends() -> None:
     said = "was ended, holding 6.85GB, because its machine ran out of memory"
-    assert memory_death(OutOfMemoryError(MONITOR)) == said
+    assert memory_death(ended(MONITOR)) == said
     assert memory_death(died(MONITOR)) == said
-    assert memory_death(OutOfMemoryError("no numbers")) == "was ended because its machine ran out of memory"
+    assert memory_death(ended("no numbers")) == "was ended because its machine ran out of memory"
 
 
 def test_what_the_kernel_ends() -> None:
