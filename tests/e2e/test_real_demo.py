@@ -24,6 +24,7 @@ PLAN = Plan(
     steps=1,
     prompts_per_step=2,
     samples_per_prompt=2,
+    validation=4,
     held_out=4,
     exam=4,
     draws=(0,),

@@ -45,6 +45,7 @@ class Plan:
         steps: Of each training.
         prompts_per_step: Of each training.
         samples_per_prompt: Of each training; they share the work on their prompt.
+        validation: Training prompts set aside in each training, by which its best step is chosen.
         held_out: Test prompts of each task.
         exam: Test prompts of each exam.
         draws: The seeds of the shots. Every draw is reported.
@@ -56,8 +57,9 @@ class Plan:
 
     tasks: dict[str, TaskSpec] = field(default_factory=lambda: _generated(EXPERTS))
     steps: int = 20
-    prompts_per_step: int = 8
-    samples_per_prompt: int = 8
+    prompts_per_step: int = 16
+    samples_per_prompt: int = 4
+    validation: int = 64
     held_out: int = 300
     exam: int = 200
     draws: tuple[int, ...] = (0, 1)
@@ -80,7 +82,8 @@ FULL = Plan()
 QUICK = Plan(
     tasks=_generated(EXPERTS[:2]),
     steps=10,
-    prompts_per_step=4,
+    prompts_per_step=8,
+    validation=32,
     held_out=60,
     exam=40,
     draws=(0,),
@@ -128,6 +131,10 @@ def compare_spec(plan: Plan, base: str, storage: str) -> CompareSpec:
             estimator="rloo",
             temperature=TEMPERATURE,
             lr=SVF_LR,
+            # Few prompts a step make the reward swing, most of all where answers are yes or no.
+            schedule="linear",
+            validate_every=5,
+            validation_samples=plan.validation,
         ),
         seeds=(0,),
         engine=EngineSpec(slots=64, max_length=512),
