@@ -7,8 +7,12 @@ missing has the Frobenius norm sqrt(sum of the dropped d^2). ``truncation_error`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from zfleet.svf.factors import MatrixFactors
 
 _ROUNDING = 1e-9
 """The relative part of a bound that is left unspent, far above the rounding of sums in float64."""
@@ -85,3 +89,23 @@ def truncation_error(z: Tensor, s: Tensor, kept: Tensor) -> Tensor:
     d[:, kept] = 0.0
     whole = s.double().norm()
     return d.norm(dim=1) / whole if whole > 0 else torch.zeros(len(z), dtype=torch.float64)
+
+
+def truncation_metrics(values: Mapping[str, Tensor], factors: Mapping[str, MatrixFactors]) -> dict[str, float]:
+    """Say what form ``delta`` would leave out of one expert, for the registry.
+
+    Args:
+        values: {matrix: z [r]}.
+        factors: {matrix: its factors}.
+
+    Returns:
+        ``truncation_error_rank_64``: the largest error of any matrix with the expert's own 64 directions.
+        ``directions_for_error_1e-3``: the share of all directions that it needs for an error of 1e-3 in every matrix.
+    """
+    error, needed = 0.0, 0
+    for name, value in values.items():
+        z, s = value.unsqueeze(0).cpu(), factors[name].s.cpu()
+        error = max(error, float(truncation_error(z, s, largest_directions(z, s, 64))))
+        needed += len(fewest_directions(z, s, 1e-3))
+    total = sum(value.numel() for value in values.values())
+    return {"truncation_error_rank_64": error, "directions_for_error_1e-3": needed / total}
