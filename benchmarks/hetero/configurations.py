@@ -157,7 +157,9 @@ def openers(keys: Sequence[str]) -> dict[str, Opener]:
         "exact": lambda settings: open_fleet(settings, targets="all", experts=MANY, rows=64),
         "exact_held": lambda settings: open_fleet(settings, targets="all", experts=MANY, rows=MANY),
         "mlp": lambda settings: open_fleet(settings, targets="mlp", experts=64, rows=64),
-        "rank64": lambda settings: open_fleet(settings, targets="all", experts=64, rows=64, delta=DeltaSpec(rank=DELTA_RANK)),
+        "rank64": lambda settings: open_fleet(
+            settings, targets="all", experts=64, rows=64, delta=DeltaSpec(rank=DELTA_RANK)
+        ),
         "error": lambda settings: open_fleet(
             settings, targets="all", experts=64, rows=64, delta=DeltaSpec(error=DELTA_ERROR)
         ),

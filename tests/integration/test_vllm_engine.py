@@ -111,7 +111,9 @@ async def test_delta_gives_merged_tokens_and_changes_directions_only_when_asked(
     bundle: BaseBundle, tiny_folder: Path, factors: Factors
 ) -> None:
     form = FormSpec.model_validate({"delta": {"error": 0.3}})
-    core = KeptCore(VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"form": form})})))
+    core = KeptCore(
+        VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"form": form})}))
+    )
     await core.start()
     try:
         engine = await core.fresh(bundle.tokenizer(), core.plan.spec)

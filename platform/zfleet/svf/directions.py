@@ -47,8 +47,8 @@ def fewest_directions(z: Tensor, s: Tensor, error: float) -> Tensor:
 
     All experts share the directions. Those that matter least, by max over experts of |d|, are dropped one after the
     other while the bound holds for each expert; one that would break it is kept, and the next is tried. For one expert
-    no set is smaller. For several, none of the kept directions can be dropped as well, and there are at least as many as
-    the most demanding expert needs alone; the smallest set of all is a covering problem, which is NP-hard.
+    no set is smaller. For several, none of the kept directions can be dropped as well, and there are at least as many
+    as the most demanding expert needs alone; the smallest set of all is a covering problem, which is NP-hard.
 
     Args:
         z: The experts' z of this matrix: [E, r], E >= 1.
