@@ -4,6 +4,7 @@
     python benchmarks/hetero_batch.py --quick              two rounds: does it run at all
     python benchmarks/hetero_batch.py --json > result.json
     python benchmarks/hetero_batch.py --plot result.png --also compiled,peft,merge
+    python benchmarks/hetero_batch.py --base FOLDER --experts a.safetensors b.safetensors
 
 One run, one base, one load: every engine is opened once, and in each round every configuration has its turn, so that
 all see the same machine. Nothing else should run on it.
@@ -53,6 +54,8 @@ def _run(options: argparse.Namespace) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="eighth", help="of the base: eighth, or llama3-8b (needs a GPU)")
+    parser.add_argument("--base", type=Path, metavar="FOLDER", help="a Llama that experts were trained on, not --shape")
+    parser.add_argument("--experts", type=Path, nargs="+", default=[], metavar="FILE", help="z files; mixtures fill up")
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="samples of each configuration")
     parser.add_argument("--quick", action="store_true", help="two rounds, whatever --rounds says")
     parser.add_argument("--also", default="", metavar="WHAT,...", help="what to add, of compiled, peft and merge")
@@ -77,15 +80,18 @@ def _positive(text: str) -> int:
 async def _measure(options: argparse.Namespace, out: TextIO, err: TextIO) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from hetero.base import build_base, find_shape
+    from hetero.agreement import agreement
+    from hetero.base import build_base, find_shape, shape_of
     from hetero.client import Load
     from hetero.configurations import chosen
     from hetero.measure import measure, steps
     from hetero.profile import PROFILED
     from hetero.report import report, show
     from hetero.settings import Settings
+    from zfleet.svf.zvector import ZVector
 
-    shape = find_shape(options.shape)
+    shape = shape_of(options.base) if options.base else find_shape(options.shape)
+    experts = tuple(ZVector.load(path) for path in options.experts)
     keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
     profiled = PROFILED if options.profile else ()
     load = Load(options.concurrency, options.prompt_tokens, options.answer_tokens, shape.vocabulary)
@@ -96,13 +102,15 @@ async def _measure(options: argparse.Namespace, out: TextIO, err: TextIO) -> Non
         Progress(*columns, console=console) as progress,
     ):
         task = progress.add_task("building the base", total=steps(keys, rounds, profiled))
-        settings = Settings(shape, build_base(shape), Path(scratch), load, options.requests)
+        folder = options.base or build_base(shape)
+        settings = Settings(shape, folder, Path(scratch), load, options.requests, experts)
 
         def tell(what: str) -> None:
             progress.update(task, description=what, advance=1)
 
         measured = await measure(settings, keys, rounds=rounds, profiled=profiled, tell=tell)
-    shown = report(settings, measured, rounds=rounds, threads=options.threads)
+        agreed = await agreement(settings) if experts else {}
+    shown = report(settings, measured, rounds=rounds, threads=options.threads) | {"agreement": agreed}
     if options.json:
         json.dump(shown, out, indent=2)
         out.write("\n")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import BaseModelError, SpecError
@@ -101,6 +101,29 @@ def find_shape(name: str) -> Shape:
             "leave --shape out for the base of 25 million parameters, or free memory",
         )
     return shape
+
+
+def shape_of(folder: Path) -> Shape:
+    """The dimensions of a base that is at hand: a Llama.
+
+    Raises:
+        SpecError: The folder holds no Llama.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    if not isinstance(config, LlamaConfig):
+        raise SpecError(f"--base {folder} is a {config.model_type}", "give the folder of a Llama")
+    head = config.head_dim or config.hidden_size // config.num_attention_heads
+    return Shape(
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        head,
+        config.vocab_size,
+        "float32",
+        "cpu",
+    )
 
 
 def build_base(shape: Shape) -> Path:

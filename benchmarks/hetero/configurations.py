@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hetero.client import FIRST_WORD, Ask, Side
-from hetero.settings import Settings
+from hetero.settings import DELTA_ERROR, DELTA_RANK, Settings
+from zfleet.config.specs import DeltaSpec
 from zfleet.errors import SpecError
 
 MANY = 1000
@@ -66,6 +67,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "n1000_held": Configuration("SVF exact, all 1,000, 1,000 rows", "exact_held", MANY, drawn=True),
     "mlp64": Configuration("SVF exact, MLPs, 64 experts", "mlp", 64),
     "rank64": Configuration("SVF rank 64, all linears, 64 experts", "rank64", 64),
+    "error64": Configuration("SVF within 1e-3, all linears, 64 experts", "error", 64),
     "lora1": Configuration("vLLM LoRA rank 16, 1 adapter", "lora1", 1, share=0.5),
     "lora8": Configuration("vLLM LoRA rank 16, 8 adapters", "lora8", 8, share=0.5),
     "lora64": Configuration("vLLM LoRA rank 16, 64 adapters", "lora64", 64, share=0.5),
@@ -76,7 +78,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
 
 ROUND = (
     ("n5", "n1000", "n1000_held"),
-    ("exact8", "exact1", "exact64", "base", "rank64", "lora64", "lora8", "lora1"),
+    ("exact8", "exact1", "exact64", "base", "rank64", "error64", "lora64", "lora8", "lora1"),
     ("base_on", "base", "mlp64"),
     ("base", "compiled"),
     ("peft64", "merge64"),
@@ -102,6 +104,9 @@ RATIOS: Mapping[str, Ratio] = {
     "rank64_over_base": Ratio("rank64", "base", 0.85),
     "exact64_over_lora64": Ratio("exact64", "lora64", 2.5),
     "rank64_over_lora64": Ratio("rank64", "lora64", 3.5),
+    "error64_over_exact64": Ratio("error64", "exact64", 1.0),
+    "error64_over_base": Ratio("error64", "base", None),
+    "error64_over_lora64": Ratio("error64", "lora64", None),
     "exact1_over_base": Ratio("exact1", "base", None),
     "exact8_over_base": Ratio("exact8", "base", None),
     "n1000_held_over_n1000": Ratio("n1000_held", "n1000", None),
@@ -112,7 +117,7 @@ RATIOS: Mapping[str, Ratio] = {
     "exact64_over_peft64": Ratio("exact64", "peft64", None),
     "exact64_over_merge64": Ratio("exact64", "merge64", None),
 }
-"""The first eight are asked for; the rest is context."""
+"""The first nine are asked for; the rest is context."""
 
 ALSO = {"compiled": ("compiled",), "peft": ("peft64",), "merge": ("merge64",)}
 """What ``--also`` adds."""
@@ -152,7 +157,12 @@ def openers(keys: Sequence[str]) -> dict[str, Opener]:
         "exact": lambda settings: open_fleet(settings, targets="all", experts=MANY, rows=64),
         "exact_held": lambda settings: open_fleet(settings, targets="all", experts=MANY, rows=MANY),
         "mlp": lambda settings: open_fleet(settings, targets="mlp", experts=64, rows=64),
-        "rank64": lambda settings: open_fleet(settings, targets="all", experts=64, rows=64, delta=True),
+        "rank64": lambda settings: open_fleet(
+            settings, targets="all", experts=64, rows=64, delta=DeltaSpec(rank=DELTA_RANK)
+        ),
+        "error": lambda settings: open_fleet(
+            settings, targets="all", experts=64, rows=64, delta=DeltaSpec(error=DELTA_ERROR)
+        ),
         "lora1": lambda settings: open_lora(settings, 1),
         "lora8": lambda settings: open_lora(settings, 8),
         "lora64": lambda settings: open_lora(settings, 64),

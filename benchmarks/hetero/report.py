@@ -122,6 +122,9 @@ def _times(seconds: tuple[float, ...]) -> Report:
 def show(console: Console, shown: Report) -> None:
     """Print the tables."""
     console.print(Group(_configurations(shown), _ratios(shown)))
+    if shown.get("agreement"):
+        each = ", ".join(f"{CONFIGURATIONS[key].label}: {share:.1%}" for key, share in shown["agreement"].items())
+        console.print(f"greedy tokens that the merged model chooses as well: {each}")
     if shown["profiles"]:
         console.print(_profiles(shown))
         for key, found in shown["profiles"].items():

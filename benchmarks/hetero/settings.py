@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hetero.base import CONTEXT, Shape
 from hetero.client import Load
+from zfleet.svf.zvector import ZVector
 
 BATCH_TOKENS = 2048
 """The most tokens in one step, on both sides."""
@@ -16,6 +17,7 @@ CACHE_GIB = 0.25
 
 LORA_RANK = 16
 DELTA_RANK = 64
+DELTA_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Settings:
         scratch: A folder for adapters, emptied at the end.
         load: What a sample asks for.
         requests: Of one sample.
+        experts: Trained on the base; random ones if there are none.
     """
 
     shape: Shape
@@ -35,6 +38,7 @@ class Settings:
     scratch: Path
     load: Load
     requests: int
+    experts: tuple[ZVector, ...] = ()
 
     @property
     def max_length(self) -> int:

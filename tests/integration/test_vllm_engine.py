@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import torch
 from psutil import STATUS_ZOMBIE, Process
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, FormSpec, VllmSpec
 from zfleet.engine.contract import Engine, ScoreRequest
 from zfleet.engine.vllm_engine.engine import VllmEngine
 from zfleet.engine.vllm_engine.plan import VllmPlan
@@ -106,45 +107,56 @@ async def test_64_prompts_of_16_experts_in_one_batch_give_the_merged_models_toke
     assert stats.peak_distinct_z == 16
 
 
-async def test_rank_k_is_exact_where_nothing_is_left_out_and_never_mixes_directions(
+async def test_delta_gives_merged_tokens_and_changes_directions_only_when_asked(
     bundle: BaseBundle, tiny_folder: Path, factors: Factors
 ) -> None:
-    delta = SPEC.vllm.model_copy(update={"form": "delta", "rank": 64})
-    core = KeptCore(VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": delta})))
+    form = FormSpec.model_validate({"delta": {"error": 0.3}})
+    core = KeptCore(
+        VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": SPEC.vllm.model_copy(update={"form": form})}))
+    )
     await core.start()
     try:
         engine = await core.fresh(bundle.tokenizer(), core.plan.spec)
-        zs = [random_z(factors, seed) for seed in range(4)] * 4
-        prompts = random_prompts(core.plan.vocabulary, [3, 31, 7, 18] * 4)
+        known, other = random_z(factors, 1, spread=0.4), random_z(factors, 2, spread=0.8)
+        prompts = random_prompts(core.plan.vocabulary, [3, 31, 70, 18] * 2)
+        zs = [known, other] * 4
+        # Before directions are chosen, every z is exact.
         answers = await collect_greedy(engine, prompts, zs, max_tokens=24)
         assert compare(tiny_folder, factors, prompts, zs, answers).different == ()
-        assert await engine.relative_errors() == dict.fromkeys((z.digest for z in zs), 0.0)
+        assert await engine.truncation_errors() == {known.digest: 0.0, other.digest: 0.0}
+        long = greedy(prompts[0], known.digest, max_tokens=100)
+        under_way = asyncio.create_task(run(engine, long))
+        exact = await run(engine, long)
+        await engine.choose_directions([known.digest])
+        assert (await under_way).token_ids == exact.token_ids, "an answer under way ends as it began"
+        errors = await engine.truncation_errors()
+        assert 0 < errors[known.digest] <= 0.3
+        assert errors[other.digest] == 0.0
+        # Now one is computed in few directions, the other exactly in the same steps, from prefixes of their own.
+        z = _merged_with(factors, known, engine)
+        zs = [z, other] * 4
+        answers = await collect_greedy(engine, prompts, [known, other] * 4, max_tokens=24)
+        assert compare(tiny_folder, factors, prompts, zs, answers).different == ()
+        await engine.choose_directions([other.digest])
+        assert await engine.truncation_errors() == errors, "they change on request alone"
+        await engine.choose_directions([known.digest, other.digest], again=True)
+        assert all(0 < error <= 0.3 for error in (await engine.truncation_errors()).values())
+        again = greedy(prompts[2], known.digest, max_tokens=8)
+        # Scores never read the prefix cache, which must not hold what the old directions gave.
+        first = await run(engine, replace(again, sampling=replace(again.sampling, logprobs=True)))
+        scored = await engine.score(ScoreRequest(prompts[2], first.token_ids, known.digest))
+        assert first.logprobs == pytest.approx(scored, abs=1e-4)
     finally:
         await core.end()
 
 
-async def test_a_new_z_that_changes_the_directions_leaves_no_old_prefix_behind(
-    bundle: BaseBundle, factors: Factors
-) -> None:
-    delta = SPEC.vllm.model_copy(update={"form": "delta", "rank": 8})
-    core = KeptCore(VllmPlan.unpack(bundle, SPEC.model_copy(update={"vllm": delta})))
-    await core.start()
-    try:
-        engine = await core.fresh(bundle.tokenizer(), core.plan.spec)
-        z = await engine.put_z(random_z(factors, 1))
-        prompt = random_prompts(core.plan.vocabulary, [128])[0]
-        request = greedy(prompt, z, max_tokens=8)
-        request = replace(request, sampling=replace(request.sampling, logprobs=True))
-        before = await run(engine, request)
-        await engine.put_z(random_z(factors, 2, spread=1.0))
-        after = await run(engine, request)
-        # Scores never read the prefix cache.
-        scored = await engine.score(ScoreRequest(prompt, after.token_ids, z))
-        assert after.logprobs == pytest.approx(scored, abs=1e-4)
-        assert before.logprobs != pytest.approx(after.logprobs, abs=1e-3), "the directions did not change"
-        assert all(0.1 < share < 1 for share in (await engine.relative_errors()).values())
-    finally:
-        await core.end()
+def _merged_with(factors: Factors, z: ZVector, engine: VllmEngine) -> ZVector:
+    """What the engine computes of a z: 1 in every direction that it leaves out."""
+    assert engine._directions is not None
+    flat = z.flat(factors.layout)
+    kept = torch.where(engine._directions.kept, flat, torch.ones_like(flat))
+    values = {name: part.clone() for name, part in factors.layout.split(kept).items()}
+    return ZVector(values, factors.base, factors.digest, factors.targets)
 
 
 async def test_a_killed_process_loses_only_what_was_being_read(

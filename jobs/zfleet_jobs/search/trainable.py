@@ -62,6 +62,10 @@ class ChunkTrainable(tune.Trainable):
         started = time.perf_counter()
         problem = self._job.problems[self.config["search"]]
         with SyncEngine(self._engine()) as engine:
+            if self._job.settings.engine.vllm.form.delta is not None:
+                # For the experts of all searches, which share the fleet: only the first chunk chooses.
+                experts = [z for other in self._job.problems.values() for z in other.experts.values()]
+                engine.choose_directions([engine.put_z(z) for z in experts])
             scores = score_candidates(
                 engine,
                 self._tokenizer,

@@ -26,6 +26,7 @@ from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import HeldOutScore, Learner
 from zfleet.rl.report import StepReport
 from zfleet.rl.weights import SvfWeights
+from zfleet.svf.directions import truncation_metrics
 from zfleet.tasks.task import Task
 from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, open_model
@@ -196,7 +197,8 @@ class _Cohort:
                 "chosen_step": float(expert.selected_step),
             }
             z = self._weights.z(expert.spec, expert.selected_p)
-            self._folders[expert.name].write_result(z, base_score | score | training)
+            truncation = truncation_metrics(z.values, self._weights.model.factors.matrices)
+            self._folders[expert.name].write_result(z, base_score | score | training | truncation)
 
     def _measure(self, expert: ExpertInTraining, p: Tensor | None) -> HeldOutScore:
         spec = self._job.spec

@@ -7,8 +7,12 @@ missing has the Frobenius norm sqrt(sum of the dropped d^2). ``truncation_error`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from zfleet.svf.factors import MatrixFactors
 
 _ROUNDING = 1e-9
 """The relative part of a bound that is left unspent, far above the rounding of sums in float64."""
@@ -43,8 +47,8 @@ def fewest_directions(z: Tensor, s: Tensor, error: float) -> Tensor:
 
     All experts share the directions. Those that matter least, by max over experts of |d|, are dropped one after the
     other while the bound holds for each expert; one that would break it is kept, and the next is tried. For one expert
-    no set is smaller. For several, none of the kept directions can be dropped as well, and there are at least as many as
-    the most demanding expert needs alone; the smallest set of all is a covering problem, which is NP-hard.
+    no set is smaller. For several, none of the kept directions can be dropped as well, and there are at least as many
+    as the most demanding expert needs alone; the smallest set of all is a covering problem, which is NP-hard.
 
     Args:
         z: The experts' z of this matrix: [E, r], E >= 1.
@@ -85,3 +89,23 @@ def truncation_error(z: Tensor, s: Tensor, kept: Tensor) -> Tensor:
     d[:, kept] = 0.0
     whole = s.double().norm()
     return d.norm(dim=1) / whole if whole > 0 else torch.zeros(len(z), dtype=torch.float64)
+
+
+def truncation_metrics(values: Mapping[str, Tensor], factors: Mapping[str, MatrixFactors]) -> dict[str, float]:
+    """Say what form ``delta`` would leave out of one expert, for the registry.
+
+    Args:
+        values: {matrix: z [r]}.
+        factors: {matrix: its factors}.
+
+    Returns:
+        ``truncation_error_rank_64``: the largest error of any matrix with the expert's own 64 directions.
+        ``directions_for_error_1e-3``: the share of all directions that it needs for an error of 1e-3 in every matrix.
+    """
+    error, needed = 0.0, 0
+    for name, value in values.items():
+        z, s = value.unsqueeze(0).cpu(), factors[name].s.cpu()
+        error = max(error, float(truncation_error(z, s, largest_directions(z, s, 64))))
+        needed += len(fewest_directions(z, s, 1e-3))
+    total = sum(value.numel() for value in values.values())
+    return {"truncation_error_rank_64": error, "directions_for_error_1e-3": needed / total}

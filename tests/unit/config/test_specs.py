@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -172,11 +173,11 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
         ({}, ["engine.slots=7", "engine=vllm"], {"slots": 7, "kind": "vllm"}),
         ({"engine": "vllm"}, ["engine.slots=7"], {"slots": 7, "kind": "vllm"}),
         ({"engine": {"slots": 7}}, ["engine=vllm"], {"slots": 7, "kind": "vllm"}),
-        ({"engine": {"slots": 7, "kind": "vllm", "vllm": {"rank": 3}}}, ["engine=torch"], {"slots": 7}),
+        ({"engine": {"slots": 7, "kind": "vllm", "vllm": {"members": 3}}}, ["engine=torch"], {"slots": 7}),
         (
             {"engine": {"kind": "torch"}},
-            ["engine=vllm", "engine.vllm.rank=3"],
-            {"kind": "vllm", "vllm": VllmSpec(rank=3)},
+            ["engine=vllm", "engine.vllm.members=3"],
+            {"kind": "vllm", "vllm": VllmSpec(members=3)},
         ),
     ],
 )
@@ -301,3 +302,37 @@ def test_bad_memory_settings(override: str, error: str) -> None:
     with pytest.raises(SpecError) as refused:
         load_spec(LAB, TrainSpec, [override])
     assert error in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("factored", "factored"),
+        ("dense", "dense"),
+        ("delta", {"delta": {"error": 1e-3}}),
+        ({"delta": None}, {"delta": {"error": 1e-3}}),
+        ({"delta": {"error": 0.01}}, {"delta": {"error": 0.01}}),
+        ({"delta": {"rank": 64}}, {"delta": {"rank": 64}}),
+    ],
+)
+def test_a_form_is_written_as_it_is_read(written: object, expected: object) -> None:
+    form = VllmSpec.model_validate({"form": written}).form
+    assert form.model_dump() == expected
+    assert VllmSpec.model_validate({"form": form.model_dump()}).form == form
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("form=detla", "write `factored`"),
+        ("form.dense=1", "write `factored`"),
+        ("form.delta={error: .1, rank: 2}", "give one of them"),
+        ("form.delta.error=1", "less than 1"),
+        ("form.delta.rank=0", "greater than or equal to 1"),
+        ("form.delta.ranc=3", "did you mean 'rank'"),
+        ("rank=64", "known keys: form"),
+    ],
+)
+def test_a_form_that_does_not_exist_is_explained(override: str, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
+        load_spec(None, ServeSpec, ["engine=vllm", f"engine.vllm.{override}"])

@@ -1,4 +1,4 @@
-"""Form ``delta``: all linears with the directions that were chosen; exact until then, and for z that they do not fit."""
+"""Form ``delta``: all linears with the chosen directions; exact until then, and for z that they do not fit."""
 
 from __future__ import annotations
 
