@@ -16,7 +16,7 @@ from zfleet.config.specs import ServeSpec
 from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
 from zfleet.memory.jobs import planned
-from zfleet.models.bundle import BaseBundle, locate_base, pack_base
+from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster import cluster, undisturbed
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
@@ -119,7 +119,7 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
     # The default registry may be new and empty: a base is served before there are experts. A named one must exist.
     ExpertRegistry(uri, reading=spec.registry is not None)
     bundle = pack_base(spec.base)
-    planned(spec, locate_base(spec.base)[1])
+    planned(spec, bundle.model)
     return spec.model_copy(update={"registry": uri}), bundle
 
 

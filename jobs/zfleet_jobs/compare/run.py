@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from zfleet.memory.chosen import Chosen
 from zfleet.memory.jobs import planned_experiment, room_here
 from zfleet.memory.keys import TRAIN_KEYS
 from zfleet.memory.worker import TaskSize, traced_base
-from zfleet.models.bundle import BaseBundle, locate_base, pack_with_targets
+from zfleet.models.bundle import BaseBundle, pack_with_targets
 from zfleet.rewards.grading import check_reward
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
@@ -80,7 +81,7 @@ def run_experiment(
     failed: dict[Trial, Failure] = {}
     todo = [trial for trial in trials if trial not in finished]
     if todo:
-        chosen = _plan_memory(spec, list(fits.values()))
+        chosen = _plan_memory(spec, next(iter(bundles.values())).model, list(fits.values()))
         store_spec(storage, spec)
         # Trainings run side by side: shuffled, no method has all of its trainings at the busiest time.
         random.Random(0).shuffle(todo)
@@ -142,9 +143,9 @@ def _targets(spec: CompareSpec | AblateSpec, trial: Trial) -> str:
     return trial.settings.targets or spec.base.targets
 
 
-def _plan_memory(spec: CompareSpec | AblateSpec, fits: Sequence[FitReport]) -> Chosen:
+def _plan_memory(spec: CompareSpec | AblateSpec, folder: Path, fits: Sequence[FitReport]) -> Chosen:
     """Choose the size of micro-batches; as ``planned_experiment``."""
-    base = traced_base(locate_base(spec.base)[1], spec.base)
+    base = traced_base(folder, spec.base)
     chosen, _ = planned_experiment(spec, base, [TaskSize.of(fit) for fit in fits], room_here(spec, base))
     return chosen
 

@@ -12,7 +12,7 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
 from zfleet.memory.jobs import planned
 from zfleet.models.base import Base
-from zfleet.models.bundle import BaseBundle, locate_base, pack_base
+from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.rewards.grading import check_reward
 from zfleet.search.cross_entropy import Generation
 from zfleet.svf.zvector import ZVector
@@ -98,7 +98,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         if address is None:
             check_engine(spec.engine)
             check_reward(task.reward)
-        planned(spec, locate_base(spec.base)[1], [fit])
+        planned(spec, bundle.model, [fit])
         with cluster(address):
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (mixture,) = results

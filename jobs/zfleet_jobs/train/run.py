@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zfleet.config.specs import TrainSpec
 from zfleet.engine.open import check_engine
-from zfleet.models.bundle import locate_base, pack_base
+from zfleet.models.bundle import pack_base
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ship
@@ -50,7 +50,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     storage = Storage.at(spec.storage, spec.run)
     with only_writer(storage, spec.run) as lease:
         # Before the record: a job that is refused here has not begun, and its spec may change.
-        chosen, table = plan_memory(spec, locate_base(spec.base)[1], plans, recorded_choice(storage))
+        chosen, table = plan_memory(spec, bundle.model, plans, recorded_choice(storage))
         record(storage, spec, plans)
         record_choice(storage, chosen)
         spec = chosen.training(spec)

@@ -30,10 +30,10 @@ class Allocated(TorchDispatchMode):
         Args:
             held: Tensors that are there already and do not count.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
-        self._known: Any = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+        self._known: Any = WeakIdKeyDictionary()
         for tensor in held:
             self._known[tensor.untyped_storage()] = None
 
