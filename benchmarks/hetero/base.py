@@ -118,7 +118,7 @@ def shape_of(folder: Path) -> Shape:
         config.intermediate_size,
         config.num_hidden_layers,
         config.num_attention_heads,
-        config.num_key_value_heads,
+        config.num_key_value_heads or config.num_attention_heads,
         head,
         config.vocab_size,
         "float32",

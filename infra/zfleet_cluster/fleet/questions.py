@@ -11,7 +11,7 @@ from zfleet.errors import EngineError
 from zfleet_cluster.fleet.link import Link
 from zfleet_cluster.fleet.messages import Call, Failed, Reply
 
-R = TypeVar("R", bound=Reply)
+R = TypeVar("R")
 
 _LATE_SECONDS = 1.0
 """How long a question to all replicas waits for the others when one has answered."""

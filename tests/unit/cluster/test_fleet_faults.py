@@ -114,7 +114,7 @@ async def test_one_replica_that_does_not_answer_holds_up_no_question(monkeypatch
         silent.acts |= {"stats": for_ever, "check_health": for_ever}
         assert (await outcome(client.stats())).table_rows == 7
         assert await outcome(client.check_health()) is None
-        assert not client._asked
+        assert not client._questions._asked
 
 
 async def test_questions_that_nobody_answers_end() -> None:
@@ -127,7 +127,7 @@ async def test_questions_that_nobody_answers_end() -> None:
         await asyncio.sleep(0)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        assert not client._asked
+        assert not client._questions._asked
 
 
 async def test_a_search_for_replicas_that_fails_is_told_and_tried_again() -> None:

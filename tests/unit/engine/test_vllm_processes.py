@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
 
 from zfleet.engine.vllm_engine import processes
 from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
-from zfleet.engine.vllm_engine.processes import VllmCore
+from zfleet.engine.vllm_engine.processes import VllmCore, WorkerState
 from zfleet.errors import EngineError
 
 
@@ -65,8 +63,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def _known() -> Mapping[str, Tensor]:
-    return {"a": torch.ones(2)}
+def _known() -> WorkerState:
+    return WorkerState({"a": torch.ones(2)})
 
 
 async def _core() -> VllmCore:
