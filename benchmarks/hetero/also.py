@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hetero.adapters import write_adapter
 from hetero.base import base_spec
@@ -90,6 +90,11 @@ class MergedAtSwitch(HuggingFace):
         super().__init__(base.model)
         self._factors = factors
         self._experts = experts
+        # Copies of its own: the base's weights are maps of files, which cannot be written to.
+        for name in factors:
+            linear = base.model.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            linear.weight = nn.Parameter(linear.weight.detach().clone(), requires_grad=False)
         self._weights: dict[str, Tensor] = {name: base.model.get_parameter(f"{name}.weight") for name in factors}
 
     def batch(self, asks: Sequence[Ask], load: Load) -> None:

@@ -30,7 +30,8 @@ from zfleet_cluster.errors import on_one_line  # noqa: E402
 from zfleet_cluster.sent_code import code_environment  # noqa: E402
 from zfleet_cluster.temporary import check_temporary_folder, folder_error  # noqa: E402
 
-_OBJECT_STORE_BYTES = 500_000_000
+_OBJECT_STORE_BYTES = 200_000_000
+"""For tasks with their prompts, and for a few pieces of a base on its way. What does not fit goes to the disk."""
 _PROBE_SECONDS = 5
 
 _MISMATCH = "Version mismatch"

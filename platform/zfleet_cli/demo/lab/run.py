@@ -84,7 +84,7 @@ def _run_stages(
     out: Path, keep: bool, kind: EngineKind, console: Console, stages: Stages, recipe: LabRecipe
 ) -> dict[str, Any]:
     registry = ExpertRegistry()
-    with stages.stage("factors", "decompose its matrices, and send base and factors to the object store"):
+    with stages.stage("factors", "decompose its matrices, and describe base and factors to other processes"):
         bundle = pack_base(BaseSpec())
         shipped = ship(bundle)
     with stages.stage("train", "train experts by SVF-RL: one Ray Train run each"):
