@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hetero.base import base_spec, build_base, find_shape
+from hetero.base import SHAPES, base_spec, build_base, find_shape
 from zfleet.config.specs import BaseSpec
 from zfleet.models.base import Base, load_base
 from zfleet.models.bundle import locate_base
@@ -23,12 +23,12 @@ class Opened:
 
 
 def open_base(name: str) -> Opened:
-    """``eighth`` (25 million parameters), ``lab``, a folder or a hub id; each call loads a copy of its own.
+    """A shape of ``SHAPES`` (``eighth``: 25 million parameters), ``lab``, a folder or a hub id; each call loads a copy.
 
     Raises:
         BaseModelError: It cannot be found or loaded.
     """
-    spec = _spec(name)
+    spec = spec_of(name)
     found, folder = locate_base(spec)
     base = load_base(folder, name=found)
     return Opened(
@@ -36,8 +36,9 @@ def open_base(name: str) -> Opened:
     )
 
 
-def _spec(name: str) -> BaseSpec:
-    if name != "eighth":
+def spec_of(name: str) -> BaseSpec:
+    """Name such a base as a job does; a shape is built if it is not cached."""
+    if name not in SHAPES:
         return BaseSpec(model=name)
     shape = find_shape(name)
     return base_spec(shape, build_base(shape), "all")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from zfleet.config.compare import ExperimentSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, TrainSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.output import print_spec
 
 if TYPE_CHECKING:
     from zfleet.tasks.task import Task
+
+Answering = TypeVar("Answering", SearchSpec, ServeSpec)
 
 
 def check_job(
@@ -44,9 +46,27 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        check_on_base(job.base, job.engine, built, built_supervised)
-        print_spec(job, as_json)
+        checked = with_engine(job) if isinstance(job, SearchSpec) else job
+        check_on_base(checked.base, checked.engine, built, built_supervised)
+        print_spec(checked, as_json)
     return not dry_run
+
+
+def with_engine(job: Answering) -> Answering:
+    """Resolve `engine: auto` as the job will, unless its base has yet to be fetched.
+
+    Raises:
+        BaseModelError: The base is written as a path, and there is no such folder.
+    """
+    from zfleet.engine.choose import resolve_engine
+
+    if job.engine.kind == "auto" and job.base.model != "lab":
+        from zfleet.models.base import local_folder
+
+        if local_folder(job.base.model) is None:
+            typer.echo("engine: `auto` chooses when the base has been fetched", err=True)
+            return job
+    return resolve_engine(job)
 
 
 def check_on_base(base: BaseSpec, engine: EngineSpec, tasks: Iterable[Task], supervised: Sequence[Task] = ()) -> None:

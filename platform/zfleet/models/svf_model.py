@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from zfleet.errors import FactorsError
+from zfleet.models.attention import use_grouped_attention
 from zfleet.models.base import Base
 from zfleet.models.images import Images
 from zfleet.svf.factors import Factors
@@ -68,6 +69,7 @@ class SvfModel:
         self.binding = RowBinding() if sharding is None else sharding.binding
         if sharding is None:
             replace_linears(base.model, dict(factors.matrices), self.binding)
+            use_grouped_attention(base.model)
 
     @property
     def device(self) -> torch.device:
@@ -83,21 +85,41 @@ class SvfModel:
         with self.binding.bound(None if z is None else self.layout.split(z)):
             yield
 
-    def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
-        """Compute logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
+    def inputs(self, input_ids: Tensor, images: Sequence[Images] = ()) -> dict[str, Tensor]:
+        """Return what the model reads of token ids [B, T]: the ids, or embeddings [B, T, D] if a row has images.
 
         Args:
             images: Of each row, whose places are in its ids; empty if no row has any.
         """
-        if any(images):
-            assert self.base.vision is not None
-            inputs["inputs_embeds"] = self.base.vision.embed(input_ids, images)
-        else:
-            inputs["input_ids"] = input_ids
+        if not any(images):
+            return {"input_ids": input_ids}
+        assert self.base.vision is not None
+        return {"inputs_embeds": self.base.vision.embed(input_ids, images)}
+
+    def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
+        """Compute logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
+
+        Args:
+            images: As in ``inputs``.
+        """
         with self.bound(z):
-            out = self.base.model(**inputs)
+            out = self.base.model(**self.inputs(input_ids, images), **inputs)
         logits: Tensor = out.logits
         return logits.float()
+
+    def logits_at(self, inputs: Mapping[str, Tensor], z: Tensor | None, places: Tensor, **options: Any) -> Tensor:
+        """Compute logits [B, vocabulary] float32 at one position of each row. No other position goes through the head.
+
+        Args:
+            inputs: As ``inputs`` returns them.
+            z: As in ``logits``.
+            places: [B] the position of each row.
+        """
+        with self.bound(z):
+            hidden = self.base.model.base_model(**inputs, **options).last_hidden_state
+            kept = hidden[torch.arange(len(places), device=places.device), places]
+            logits: Tensor = self.base.model.get_output_embeddings()(kept.unsqueeze(1))
+        return logits[:, 0].float()
 
     def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
         """Compute logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""

@@ -1,0 +1,72 @@
+"""How the engine and the learner do with a base of a real size: SmolLM2's dimensions, random weights.
+
+    python benchmarks/real_model.py                               all parts
+    python benchmarks/real_model.py --only learner_group          one or more of them
+    python benchmarks/real_model.py --json > result.json
+    python benchmarks/real_model.py --base FOLDER                 a base of your own
+
+- ``learner_group``: seconds of a gradient step of 8 samples of one prompt (400 tokens, answers of 8) with a row for
+  each sample, over those with one row for all.
+- ``chunked_logits``: memory and seconds of a gradient step whose log-probabilities and divergences are computed in
+  chunks, over one that has all logits at once. ``chunked_logits_peak`` is that of the head's part alone.
+
+Both sides of a ratio take turns in one process; memory is that of processes which do nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from exit_code import exit_code
+from real.engine import engine, group_prefill
+from real.settings import Part, Settings
+
+PARTS: dict[str, Part] = {"engine": engine, "group_prefill": group_prefill}
+
+_QUICK = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 0, or 1 where it cannot run."""
+    options = _options(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    console = Console(stderr=True)
+    settings = Settings(options.base, options.threads, _QUICK if options.quick else options.rounds, console.print)
+    figures: dict[str, Any] = {}
+    for name in options.only:
+        figures |= PARTS[name](settings)
+    if options.json:
+        print(json.dumps({"settings": vars(options), "figures": figures}, indent=2))
+        return
+    table = Table("figure", "median", "95% interval", "what")
+    for name, figure in figures.items():
+        low, high = figure.get("ci95", (figure["median"],) * 2)
+        table.add_row(name, f"{figure['median']:.3f}", f"{low:.3f} to {high:.3f}", figure["ratio"])
+    Console().print(table)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--base", default="smollm2", help="a shape (smollm2, eighth), a folder or a hub id")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--rounds", type=int, default=6, help="pairs of each ratio")
+    parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds of each")
+    parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
