@@ -28,11 +28,18 @@ from rich.console import Console
 from rich.table import Table
 
 from exit_code import exit_code
+from real.engine import engine, group_prefill
 from real.learner import chunked_logits, learner_group
 from real.memory import memory
 from real.settings import Part, Settings
 
-PARTS: dict[str, Part] = {"learner_group": learner_group, "chunked_logits": chunked_logits, "memory": memory}
+PARTS: dict[str, Part] = {
+    "engine": engine,
+    "group_prefill": group_prefill,
+    "learner_group": learner_group,
+    "chunked_logits": chunked_logits,
+    "memory": memory,
+}
 
 _QUICK = 2
 

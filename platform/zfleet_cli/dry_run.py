@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -17,6 +17,8 @@ from zfleet_cli.output import print_spec
 if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
+
+Answering = TypeVar("Answering", SearchSpec, ServeSpec)
 
 
 def check_job(
@@ -47,8 +49,9 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        folder, fits = check_on_base(job.base, job.engine, built, built_supervised)
-        print_planned(job, as_json, folder, fits)
+        checked = with_engine(job) if isinstance(job, SearchSpec) else job
+        folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
+        print_planned(checked, as_json, folder, fits)
     return not dry_run
 
 
@@ -78,6 +81,23 @@ def print_planned(
     print_spec(job, as_json, {"memory": memory_rows(table, room)} if as_json else {})
     if not as_json:
         print_memory(table, room)
+
+
+def with_engine(job: Answering) -> Answering:
+    """Resolve `engine: auto` as the job will, unless its base has yet to be fetched.
+
+    Raises:
+        BaseModelError: The base is written as a path, and there is no such folder.
+    """
+    from zfleet.engine.choose import resolve_engine
+
+    if job.engine.kind == "auto" and job.base.model != "lab":
+        from zfleet.models.base import local_folder
+
+        if local_folder(job.base.model) is None:
+            typer.echo("engine: `auto` chooses when the base has been fetched", err=True)
+            return job
+    return resolve_engine(job)
 
 
 def check_on_base(

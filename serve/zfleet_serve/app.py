@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 
 from zfleet.config.load import parse_spec
 from zfleet.config.specs import ServeSpec
+from zfleet.engine.choose import resolve_engine
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster.fleet.actors import TOKEN_BYTES
@@ -156,4 +157,4 @@ def build(args: Mapping[str, Any]) -> Application:
     spec = parse_spec(dict(args), ServeSpec, "args")
     if spec.registry is None:
         raise SpecError("args name no registry", "give the URI of one that all nodes reach")
-    return build_app(spec, pack_base(spec.base))
+    return build_app(resolve_engine(spec), pack_base(spec.base))

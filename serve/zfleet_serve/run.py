@@ -13,6 +13,7 @@ from ray import serve
 from ray.exceptions import RayError
 
 from zfleet.config.specs import ServeSpec
+from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
 from zfleet.memory.jobs import planned
@@ -73,7 +74,7 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
     if address is None:
         check_port(spec.host, spec.port)
         check_engine(spec.engine)
-    prepared = _prepare(spec)
+    prepared = _prepare(resolve_engine(spec))
     # Twice, because connecting to Ray installs its own handlers.
     with signals_interrupt(), cluster(address), signals_interrupt():
         service = _deploy(*prepared)
@@ -96,7 +97,7 @@ def start_service(spec: ServeSpec) -> RunningService:
         ZfleetError: The base or the registry cannot be used.
     """
     check_port(spec.host, spec.port)
-    return _deploy(*_prepare(spec))
+    return _deploy(*_prepare(resolve_engine(spec)))
 
 
 def check_port(host: str, port: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zfleet.config.names import CHAMPION, Alpha
 from zfleet.config.specs import SearchSpec
+from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
 from zfleet.memory.jobs import planned
@@ -82,6 +83,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         JobError: No resources, or a failed trial; running it again resumes.
         KeyboardInterrupt: Ctrl-C; running it again resumes.
     """
+    spec = resolve_engine(spec)
     settings = settings_of(spec)
     task = build_task(spec.task)
     registry = ExpertRegistry(spec.registry)

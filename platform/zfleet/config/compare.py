@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from zfleet.config.explain import explain
 from zfleet.config.learner import SAMPLING_KEYS, LearnerSpec
 from zfleet.config.spec import Name, Spec
-from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, LearningEngine, PlacedSpec
 from zfleet.config.task_specs import TaskSpec
 
 Parametrisation = Literal["sigmoid", "direct", "exp"]
@@ -56,7 +56,7 @@ class ExperimentSpec(PlacedSpec):
     tasks: dict[Name, TaskSpec] = Field(min_length=1)
     learner: LearnerSpec = LearnerSpec()
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    engine: EngineSpec = EngineSpec()
+    engine: LearningEngine = EngineSpec()
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded, greedily")
     storage: str = Field(
         "runs/experiments",

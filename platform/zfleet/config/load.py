@@ -128,7 +128,7 @@ def _names_kind(key: str, value: object, node: Mapping[str, Any]) -> bool:
 
 def _with_kind(engine: dict[str, Any], kind: str) -> dict[str, Any]:
     """Change an engine's kind and keep its settings, except the settings that only vLLM has."""
-    return {key: value for key, value in engine.items() if key != "vllm" or kind == "vllm"} | {"kind": kind}
+    return {key: value for key, value in engine.items() if key != "vllm" or kind != "torch"} | {"kind": kind}
 
 
 def _child(node: Any, key: str, path: str, where: str) -> Any:

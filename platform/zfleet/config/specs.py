@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_serializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_serializer, model_validator
 
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
@@ -92,8 +92,10 @@ class VllmSpec(Spec):
 class EngineSpec(Spec):
     """The engine that generates: its settings, or its kind alone (`engine: vllm`)."""
 
-    kind: Literal["torch", "vllm"] = Field(
-        "torch", description="`torch` runs inside the worker, `vllm` in processes that all workers share"
+    kind: Literal["torch", "vllm", "auto"] = Field(
+        "torch",
+        description="`torch` runs inside the worker, `vllm` in processes that all workers share; `auto` is `vllm` "
+        "where it is installed and serves the base, otherwise `torch`, and always `torch` beside a learner",
     )
     slots: int = Field(128, ge=1, description="answers generated at once")
     max_length: int | None = Field(None, ge=2, description="prompt and answer, in tokens; none: the base's context")
@@ -107,7 +109,7 @@ class EngineSpec(Spec):
 
     @model_validator(mode="after")
     def _vllm_for_vllm(self) -> EngineSpec:
-        if self.kind != "vllm" and self.vllm != VllmSpec():
+        if self.kind == "torch" and self.vllm != VllmSpec():
             raise ValueError(f"engine.vllm is set but engine.kind is {self.kind!r}: write `kind: vllm`, or omit it")
         return self
 
@@ -120,14 +122,25 @@ def _with_settings(engine: object) -> object:
     return {"kind": engine} if isinstance(engine, str) else engine
 
 
-def _slots(slots: int) -> BeforeValidator:
-    """Set a job's own default of `engine.slots`, which also holds if the spec gives other settings of the engine."""
+def _answering(slots: int) -> BeforeValidator:
+    """Set the defaults of an engine that only answers, which also hold if the spec gives other settings of it."""
 
     def fill(engine: object) -> object:
         settings = _with_settings(engine)
-        return {"slots": slots} | settings if isinstance(settings, dict) else settings
+        return {"kind": "auto", "slots": slots} | settings if isinstance(settings, dict) else settings
 
     return BeforeValidator(fill)
+
+
+def _beside_a_learner(engine: EngineSpec) -> EngineSpec:
+    """Resolve `auto`: the engine inside the worker generates on the very weights that learn."""
+    if engine.kind != "auto":
+        return engine
+    return EngineSpec.model_validate(engine.model_dump() | {"kind": "torch"})
+
+
+LearningEngine = Annotated[EngineSpec, AfterValidator(_beside_a_learner)]
+"""The engine of a job that learns."""
 
 
 class ResourceSpec(Spec):
@@ -202,7 +215,7 @@ class TrainSpec(PlacedSpec):
     kind: Literal["train"] = "train"
     experts: tuple[ExpertSpec, ...] = Field(min_length=1)
     learner: LearnerSpec = LearnerSpec()
-    engine: EngineSpec = EngineSpec()
+    engine: LearningEngine = EngineSpec()
     cohort: int = Field(1, ge=1, description="experts that one learner trains side by side, over one copy of the base")
     num_workers: int = Field(1, ge=1, description="data-parallel workers of each cohort")
     split: bool = Field(False, description="split the base over the workers of a cohort; needs `engine: vllm`")
@@ -264,7 +277,7 @@ class SearchSpec(PlacedSpec):
     elites: float = Field(0.2, gt=0, le=1)
     per_layer: bool = False
     trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
-    engine: Annotated[EngineSpec, _slots(192)] = EngineSpec(slots=192)
+    engine: Annotated[EngineSpec, _answering(192)] = EngineSpec(kind="auto", slots=192)
     storage: str = Field("runs/search", description="folder of the search's state")
     registry: str | None = Field(None, description=_REGISTRY)
 
@@ -297,7 +310,7 @@ class ServeSpec(PlacedSpec):
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )
-    engine: Annotated[EngineSpec, _slots(32)] = EngineSpec(slots=32)
+    engine: Annotated[EngineSpec, _answering(32)] = EngineSpec(kind="auto", slots=32)
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> ServeSpec:

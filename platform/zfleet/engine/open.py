@@ -24,12 +24,13 @@ def check_engine(spec: EngineSpec) -> None:
 
 
 async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> Engine:
-    """Start an engine on a packed base.
+    """Start an engine on a packed base. `auto` was resolved before (``engine.choose``).
 
     Raises:
         BaseModelError, FactorsError: The base or its factors cannot be opened.
         EngineError: The engine is not installed here, or cannot run this base.
     """
+    assert spec.kind != "auto"
     if spec.kind == "vllm":
         from zfleet.engine.vllm_engine.engine import VllmEngine
 

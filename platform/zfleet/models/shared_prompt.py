@@ -15,15 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from zfleet.models.families import head_size, sliding_window
 from zfleet.svf.linear import SvfLinear
-
-ATTENTION = "zfleet"
-"""The name under which transformers finds ``attention``; every base in SVF form has it."""
 
 _ATTENTION_WEIGHT = 2
 """How much longer a multiplication in attention takes than one in a linear, backward pass included: attention has five
@@ -71,7 +67,7 @@ def share_prompts(
     device: torch.device,
     dtype: torch.dtype,
 ) -> SharedPrompts:
-    """Index rows for ``attention``.
+    """Index rows for ``attend_shared``.
 
     Args:
         prompts: Tokens of each row's prompt.
@@ -108,30 +104,21 @@ def share_prompts(
     )
 
 
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    shared: SharedPrompts | None = None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Compute attention as transformers' ``sdpa`` does, or that of rows whose completions share a prompt.
+def attend_shared(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, shared: SharedPrompts, **options: Any
+) -> Tensor:
+    """Compute attention of rows whose completions share a prompt.
 
     Args:
         module: The attention layer.
         query: [B, heads, T, dim].
         key, value: [B, key-value heads, T, dim].
-        attention_mask: Of the rows if nothing is shared.
-        shared: Where the parts of the rows are; the model's forward pass hands it on.
+        shared: Where the parts of the rows are.
         options: As transformers gives them.
 
     Returns:
-        [B, T, heads, dim], and None for the weights.
+        [B, T, heads, dim].
     """
-    if shared is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     first = shared.prompt
     prompts, _ = sdpa_attention_forward(
         module, query[:, :, :first], key[:, :, :first], value[:, :, :first], None, **options
@@ -145,7 +132,7 @@ def attention(
         grouped=query.is_cpu,
     )
     both = torch.cat([prompts.flatten(0, 1), completions.transpose(1, 2).flatten(0, 1)])
-    return both.index_select(0, shared.output).unflatten(0, (len(query), -1)), None
+    return both.index_select(0, shared.output).unflatten(0, (len(query), -1))
 
 
 def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, *, grouped: bool) -> Tensor:
@@ -230,8 +217,3 @@ def _multiplications(module: nn.Module) -> int:
     if isinstance(module, SvfLinear):
         return module.us.numel() + module.vh.numel()
     return module.weight.numel() if isinstance(module, nn.Linear) else 0
-
-
-AttentionInterface.register(ATTENTION, attention)
-# Without this transformers would make no masks for it.
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

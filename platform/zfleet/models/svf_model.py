@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from zfleet.errors import FactorsError
+from zfleet.models.attention import use_attention
 from zfleet.models.base import Base
 from zfleet.models.images import Images
 from zfleet.models.output_head import OutputHead, Reader
-from zfleet.models.shared_prompt import ATTENTION, PassCost
+from zfleet.models.shared_prompt import PassCost
 from zfleet.svf.factors import Factors, LinearFactors
 from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
@@ -79,7 +80,7 @@ class SvfModel:
         self.binding = RowBinding() if sharding is None else sharding.binding
         if sharding is None:
             replace_linears(base.model, factors.matrices if linears is None else linears, self.binding)
-        base.model.set_attn_implementation(ATTENTION)
+        use_attention(base.model)
         self.head = OutputHead(base.model.get_output_embeddings(), self.binding)
 
     @property
@@ -101,11 +102,22 @@ class SvfModel:
         with self.binding.bound(None if z is None else self.layout.split(z)):
             yield
 
+    def inputs(self, input_ids: Tensor, images: Sequence[Images] = ()) -> dict[str, Tensor]:
+        """Return what the model reads of token ids [B, T]: the ids, or embeddings [B, T, D] if a row has images.
+
+        Args:
+            images: Of each row, whose places are in its ids; empty if no row has any.
+        """
+        if not any(images):
+            return {"input_ids": input_ids}
+        assert self.base.vision is not None
+        return {"inputs_embeds": self.base.vision.embed(input_ids, images)}
+
     def logits(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images] = (), **inputs: Any) -> Tensor:
         """Compute logits [B, T, vocabulary] float32 of token ids [B, T], row i under z[i], or all under z [1, R].
 
         Args:
-            images: Of each row, whose places are in its ids; empty if no row has any.
+            images: As in ``inputs``.
         """
         return self._run(input_ids, z, images, inputs).float()
 
@@ -119,6 +131,20 @@ class SvfModel:
         with self.head.read_by(reader):
             return self._run(input_ids, z, images, inputs)
 
+    def logits_at(self, inputs: Mapping[str, Tensor], z: Tensor | None, places: Tensor, **options: Any) -> Tensor:
+        """Compute logits [B, vocabulary] float32 at one position of each row. No other position goes through the head.
+
+        Args:
+            inputs: As ``inputs`` returns them.
+            z: As in ``logits``.
+            places: [B] the position of each row.
+        """
+        with self.bound(z):
+            hidden = self.base.model.base_model(**inputs, **options).last_hidden_state
+            kept = hidden[torch.arange(len(places), device=places.device), places]
+            logits: Tensor = self.base.model.get_output_embeddings()(kept.unsqueeze(1))
+        return logits[:, 0].float()
+
     def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
         """Compute logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
         length = input_ids.shape[1]
@@ -128,13 +154,8 @@ class SvfModel:
         return self.logits(input_ids, z, attention_mask=causal[None, None], position_ids=positions, **options)
 
     def _run(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images], inputs: dict[str, Any]) -> Tensor:
-        if any(images):
-            assert self.base.vision is not None
-            inputs["inputs_embeds"] = self.base.vision.embed(input_ids, images)
-        else:
-            inputs["input_ids"] = input_ids
         with self.bound(z):
-            out = self.base.model(**inputs)
+            out = self.base.model(**self.inputs(input_ids, images), **inputs)
         return cast(Tensor, out.logits)
 
     def spread(self, prompt: Sequence[int], images: Images) -> Sequence[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zfleet.config.load import load_spec
 from zfleet.config.specs import ServeSpec
-from zfleet_cli.dry_run import check_on_base, print_planned
+from zfleet_cli.dry_run import check_on_base, print_planned, with_engine
 from zfleet_cli.options import Address, DryRun, OptionalSpecFile, Overrides
 
 
@@ -17,6 +17,7 @@ def serve(
     """Serve a base and its experts until Ctrl-C."""
     job = load_spec(spec, ServeSpec, overrides or ())
     if dry_run:
+        job = with_engine(job)
         folder, _ = check_on_base(job.base, job.engine, ())
         print_planned(job, folder=folder)
         return

@@ -75,7 +75,9 @@ def test_a_dry_run_prints_the_spec_that_would_run(command: str, kind: type[Train
     done = zfleet(command, str(path), "--set", "base.name=mine", "--set", "engine.slots=5", "--dry-run")
     assert done.exit_code == 0, done.output
     spec = parse_spec(yaml.safe_load(done.stdout), kind)
-    assert spec == load_spec(path, kind, ["base.name=mine", "engine.slots=5"])
+    # On the lab base, `auto` is the embedded engine.
+    assert spec == load_spec(path, kind, ["base.name=mine", "engine.slots=5", "engine=torch"])
+    assert ("engine: torch, chosen by `auto`" in done.stderr) == (command != "train")
     assert spec != load_job(path)
 
 
@@ -86,7 +88,7 @@ def test_a_dry_run_as_json_parses_too() -> None:
 
 def test_serve_needs_no_spec_file() -> None:
     done = zfleet("serve", "--dry-run")
-    assert parse_spec(yaml.safe_load(done.stdout), ServeSpec) == ServeSpec()
+    assert parse_spec(yaml.safe_load(done.stdout), ServeSpec) == parse_spec({"engine": "torch"}, ServeSpec)
 
 
 @pytest.mark.parametrize(

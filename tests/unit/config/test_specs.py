@@ -160,7 +160,14 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
     assert load_spec(path, ServeSpec, ["engine.slots=3"]).engine.slots == 3
 
 
-@pytest.mark.parametrize(("kind", "slots"), [(ServeSpec, 32), (SearchSpec, 192), (TrainSpec, 128)])
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (ServeSpec, EngineSpec(kind="auto", slots=32)),
+        (SearchSpec, EngineSpec(kind="auto", slots=192)),
+        (TrainSpec, EngineSpec(kind="torch", slots=128)),
+    ],
+)
 @pytest.mark.parametrize(
     ("written", "changes", "expected"),
     [
@@ -169,11 +176,15 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
         ({"engine": "vllm"}, [], {"kind": "vllm"}),
         ({"engine": {"kind": "vllm"}}, [], {"kind": "vllm"}),
         ({}, ["engine.z_rows=9"], {"z_rows": 9}),
-        ({}, ["engine=torch", "engine.slots=7"], {"slots": 7}),
+        ({}, ["engine=torch", "engine.slots=7"], {"slots": 7, "kind": "torch"}),
         ({}, ["engine.slots=7", "engine=vllm"], {"slots": 7, "kind": "vllm"}),
         ({"engine": "vllm"}, ["engine.slots=7"], {"slots": 7, "kind": "vllm"}),
         ({"engine": {"slots": 7}}, ["engine=vllm"], {"slots": 7, "kind": "vllm"}),
-        ({"engine": {"slots": 7, "kind": "vllm", "vllm": {"members": 3}}}, ["engine=torch"], {"slots": 7}),
+        (
+            {"engine": {"slots": 7, "kind": "vllm", "vllm": {"members": 3}}},
+            ["engine=torch"],
+            {"slots": 7, "kind": "torch"},
+        ),
         (
             {"engine": {"kind": "torch"}},
             ["engine=vllm", "engine.vllm.members=3"],
@@ -184,7 +195,7 @@ def test_set_reaches_below_a_key_that_was_left_blank(tmp_path: Path) -> None:
 def test_an_engine_keeps_the_settings_that_no_override_changes(
     tmp_path: Path,
     kind: type[TrainSpec | SearchSpec | ServeSpec],
-    slots: int,
+    default: EngineSpec,
     written: dict[str, Any],
     changes: list[str],
     expected: dict[str, Any],
@@ -196,7 +207,7 @@ def test_an_engine_keeps_the_settings_that_no_override_changes(
     }
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(required[kind] | written))
-    assert load_spec(path, kind, changes).engine == EngineSpec(slots=slots).model_copy(update=expected)
+    assert load_spec(path, kind, changes).engine == default.model_copy(update=expected)
 
 
 @pytest.mark.parametrize(

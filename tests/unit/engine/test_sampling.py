@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from zfleet.engine.torch_engine.sampling import sample, uniforms
+from zfleet.engine.torch_engine.sampling import _LIKELIEST, log_probabilities, sample, uniforms
 from zfleet.engine.torch_engine.text import TextStream
 
 BELOW_ONE = float(np.nextafter(1.0, 0.0))
@@ -96,6 +96,26 @@ def test_a_row_draws_the_same_in_any_company() -> None:
         assert together[row] == alone[0], f"row {row}, temperature {temperature[row]}, top_p {top_p[row]}"
 
 
+@pytest.mark.parametrize("vocabulary", [60, 3 * _LIKELIEST + 17, 49_152])
+@pytest.mark.parametrize("flat", [1.0, 0.05])
+def test_a_wide_vocabulary_has_the_same_nucleus_sorted_in_part_or_whole(vocabulary: int, flat: float) -> None:
+    """Also where many tokens are equally likely, which then stay by their ids."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = (4 * flat * torch.randn(12, vocabulary, generator=generator)).round(decimals=1)
+    top_p = torch.tensor([0.02, 0.5, 0.9, 0.99]).repeat(3)
+    draws = torch.rand(12, generator=generator, dtype=torch.float64)
+    drawn = sample(logits, torch.ones(12), top_p, draws)
+    probabilities = torch.softmax(logits, -1)
+    for row in range(12):
+        mass, order = probabilities[row].sort(descending=True, stable=True)
+        before = mass.double().cumsum(-1) - mass.double()
+        kept = int((before < top_p[row]).sum())
+        cumulative = mass[:kept].double().cumsum(-1)
+        expected = int(torch.searchsorted(cumulative, draws[row] * cumulative[-1], right=True))
+        assert drawn[row] == order[expected]
+        assert drawn[row] == sample(logits[row : row + 1], torch.ones(1), top_p[row : row + 1], draws[row : row + 1])
+
+
 def test_random_numbers_depend_on_seed_and_index_alone() -> None:
     whole = uniforms(7, 2, 50)
     assert whole.tolist() == uniforms(7, 2, 50).tolist()
@@ -105,6 +125,13 @@ def test_random_numbers_depend_on_seed_and_index_alone() -> None:
     assert all(other != whole.tolist() for other in others)
     assert uniforms(None, 0, 5).tolist() != uniforms(None, 0, 5).tolist()
     assert uniforms(2**64 - 1, 0, 3).tolist() == uniforms(-1, 0, 3).tolist()
+
+
+def test_log_probabilities_are_of_the_tokens_asked_for() -> None:
+    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([0, 8, 3, 3, 1])
+    expected = [float(row.softmax(-1)[token].log()) for row, token in zip(logits, tokens, strict=True)]
+    assert log_probabilities(logits, tokens).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 # Text

@@ -14,6 +14,50 @@ def _prompt(cache: SlotCache, slots: int, length: int) -> None:
     cache.update(torch.ones(slots, 1, length, 2), torch.ones(slots, 1, length, 2), 0)
 
 
+def _numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _all(cache: SlotCache, slots: int, length: int) -> torch.Tensor:
+    """Keys of the first slots up to a length, read as a step reads them; its own tokens are zeros behind."""
+    cache.decode(torch.full((slots,), length))
+    keys, values = cache.update(torch.zeros(slots, 1, 1, 2), torch.zeros(slots, 1, 1, 2), 0)
+    assert torch.equal(keys, values)
+    return keys[:, :, :length]
+
+
+def test_prompts_fill_the_slots_of_all_their_answers() -> None:
+    cache, prompts = SlotCache(), _numbers(2, 1, 3, 2)
+    cache.prefill(1, 3, 3, torch.tensor([0, 0, 1]))
+    returned, _ = cache.update(prompts, prompts, 0)
+    assert torch.equal(returned, prompts)
+    assert torch.equal(_all(cache, 4, 3)[1:], prompts[[0, 0, 1]])
+
+
+def test_a_prompt_in_pieces_sees_all_before_it_and_is_taken_over() -> None:
+    piecewise, whole = SlotCache(), _numbers(1, 1, 7, 2)
+    for start, end in ((0, 3), (3, 5), (5, 7)):
+        piecewise.extend(start, end - start)
+        assert piecewise.get_seq_length() == start
+        keys, _ = piecewise.update(whole[:, :, start:end], whole[:, :, start:end], 0)
+        assert torch.equal(keys, whole[:, :, :end])
+    cache, others = SlotCache(), _numbers(2, 1, 4, 2, seed=1)
+    cache.take(piecewise, 2, 3)
+    cache.prefill(0, 2, 4)
+    cache.update(others, others, 0)
+    filled = _all(cache, 5, 7)
+    assert torch.equal(filled[:2, :, :4], others)
+    assert torch.equal(filled[2:], whole.expand(3, -1, -1, -1))
+
+
+def test_prompts_are_copied_from_slots_that_go_on() -> None:
+    cache, prompts = SlotCache(), _numbers(2, 1, 3, 2)
+    cache.prefill(0, 2, 3)
+    cache.update(prompts, prompts, 0)
+    cache.copy([1, 0, 1], 2, 3)
+    assert torch.equal(_all(cache, 5, 3), prompts[[0, 1, 1, 0, 1]])
+
+
 def test_memory_that_runs_out_leaves_the_cache_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = SlotCache()
     _prompt(cache, 2, 4)

@@ -17,6 +17,7 @@ from zfleet.engine.contract import BASE_Z, Completion, Engine, GenerationRequest
 from zfleet.engine.torch_engine import batch, sequence
 from zfleet.engine.torch_engine.batch import TorchBatch
 from zfleet.engine.torch_engine.engine import TorchEngine
+from zfleet.engine.torch_engine.schedule import Schedule
 from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.torch_engine.text import TextStream
@@ -39,18 +40,25 @@ CALLS: list[tuple[object, str]] = [
     (TensorZTable, "fill"),
     (TensorZTable, "unpin"),
     (TensorZTable, "unuse"),
+    (Schedule, "plan"),
+    (Schedule, "finish"),
+    (TorchBatch, "run"),
     (TorchBatch, "prefill"),
+    (TorchBatch, "extend"),
     (TorchBatch, "decode"),
     (TorchBatch, "score"),
     (TorchBatch, "compact"),
-    (SvfModel, "causal_logits"),
+    (SvfModel, "logits_at"),
     (SvfModel, "logits"),
     (SvfModel, "read"),
     (batch, "lay_out"),
     (batch, "completion_logprobs"),
     (batch, "sample"),
     (SlotCache, "prefill"),
+    (SlotCache, "extend"),
     (SlotCache, "decode"),
+    (SlotCache, "copy"),
+    (SlotCache, "take"),
     (SlotCache, "move"),
     (SlotCache, "update"),
     (TextStream, "push"),
@@ -58,7 +66,6 @@ CALLS: list[tuple[object, str]] = [
     (SequenceState, "push"),
     (SequenceState, "fail"),
     (Scoring, "finish"),
-    (TorchEngine, "_step"),
     (TorchEngine, "_deliver"),
     (TorchEngine, "_fail_step"),
     (TorchEngine, "_end_aborted"),

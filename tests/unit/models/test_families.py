@@ -107,6 +107,18 @@ def test_at_z_1_the_factored_form_is_the_base(tiny: Tiny) -> None:
     assert float((changed - expected).abs().max()) > 0.1
 
 
+def test_logits_at_one_place_of_each_row_are_those_of_the_whole_pass(tiny: Tiny) -> None:
+    """They go past the model's own forward pass through the head: no family may compute more there."""
+    model = SvfModel(load_base(tiny.folder), tiny.factors)
+    ids = torch.tensor(random_prompts(int(tiny.base.model.config.vocab_size), [20] * 3))
+    z = torch.stack([random_z(tiny.factors, seed).flat(model.layout) for seed in range(3)])
+    places = torch.tensor([19, 0, 7])
+    with torch.no_grad():
+        for rows in (z, None):
+            whole = model.causal_logits(ids, rows)[torch.arange(3), places]
+            torch.testing.assert_close(model.logits_at(model.inputs(ids), rows, places), whole, atol=1e-5, rtol=1e-5)
+
+
 def test_a_mixed_batch_gives_the_merged_models_tokens(tiny: Tiny) -> None:
     zs = [*(random_z(tiny.factors, seed) for seed in range(EXPERTS)), None, random_z(tiny.factors, 0)]
     prompts = random_prompts(int(tiny.base.model.config.vocab_size), [3, 31, 7, 18, 60, 44, 12, 9])

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.contract import Chunk
-from zfleet.engine.torch_engine.sampling import sample
+from zfleet.engine.torch_engine.bound_rows import BoundRows
+from zfleet.engine.torch_engine.prompt import PromptPass
+from zfleet.engine.torch_engine.sampling import log_probabilities, sample
+from zfleet.engine.torch_engine.schedule import Step
 from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
-from zfleet.errors import BaseModelError, EngineError
-from zfleet.models.base import Base
 from zfleet.models.completions import Row, lay_out
-from zfleet.models.families import sliding_window
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logprobs
 
-_PASS_TOKENS = 8192
-"""The most tokens in one pass over prompts, padding included."""
+Sampled = list[tuple[SequenceState, Chunk]]
+"""The chunks that are ready to be sent."""
 
 
 class TorchBatch:
@@ -33,42 +33,83 @@ class TorchBatch:
         self._model = model
         self._table = table
         self._cache = SlotCache()
-        self._gathered: tuple[tuple[object, ...], Tensor] | None = None
+        self._bound = BoundRows(table)
 
     @torch.no_grad()
-    def prefill(self, first: int, sequences: list[SequenceState]) -> list[tuple[SequenceState, Chunk]]:
-        """Run the prompts of new sequences into slots from ``first`` on, and sample their first tokens."""
-        prompts = [sequence.prompt for sequence in sequences]
-        longest = max(map(len, prompts))
+    def run(self, step: Step) -> tuple[Sampled, list[tuple[float, ...]]]:
+        """Compute a step. Returns chunks, and the log-probabilities of what it scores."""
+        slots = len(step.running)
+        if step.copies:
+            new = step.running[-len(step.copies) :]
+            self._cache.copy(step.copies, slots - len(new), max(sequence.length for sequence in new))
+        chunks: Sampled = []
+        if step.prompts:
+            chunks += self.prefill(slots, step.prompts)
+            slots += sum(len(prompt.answers) for prompt in step.prompts)
+        for prompt, tokens in step.pieces:
+            chunks += self.extend(slots, prompt, tokens)
+            slots += len(prompt.answers) if tokens == prompt.left else 0
+        if step.running:
+            chunks += self.decode(step.running)
+        return chunks, self.score(step.scoring) if step.scoring else []
+
+    def prefill(self, first: int, prompts: Sequence[PromptPass]) -> Sampled:
+        """Run prompts, each once, into the slots of their answers from ``first`` on. Samples first tokens."""
         device = self._model.device
-        ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
-        self._cache.prefill(first, *ids.shape)
-        last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        # Logits only where a prompt ends: with a large vocabulary, logits of all positions would fill memory.
-        ends, where = last.unique(return_inverse=True)
-        rows = self._rows([sequence.entry for sequence in sequences])
-        logits = self._model.causal_logits(
-            ids,
-            rows,
-            images=[sequence.request.images for sequence in sequences],
+        tokens = [work.prompt.tokens for work in prompts]
+        longest = max(map(len, tokens))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens], device=device)
+        answers = [answer for work in prompts for answer in work.answers]
+        which = None
+        if len(answers) > len(prompts):
+            counts = torch.tensor([len(work.answers) for work in prompts], device=device)
+            which = torch.arange(len(prompts), device=device).repeat_interleave(counts)
+        self._cache.prefill(first, len(answers), longest, which)
+        logits = self._model.logits_at(
+            self._model.inputs(ids, [work.prompt.images for work in prompts]),
+            self._rows([work.answers[0].entry for work in prompts]),
+            torch.tensor([len(row) - 1 for row in tokens], device=device),
+            position_ids=torch.arange(longest, device=device).unsqueeze(0),
             past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=ends,
         )
-        return self._sample(sequences, logits[torch.arange(len(sequences), device=device), where])
+        return self._sample(answers, logits if which is None else logits[which])
 
-    @torch.no_grad()
-    def decode(self, sequences: list[SequenceState]) -> list[tuple[SequenceState, Chunk]]:
-        """Add one token to each running sequence."""
+    def extend(self, first: int, work: PromptPass, tokens: int) -> Sampled:
+        """Run the next ``tokens`` tokens of a prompt. If it is complete then, do as ``prefill``."""
         device = self._model.device
-        ids = torch.tensor([[sequence.tokens[-1]] for sequence in sequences], device=device)
-        positions = torch.tensor([len(s.prompt) + len(s.tokens) - 1 for s in sequences], device=device)
+        cache = work.cache = work.cache or SlotCache()
+        start, end = work.done, work.done + tokens
+        cache.extend(start, tokens)
+        whole = self._model.inputs(torch.tensor([work.prompt.tokens], device=device), [work.prompt.images])
+        positions = torch.arange(start, end, device=device)
+        seen = torch.arange(end, device=device) <= positions.unsqueeze(1)
+        logits = self._model.logits_at(
+            {name: values[:, start:end] for name, values in whole.items()},
+            self._rows([work.answers[0].entry]),
+            torch.tensor([tokens - 1], device=device),
+            attention_mask=seen[None, None] if start else None,
+            position_ids=positions.unsqueeze(0),
+            past_key_values=cache,
+        )
+        if tokens < work.left:
+            return []
+        self._cache.take(cache, first, len(work.answers))
+        work.cache = None
+        return self._sample(work.answers, logits.expand(len(work.answers), -1))
+
+    def decode(self, sequences: Sequence[SequenceState]) -> Sampled:
+        """Add one token to each running sequence. One that has none yet continues behind its prompt's last token."""
+        device = self._model.device
+        ids = torch.tensor([[(s.tokens or s.prompt.tokens)[-1]] for s in sequences], device=device)
+        positions = torch.tensor([s.length + len(s.tokens) - 1 for s in sequences], device=device)
         self._cache.decode(positions)
-        seen = torch.arange(int(positions.max()) + 1, device=device) <= positions.unsqueeze(1)
+        unseen = torch.arange(int(positions.max()) + 1, device=device) > positions.unsqueeze(1)
+        # In numbers that are added: of booleans, attention would make these in every layer.
+        mask = torch.zeros(unseen.shape, dtype=self._model.base.model.dtype, device=device)
         logits = self._model.logits(
             ids,
-            self._rows([sequence.entry for sequence in sequences]),
-            attention_mask=seen[:, None, None, :],
+            self._bound.of([sequence.entry for sequence in sequences]),
+            attention_mask=mask.masked_fill_(unseen, -torch.inf)[:, None, None, :],
             position_ids=positions.unsqueeze(1),
             past_key_values=self._cache,
             use_cache=True,
@@ -94,86 +135,33 @@ class TorchBatch:
                     running[slot] = last
         return running
 
-    def _rows(self, entries: list[ZEntry]) -> Tensor | None:
-        """Gather z [B, R] of a batch; None if every row is the base, so that the dense weights serve."""
+    def _rows(self, entries: Sequence[ZEntry]) -> Tensor | None:
+        """Gather z [B, R] of a pass; None if every row is the base, so that the dense weights serve."""
         rows = [entry.row for entry in entries]
-        if not any(rows):
-            return None
-        key = (self._table.version, *rows)
-        if self._gathered is None or self._gathered[0] != key:
-            self._gathered = key, self._table.table[torch.tensor(rows, device=self._table.table.device)]
-        return self._gathered[1]
+        return self._table.table[torch.tensor(rows, device=self._table.table.device)] if any(rows) else None
 
-    def _sample(self, sequences: list[SequenceState], logits: Tensor) -> list[tuple[SequenceState, Chunk]]:
+    def _sample(self, sequences: Sequence[SequenceState], logits: Tensor) -> Sampled:
         device = logits.device
         parameters = [sequence.request.sampling for sequence in sequences]
-        tokens = sample(
-            logits,
-            torch.tensor([p.temperature for p in parameters], device=device),
-            torch.tensor([p.top_p for p in parameters], device=device),
-            torch.tensor([sequence.draw for sequence in sequences], dtype=torch.float64, device=device),
-        )
+        if any(p.temperature > 0 for p in parameters):
+            tokens = sample(
+                logits,
+                torch.tensor([p.temperature for p in parameters], device=device),
+                torch.tensor([p.top_p for p in parameters], device=device),
+                torch.tensor([sequence.draw for sequence in sequences], dtype=torch.float64, device=device),
+            )
+        else:
+            tokens = logits.argmax(-1)
         logprobs: list[float | None] = [None] * len(sequences)
-        if any(p.logprobs for p in parameters):
-            chosen = torch.log_softmax(logits, -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-            logprobs = [value if p.logprobs else None for value, p in zip(chosen.tolist(), parameters, strict=True)]
+        asked = [row for row, p in enumerate(parameters) if p.logprobs]
+        if asked:
+            where = slice(None) if len(asked) == len(sequences) else torch.tensor(asked, device=device)
+            chosen = log_probabilities(logits[where], tokens[where])
+            for row, value in zip(asked, chosen.tolist(), strict=True):
+                logprobs[row] = value
         chunks = []
         for sequence, token, logprob in zip(sequences, tokens.tolist(), logprobs, strict=True):
             chunk = sequence.push(token, logprob)
             if chunk is not None:
                 chunks.append((sequence, chunk))
         return chunks
-
-
-class PassBudget:
-    """Bounds a pass over prompts, in which every row is padded to the longest."""
-
-    def __init__(self) -> None:
-        self._longest = self._rows = 0
-
-    def takes(self, length: int) -> bool:
-        """Count one more row of this length in if it fits; a first row always does."""
-        self._longest = max(self._longest, length)
-        fits = not self._rows or self._longest * (self._rows + 1) <= _PASS_TOKENS
-        self._rows += fits
-        return fits
-
-
-_STRETCHING = ("dynamic", "longrope")
-"""Rotary embeddings that change for every row of a batch when its longest row passes the original length."""
-
-
-def check_whole(model: SvfModel) -> None:
-    """Refuse a model that is split over processes: each process has other requests and would wait for the others.
-
-    Raises:
-        EngineError: Names the base.
-    """
-    if model.sharding is not None:
-        raise EngineError(
-            f"base {model.base.name} is split over the processes that train, which cannot generate on it",
-            "generate elsewhere: `engine: vllm`, whose engine.vllm.tensor_parallel splits the base over devices",
-        )
-
-
-def check_length(base: Base, length: int) -> None:
-    """Refuse a base that treats sequences of this length in a way that the batch does not.
-
-    Raises:
-        BaseModelError: Names the base's limit and the length.
-    """
-    config = base.model.config
-    window = sliding_window(config)
-    if window is not None and window < length:
-        raise BaseModelError(
-            f"base {base.name} attends to the last {window} tokens only, the engine would run {length}",
-            f"set engine.max_length to at most {window}",
-        )
-    rope = getattr(config, "rope_parameters", None) or {}
-    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    if rope.get("rope_type") in _STRETCHING and original < length:
-        raise BaseModelError(
-            f"base {base.name} stretches its positions ({rope['rope_type']}) beyond {original} tokens, the engine "
-            f"would run {length}: a long request would change the answers of all others in its batch",
-            f"set engine.max_length to at most {original}",
-        )

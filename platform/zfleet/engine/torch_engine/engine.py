@@ -1,7 +1,7 @@
 """The embedded engine: continuous batching in plain PyTorch, every row of the batch under its own z.
 
 The event loop owns the queue; forward passes run in one worker thread, so that a server stays responsive. One step
-admits waiting requests, runs their prompts, and adds a token to every running sequence.
+admits waiting requests, runs their prompts or pieces of them, and adds a token to every running sequence.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import Admission
 from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
 from zfleet.engine.prompts import Prompts
-from zfleet.engine.torch_engine.batch import PassBudget, TorchBatch, check_length, check_whole
+from zfleet.engine.torch_engine.batch import Sampled, TorchBatch
+from zfleet.engine.torch_engine.limits import check_length, check_whole, piece_tokens
+from zfleet.engine.torch_engine.prompt import Prompt
+from zfleet.engine.torch_engine.schedule import Schedule, Work
 from zfleet.engine.torch_engine.sequence import Scoring, SequenceState, Sink
 from zfleet.engine.z_table import TensorZTable
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
@@ -25,8 +27,6 @@ from zfleet.supervise import WorkLoop, guarded
 from zfleet.svf.zvector import ZVector
 
 _NAME = "the loop of TorchEngine"
-
-Work = SequenceState | Scoring
 
 
 class TorchEngine(Engine):
@@ -53,10 +53,9 @@ class TorchEngine(Engine):
         self._prompts = Prompts(base.tokenizer, int(base.model.config.vocab_size), self.max_length, reader)
         self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)
         self._admission: Admission[Work] = Admission(self._table, spec.slots)
+        self._schedule = Schedule(self._admission, piece_tokens(model))
         self._batch = TorchBatch(model, self._table)
         self._eos = _eos_tokens(model)
-        self._running: list[SequenceState] = []
-        self._scoring: list[Scoring] = []
         self._aborted: set[str] = set()
         self._reading: dict[object, str] = {}
         self._loop = WorkLoop(_NAME, self._turn, self._fail_all)
@@ -111,7 +110,7 @@ class TorchEngine(Engine):
         for reading in [key for key, name in self._reading.items() if name == request_id]:
             del self._reading[reading]
         # Queued requests end at once, running sequences between two steps.
-        if any(sequence.request.request_id == request_id for sequence in self._running) and not self._closed:
+        if any(_belongs(answer, request_id) for answer in self._schedule.answers) and not self._closed:
             self._aborted.add(request_id)
             self._loop.wake()
         for work in self._admission.withdraw(lambda work: _belongs(work, request_id)):
@@ -120,7 +119,7 @@ class TorchEngine(Engine):
 
     async def stats(self) -> EngineStats:
         return EngineStats(
-            running=len(self._running),
+            running=len(self._schedule.answers),
             waiting=self._admission.waiting,
             known_z=self._table.known,
             resident_z=self._table.resident,
@@ -154,7 +153,9 @@ class TorchEngine(Engine):
         self._loop.wake()
 
     def _begin(self, request: GenerationRequest, sink: Sink) -> list[SequenceState]:
-        prompt, count = self._prompts.generation(request), request.sampling.n
+        tokens, count = self._prompts.generation(request), request.sampling.n
+        reader = self._prompts.reader
+        prompt = Prompt(tokens, request.z_digest, request.images, None if reader is None else reader.token)
         entry = self._table.use(request.z_digest, count)
         tokenizer = self.model.base.tokenizer
         try:
@@ -171,71 +172,54 @@ class TorchEngine(Engine):
         A reader gets its answer or error before its slot and row are freed: if freeing raises, nobody waits.
         """
         self._end_aborted()
-        running = list(self._running)
-        admitted = self._admit()
-        if not (running or admitted or self._scoring):
+        step = self._schedule.plan()
+        if not step:
             return False
-        step = partial(self._step, running, admitted, list(self._scoring))
         try:
             with self._loop.busy():
-                chunks, scores = await asyncio.get_running_loop().run_in_executor(self._pool, step)
+                computed = await asyncio.get_running_loop().run_in_executor(self._pool, self._batch.run, step)
         except Exception as error:  # ends the requests of this step; the engine and later requests go on
             self._fail_step(error)
         else:
-            self._deliver(chunks, scores)
+            self._schedule.finish(step)
+            self._deliver(*computed)
         return True
 
-    def _step(
-        self, running: list[SequenceState], admitted: list[SequenceState], scoring: list[Scoring]
-    ) -> tuple[list[tuple[SequenceState, Chunk]], list[tuple[float, ...]]]:
-        """Run prompts, add one token to every running sequence, and score. Runs in the worker thread."""
-        chunks = self._batch.prefill(len(running), admitted) if admitted else []
-        chunks += self._batch.decode(running) if running else []
-        return chunks, self._batch.score(scoring) if scoring else []
-
-    def _admit(self) -> list[SequenceState]:
-        """Admit waiting work. Returns the new sequences, which count as running although their prompts come next."""
-        admitted: list[SequenceState] = []
-        prompts, completions = PassBudget(), PassBudget()
-        for work in self._admission.admit(
-            lambda work: (completions if isinstance(work, Scoring) else prompts).takes(work.length)
-        ):
-            if isinstance(work, Scoring):
-                self._scoring.append(work)
-            else:
-                self._running.append(work)
-                admitted.append(work)
-        return admitted
-
-    def _deliver(self, chunks: list[tuple[SequenceState, Chunk]], scores: list[tuple[float, ...]]) -> None:
-        batch = len(self._running)
+    def _deliver(self, chunks: Sampled, scores: list[tuple[float, ...]]) -> None:
+        running = self._schedule.running
+        batch = len(running)
         self._generated += batch
         self._peak_batch = max(self._peak_batch, batch)
-        self._peak_z = max(self._peak_z, len({sequence.entry.digest for sequence in self._running}))
+        self._peak_z = max(self._peak_z, len({sequence.entry.digest for sequence in running}))
         for sequence, chunk in chunks:
             sequence.sink.put_nowait(chunk)
-        for scoring, logprobs in zip(self._scoring, scores, strict=True):
+        for scoring, logprobs in zip(self._schedule.scoring, scores, strict=True):
             scoring.finish(logprobs)
         self._free_finished()
-        scored, self._scoring = self._scoring, []
+        scored, self._schedule.scoring = self._schedule.scoring, []
         for scoring in scored:
             self._free(scoring)
-        if scored or len(self._running) < batch:
+        if scored or len(self._schedule.running) < batch:
             self._loop.count_success()
 
     def _end_aborted(self) -> None:
         aborted, self._aborted = self._aborted, set()
-        ended = [sequence for sequence in self._running if sequence.request.request_id in aborted]
-        for sequence in ended:
-            sequence.finished = "stop"
-            sequence.fail(_aborted(sequence.request.request_id))
+        if not aborted:
+            return
+        for answer in self._schedule.answers:
+            if answer.request.request_id in aborted:
+                answer.finished = "stop"
+                answer.fail(_aborted(answer.request.request_id))
         self._free_finished()
 
     def _free_finished(self) -> None:
-        finished = [sequence for sequence in self._running if sequence.finished]
-        self._running = self._batch.compact(self._running)
-        for sequence in finished:
-            self._free(sequence)
+        finished = [answer for answer in self._schedule.answers if answer.finished]
+        if not finished:
+            return
+        self._schedule.running = self._batch.compact(self._schedule.running)
+        self._schedule.drop_finished_prompts()
+        for answer in finished:
+            self._free(answer)
 
     def _free(self, work: Work) -> None:
         self._admission.leave(work.entry, work.slots)
@@ -247,17 +231,17 @@ class TorchEngine(Engine):
             self._loop.count_failure(error)
             reason = f"a step failed: {type(error).__name__}: {error}"
             error = EngineError(reason, "lower engine.slots if memory ran out")
-        ended: list[Work] = [*self._running, *self._scoring]
+        ended = self._schedule.work
         for work in ended:
             work.fail(error)
-        self._running, self._scoring = [], []
+        self._schedule.clear()
         for work in ended:
             self._free(work)
 
     def _fail_all(self, error: Exception) -> None:
         """End all requests and free all slots and rows: after an error between steps, the counts may be wrong."""
-        ended: list[Work] = [*self._running, *self._scoring, *self._admission.withdraw(lambda _: True)]
-        self._running, self._scoring = [], []
+        ended = [*self._schedule.work, *self._admission.withdraw(lambda _: True)]
+        self._schedule.clear()
         for work in ended:
             with guarded(_NAME):
                 work.fail(error)

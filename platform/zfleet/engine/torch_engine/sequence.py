@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
 from zfleet.engine.prompts import Tokens
+from zfleet.engine.torch_engine.prompt import Prompt
 from zfleet.engine.torch_engine.sampling import uniforms
 from zfleet.engine.torch_engine.text import TextStream
 from zfleet.engine.z_table import ZEntry
@@ -28,7 +29,7 @@ class SequenceState:
         slots: It takes one slot of the engine.
         request: The request.
         index: Which of the request's ``n`` answers.
-        prompt: Token ids of the prompt.
+        prompt: What its first pass reads.
         entry: The z that it runs under.
         sink: Its chunks go here, or the error that ends it.
         draws: One number in [0, 1) for each token that it may sample.
@@ -43,7 +44,7 @@ class SequenceState:
 
     request: GenerationRequest
     index: int
-    prompt: Tokens
+    prompt: Prompt
     entry: ZEntry
     sink: Sink
     draws: NDArray[np.float64]
@@ -60,7 +61,7 @@ class SequenceState:
         cls,
         request: GenerationRequest,
         index: int,
-        prompt: Tokens,
+        prompt: Prompt,
         entry: ZEntry,
         sink: Sink,
         tokenizer: PreTrainedTokenizerBase,
@@ -69,7 +70,7 @@ class SequenceState:
         """Start with nothing sampled."""
         sampling = request.sampling
         draws = uniforms(sampling.seed, index, sampling.max_tokens if sampling.temperature > 0 else 0)
-        text = TextStream(tokenizer, prompt, sampling.stop)
+        text = TextStream(tokenizer, prompt.tokens, sampling.stop)
         return cls(request, index, prompt, entry, sink, draws, text, frozenset() if sampling.ignore_eos else eos)
 
     @property

@@ -1,19 +1,24 @@
-"""The key-value cache of all running sequences: one slot for each, written at the sequence's own position."""
+"""The key-value cache of running sequences: one slot for each, written at the sequence's own position."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
+_Write = Callable[[Tensor, Tensor], Tensor]
+"""Puts new keys or values [B, heads, T, dim] into a layer's slots [slots, heads, length, dim]; returns what to attend
+to."""
+
 
 class SlotCache(Cache):
     """A cache of shape [slots, heads, length, dim] for each layer, which grows as needed.
 
-    Slots 0 .. running-1 are in use, without gaps, so that a decoding step works on a view. Call ``prefill`` or
-    ``decode`` before each forward pass: they set where ``update`` writes.
+    Slots in use have no gaps, so that a decoding step works on a view. Call ``prefill``, ``extend`` or ``decode``
+    before each forward pass: they set where ``update`` writes.
     """
 
     def __init__(self) -> None:
@@ -22,20 +27,64 @@ class SlotCache(Cache):
         self._values: list[Tensor] = []
         self._slots = 0
         self._length = 0
-        self._first = 0
-        self._positions: Tensor | None = None
-        self._seen = 0
+        self._before = self._after = 0
+        self._write: _Write = _unprepared
 
-    def prefill(self, first: int, count: int, length: int) -> None:
-        """Prepare a pass that fills ``count`` slots from ``first`` on with prompts padded to ``length``."""
+    def prefill(self, first: int, count: int, length: int, prompts: Tensor | None = None) -> None:
+        """Prepare a pass over prompts padded to ``length``, which fill ``count`` slots from ``first`` on.
+
+        Args:
+            prompts: [count] which prompt of the pass each slot gets; None: one each, in order.
+        """
         self._reserve(first + count, length)
-        self._first, self._positions, self._seen = first, None, length
+        self._before, self._after = 0, length
+
+        def write(slots: Tensor, new: Tensor) -> Tensor:
+            slots[first : first + count, :, :length] = new if prompts is None else new[prompts]
+            return new
+
+        self._write = write
+
+    def extend(self, start: int, length: int) -> None:
+        """Prepare a pass that adds ``length`` tokens to the first slot, behind ``start`` tokens that it has."""
+        self._reserve(1, start + length)
+        self._before, self._after = start, start + length
+
+        def write(slots: Tensor, new: Tensor) -> Tensor:
+            slots[:1, :, start : start + length] = new
+            return slots[:1, :, : start + length]
+
+        self._write = write
 
     def decode(self, positions: Tensor) -> None:
         """Prepare a pass that adds one token to each of the first slots, at ``positions`` [B]."""
-        self._seen = int(positions.max()) + 1
-        self._reserve(len(positions), self._seen)
-        self._positions = positions
+        batch = len(positions)
+        self._before = int(positions.max())
+        self._after = seen = self._before + 1
+        self._reserve(batch, seen)
+        rows = torch.arange(batch, device=positions.device)
+
+        def write(slots: Tensor, new: Tensor) -> Tensor:
+            slots[rows, :, positions] = new[:, :, 0]
+            return slots[:batch, :, :seen]
+
+        self._write = write
+
+    def copy(self, sources: Sequence[int], first: int, length: int) -> None:
+        """Copy the first ``length`` tokens of each source slot, to the slots from ``first`` on."""
+        self._reserve(first + len(sources), length)
+        for tensor in (*self._keys, *self._values):
+            tensor[first : first + len(sources), :, :length] = tensor[list(sources), :, :length]
+
+    def take(self, other: SlotCache, first: int, count: int) -> None:
+        """Copy the first slot of another cache, to ``count`` slots from ``first`` on."""
+        length = other._after
+        self._reserve(first + count, length)
+        for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
+            for layer, tensor in enumerate(theirs):
+                if layer == len(mine):
+                    mine.append(self._new(tensor))
+                mine[layer][first : first + count, :, :length] = tensor[:1, :, :length]
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot over another."""
@@ -49,20 +98,11 @@ class SlotCache(Cache):
         if layer_idx == len(self._keys):
             self._keys.append(self._new(key_states))
             self._values.append(self._new(value_states))
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
-        batch, _, length, _ = key_states.shape
-        if self._positions is None:
-            keys[self._first : self._first + batch, :, :length] = key_states
-            values[self._first : self._first + batch, :, :length] = value_states
-            return key_states, value_states
-        rows = torch.arange(batch, device=keys.device)
-        keys[rows, :, self._positions] = key_states[:, :, 0]
-        values[rows, :, self._positions] = value_states[:, :, 0]
-        return keys[:batch, :, : self._seen], values[:batch, :, : self._seen]
+        return self._write(self._keys[layer_idx], key_states), self._write(self._values[layer_idx], value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return the number of tokens so far of the longest sequence."""
-        return self._seen
+        """Return how many tokens the longest sequence has before the pass."""
+        return self._before
 
     def _new(self, like: Tensor) -> Tensor:
         return like.new_zeros(self._slots, like.shape[1], self._length, like.shape[3])
@@ -76,6 +116,10 @@ class SlotCache(Cache):
         keys = [_grown(tensor, slots, length) for tensor in self._keys]
         values = [_grown(tensor, slots, length) for tensor in self._values]
         self._keys, self._values, self._slots, self._length = keys, values, slots, length
+
+
+def _unprepared(slots: Tensor, new: Tensor) -> Tensor:
+    raise AssertionError("a pass was not prepared")
 
 
 def _grown(tensor: Tensor, slots: int, length: int) -> Tensor:
