@@ -167,4 +167,4 @@ def _bound(model: SvfModel, load: Load) -> float:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     tokens = sum(len(prompt) + load.new_tokens / 2 for prompt in load.prompts)
     cache = tokens * 2 * config.num_hidden_layers * config.num_key_value_heads * head * size
-    return (dense + rest + cache) / (factors + rest + cache)
+    return float((dense + rest + cache) / (factors + rest + cache))

@@ -140,7 +140,8 @@ def test_a_service_answers_from_a_node_that_sees_no_path(
     nodes: Nodes, second: subprocess.Popen[bytes], tiny_folder: Path
 ) -> None:
     import httpx
-    from zfleet_cli.demo.served import free_port
+
+    from zfleet_cli.demo.lab.served import free_port
 
     base = nodes.hidden / "served"
     shutil.copytree(tiny_folder, base)

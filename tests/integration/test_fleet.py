@@ -35,7 +35,7 @@ from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import run_all, sampled
 from zfleet_cluster.fleet import actors
 from zfleet_cluster.fleet.actors import ActorReplicas, Fleet, _end, actor_fleet
-from zfleet_cluster.fleet.base import BaseSource, ShippedBase, ship
+from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_cluster.fleet.client import FleetEngine
 from zfleet_cluster.fleet.links import Replicas
 from zfleet_cluster.fleet.replica import Replica
@@ -81,7 +81,7 @@ def _reopening() -> Any:
     class Reopening(Replica):
         model: SvfModel | None = None
 
-        async def start_engine(self, base: BaseSource) -> Engine:
+        async def start_engine(self, base: ShippedBase) -> Engine:
             if self.model is None:
                 self.model = (await base.fetch()).open()
             return TorchEngine(self.model, self._spec)

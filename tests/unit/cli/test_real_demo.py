@@ -132,7 +132,9 @@ def outcomes() -> list[Outcome]:
 @pytest.fixture
 def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
     """Return a report as read from JSON, with fixed values for what is not measured here."""
-    mixtures = {exam: [found(exam, seed, experts) for seed in PLAN.draws] for exam in EXAMS}
+    mixtures: dict[str, list[FoundMixture]] = {
+        exam: [found(exam, seed, experts) for seed in PLAN.draws] for exam in EXAMS
+    }
     parts = {
         "base": {"name": "tiny<b>", "fingerprint": "f" * 64},
         "code": "0.1.0",
@@ -312,6 +314,7 @@ def test_progress_says_how_long_the_whole_demo_takes() -> None:
     clock[0] = 61
     lines(half)
     left = demo_seconds_left(half)
+    assert left is not None
     assert left == pytest.approx(1800 + 3600 * (1 - TRAINING_SHARE) / TRAINING_SHARE)
     assert f"4 of 9 trainings, 180 of 360 steps; of the whole demo about {round(left / 60)} min left" in out.getvalue()
     lines(replace(half, note="svf on reviews (seed 0): 0.750"))

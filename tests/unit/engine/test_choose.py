@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import LlamaConfig, LlavaConfig
@@ -96,11 +97,13 @@ def test_jobs_that_only_answer_choose_and_jobs_that_learn_do_not() -> None:
     search = {"experts": ["a"], "task": task, "name": "b"}
     train = {"experts": [{"name": "a", "task": task}]}
     compare = {"tasks": {"a": task}, "methods": {"svf": {}, "other": {}}, "against": "svf"}
-    for kind, data in ((ServeSpec, {}), (SearchSpec, search)):
+    answering: list[tuple[type[ServeSpec | SearchSpec], dict[str, Any]]] = [(ServeSpec, {}), (SearchSpec, search)]
+    for kind, data in answering:
         assert parse_spec(data, kind).engine.kind == "auto"
         assert parse_spec(data | {"engine": {"slots": 3}}, kind).engine == EngineSpec(kind="auto", slots=3)
         assert parse_spec(data | {"engine": "torch"}, kind).engine.kind == "torch"
-    for learning, data in ((TrainSpec, train), (CompareSpec, compare)):
+    learners: list[tuple[type[TrainSpec | CompareSpec], dict[str, Any]]] = [(TrainSpec, train), (CompareSpec, compare)]
+    for learning, data in learners:
         assert parse_spec(data, learning).engine == EngineSpec()
         assert parse_spec(data | {"engine": {"kind": "auto", "slots": 3}}, learning).engine == EngineSpec(slots=3)
         with pytest.raises(SpecError, match=r"engine\.vllm is set"):

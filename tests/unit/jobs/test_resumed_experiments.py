@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +16,7 @@ from zfleet.rewards.text import Contains
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Grade, Sample, Task
 from zfleet.tasks.template import PromptTemplate
+from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.compare import trial as trial_module
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.run import trials_of
@@ -71,8 +72,19 @@ def spec_of(tiny_folder: Path) -> CompareSpec:
     return parse_spec(given, CompareSpec)
 
 
+@dataclass(frozen=True)
+class Here:
+    """Stands for a base that was sent to another process: it is found without a cluster."""
+
+    bundle: BaseBundle
+
+    def find(self) -> BaseBundle:
+        return self.bundle
+
+
 def train(trial: Trial, bundle: BaseBundle, task: Task, spec: CompareSpec, folder: Path) -> Outcome:
-    return run_trial(trial, bundle, task, spec, TrainingFolder(Storage(str(folder)), str(folder / "samples")), "1")
+    shipped = cast(ShippedBase, Here(bundle))
+    return run_trial(trial, shipped, task, spec, TrainingFolder(Storage(str(folder)), str(folder / "samples")), "1")
 
 
 @pytest.mark.parametrize("method", ["svf", "lora"])
