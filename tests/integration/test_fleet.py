@@ -83,7 +83,7 @@ def _reopening() -> Any:
 
         async def start_engine(self, base: ShippedBase) -> Engine:
             if self.model is None:
-                self.model = (await base.fetch()).open()
+                self.model = (await asyncio.to_thread(base.find)).open()
             return TorchEngine(self.model, self._spec)
 
         async def reopen(self, shipped: ShippedBase, spec: EngineSpec) -> None:

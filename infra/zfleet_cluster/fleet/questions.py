@@ -65,7 +65,7 @@ class Questions:
             for reply in asked:
                 del self._asked[reply]
         self._check_open()
-        answers = [reply for reply in replies if isinstance(reply, kind)]
+        answers: list[R] = [reply for reply in replies if isinstance(reply, kind)]
         if not answers:
             raise next((reply.error for reply in replies if isinstance(reply, Failed)), nobody(self._wait_seconds))
         return answers

@@ -43,13 +43,14 @@ def attention(
         return attend_shared(module, query, key, value, shared, **options), None
     if query.shape[2] == 1 and query.shape[1] != key.shape[1]:
         return _attend_folded(query, key, value, attention_mask, options["scaling"]), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    attended, weights = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return attended, weights
 
 
 def use_attention(model: PreTrainedModel) -> None:
     """Have a model attend by ``attention``; its masks stay those of ``sdpa``."""
     # The language tower of a vision-language model has a configuration of its own inside.
-    for part in (model, model.base_model):
+    for part in (model, getattr(model, model.base_model_prefix)):
         part.set_attn_implementation(_NAME)
 
 

@@ -132,7 +132,8 @@ def attend_shared(
         grouped=query.is_cpu,
     )
     both = torch.cat([prompts.flatten(0, 1), completions.transpose(1, 2).flatten(0, 1)])
-    return both.index_select(0, shared.output).unflatten(0, (len(query), -1))
+    placed: Tensor = both.index_select(0, shared.output)
+    return placed.view(len(query), -1, *placed.shape[1:])
 
 
 def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, *, grouped: bool) -> Tensor:
