@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from zfleet.models.families import head_size, sliding_window
 from zfleet.svf.linear import SvfLinear
 
-ATTENTION = "zfleet"
-"""The name under which transformers finds ``attention``; every base in SVF form has it."""
+_NAME = "zfleet"
+"""Under which transformers finds ``attention``."""
 
 _ATTENTION_WEIGHT = 2
 """How much longer a multiplication in attention takes than one in a linear, backward pass included: attention has five
@@ -148,6 +148,15 @@ def attention(
     return both.index_select(0, shared.output).unflatten(0, (len(query), -1)), None
 
 
+def use_attention(model: PreTrainedModel) -> None:
+    """Have a causal LM attend by ``attention``; its masks stay those of ``sdpa``."""
+    AttentionInterface.register(_NAME, attention)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    # The language tower of a vision-language model has a configuration of its own inside.
+    for part in (model, model.base_model):
+        part.set_attn_implementation(_NAME)
+
+
 def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, *, grouped: bool) -> Tensor:
     """Compute attention under a mask: [B, heads, T, dim].
 
@@ -162,18 +171,6 @@ def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scali
     if not grouped:
         key, value = (repeat_kv(states, query.shape[1] // states.shape[1]) for states in (key, value))
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
-
-
-def copied_bytes(config: PreTrainedConfig, tokens: int, samples: int, itemsize: int) -> int:
-    """Return what the copies of keys and values take at most in one layer of a micro-batch.
-
-    Args:
-        config: Of the base.
-        tokens: Of the micro-batch.
-        samples: Of one prompt at most.
-        itemsize: Bytes of a number.
-    """
-    return 2 * int(config.num_key_value_heads) * head_size(config) * tokens * samples * itemsize
 
 
 @dataclass(frozen=True)
@@ -230,8 +227,3 @@ def _multiplications(module: nn.Module) -> int:
     if isinstance(module, SvfLinear):
         return module.us.numel() + module.vh.numel()
     return module.weight.numel() if isinstance(module, nn.Linear) else 0
-
-
-AttentionInterface.register(ATTENTION, attention)
-# Without this transformers would make no masks for it.
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -16,7 +16,7 @@ from zfleet.errors import FactorsError
 from zfleet.models.base import Base
 from zfleet.models.images import Images
 from zfleet.models.output_head import OutputHead, Reader
-from zfleet.models.shared_prompt import ATTENTION, PassCost
+from zfleet.models.shared_prompt import PassCost, use_attention
 from zfleet.svf.factors import Factors, LinearFactors
 from zfleet.svf.linear import RowBinding, replace_linears
 from zfleet.svf.zvector import ZVector
@@ -79,7 +79,7 @@ class SvfModel:
         self.binding = RowBinding() if sharding is None else sharding.binding
         if sharding is None:
             replace_linears(base.model, factors.matrices if linears is None else linears, self.binding)
-        base.model.set_attn_implementation(ATTENTION)
+        use_attention(base.model)
         self.head = OutputHead(base.model.get_output_embeddings(), self.binding)
 
     @property
