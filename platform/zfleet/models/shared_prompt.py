@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from zfleet.models.families import head_size, sliding_window
@@ -150,18 +150,6 @@ def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scali
     if not grouped:
         key, value = (repeat_kv(states, query.shape[1] // states.shape[1]) for states in (key, value))
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
-
-
-def copied_bytes(config: PreTrainedConfig, tokens: int, samples: int, itemsize: int) -> int:
-    """Return what the copies of keys and values take at most in one layer of a micro-batch.
-
-    Args:
-        config: Of the base.
-        tokens: Of the micro-batch.
-        samples: Of one prompt at most.
-        itemsize: Bytes of a number.
-    """
-    return 2 * int(config.num_key_value_heads) * head_size(config) * tokens * samples * itemsize
 
 
 @dataclass(frozen=True)

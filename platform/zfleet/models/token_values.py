@@ -22,14 +22,11 @@ from torch.autograd.function import once_differentiable
 from zfleet.models.output_head import OutputHead
 
 CHUNK_BYTES = 32 * 2**20
-"""The most that the float32 logits of one chunk take, if it is more than one token."""
+"""The most that the float32 logits of one chunk take, if it is more than one token.
 
-_LOGITS = 3
-"""Tensors of a chunk's size that are there at once: log-probabilities of policy and base, and probabilities."""
-
-_HIDDEN = 8
-"""Tensors of all tokens' hidden states that are there at once: those of policy and base, copies of them that are an
-expert's, derivatives of both values, and what the backward pass makes of these."""
+Three tensors of that size are held at once: log-probabilities of policy and base, and probabilities. On two threads
+smaller chunks were slower, and larger ones no faster.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +75,6 @@ class TokenValues:
 def chunk_tokens(vocabulary: int) -> int:
     """Return how many tokens a chunk has."""
     return max(CHUNK_BYTES // (4 * vocabulary), 1)
-
-
-def buffer_bytes(vocabulary: int, hidden: int, tokens: int) -> int:
-    """Return what computing the values of so many completion tokens takes at most, beside the model's own pass.
-
-    Args:
-        vocabulary: Words of the base.
-        hidden: Width of its hidden states.
-        tokens: Completion tokens of a micro-batch.
-    """
-    return 4 * (_LOGITS * vocabulary * min(tokens, chunk_tokens(vocabulary)) + _HIDDEN * hidden * tokens)
 
 
 def token_values(

@@ -21,7 +21,7 @@ from zfleet.models.base import load_base
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.matrices import target_matrices
 from zfleet.models.recompute import checkpoint_layers
-from zfleet.models.shared_prompt import attend_masked, copied_bytes
+from zfleet.models.shared_prompt import attend_masked
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_hidden, completion_logprobs, completion_values
 from zfleet.models.token_values import Divergence, Selection
@@ -129,16 +129,6 @@ def test_fewer_key_value_heads_are_those_repeated(grouped: bool) -> None:
     key, value = (states.repeat_interleave(3, 1) for states in (key, value))
     expected = torch.softmax(0.3 * query @ key.transpose(2, 3) + mask, -1) @ value
     torch.testing.assert_close(found, expected)
-
-
-def test_copies_of_prompts_take_no_more_than_is_said(tiny_model: SvfModel) -> None:
-    """Keys and values have a head of 32 numbers; each of seven completions has its prompt of 9 tokens before it."""
-    row = Row(PROMPTS[2], random_prompts(60, [2, 5, 3, 2, 4, 5, 2]))
-    shared = lay_out([row], tiny_model).shared
-    assert shared is not None
-    copies = [shared.with_prompts(torch.zeros(1, 1, row.length, 32)) for _ in ("keys", "values")]
-    held = sum(copy.nbytes for copy in copies)
-    assert held <= copied_bytes(tiny_model.base.model.config, row.length, 7, 4) < 2 * held
 
 
 def test_a_base_with_a_window_runs_rows_apart_as_transformers_does(tmp_path: Path) -> None:

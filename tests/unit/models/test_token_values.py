@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from zfleet.models import token_values as module
 from zfleet.models.output_head import OutputHead
-from zfleet.models.token_values import Divergence, buffer_bytes, chunk_tokens, token_values
+from zfleet.models.token_values import Divergence, chunk_tokens, token_values
 from zfleet.svf.linear import RowBinding
 
 Over = Literal["policy", "base"]
@@ -122,7 +122,7 @@ def test_a_bfloat16_head_has_float32_values_and_a_gradient_as_good_as_autograds(
 
 
 @pytest.mark.parametrize("divergence", [False, True])
-def test_no_more_logits_are_held_than_buffer_bytes_says(monkeypatch: pytest.MonkeyPatch, divergence: bool) -> None:
+def test_no_more_than_three_chunks_of_logits_are_held(monkeypatch: pytest.MonkeyPatch, divergence: bool) -> None:
     vocabulary, tokens, chunk = 500, 100, 4 * 500 * 10
     monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
     _, head = _head(vocabulary, 8)
@@ -132,8 +132,6 @@ def test_no_more_logits_are_held_than_buffer_bytes_says(monkeypatch: pytest.Monk
     with _Held(least=chunk) as held:
         token_values(head, hidden, targets, targets, 0.5, base).sum().backward()
     assert held.peak == (3 if divergence else 2) * chunk
-    assert held.peak < buffer_bytes(vocabulary, 8, tokens) < 4 * vocabulary * tokens
-    assert buffer_bytes(vocabulary, 8, 5) < buffer_bytes(vocabulary, 8, tokens)
 
 
 class _Held(TorchDispatchMode):
