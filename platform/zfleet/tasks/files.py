@@ -36,4 +36,5 @@ def task_files(spec: TaskSpec, task: Task) -> set[Path]:
 
 def _sees(spec: TaskSpec) -> bool:
     """Return whether samples may have images; otherwise a large file need not be read for them."""
-    return spec.image_field is not None or (spec.dataset in DATASETS and bool(DATASETS[spec.dataset].image))
+    dataset = None if spec.dataset is None else DATASETS.get(spec.dataset)
+    return spec.image_field is not None or (dataset is not None and bool(dataset.image))
