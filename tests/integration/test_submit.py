@@ -32,6 +32,7 @@ from zfleet_jobs.code_version import code_version
 from zfleet_jobs.testing.training import CALLS_FROM_STEP_5, GRADERS, IN_STEP_5, Place, python, training_place
 
 BIN = Path(sys.executable).parent
+ZFLEET = str(BIN / "zfleet")
 TOKEN = secrets.token_hex(16)
 GRADERS_TO_SEND = f"""
 def sent(completion, sample):
@@ -75,7 +76,7 @@ class Head:
     def zfleet(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run the command with this cluster's address."""
         return subprocess.run(
-            [BIN / "zfleet", *arguments, "--address", self.url],
+            [ZFLEET, *arguments, "--address", self.url],
             env=self.environment | changes,
             capture_output=True,
             text=True,
@@ -115,7 +116,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     }
     log = (folder / "start.log").open("w")
     process = subprocess.Popen(
-        [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats"]
+        [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
         + [f"--{name}={value}" for name, value in options.items()],
         env=environment,
         stdout=log,
@@ -172,7 +173,7 @@ def _spec(place: Place, name: str) -> Path:
 def _followed_until_held(head: Head, spec: Path) -> Iterator[subprocess.Popen[str]]:
     """Submit a job and follow it; the block begins in its fifth step."""
     reached = spec.with_name(f"{spec.stem}.reached")
-    command = [BIN / "zfleet", "submit", str(spec), "--address", head.url]
+    command = [ZFLEET, "submit", str(spec), "--address", head.url]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=head.environment, text=True, **pipes) as follower:
         try:
@@ -267,7 +268,7 @@ def test_what_is_wrong_with_an_address_a_token_or_an_id_is_said(head: Head) -> N
     # Side by side: each imports Ray.
     commands = [
         subprocess.Popen(
-            [BIN / "zfleet", *arguments],
+            [ZFLEET, *arguments],
             env=head.environment | changes,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

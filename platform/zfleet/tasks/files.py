@@ -28,13 +28,13 @@ def task_files(spec: TaskSpec, task: Task) -> set[Path]:
         data = Path(spec.data).expanduser()
         if spec.dataset == "classify":
             files.update(source_files(data))
-        elif spec.dataset in DATASETS:
-            dataset = DATASETS[str(spec.dataset)]
+        elif spec.dataset is not None:
+            dataset = DATASETS[spec.dataset]
             files.update(files_of(dataset, "train", data) + files_of(dataset, "test", data))
     return {path.absolute() for path in files}
 
 
 def _sees(spec: TaskSpec) -> bool:
     """Return whether samples may have images; otherwise a large file need not be read for them."""
-    dataset = DATASETS.get(spec.dataset or "")
+    dataset = None if spec.dataset is None else DATASETS.get(spec.dataset)
     return spec.image_field is not None or (dataset is not None and bool(dataset.image))

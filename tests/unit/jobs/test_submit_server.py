@@ -55,7 +55,9 @@ def _listening(answers: dict[str, tuple[int, object]]) -> Iterator[str]:
             server.shutdown()
 
 
-VERSION = {"/api/version": (200, {"version": "4", "ray_version": ray.__version__, "ray_commit": ""})}
+VERSION: dict[str, tuple[int, object]] = {
+    "/api/version": (200, {"version": "4", "ray_version": ray.__version__, "ray_commit": ""})
+}
 
 
 @pytest.fixture(autouse=True)
