@@ -136,9 +136,9 @@ class Schedule:
 
     def _pieces(self, tokens: int) -> Iterator[tuple[PromptPass, int]]:
         """Cut so many tokens from long prompts, first come first served."""
-        for prompt in filter(self._is_long, self.prompts):
+        for number, prompt in enumerate(filter(self._is_long, self.prompts)):
             piece = min(prompt.left, tokens)
-            if piece < min(prompt.left, _LEAST_PIECE):
+            if number and piece < min(prompt.left, _LEAST_PIECE):
                 return
             yield prompt, piece
             tokens -= piece
