@@ -13,7 +13,7 @@ from zfleet.errors import EngineError
 from zfleet.testing.engine_harness import run_all, sampled
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens
 from zfleet_cluster.fleet import client as client_module
-from zfleet_cluster.fleet import link, links
+from zfleet_cluster.fleet import link, links, questions
 from zfleet_cluster.fleet.listener import Address
 from zfleet_cluster.testing import (
     MAX_LENGTH,
@@ -108,7 +108,7 @@ async def test_an_engine_that_works_in_silence_keeps_its_requests(monkeypatch: p
 
 
 async def test_one_replica_that_does_not_answer_holds_up_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_LATE_SECONDS", 0.05)
+    monkeypatch.setattr(questions, "_LATE_SECONDS", 0.05)
     silent = Acting()
     async with local_fleet([silent, FakeEngine(z_rows=7)]) as (_, client):
         silent.acts |= {"stats": for_ever, "check_health": for_ever}

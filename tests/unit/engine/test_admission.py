@@ -142,3 +142,44 @@ async def test_a_row_that_cannot_be_freed_refuses_who_waits_and_who_comes(monkey
 
 def _break(*_: object) -> None:
     raise RuntimeError("the table broke")
+
+
+async def test_work_on_an_empty_engine_waits_for_those_that_run_and_holds_back_the_others() -> None:
+    queue = Queue(slots=8)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+    events: list[str] = []
+
+    async def change() -> None:
+        async with queue.admission.empty():
+            events.append(f"changed with {queue.admission.running} running")
+            await asyncio.sleep(0)
+
+    changing = asyncio.create_task(change())
+    await asyncio.sleep(0)
+    later = await queue.waiting(a)
+    assert not later.done()
+    assert events == []
+    queue.admission.leave(a)
+    await changing
+    assert events == ["changed with 0 running"]
+    assert await later == a.row
+    assert queue.admission.running == 1
+
+
+async def test_work_that_gives_up_waiting_for_an_empty_engine_lets_the_others_in() -> None:
+    queue = Queue(slots=8)
+    a = queue.entry("a")
+    await queue.admission.enter(a, "1")
+
+    async def change() -> None:
+        async with queue.admission.empty():
+            raise AssertionError("one still runs")
+
+    changing = asyncio.create_task(change())
+    await asyncio.sleep(0)
+    later = await queue.waiting(a)
+    changing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    assert await later == a.row
