@@ -98,6 +98,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     root = tmp_path_factory.mktemp("nodes")
     for name in ("hidden", "small"):
         (root / name).mkdir()
+    assert head.head_node is not None
     logs = Path(head.head_node.get_logs_dir_path())
     try:
         yield Nodes(head.address, root, root / "hidden", root / "small", root / "cache", logs)
@@ -210,13 +211,13 @@ def _join(address: str) -> Any:
 
     ray.init(address=address, log_to_driver=False, configure_logging=False)
     deadline = time.monotonic() + 60
-    while sum(node["Alive"] for node in ray.nodes()) < 2:
+    while sum(node["Alive"] for node in ray.nodes()) < 2:  # type: ignore[no-untyped-call]
         assert time.monotonic() < deadline, "there is no second node"
         time.sleep(0.1)
     return ray
 
 
-def _drive_share(address: str, folder: str, dtype: str) -> Any:
+def _drive_share(address: str, folder: str, dtype: Any) -> Any:
     """Two processes of the second node open a base at once; what is in their memory when both have computed."""
     ray = _join(address)
     from zfleet.models.bundle import pack_base
@@ -226,7 +227,6 @@ def _drive_share(address: str, folder: str, dtype: str) -> Any:
     if not base.exists():
         _save_larger(base)
 
-    @ray.remote
     class Opened:
         def open(self, shipped: ShippedBase) -> int:
             import torch
@@ -244,8 +244,8 @@ def _drive_share(address: str, folder: str, dtype: str) -> Any:
 
     import torch
 
-    shipped = ship(pack_base(BaseSpec(model=folder, dtype=dtype)))  # type: ignore[arg-type]
-    processes = [Opened.remote() for _ in range(2)]
+    shipped = ship(pack_base(BaseSpec(model=folder, dtype=dtype)))
+    processes = [ray.remote(Opened).remote() for _ in range(2)]
     held = ray.get([one.open.remote(shipped) for one in processes])
     assert held[0] == held[1]
     found = ray.get([one.memory.remote() for one in processes])
@@ -259,8 +259,14 @@ def _save_larger(folder: Path) -> None:
     from zfleet.models.lab.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
-    shape = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 3, "num_attention_heads": 8}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=512,
+        intermediate_size=1024,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -296,7 +302,6 @@ def _drive_send(address: str, folder: str, into: str, kill: str) -> Any:
     file = StoredFile(path.name, PIECES, file_sha256(path))
     reference = FolderReference("a large file", folder, (file,))
 
-    @ray.remote(max_retries=0)
     def fetch(node: SendingNode) -> dict[str, object]:
         from zfleet_cluster.bases.copying import copy_files
         from zfleet_cluster.bases.sending import _Folder
@@ -306,7 +311,7 @@ def _drive_send(address: str, folder: str, into: str, kill: str) -> Any:
         copy_files(_Folder(node, reference), [file], Path(into), sent.append)
         return {"whole": file_sha256(Path(into) / file.name) == file.sha256, "sent": sum(sent)}
 
-    fetching = fetch.remote(SendingNode.here())
+    fetching = ray.remote(max_retries=0)(fetch).remote(SendingNode.here())
     partial = Path(into) / file.partial
     if kill:
         while not partial.exists() or partial.stat().st_size < PIECES // 8:
@@ -345,7 +350,6 @@ def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
     path.write_bytes(b"x" * 5_000_000)
     file = StoredFile(path.name, 5_000_000, file_sha256(path))
 
-    @ray.remote
     def fetch(node: SendingNode, one: StoredFile, into: str) -> str:
         Path(into).mkdir(parents=True, exist_ok=True)
         try:
@@ -356,9 +360,8 @@ def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
 
     here = SendingNode.here()
     elsewhere, lost = SendingNode("a" * len(here.id), "elsewhere"), StoredFile("lost", 10, "0" * 64)
-    return ray.get(
-        [fetch.remote(here, file, small), fetch.remote(elsewhere, file, into), fetch.remote(here, lost, into)]
-    )
+    there = ray.remote(fetch)
+    return ray.get([there.remote(*one) for one in ((here, file, small), (elsewhere, file, into), (here, lost, into))])
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ def _write(root: Path, layers: int) -> dict[str, int]:
 def _write_sparse(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Write bfloat16 tensors: ones where they have one dimension, and a few random rows of the others."""
     chance = torch.Generator().manual_seed(0)
-    fields, start = {}, 0
+    fields: dict[str, Any] = {}
+    start = 0
     for name, shape in shapes.items():
         size = 2 * torch.Size(shape).numel()
         fields[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, start + size]}
@@ -119,7 +120,7 @@ def _write_sparse(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + start)
         for name, shape in shapes.items():
-            file.seek(8 + len(header) + fields[name]["data_offsets"][0])  # type: ignore[index]
+            file.seek(8 + len(header) + fields[name]["data_offsets"][0])
             some = torch.ones(shape) if len(shape) == 1 else torch.randn(64, shape[1], generator=chance)
             file.write(tensor_bytes(some.bfloat16()))
 

@@ -27,7 +27,7 @@ from zfleet.svf.digest import tensor_bytes
 from zfleet.testing.tiny_bases import FAMILIES, save_tiny
 from zfleet.testing.tiny_vision import save_tiny_vision
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, EMBEDDINGS = "model.safetensors", "model.embed_tokens.weight"
 VISION = ("llava", "llava_next")
 
 
@@ -108,7 +108,7 @@ def test_a_copy_in_another_dtype_is_made_once(tmp_path: Path, cache: Path) -> No
     copy.write_bytes(flipped)
     again = load_base(folder, dtype=torch.bfloat16)
     assert copy.stat().st_ino != made.st_ino, "a damaged copy was used"
-    assert torch.equal(again.model.get_input_embeddings().weight, _embeddings(folder).bfloat16())
+    assert torch.equal(again.model.get_parameter(EMBEDDINGS), _stored_embeddings(folder).bfloat16())
 
 
 def test_only_what_is_in_another_dtype_is_copied(tmp_path: Path, cache: Path) -> None:
@@ -128,7 +128,7 @@ def test_small_weights_in_another_dtype_stay_in_memory(
     monkeypatch.setattr("zfleet.svf.prepared._SMALL", 10**9)
     folder = save_tiny("llama", tmp_path / "base")
     base = load_base(folder, dtype=torch.bfloat16)
-    assert torch.equal(base.model.get_input_embeddings().weight, _embeddings(folder).bfloat16())
+    assert torch.equal(base.model.get_parameter(EMBEDDINGS), _stored_embeddings(folder).bfloat16())
     assert not (cache / "weights").exists()
 
 
@@ -232,8 +232,8 @@ def test_a_fingerprint_in_pieces_is_that_of_whole_tensors(
     assert fingerprint(folder) == _fingerprint_of_whole_files(folder)
 
 
-def _embeddings(folder: Path) -> Tensor:
-    return safetensors.torch.load_file(folder / WEIGHTS)["model.embed_tokens.weight"]
+def _stored_embeddings(folder: Path) -> Tensor:
+    return safetensors.torch.load_file(folder / WEIGHTS)[EMBEDDINGS]
 
 
 def _write(writer: str, folder: Path) -> None:
@@ -265,7 +265,7 @@ def _write(writer: str, folder: Path) -> None:
     elif writer == "device":
         nn.Module.to(base.model, "meta")
     elif writer == "dtype":
-        base.model.to(torch.bfloat16)
+        nn.Module.to(base.model, torch.bfloat16)
         base.model(input_ids=ids)
     else:
         base.model.requires_grad_(False).train().zero_grad()
