@@ -94,16 +94,15 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     settings = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
-    head = Cluster(initialize_head=True, head_node_args=settings)
+    head: Any = Cluster(initialize_head=True, head_node_args=settings)
     root = tmp_path_factory.mktemp("nodes")
     for name in ("hidden", "small"):
         (root / name).mkdir()
-    assert head.head_node is not None
     logs = Path(head.head_node.get_logs_dir_path())
     try:
         yield Nodes(head.address, root, root / "hidden", root / "small", root / "cache", logs)
     finally:
-        head.shutdown()  # type: ignore[no-untyped-call]
+        head.shutdown()
 
 
 @pytest.fixture
@@ -360,7 +359,7 @@ def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
 
     here = SendingNode.here()
     elsewhere, lost = SendingNode("a" * len(here.id), "elsewhere"), StoredFile("lost", 10, "0" * 64)
-    there = ray.remote(fetch)
+    there: Any = ray.remote(fetch)
     return ray.get([there.remote(*one) for one in ((here, file, small), (elsewhere, file, into), (here, lost, into))])
 
 
