@@ -77,7 +77,8 @@ class TorchBatch:
     def extend(self, first: int, work: PromptPass, tokens: int) -> Sampled:
         """Run the next ``tokens`` tokens of a prompt. If it is complete then, do as ``prefill``."""
         device = self._model.device
-        cache = work.cache = work.cache or SlotCache()
+        # Not by `or`: transformers counts a cache's layers of its own, of which this one has none.
+        cache = work.cache = SlotCache() if work.cache is None else work.cache
         start, end = work.done, work.done + tokens
         cache.extend(start, tokens)
         whole = self._model.inputs(torch.tensor([work.prompt.tokens], device=device), [work.prompt.images])
