@@ -13,10 +13,10 @@ def _run() -> None:
     # Imported late: before the check, an import may fail.
     from zfleet.errors import ZfleetError
     from zfleet_cli.main import main, report
-    from zfleet_jobs.submit.arrived import check_base
+    from zfleet_jobs.submit.arrived import prepare_base
 
     try:
-        check_base(Path.cwd())
+        prepare_base(Path.cwd())
     except ZfleetError as error:
         report(error)
         sys.exit(1)

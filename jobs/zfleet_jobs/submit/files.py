@@ -55,7 +55,7 @@ def find_files(job: BatchSpec) -> JobFiles:
     refusals: list[SpecError] = []
     for key, task in tasks.items():
         name, source = ("jsonl", task.jsonl) if task.jsonl is not None else ("data", task.data)
-        if source is None and task.lab is None:
+        if source is None and task.dataset is not None:
             build_reward(task.reward)
         elif source is None:
             build_task(task)

@@ -12,6 +12,8 @@ from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
 from zfleet.errors import SpecError
 from zfleet.models.base import base_name, base_slug
 from zfleet.models.fingerprint import fingerprint
+from zfleet.models.gguf.folders import is_gguf
+from zfleet.models.known import KNOWN_BASES
 from zfleet_registry.address import SQLITE, address_of, carries_secret, check_uri, kind_of, sqlite_file
 
 BatchSpec = TrainSpec | SearchSpec | CompareSpec | AblateSpec
@@ -60,13 +62,14 @@ def raise_together(refusals: list[SpecError]) -> None:
 
 def _base(job: BatchSpec) -> list[SpecError]:
     model = job.base.model
-    if model == "lab" or Path(model).is_absolute():
+    if model == "lab" or model in KNOWN_BASES or Path(model).is_absolute():
         return []
     remedy = base_remedy(job.kind)
     if Path(model).expanduser().exists():
         return [SpecError(f"base.model is {model!r}, which is on this machine: a base is not sent with a job", remedy)]
-    if model.startswith((".", "~")) or model.count("/") > 1:
-        return [SpecError(f"base.model is {model!r}, which is neither a hub id nor an absolute path", remedy)]
+    if model.startswith((".", "~")) or model.count("/") != 1 or is_gguf(model):
+        names = ", ".join(("lab", *KNOWN_BASES))
+        return [SpecError(f"base.model is {model!r}: that is no known base ({names}), hub id or absolute path", remedy)]
     return []
 
 

@@ -19,7 +19,7 @@ from zfleet.testing.seeing import noise
 from zfleet_cluster.sent_code import CODE_VERSION, PACKAGES, code_environment, job_metadata
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.submit import files
-from zfleet_jobs.submit.arrived import check_base
+from zfleet_jobs.submit.arrived import prepare_base
 from zfleet_jobs.submit.names import BASE, SPEC_FILE
 from zfleet_jobs.submit.package import prepare
 from zfleet_jobs.submit.places import check_places
@@ -55,7 +55,7 @@ def _rows(path: Path, **fields: str) -> Path:
 
 
 def _train(task: dict[str, Any], **changes: Any) -> TrainSpec:
-    task = ({} if "lab" in task else {"test_fraction": 0.5}) | task
+    task = ({"test_fraction": 0.5} if {"jsonl", "dataset"} & task.keys() else {}) | task
     return TrainSpec.model_validate({"experts": [{"name": "flip", "task": task}]} | KEPT | changes)
 
 
@@ -72,7 +72,8 @@ def test_rows_and_modules_that_the_spec_names_are_sent_and_nothing_else(project:
     names = ["data/prompts.jsonl", "parts/__init__.py", "parts/words.py", f"{REWARDS}.py"]
     assert found.sent == {name: project / name for name in names}
     assert found.notes == ()
-    assert not files.find_files(_train({"lab": "reverse"})).sent, "modules are for rewards that need them"
+    for task in ({"lab": "reverse"}, {"generated": "reviews"}):
+        assert not files.find_files(_train(task)).sent, "modules are for rewards that need them"
 
 
 def test_the_job_gets_the_resolved_spec_the_files_and_the_code(project: Path) -> None:
@@ -178,7 +179,9 @@ def test_errors_of_the_spec_come_before_anything_is_sent(project: Path) -> None:
         ({"registry": "sqlite:///mlflow.db"}, "registry is 'sqlite:///mlflow.db': in the job's own folder"),
         ({"registry": "postgresql://ann:hunter2@db/mlflow"}, "registry is postgresql://db/mlflow with a password"),
         ({"registry": "https://hunter2@mlflow"}, "registry is https://mlflow with a password or token"),
-        ({"base": {"model": "./no-such-folder"}}, "neither a hub id nor an absolute path"),
+        ({"base": {"model": "./no-such-folder"}}, "that is no known base (lab, "),
+        ({"base": {"model": "model.gguf"}}, "that is no known base (lab, "),
+        ({"base": {"model": "llama"}}, "that is no known base (lab, "),
         ({"base": {"model": "data"}}, "base.model is 'data', which is on this machine: a base is not sent with a job"),
     ],
     ids=str,
@@ -208,7 +211,8 @@ def test_all_refused_places_are_told_at_once() -> None:
 def test_places_that_the_cluster_may_have_pass() -> None:
     train = _train({"lab": "reverse"}, storage="s3://bucket/runs", registry="postgresql://ann@db/mlflow")
     check_places(train)
-    check_places(_search(registry="sqlite:////shared/mlflow.db", base={"model": "org/model"}))
+    for model in ("lab", "smollm2", "org/model", "/models/llama", "/models/llama.gguf"):
+        check_places(_search(registry="sqlite:////shared/mlflow.db", base={"model": model}))
 
 
 def test_a_base_in_a_folder_is_named_as_far_as_it_is_known(
@@ -224,12 +228,12 @@ def test_a_base_in_a_folder_is_named_as_far_as_it_is_known(
     assert here.metadata[BASE] == slug
     # On the cluster.
     with here.packed() as environment:
-        check_base(Path(environment["working_dir"]))
+        prepare_base(Path(environment["working_dir"]))
     gone = here.spec.model_copy(update={"base": BaseSpec(model="/models/gone")})
     (project / SPEC_FILE).write_text(dump_spec(gone))
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": here.metadata}))
     with pytest.raises(BaseModelError) as refused:
-        check_base(project)
+        prepare_base(project)
     assert f"base.model is '/models/gone' ({slug} on the machine that submitted the job), which is not on " in str(
         refused.value
     )
