@@ -188,7 +188,8 @@ class Asks:
 def _service(base: BaseSpec, bundle: BaseBundle, folder: str, **settings: object) -> Any:
     stack = ExitStack()
     described = {f"base__{key}": value for key, value in base.model_dump().items() if value is not None}
-    engine = {"engine__slots": STREAMS, "engine__max_length": _PROMPT_TOKENS + LONG}
+    # The engine beside it is a TorchEngine, whatever this machine has.
+    engine = {"engine__kind": "torch", "engine__slots": STREAMS, "engine__max_length": _PROMPT_TOKENS + LONG}
     url, _ = stack.enter_context(serving(Path(folder), **described, **engine, **settings))
     return _Entered(stack, url)
 
