@@ -360,7 +360,9 @@ def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
     here = SendingNode.here()
     elsewhere, lost = SendingNode("a" * len(here.id), "elsewhere"), StoredFile("lost", 10, "0" * 64)
     there: Any = ray.remote(fetch)
-    return ray.get([there.remote(*one) for one in ((here, file, small), (elsewhere, file, into), (here, lost, into))])
+    cases = ((here, file, small), (elsewhere, file, into), (here, lost, into))
+    told: list[str] = ray.get([there.remote(*one) for one in cases])
+    return told
 
 
 if __name__ == "__main__":

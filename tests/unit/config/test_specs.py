@@ -103,7 +103,7 @@ def test_a_misspelt_key_is_named_with_the_nearest_valid_one(data: dict[str, Any]
         (minimal(num_workers=3), "prompts_per_step 128 of expert 'a' is not a multiple of num_workers 3"),
         ({}, "experts is missing"),
         ({"experts": []}, "experts is []"),
-        ({"experts": [{"name": "a", "task": {}}]}, "exactly one of `lab`, `dataset`, `jsonl`"),
+        ({"experts": [{"name": "a", "task": {}}]}, "exactly one of `lab`, `generated`, `dataset`, `jsonl`"),
         (
             {"experts": [{"name": "a", "task": {"lab": "sort", "max_tokens": 9}}]},
             "a `lab` task does not use: max_tokens",
