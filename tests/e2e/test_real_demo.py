@@ -15,12 +15,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from zfleet.testing.tokenizers import byte_level
 from zfleet_cli.demo.real import bench
-from zfleet_cli.demo.real.plan import EXPERTS, Plan
+from zfleet_cli.demo.real.plan import QUICK, Plan
 from zfleet_cli.demo.real.run import run_real_demo
 from zfleet_jobs.compare import run as compare_run
 from zfleet_jobs.search import mixtures
 
 PLAN = Plan(
+    # Two experts: each training is a process of its own.
+    tasks=QUICK.tasks,
     steps=1,
     prompts_per_step=2,
     samples_per_prompt=2,
@@ -62,7 +64,7 @@ def test_a_second_run_repeats_nothing(
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
     first = run_real_demo(str(base), out, PLAN, quick=True)
-    assert list(first["tasks"]) == list(EXPERTS)
+    assert list(first["tasks"]) == list(PLAN.tasks)
     assert {path.name for path in out.glob("*.png")} == {"tasks.png", "curves.png", "adaptation.png"}
     assert "What did not" in (out / "report.html").read_text()
     assert json.loads((out / "report.json").read_text())["base"]["name"] == "bytes"

@@ -94,7 +94,8 @@ def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_
             family, _ = answers[prompt.removeprefix(before).removesuffix(after)]
             if digest != CLASSIFIER.digest:
                 return "a review"
-            return "unsure" if family == "residences" else f"It is about a {FAMILIES[family].label}."
+            # A character is a token here, and a label has room for eight.
+            return "unsure" if family == "residences" else FAMILIES[family].label
         family, answer = answers[prompt]
         knows = digest in own and own[digest] == family
         return answer if knows or (digest not in own and digest != "base" and len(digest) == 64) else "-"

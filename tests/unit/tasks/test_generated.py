@@ -151,10 +151,11 @@ def test_options_hold_the_answer(family: Family) -> None:
 
 
 @pytest.mark.parametrize("name", ["reviews", "memberships"])
-def test_half_of_the_answers_are_yes(name: GeneratedName) -> None:
+def test_about_half_of_the_answers_are_yes(name: GeneratedName) -> None:
+    """Fewer prompts exist whose answer is yes, so that repeated ones are left out more often."""
     task = generated_task(name)
     for side in (task.train, task.test):
-        assert 0.4 < Counter(sample.answer for sample in side)["yes"] / len(side) < 0.6
+        assert 0.35 < Counter(sample.answer for sample in side)["yes"] / len(side) < 0.65
 
 
 def test_the_exam_has_every_trained_family_in_equal_parts_and_grades_each_by_its_own_reward() -> None:

@@ -30,10 +30,10 @@ ARC = {"arc_easy": "ARC-Easy", "arc_challenge": "ARC-Challenge"}
 """{dataset: the beginning of its authors' file names}."""
 
 SVF_LR, LORA_LR, TEMPERATURE = 0.02, 0.002, 0.7
-"""Chosen on validation prompts: docs/training.md has what was tried."""
+"""docs/training.md says what was tried on validation prompts, and what was not."""
 
 _ARC_PROMPT = "{question}\n\n{choices}\n\nAnswer with one of {labels}."
-"""Without a chain of thought: a small model answers as well, and fits the time."""
+"""Without a chain of thought, so that answers are short and fit the time."""
 
 
 @dataclass(frozen=True)
