@@ -122,18 +122,23 @@ def check_on_base(
         TaskError: No prompt fits, the base cannot take a prompt's images, the tokenizer has no chat template, or a
             reference answer is missing or does not fit.
     """
+    if supervised:
+        from zfleet.rl.reference_answers import check_answered
+
+        for task in supervised:
+            check_answered(task)
+    if base.model == "lab":
+        return None, []
     from transformers import AutoConfig
 
     from zfleet.models.base import base_name, context_of, load_tokenizer, local_folder
     from zfleet.models.families import check_family, check_no_images, sees
     from zfleet.models.fingerprint import read_config
     from zfleet.models.images import ImageReader
-    from zfleet.rl.reference_answers import check_answered, check_references
+    from zfleet.rl.reference_answers import check_references
     from zfleet.tasks.fit import fit_prompts
 
-    for task in supervised:
-        check_answered(task)
-    folder = None if base.model == "lab" else local_folder(base.model)
+    folder = local_folder(base.model)
     if folder is None:
         return None, []
     config, name = read_config(folder), base.name or base_name(base.model)

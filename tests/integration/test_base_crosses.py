@@ -361,7 +361,8 @@ def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
     elsewhere, lost = SendingNode("a" * len(here.id), "elsewhere"), StoredFile("lost", 10, "0" * 64)
     there: Any = ray.remote(fetch)
     cases = ((here, file, small), (elsewhere, file, into), (here, lost, into))
-    told: list[str] = ray.get([there.remote(*one) for one in cases])
+    ask: Any = ray.get
+    told: list[str] = ask([there.remote(*one) for one in cases])
     return told
 
 

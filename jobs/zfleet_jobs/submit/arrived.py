@@ -33,8 +33,8 @@ def prepare_base(folder: Path) -> None:
         print(f"fetching {known.title}, licence {known.licence}, {known.megabytes} MB", file=sys.stderr)
         fetch(known)
     if Path(model).is_absolute() and not Path(model).exists():
-        known = f" ({base} on the machine that submitted the job)" if (base := job_metadata().get(BASE)) else ""
+        origin = f" ({base} on the machine that submitted the job)" if (base := job_metadata().get(BASE)) else ""
         raise BaseModelError(
-            f"base.model is {model!r}{known}, which is not on {socket.gethostname()}, the node of the job's driver",
+            f"base.model is {model!r}{origin}, which is not on {socket.gethostname()}, the node of the job's driver",
             base_remedy(job.kind),
         )

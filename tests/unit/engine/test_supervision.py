@@ -15,6 +15,7 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import Admission
 from zfleet.engine.contract import BASE_Z, Completion, Engine, GenerationRequest, SamplingParams, ScoreRequest, collect
 from zfleet.engine.torch_engine import batch, sequence
+from zfleet.engine.torch_engine import engine as engine_module
 from zfleet.engine.torch_engine.batch import TorchBatch
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.engine.torch_engine.schedule import Schedule
@@ -128,13 +129,17 @@ async def _end(work: Any) -> object:
 
 
 async def _crowd(engine: Engine, prompts: list[tuple[int, ...]], zs: list[str]) -> list[object]:
-    """More requests than slots, under more z than rows: streams, stop strings, scores, and one that is aborted."""
+    """More requests than slots, under more z than rows: streams, stop strings, scores, several answers, an abort."""
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     requests = [
         GenerationRequest(
             prompt, replace(sampling, max_tokens=3 + place, stop=("~",) * (place % 2)), z, stream=place < 3
         )
         for place, (prompt, z) in enumerate(zip(prompts * 2, zs * 3, strict=False))
+    ]
+    several = [
+        GenerationRequest(prompts[1], replace(sampling, temperature=1.0, n=n, max_tokens=4 + n, seed=n), zs[1])
+        for n in (2, 5)
     ]
     aborted = GenerationRequest(prompts[0], replace(sampling, max_tokens=50), zs[0], stream=True)
 
@@ -145,7 +150,7 @@ async def _crowd(engine: Engine, prompts: list[tuple[int, ...]], zs: list[str]) 
         raise AssertionError("an aborted request went on to its end")
 
     scores = [engine.score(ScoreRequest(prompts[0], prompts[1], z)) for z in zs]
-    answers = [collect(engine, request) for request in requests]
+    answers = [collect(engine, request) for request in requests + several]
     return list(await asyncio.gather(*(_end(work) for work in [*answers[:3], abort(), *scores, *answers[3:]])))
 
 
@@ -174,11 +179,13 @@ def prompts(tiny_model: SvfModel) -> list[tuple[int, ...]]:
 async def test_every_request_of_torch_engine_ends(
     tiny_model: SvfModel,
     make_z: Callable[..., ZVector],
+    monkeypatch: pytest.MonkeyPatch,
     prompts: list[tuple[int, ...]],
     owner: object,
     name: str,
     when: str,
 ) -> None:
+    monkeypatch.setattr(engine_module, "piece_tokens", lambda model: 4)
     engine = TorchEngine(tiny_model, EngineSpec(slots=3, z_rows=3))
     zs = [await engine.put_z(make_z(seed)) for seed in range(3)]
     request = greedy(prompts[2], zs[1])
