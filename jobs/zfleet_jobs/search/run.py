@@ -83,11 +83,11 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         JobError: No resources, or a failed trial; running it again resumes.
         KeyboardInterrupt: Ctrl-C; running it again resumes.
     """
-    spec = resolve_engine(spec)
-    settings = settings_of(spec)
     task = build_task(spec.task)
     registry = ExpertRegistry(spec.registry)
     registry.check_experiments(EXPERIMENT)
+    spec = resolve_engine(spec)
+    settings = settings_of(spec)
     bundle = pack_base(spec.base)
     versions = _resolve(registry, spec.experts, bundle.slug)
     experts = {reference: registry.load(version) for reference, version in versions.items()}

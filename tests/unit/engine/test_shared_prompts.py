@@ -135,7 +135,7 @@ async def test_images_are_part_of_a_prompt(seeing: Seeing) -> None:
 async def test_a_long_prompt_is_computed_in_pieces_beside_others(tiny_model: SvfModel, passes: Passes) -> None:
     whole = TorchEngine(tiny_model, EngineSpec(slots=4))
     whole._schedule._piece = 1000
-    requests = [greedy(LONG), greedy(LONG[:25]), greedy(SHORT, max_tokens=40)]
+    requests = [greedy(LONG), greedy(LONG[:26]), greedy(SHORT, max_tokens=40)]
     expected = [await run(whole, request) for request in requests]
     await whole.close()
 
@@ -149,7 +149,7 @@ async def test_a_long_prompt_is_computed_in_pieces_beside_others(tiny_model: Svf
     assert await asyncio.gather(*long) == expected[:2]
     computed = _prompts(passes)
     assert all(rows == 1 and columns <= PIECE for rows, columns in computed)
-    assert sum(columns for _, columns in computed) == len(LONG) + 25
+    assert sum(columns for _, columns in computed) == len(LONG) + 26
     # Between two pieces the other answer got a token.
     firsts = [place for place, shape in enumerate(passes) if shape[1] > 1]
     assert any(shape == (1, 1) for shape in passes[firsts[0] : firsts[3]])

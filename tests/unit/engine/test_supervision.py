@@ -185,7 +185,7 @@ async def test_every_request_of_torch_engine_ends(
     name: str,
     when: str,
 ) -> None:
-    monkeypatch.setattr(engine_module, "piece_tokens", lambda model: 4)
+    monkeypatch.setattr(engine_module, "piece_tokens", lambda model: 6)
     engine = TorchEngine(tiny_model, EngineSpec(slots=3, z_rows=3))
     zs = [await engine.put_z(make_z(seed)) for seed in range(3)]
     request = greedy(prompts[2], zs[1])

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,7 +64,8 @@ def test_a_base_is_served_before_there_are_experts_but_no_registry_is_made_by_a_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "pack_base", lambda spec: None)
+    monkeypatch.setattr(run, "pack_base", lambda spec: SimpleNamespace(model=tmp_path))
+    monkeypatch.setattr(run, "planned", lambda spec, folder: None)
     spec, _ = run._prepare(ServeSpec())
     assert spec.registry == f"sqlite:///{tmp_path}/runs/registry/mlflow.db"
     assert (tmp_path / "runs/registry/mlflow.db").exists()
