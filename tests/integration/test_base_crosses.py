@@ -361,11 +361,10 @@ def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
     elsewhere, lost = SendingNode("a" * len(here.id), "elsewhere"), StoredFile("lost", 10, "0" * 64)
     there: Any = ray.remote(fetch)
     cases = ((here, file, small), (elsewhere, file, into), (here, lost, into))
-    ask: Any = ray.get
-    told: list[str] = ask([there.remote(*one) for one in cases])
+    told: list[str] = ray.get([there.remote(*one) for one in cases])
     return told
 
 
 if __name__ == "__main__":
-    drivers = {"share": _drive_share, "send": _drive_send, "refuse": _drive_refuse}
+    drivers: dict[str, Any] = {"share": _drive_share, "send": _drive_send, "refuse": _drive_refuse}
     print(json.dumps(drivers[sys.argv[1]](*sys.argv[2:])))
