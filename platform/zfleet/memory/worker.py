@@ -21,7 +21,7 @@ from zfleet.memory.trace import TracedBase
 from zfleet.tasks.fit import FitReport
 
 OTHERS_BYTES = 3 * 2**29
-"""The processes beside the workers, measured: the driver, Ray's own processes and its object store."""
+"""An allowance, not a measurement, for the processes beside the workers: driver, Ray's own and its object store."""
 
 _SAMPLE_BYTES = 2048
 """A row of a task as Python holds it, with its prompt and its fields."""
