@@ -136,6 +136,7 @@ def test_two_workers_that_see_no_path_train_and_the_base_crosses_once(
     assert not list(nodes.cache.rglob("*.part"))
 
 
+@pytest.mark.drill
 def test_a_service_answers_from_a_node_that_sees_no_path(
     nodes: Nodes, second: subprocess.Popen[bytes], tiny_folder: Path
 ) -> None:
@@ -174,6 +175,7 @@ def test_processes_of_a_node_share_one_copy(nodes: Nodes, second: subprocess.Pop
             assert one["anonymous"] < 0.2 * held
 
 
+@pytest.mark.drill
 def test_a_node_that_is_killed_goes_on_where_it_stopped(nodes: Nodes) -> None:
     """A second node in its place has its disk."""
     with nodes.second() as doomed:
@@ -185,6 +187,7 @@ def test_a_node_that_is_killed_goes_on_where_it_stopped(nodes: Nodes) -> None:
     assert arrived == {"whole": True, "sent": PIECES - partial}
 
 
+@pytest.mark.drill
 def test_a_sending_process_that_is_killed_is_replaced(nodes: Nodes, second: subprocess.Popen[bytes]) -> None:
     arrived = nodes.drive("send", str(nodes.hidden / "sent"), str(nodes.cache / "sent-2"), "sender")
     assert arrived == {"whole": True, "sent": PIECES}
