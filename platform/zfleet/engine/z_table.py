@@ -169,15 +169,12 @@ class TensorZTable(ZTable):
 
     Attributes:
         table: [rows, R] float32.
-        version: Changes whenever a row changes.
     """
 
     def __init__(self, size: int, rows: int, device: torch.device) -> None:
         super().__init__(size, rows)
         self.table = torch.ones(rows, size, device=device)
-        self.version = 0
 
     def fill(self, row: int, entry: ZEntry) -> None:
         """Copy the numbers into the row."""
         self.table[row].copy_(entry.flat)
-        self.version += 1

@@ -145,14 +145,6 @@ class SvfModel:
             logits: Tensor = self.base.model.get_output_embeddings()(kept.unsqueeze(1))
         return logits[:, 0].float()
 
-    def causal_logits(self, input_ids: Tensor, z: Tensor | None, **inputs: Any) -> Tensor:
-        """Compute logits of right-padded sequences [B, T] from their start: no token sees the padding behind it."""
-        length = input_ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=input_ids.device).tril()
-        positions = torch.arange(length, device=input_ids.device).unsqueeze(0)
-        options = {"use_cache": False, **inputs}
-        return self.logits(input_ids, z, attention_mask=causal[None, None], position_ids=positions, **options)
-
     def _run(self, input_ids: Tensor, z: Tensor | None, images: Sequence[Images], inputs: dict[str, Any]) -> Tensor:
         with self.bound(z):
             out = self.base.model(**self.inputs(input_ids, images), **inputs)

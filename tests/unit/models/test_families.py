@@ -115,7 +115,7 @@ def test_logits_at_one_place_of_each_row_are_those_of_the_whole_pass(tiny: Tiny)
     places = torch.tensor([19, 0, 7])
     with torch.no_grad():
         for rows in (z, None):
-            whole = model.causal_logits(ids, rows)[torch.arange(3), places]
+            whole = model.logits(ids, rows, use_cache=False)[torch.arange(3), places]
             torch.testing.assert_close(model.logits_at(model.inputs(ids), rows, places), whole, atol=1e-5, rtol=1e-5)
 
 
