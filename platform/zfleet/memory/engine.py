@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
+from zfleet.engine.torch_engine.schedule import PASS_TOKENS
 from zfleet.memory.table import Part
 from zfleet.memory.trace import TracedBase
 from zfleet.models.families import head_size
-
-PROMPT_TOKENS = 8192
-"""The most tokens of one pass over prompts."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def engine_parts(base: TracedBase, answers: Answers, z_rows: int) -> list[Part]:
     token = cache_bytes(base.config, base.dtype.itemsize)
     slots, length = grown(answers)
     cache = slots * length * token
-    tokens = min(PROMPT_TOKENS, answers.slots * answers.prompt)
+    tokens = min(PASS_TOKENS, answers.slots * answers.prompt)
     row = 4 * base.sizes.directions
     return [
         Part("key-value cache", cache, f"{slots} slots x {length} tokens x {token:,} B"),
@@ -61,7 +59,7 @@ def grown(answers: Answers) -> tuple[int, int]:
 
     See ``zfleet.engine.torch_engine.slot_cache.SlotCache``.
     """
-    together = max(PROMPT_TOKENS // answers.prompt, 1)
+    together = max(PASS_TOKENS // answers.prompt, 1)
     running = slots = min(together, answers.slots)
     while running < answers.slots:
         running = min(running + together, answers.slots)
