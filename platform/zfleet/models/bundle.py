@@ -19,6 +19,7 @@ from zfleet.models.base import Base, base_name, base_slug, context_of, find_base
 from zfleet.models.checkpoint import Checkpoint
 from zfleet.models.families import check_family, sees
 from zfleet.models.fingerprint import fingerprint, read_config, weight_files
+from zfleet.models.gguf.folders import ORIGIN
 from zfleet.models.images import ImageReader
 from zfleet.models.matrices import target_matrices
 from zfleet.models.reference import BaseReference, FolderReference, StoredFile
@@ -108,7 +109,8 @@ class BaseBundle:
         Raises:
             BaseModelError: A file cannot be read.
         """
-        texts = sorted(path for pattern in _TEXT for path in self.model.glob(pattern))
+        # Where a base came from is no part of it: converted from two files, it is still the same base.
+        texts = sorted(path for pattern in _TEXT for path in self.model.glob(pattern) if path.name != ORIGIN)
         factors = [*(matrix_file(self.factors, name) for name in self.factor_folder().names), self.factors / MANIFEST]
         return BaseReference(
             self.name,

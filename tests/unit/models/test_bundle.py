@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,13 @@ def test_a_reference_is_small_and_names_every_file(bundle: BaseBundle) -> None:
     assert len(reference.factors.files) == 15
     assert len(pickle.dumps(reference)) < 5000
     assert reference.revision is None
+
+
+def test_a_record_of_where_a_base_came_from_makes_no_other_base(bundle: BaseBundle, tmp_path: Path) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(bundle.model, twin)
+    (twin / "origin.json").write_text('{"file": "another.gguf"}')
+    assert replace(bundle, model=twin).reference().model.files == bundle.reference().model.files
 
 
 def test_a_folder_that_was_changed_is_refused(bundle: BaseBundle) -> None:
