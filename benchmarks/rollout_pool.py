@@ -3,7 +3,7 @@
     python benchmarks/rollout_pool.py                      a table, a few minutes on two cores
     python benchmarks/rollout_pool.py --json > result.json
     python benchmarks/rollout_pool.py --engine torch --base lab
-    python benchmarks/rollout_pool.py --against CHECKOUT   this checkout and another one in turns, some eight minutes
+    python benchmarks/rollout_pool.py --against CHECKOUT   this checkout and another one in turns, some 25 minutes
 
 One fleet, the same number of requests: they come from one learner with one z, or a quarter from each of four learners
 with a z each. Learners are Ray actors. A step is what a step of training asks of a fleet: put a z that nobody has
@@ -141,9 +141,12 @@ def _compare(options: argparse.Namespace) -> None:
     """Print the tokens a second of ``EXPERTS`` learners here and in another checkout, and their ratio."""
     sides = {"here": Path(__file__).parents[1], "there": options.against.resolve()}
     rates: dict[str, list[float]] = {side: [] for side in sides}
-    for number in track(range(options.turns), "turns", console=Console(stderr=True)):
+    progress = Console(stderr=True)
+    for number in track(range(options.turns), "turns", console=progress):
         for side in sides if number % 2 else reversed(sides):
             rates[side].append(_rate_of(sides[side], options))
+        # A turn takes minutes: whoever stops the benchmark keeps those that were finished.
+        progress.print(", ".join(f"{side} {values[-1]:.0f} tokens/s" for side, values in rates.items()))
     ratios = [here / there for here, there in zip(rates["here"], rates["there"], strict=True)]
     found = {side: estimate(values) for side, values in rates.items()} | {"ratio": estimate(ratios)}
     if options.json:
