@@ -29,7 +29,7 @@ sandbox: ## Install bubblewrap, in which code that a model wrote runs, where the
 demo: install ## The whole loop on this machine, with a report in runs/demo
 	@$(BIN)/zfleet demo
 
-real: install ## The paper's table on SmolLM2-135M-Instruct, with a report in runs/demo-smollm2; over an hour
+real: install ## The paper's table on SmolLM2-135M-Instruct, with a report in runs/demo-smollm2
 	@$(BIN)/zfleet bases get smollm2
 	@$(BIN)/zfleet demo --base smollm2
 
