@@ -176,10 +176,13 @@ async def test_short_prompts_do_not_wait_for_a_long_one(tiny_model: SvfModel) ->
 
 @pytest.mark.usefixtures("pieces")
 async def test_a_long_prompt_is_shared_too(tiny_model: SvfModel, passes: Passes) -> None:
-    engine = TorchEngine(tiny_model, EngineSpec(slots=8))
-    alone = await collect(engine, sampled(LONG, 5, n=3))
-    assert sum(columns for _, columns in _prompts(passes)) == len(LONG)
+    whole = TorchEngine(tiny_model, EngineSpec(slots=8))
+    whole._schedule._piece = 1000
+    alone = await collect(whole, sampled(LONG, 5, n=3))
+    await whole.close()
+    assert [columns for _, columns in _prompts(passes)] == [len(LONG)], "computed in one pass"
     passes.clear()
+    engine = TorchEngine(tiny_model, EngineSpec(slots=8))
     first = asyncio.create_task(collect(engine, sampled(LONG, 5, n=2)))
     while not passes:
         await asyncio.sleep(0)
