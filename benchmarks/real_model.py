@@ -11,6 +11,7 @@
   chunks, over one that has all logits at once. ``chunked_logits_peak`` is that of the head's part alone.
 - ``memory``: the memory that a worker is planned to need, over the most that one had which did a step of that size, on
   this base and on the lab base; a plan is good between 0.75 and 1.25.
+- ``peaks``: the memory of the driver and of the worker of ``jobs/specs/arc-smollm2.yaml``, whatever ``--base`` says.
 
 Both sides of a ratio take turns in one process; memory is that of processes which do nothing else.
 """
@@ -21,6 +22,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ from exit_code import exit_code
 from real.engine import engine, group_prefill
 from real.learner import chunked_logits, learner_group
 from real.memory import memory
+from real.peaks import peaks
 from real.settings import Part, Settings
 
 PARTS: dict[str, Part] = {
@@ -39,6 +42,7 @@ PARTS: dict[str, Part] = {
     "learner_group": learner_group,
     "chunked_logits": chunked_logits,
     "memory": memory,
+    "peaks": peaks,
 }
 
 _QUICK = 2
@@ -53,12 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     console = Console(stderr=True)
-    settings = Settings(options.base, options.threads, _QUICK if options.quick else options.rounds, console.print)
+    rounds = _QUICK if options.quick else options.rounds
+    settings = Settings(options.base, options.threads, rounds, console.print, options.arc)
     figures: dict[str, Any] = {}
     for name in options.only:
         figures |= PARTS[name](settings)
     if options.json:
-        print(json.dumps({"settings": vars(options), "figures": figures}, indent=2))
+        print(json.dumps({"settings": vars(options), "figures": figures}, indent=2, default=str))
         return
     table = Table("figure", "median", "95% interval", "what")
     for name, figure in figures.items():
@@ -73,6 +78,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", default="smollm2", help="a shape (smollm2, eighth), a folder or a hub id")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--rounds", type=int, default=6, help="pairs of each ratio")
+    parser.add_argument("--arc", type=Path, metavar="FOLDER", help="ARC's files, for peaks; without it from the hub")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds of each")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     return parser.parse_args(arguments)

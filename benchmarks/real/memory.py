@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from learning.opened import find_spec
@@ -168,8 +168,6 @@ def _peak() -> Iterator[list[int]]:
         thread.join()
 
 
-def proportional_bytes() -> int:
-    """Read the memory of this process; pages that others share count in parts."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    (kib,) = (int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return kib * 1024
+def proportional_bytes(pid: int | None = None) -> int:
+    """Read the memory of a process, by default of this one; pages that others share count in parts."""
+    return int(psutil.Process(pid).memory_full_info().pss)

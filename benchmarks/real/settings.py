@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -16,12 +17,14 @@ class Settings:
         threads: Of torch.
         rounds: Pairs of each ratio: six are the fewest that give an interval of 95 %.
         tell: Told what is measured next.
+        arc: The folder of ARC's files; without one they come from the hub.
     """
 
     base: str
     threads: int
     rounds: int
     tell: Callable[[str], None]
+    arc: Path | None = None
 
 
 Part = Callable[[Settings], dict[str, Any]]

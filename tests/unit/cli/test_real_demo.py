@@ -47,7 +47,7 @@ from zfleet_cli.demo.real.plan import (
     with_arc,
 )
 from zfleet_cli.demo.real.plots import PICTURES
-from zfleet_cli.demo.real.progress import TRAINING_SHARE, ProgressLines, demo_seconds_left
+from zfleet_cli.demo.real.progress import TRAINING_SHARE, MeasurementLines, ProgressLines, demo_seconds_left
 from zfleet_cli.demo.real.report import print_summary, write_report
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.progress import ExperimentProgress
@@ -100,7 +100,8 @@ def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_
         knows = digest in own and own[digest] == family
         return answer if knows or (digest not in own and digest != "base" and len(digest) == 64) else "-"
 
-    bench = Bench(FakeEngine(script), characters(), experts, CLASSIFIER, Measured(tmp_path / "measured", "f"))
+    measured = Measured(tmp_path / "measured", "f")
+    bench = Bench(FakeEngine(script), characters(), experts, CLASSIFIER, measured, lambda _: None)
     yield bench
     bench.close()
 
@@ -322,6 +323,18 @@ def test_progress_says_how_long_the_whole_demo_takes() -> None:
     assert "svf on reviews (seed 0): 0.750" in out.getvalue(), "the end of a training is said at once"
     assert demo_seconds_left(replace(half, seconds_left=None)) is None
     assert demo_seconds_left(replace(half, steps_done=360)) is None
+
+
+def test_each_measurement_is_told_with_the_time_left() -> None:
+    clock = [0.0]
+    out = io.StringIO()
+    lines = MeasurementLines(Console(file=out, width=120), 3, lambda: clock[0])
+    clock[0] = 120
+    lines("200 prompts of memberships are graded")
+    assert "1 of 3: 200 prompts of memberships are graded; about 4 min left" in out.getvalue()
+    lines("more")
+    lines("the last ones")
+    assert "3 of 3: the last ones; that was the last" in out.getvalue()
 
 
 def test_exams_are_cut_to_the_plan() -> None:

@@ -40,7 +40,8 @@ class SlotCache(Cache):
         self._before, self._after = 0, length
 
         def write(slots: Tensor, new: Tensor) -> Tensor:
-            slots[first : first + count, :, :length] = new if prompts is None else new[prompts]
+            # One prompt is spread over its slots as it is written.
+            slots[first : first + count, :, :length] = new if prompts is None or len(new) == 1 else new[prompts]
             return new
 
         self._write = write

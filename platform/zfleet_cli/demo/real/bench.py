@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -29,6 +29,7 @@ class Bench:
         experts: Mapping[str, ZVector],
         classifier: ZVector,
         measured: Measured,
+        tell: Callable[[str], None],
     ) -> None:
         """Make experts known to the engine.
 
@@ -38,12 +39,14 @@ class Bench:
             experts: By the name of their task.
             classifier: The expert that names the kind of a request.
             measured: Where measurements are kept.
+            tell: Told each measurement when it has ended.
         """
         self._engine = SyncEngine(engine)
         self._tokenizer = tokenizer
         self._z = {name: self._engine.put_z(z) for name, z in experts.items()}
         self._classifier = self._engine.put_z(classifier)
         self._measured = measured
+        self._tell = tell
 
     def rewards(self, task: Task, expert: str | None = None) -> Rewards:
         """Return the reward of each test prompt that an expert, or the base, answers."""
@@ -84,8 +87,10 @@ class Bench:
         return BASE_Z if expert is None else self._z[expert]
 
     def _rewards(self, task: Task, digests: Sequence[str]) -> Rewards:
-        return self._measured.rewards(
+        rewards = self._measured.rewards(
             task,
             digests,
             lambda: evaluate(self._engine, self._tokenizer, task, task.test, digests).rewards,
         )
+        self._tell(f"{len(rewards)} prompts of {task.name} are graded")
+        return rewards

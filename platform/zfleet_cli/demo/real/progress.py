@@ -1,4 +1,4 @@
-"""Say while trainings run how far they are, and how long the whole demo will still take."""
+"""Say while trainings and measurements run how far they are, and how long it will still take."""
 
 from __future__ import annotations
 
@@ -26,18 +26,41 @@ class ProgressLines:
     def __call__(self, progress: ExperimentProgress) -> None:
         """Take in how far the trainings are."""
         if progress.note:
-            self._print(progress.note)
+            _print(self._console, progress.note)
         elif self._now() < self._next:
             return
         left = demo_seconds_left(progress)
-        self._print(
+        _print(
+            self._console,
             f"{progress.finished} of {progress.trainings} trainings, {progress.steps_done} of {progress.steps} steps; "
-            f"of the whole demo {in_words(left)}"
+            f"of the whole demo {in_words(left)}",
         )
         self._next = self._now() + _EVERY_SECONDS
 
-    def _print(self, text: str) -> None:
-        self._console.print(f"{'':<9} {text}", style="dim", highlight=False, markup=False)
+
+class MeasurementLines:
+    """Prints a line for each measurement that is made or found."""
+
+    def __init__(self, console: Console, total: int, now: Callable[[], float] = time.monotonic) -> None:
+        """Start the clock.
+
+        Args:
+            console: Where to print.
+            total: How many measurements there will be.
+            now: The clock, in seconds.
+        """
+        self._console = console
+        self._total = total
+        self._now = now
+        self._began = now()
+        self._done = 0
+
+    def __call__(self, what: str) -> None:
+        """Count a measurement that has ended."""
+        self._done += 1
+        each = (self._now() - self._began) / self._done
+        left = in_words(each * (self._total - self._done)) if self._done < self._total else "that was the last"
+        _print(self._console, f"{self._done} of {self._total}: {what}; {left}")
 
 
 def demo_seconds_left(progress: ExperimentProgress) -> float | None:
@@ -47,3 +70,7 @@ def demo_seconds_left(progress: ExperimentProgress) -> float | None:
         return None
     each = progress.seconds_left / remaining
     return progress.seconds_left + each * progress.steps * (1 - TRAINING_SHARE) / TRAINING_SHARE
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(f"{'':<9} {text}", style="dim", highlight=False, markup=False)

@@ -29,7 +29,7 @@ from zfleet_cli.demo.real.measure import (
 )
 from zfleet_cli.demo.real.measured import Measured
 from zfleet_cli.demo.real.plan import EXAMS, LORA, SVF, Plan, compare_spec, search_settings
-from zfleet_cli.demo.real.progress import ProgressLines
+from zfleet_cli.demo.real.progress import MeasurementLines, ProgressLines
 from zfleet_cli.demo.real.report import print_summary, write_report
 from zfleet_cli.demo.stages import Stages
 from zfleet_cluster import cluster
@@ -93,7 +93,7 @@ def run_real_demo(base: str, out: Path, plan: Plan, quick: bool = False) -> Repo
         with stages.stage("search", f"search mixtures on {plan.shots} shots of {' and of '.join(EXAMS)}"):
             found = _search(plan, bundle, trained.experts, out / "search")
     with stages.stage("measure", "grade experts, mixtures and dispatch on held-out prompts"):
-        sections = _measure(plan, bundle, trained, found, out / "measured")
+        sections = _measure(plan, bundle, trained, found, out / "measured", console)
     learner = spec.learner
     report: Report = {
         "base": {"name": bundle.name, "fingerprint": bundle.fingerprint},
@@ -159,13 +159,16 @@ def _measure(
     trained: _Trained,
     found: Mapping[str, Sequence[FoundMixture]],
     folder: Path,
+    console: Console,
 ) -> Report:
+    dispatch, mixing = 4, len(EXAMS) * (1 + len(plan.experts) + len(plan.draws))
     bench = Bench(
         TorchEngine(bundle.open(), search_settings(plan).engine),
         bundle.tokenizer(),
         trained.experts,
         trained.classifier,
         Measured(folder, bundle.factors_digest),
+        MeasurementLines(console, dispatch + mixing),
     )
     try:
         return {
