@@ -34,6 +34,7 @@ from zfleet_cli.demo.real.measure import (
 )
 from zfleet_cli.demo.real.measured import Measured
 from zfleet_cli.demo.real.plan import (
+    CLASSIFIER,
     EXAMS,
     EXPERTS,
     FULL,
@@ -43,6 +44,7 @@ from zfleet_cli.demo.real.plan import (
     UNSEEN,
     Plan,
     compare_spec,
+    planned_trials,
     search_settings,
     with_arc,
 )
@@ -51,12 +53,11 @@ from zfleet_cli.demo.real.progress import TRAINING_SHARE, MeasurementLines, Prog
 from zfleet_cli.demo.real.report import print_summary, write_report
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.progress import ExperimentProgress
-from zfleet_jobs.compare.run import trials_of
 from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
 from zfleet_jobs.testing.outcomes import outcomes_of, right
 
 PLAN = Plan(held_out=20, exam=20, draws=(0, 1))
-CLASSIFIER = fake_z(99)
+CLASSIFIER_Z = fake_z(99)
 
 
 def characters() -> PreTrainedTokenizerFast:
@@ -92,7 +93,7 @@ def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_
     def script(prompt: str, digest: str) -> str:
         if prompt.endswith(after):
             family, _ = answers[prompt.removeprefix(before).removesuffix(after)]
-            if digest != CLASSIFIER.digest:
+            if digest != CLASSIFIER_Z.digest:
                 return "a review"
             # A character is a token here, and a label has room for eight.
             return "unsure" if family == "residences" else FAMILIES[family].label
@@ -101,7 +102,7 @@ def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_
         return answer if knows or (digest not in own and digest != "base" and len(digest) == 64) else "-"
 
     measured = Measured(tmp_path / "measured", "f")
-    bench = Bench(FakeEngine(script), characters(), experts, CLASSIFIER, measured, lambda _: None)
+    bench = Bench(FakeEngine(script), characters(), experts, CLASSIFIER_Z, measured, lambda _: None)
     yield bench
     bench.close()
 
@@ -164,9 +165,10 @@ def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
 @pytest.mark.parametrize("plan", [FULL, QUICK])
 def test_a_plan_trains_both_methods_alike_and_the_classifier_by_svf(plan: Plan) -> None:
     spec = compare_spec(plan, "smollm2", "runs/x")
-    trials = trials_of(spec)
+    trials = planned_trials(spec)
     assert {(trial.task, trial.method) for trial in trials} == {
-        (task, method) for task in (*plan.experts, KIND) for method in (SVF, LORA)
+        *((task, method) for task in plan.experts for method in (SVF, LORA)),
+        (KIND, CLASSIFIER),
     }
     for trial in trials:
         assert trial.learner.model_copy(update={"lr": spec.learner.lr}) == spec.learner, "only the rate differs"

@@ -12,10 +12,12 @@ from zfleet.config.learner import LearnerSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
+from zfleet_jobs.compare.run import trials_of
+from zfleet_jobs.compare.trial import Trial
 from zfleet_jobs.search.problem import SearchSettings
 
-SVF, LORA = "svf", "lora"
-"""The methods, as experiments call them."""
+SVF, LORA, CLASSIFIER = "svf", "lora", "classifier"
+"""The methods, as experiments call them. The classifier's is SVF at a rate of its own."""
 
 EXPERTS: tuple[GeneratedName, ...] = ("reviews", "categories", "order_fields", "residences")
 """The generated tasks that get an expert each. Their order is that of the tables."""
@@ -29,7 +31,7 @@ EXAMS: tuple[GeneratedName, ...] = (EXAM, UNSEEN)
 ARC = {"arc_easy": "ARC-Easy", "arc_challenge": "ARC-Challenge"}
 """{dataset: the beginning of its authors' file names}."""
 
-SVF_LR, LORA_LR, TEMPERATURE = 0.02, 0.002, 0.7
+SVF_LR, LORA_LR, CLASSIFIER_LR, TEMPERATURE = 0.005, 0.0005, 0.01, 0.7
 """docs/training.md says what was tried on validation prompts, and what was not."""
 
 _ARC_PROMPT = "{question}\n\n{choices}\n\nAnswer with one of {labels}."
@@ -56,12 +58,12 @@ class Plan:
     """
 
     tasks: dict[str, TaskSpec] = field(default_factory=lambda: _generated(EXPERTS))
-    steps: int = 20
+    steps: int = 16
     prompts_per_step: int = 16
     samples_per_prompt: int = 4
     validation: int = 64
-    held_out: int = 300
-    exam: int = 200
+    held_out: int = 256
+    exam: int = 160
     draws: tuple[int, ...] = (0, 1)
     shots: int = 12
     population: int = 12
@@ -81,7 +83,7 @@ def _generated(names: Sequence[GeneratedName]) -> dict[str, TaskSpec]:
 FULL = Plan()
 QUICK = Plan(
     tasks=_generated(EXPERTS[:2]),
-    steps=10,
+    steps=8,
     prompts_per_step=8,
     validation=32,
     held_out=60,
@@ -114,7 +116,7 @@ def with_arc(plan: Plan, folder: Path) -> Plan:
 def compare_spec(plan: Plan, base: str, storage: str) -> CompareSpec:
     """Return the experiment: SVF and LoRA on every task, with the same prompts, rewards, samples and steps.
 
-    Its training of LoRA on the classifier's task is left out: dispatch needs the expert alone.
+    ``planned_trials`` says which methods are for which tasks.
     """
     return CompareSpec(
         base=BaseSpec(model=base),
@@ -122,6 +124,7 @@ def compare_spec(plan: Plan, base: str, storage: str) -> CompareSpec:
         methods={
             SVF: MethodSpec(),
             LORA: MethodSpec(adapter="lora", rank=8, alpha=16, learner={"lr": LORA_LR}),
+            CLASSIFIER: MethodSpec(learner={"lr": CLASSIFIER_LR}),
         },
         against=LORA,
         learner=LearnerSpec(
@@ -133,7 +136,7 @@ def compare_spec(plan: Plan, base: str, storage: str) -> CompareSpec:
             lr=SVF_LR,
             # Few prompts a step make the reward swing, most of all where answers are yes or no.
             schedule="linear",
-            validate_every=5,
+            validate_every=4,
             validation_samples=plan.validation,
         ),
         seeds=(0,),
@@ -141,6 +144,11 @@ def compare_spec(plan: Plan, base: str, storage: str) -> CompareSpec:
         eval_samples=plan.held_out,
         storage=storage,
     )
+
+
+def planned_trials(spec: CompareSpec) -> list[Trial]:
+    """List the experiment's trainings: the classifier's task by its own method alone, and every other task by both."""
+    return [trial for trial in trials_of(spec) if (trial.task == KIND) == (trial.method == CLASSIFIER)]
 
 
 def search_settings(plan: Plan) -> SearchSettings:

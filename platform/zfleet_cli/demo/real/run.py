@@ -28,7 +28,7 @@ from zfleet_cli.demo.real.measure import (
     measure_trainings,
 )
 from zfleet_cli.demo.real.measured import Measured
-from zfleet_cli.demo.real.plan import EXAMS, LORA, SVF, Plan, compare_spec, search_settings
+from zfleet_cli.demo.real.plan import CLASSIFIER, EXAMS, LORA, SVF, Plan, compare_spec, planned_trials, search_settings
 from zfleet_cli.demo.real.progress import MeasurementLines, ProgressLines
 from zfleet_cli.demo.real.report import print_summary, write_report
 from zfleet_cli.demo.stages import Stages
@@ -36,7 +36,7 @@ from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.compare.outcome import Outcome
-from zfleet_jobs.compare.run import run_experiment, trials_of
+from zfleet_jobs.compare.run import run_experiment
 from zfleet_jobs.compare.stored import open_storage
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, shots_of
@@ -121,8 +121,7 @@ def run_real_demo(base: str, out: Path, plan: Plan, quick: bool = False) -> Repo
 
 
 def _train(spec: CompareSpec, console: Console) -> _Trained:
-    trials = [trial for trial in trials_of(spec) if (trial.task, trial.method) != (KIND, LORA)]
-    results = run_experiment(spec, trials=trials, on_progress=ProgressLines(console))
+    results = run_experiment(spec, trials=planned_trials(spec), on_progress=ProgressLines(console))
     if results.failed:
         raise JobError(
             "; ".join(f"{failure} failed: {failure.reason}" for failure in results.failed),
@@ -132,7 +131,7 @@ def _train(spec: CompareSpec, console: Console) -> _Trained:
     z = {
         outcome.task: ZVector.from_bytes(storage.get(outcome.z) or b"", f"{storage.place}/{outcome.z}")
         for outcome in results.finished
-        if outcome.method == SVF and outcome.z is not None
+        if outcome.method in (SVF, CLASSIFIER) and outcome.z is not None
     }
     classifier = z.pop(KIND)
     return _Trained(results.finished, z, classifier)
