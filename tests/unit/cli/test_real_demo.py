@@ -148,6 +148,7 @@ def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
             "samples_per_step": 64,
             "svf_lr": 0.02,
             "lora_lr": 0.002,
+            "classifier_lr": 0.01,
             "shots": 12,
             "population": 16,
             "generations": 5,

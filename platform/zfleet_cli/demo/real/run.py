@@ -105,6 +105,7 @@ def run_real_demo(base: str, out: Path, plan: Plan, quick: bool = False) -> Repo
             "samples_per_step": learner.prompts_per_step * learner.samples_per_prompt,
             "svf_lr": learner.lr,
             "lora_lr": spec.methods[LORA].learner["lr"],
+            "classifier_lr": spec.methods[CLASSIFIER].learner["lr"],
             "shots": plan.shots,
             "population": plan.population,
             "generations": plan.generations,
