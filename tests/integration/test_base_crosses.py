@@ -38,6 +38,7 @@ class Nodes:
 
     Attributes:
         address: Of the cluster.
+        raylet: The process of the first one below which workers run.
         root: A folder that both see.
         hidden: A folder that the first one alone sees.
         small: A disk of the second one, of 4 MB.
@@ -46,6 +47,7 @@ class Nodes:
     """
 
     address: str
+    raylet: int
     root: Path
     hidden: Path
     small: Path
@@ -99,8 +101,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     for name in ("hidden", "small"):
         (root / name).mkdir()
     logs = Path(head.head_node.get_logs_dir_path())
+    (raylet,) = head.head_node.all_processes["raylet"]
     try:
-        yield Nodes(head.address, root, root / "hidden", root / "small", root / "cache", logs)
+        yield Nodes(head.address, raylet.process.pid, root, root / "hidden", root / "small", root / "cache", logs)
     finally:
         head.shutdown()
 
@@ -179,17 +182,19 @@ def test_processes_of_a_node_share_one_copy(nodes: Nodes, second: subprocess.Pop
 def test_a_node_that_is_killed_goes_on_where_it_stopped(nodes: Nodes) -> None:
     """A second node in its place has its disk."""
     with nodes.second() as doomed:
-        assert nodes.drive("send", str(nodes.hidden / "sent"), str(nodes.cache / "sent"), str(doomed.pid)) == "killed"
+        folders = (str(nodes.hidden / "sent"), str(nodes.cache / "sent"))
+        assert nodes.drive("send", *folders, "node", str(doomed.pid)) == "killed"
     partial = next((nodes.cache / "sent").glob(".*.part")).stat().st_size
     assert 0 < partial < PIECES
     with nodes.second():
-        arrived = nodes.drive("send", str(nodes.hidden / "sent"), str(nodes.cache / "sent"), "")
+        arrived = nodes.drive("send", *folders)
     assert arrived == {"whole": True, "sent": PIECES - partial}
 
 
 @pytest.mark.drill
 def test_a_sending_process_that_is_killed_is_replaced(nodes: Nodes, second: subprocess.Popen[bytes]) -> None:
-    arrived = nodes.drive("send", str(nodes.hidden / "sent"), str(nodes.cache / "sent-2"), "sender")
+    folders = (str(nodes.hidden / "sent"), str(nodes.cache / "sent-2"))
+    arrived = nodes.drive("send", *folders, "sender", str(nodes.raylet))
     assert arrived == {"whole": True, "sent": PIECES}
 
 
@@ -287,8 +292,8 @@ def _memory(folders: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def _drive_send(address: str, folder: str, into: str, kill: str) -> Any:
-    """Send a large file to the second node; kill that node's process, or the one that sends, in the middle."""
+def _drive_send(address: str, folder: str, into: str, kill: str = "", pid: str = "") -> Any:
+    """Send a large file to the second node; in the middle kill that ``node``, or the ``sender`` below a raylet."""
     ray = _join(address)
     import numpy as np
     from ray.exceptions import RayError
@@ -318,25 +323,18 @@ def _drive_send(address: str, folder: str, into: str, kill: str) -> Any:
     if kill:
         while not partial.exists() or partial.stat().st_size < PIECES // 8:
             time.sleep(0.001)
-        if kill == "sender":
-            _kill_senders()
-        else:
-            node = psutil.Process(int(kill))
-            for process in [*node.children(recursive=True), node]:
-                process.kill()
+        family = psutil.Process(int(pid))
+        members = family.children(recursive=True)
+        # Between two pieces the process that sends is idle.
+        senders = [one for one in members if one.name().startswith(("ray::_read_piece", "ray::IDLE"))]
+        doomed = [*members, family] if kill == "node" else senders
+        assert doomed, "nothing was being sent"
+        for process in doomed:
+            process.kill()
     try:
         return ray.get(fetching)
     except RayError:
         return "killed"
-
-
-def _kill_senders() -> None:
-    killed = 0
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::_read_piece" in " ".join(process.info["cmdline"] or ()):
-            process.kill()
-            killed += 1
-    assert killed, "nothing was being sent"
 
 
 def _drive_refuse(address: str, folder: str, small: str, into: str) -> Any:
