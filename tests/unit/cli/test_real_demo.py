@@ -321,7 +321,7 @@ def test_progress_says_how_long_the_whole_demo_takes() -> None:
     left = demo_seconds_left(half)
     assert left is not None
     assert left == pytest.approx(1800 + 3600 * (1 - TRAINING_SHARE) / TRAINING_SHARE)
-    assert f"4 of 9 trainings, 180 of 360 steps; of the whole demo about {round(left / 60)} min left" in out.getvalue()
+    assert f"4 of 9 trainings, 180 of 360 steps; whole demo about {round(left / 60)} min left" in out.getvalue()
     lines(replace(half, note="svf on reviews (seed 0): 0.750"))
     assert "svf on reviews (seed 0): 0.750" in out.getvalue(), "the end of a training is said at once"
     assert demo_seconds_left(replace(half, seconds_left=None)) is None

@@ -33,7 +33,7 @@ class ProgressLines:
         _print(
             self._console,
             f"{progress.finished} of {progress.trainings} trainings, {progress.steps_done} of {progress.steps} steps; "
-            f"of the whole demo {in_words(left)}",
+            f"whole demo {in_words(left)}",
         )
         self._next = self._now() + _EVERY_SECONDS
 
