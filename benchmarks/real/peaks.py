@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,29 @@ def peaks(settings: Settings) -> dict[str, Any]:
     """Return the most memory (PSS) of the driver and of any worker process: ``driver_peak_gib``, ``learner_peak_gib``.
 
     Raises:
-        ZfleetError: The training failed.
+        ZfleetError: The training failed, or no worker of it was seen.
     """
     settings.tell(f"peaks: {_STEPS} steps of {SPEC.name}")
-    with tempfile.TemporaryDirectory() as folder:
-        changes = [f"learner.steps={_STEPS}", f"eval_samples={_TESTED}", f"storage={folder}/runs"]
-        changes += [f"registry=sqlite:///{folder}/registry.db"]
-        if settings.arc is not None:
-            changes.append(f"experts.0.task.data={settings.arc.resolve()}")
-        else:
-            changes.append("experts.0.task.data=null")
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
+        changes = {
+            "learner.steps": _STEPS,
+            "eval_samples": _TESTED,
+            "storage": f"{folder}/runs",
+            "registry": f"sqlite:///{folder}/registry.db",
+            # Without a folder the rows come from the hub.
+            "experts.0.task.data": "null" if settings.arc is None else settings.arc.resolve(),
+        }
         command = [str(Path(sys.executable).with_name("zfleet")), "train", str(SPEC)]
-        for change in changes:
-            command += ["--set", change]
-        with (Path(folder) / "log").open("w+") as log:
-            with subprocess.Popen(command, stdout=log, stderr=log) as driver:
+        command += [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+        with psutil.Popen(command, stdout=log, stderr=log) as driver:
+            try:
                 most = _watch(driver)
-            if driver.returncode:
-                log.seek(0)
-                raise ZfleetError(f"the training failed: {log.read()[-2000:]}", "mend what it says")
+            finally:
+                if driver.poll() is None:  # the benchmark was stopped
+                    driver.terminate()
+        log.seek(0)
+        if driver.returncode or not most["worker"]:
+            raise ZfleetError(f"{' '.join(command)} did not train: {log.read()[-2000:]}", "run this command by itself")
     what = f"GiB at most of {{}} (PSS, mapped files included), {SPEC.name}"
     return {
         "learner_peak_gib": {"median": most["worker"] / 2**30, "ratio": what.format("the worker")},
@@ -56,17 +60,16 @@ def peaks(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _watch(driver: subprocess.Popen[bytes]) -> dict[str, int]:
+def _watch(driver: psutil.Popen) -> dict[str, int]:
     """Look at a command and Ray's workers below it until it ends."""
     most = {"driver": 0, "worker": 0}
-    command = psutil.Process(driver.pid)
     while driver.poll() is None:
-        for process in (command, *command.children(recursive=True)):
-            try:
-                name = "driver" if process == command else "worker"
-                if name == "driver" or "".join(process.cmdline()[:1]).startswith("ray::"):
-                    most[name] = max(most[name], proportional_bytes(process.pid))
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
+        # Any of them may end while it is looked at.
+        with suppress(psutil.NoSuchProcess):
+            most["driver"] = max(most["driver"], proportional_bytes(driver.pid))
+            for process in driver.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if process.name().startswith("ray::"):
+                        most["worker"] = max(most["worker"], proportional_bytes(process.pid))
         time.sleep(_EVERY_SECONDS)
     return most
