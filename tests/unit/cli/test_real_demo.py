@@ -31,6 +31,7 @@ from zfleet_cli.demo.real.measure import (
     measure_dispatch,
     measure_mixing,
     measure_trainings,
+    measurements_of,
 )
 from zfleet_cli.demo.real.measured import Measured
 from zfleet_cli.demo.real.plan import (
@@ -123,21 +124,24 @@ def found(exam: str, seed: int, experts: dict[str, ZVector]) -> FoundMixture:
 
 
 def outcome(task: str, method: str, count: int, before: int, n: int = 20) -> Outcome:
-    (one,) = outcomes_of(method, [right(count, n)], {SVF: 1000, LORA: 20_000}[method], task)
+    (one,) = outcomes_of(method, [right(count, n)], {SVF: 1000, CLASSIFIER: 1000, LORA: 20_000}[method], task)
     return replace(one, rewards_before=tuple(right(before, n)))
 
 
 def outcomes() -> list[Outcome]:
     trained = [outcome(task, method, 15, 8) for task in PLAN.tasks for method in (SVF, LORA)]
-    return [*trained, outcome(KIND, SVF, 18, 6)]
+    return [*trained, outcome(KIND, CLASSIFIER, 18, 6)]
 
 
 @pytest.fixture
-def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
+def mixtures(experts: dict[str, ZVector]) -> dict[str, list[FoundMixture]]:
+    """Make a mixture for each draw of each exam."""
+    return {exam: [found(exam, seed, experts) for seed in PLAN.draws] for exam in EXAMS}
+
+
+@pytest.fixture
+def report(bench: Bench, mixtures: dict[str, list[FoundMixture]]) -> dict[str, Any]:
     """Return a report as read from JSON, with fixed values for what is not measured here."""
-    mixtures: dict[str, list[FoundMixture]] = {
-        exam: [found(exam, seed, experts) for seed in PLAN.draws] for exam in EXAMS
-    }
     parts = {
         "base": {"name": "tiny<b>", "fingerprint": "f" * 64},
         "code": "0.1.0",
@@ -338,6 +342,16 @@ def test_each_measurement_is_told_with_the_time_left() -> None:
     lines("more")
     lines("the last ones")
     assert "3 of 3: the last ones; that was the last" in out.getvalue()
+
+
+def test_the_bench_tells_as_many_measurements_as_are_announced(
+    bench: Bench, mixtures: dict[str, list[FoundMixture]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(bench, "_tell", told.append)
+    measure_dispatch(bench, PLAN)
+    measure_mixing(bench, PLAN, mixtures)
+    assert len(told) == measurements_of(PLAN)
 
 
 def test_exams_are_cut_to_the_plan() -> None:

@@ -74,6 +74,12 @@ def measure_dispatch(bench: Bench, plan: Plan) -> Section:
     return section
 
 
+def measurements_of(plan: Plan) -> int:
+    """Count what ``measure_dispatch`` and ``measure_mixing`` ask the bench to grade."""
+    by_dispatch = 4  # the base, whom the base and the classifier choose, an oracle
+    return by_dispatch + len(EXAMS) * (1 + len(plan.experts) + len(plan.draws))
+
+
 def exam_task(plan: Plan, name: GeneratedName) -> Task:
     """Make an exam, with as many test prompts as the plan says."""
     task = generated_task(name)

@@ -68,7 +68,7 @@ class Plan:
     shots: int = 12
     population: int = 12
     generations: int = 4
-    minutes: int = 75
+    minutes: int = 80
 
     @property
     def experts(self) -> tuple[str, ...]:

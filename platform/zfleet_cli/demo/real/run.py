@@ -26,6 +26,7 @@ from zfleet_cli.demo.real.measure import (
     measure_dispatch,
     measure_mixing,
     measure_trainings,
+    measurements_of,
 )
 from zfleet_cli.demo.real.measured import Measured
 from zfleet_cli.demo.real.plan import CLASSIFIER, EXAMS, LORA, SVF, Plan, compare_spec, planned_trials, search_settings
@@ -161,14 +162,13 @@ def _measure(
     folder: Path,
     console: Console,
 ) -> Report:
-    dispatch, mixing = 4, len(EXAMS) * (1 + len(plan.experts) + len(plan.draws))
     bench = Bench(
         TorchEngine(bundle.open(), search_settings(plan).engine),
         bundle.tokenizer(),
         trained.experts,
         trained.classifier,
         Measured(folder, bundle.factors_digest),
-        MeasurementLines(console, dispatch + mixing),
+        MeasurementLines(console, measurements_of(plan)),
     )
     try:
         return {
