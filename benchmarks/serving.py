@@ -6,7 +6,9 @@
 
 Requests go to `zfleet serve` over HTTP, and the same ones to an engine in this process, in turns; each engine computes
 on one thread. `short` is 64 streams and answers of 4 tokens on the lab base, `long` answers of 128 on a random base of
-SmolLM2's size; `ttft` is one stream; `replicas` compares services of one and of two replicas. Ratios are of neighbours.
+SmolLM2's size; `ttft` is one stream; `replicas` compares services of one and of two replicas: with 128 streams, which
+keep all slots of both busy, and with 64, which two replicas share, so that each step of theirs has half the rows and
+more seconds a token. Ratios are of neighbours.
 """
 
 from __future__ import annotations
@@ -142,21 +144,24 @@ def _replicas(base: BaseSpec, options: argparse.Namespace, progress: Progress, p
     found: dict[str, list[float]] = {}
     for number in range(options.rounds):
         batch = asks.next(LONG)
-        rates = {}
+        rates: dict[int, dict[int, float]] = {}
         for replicas in (1, 2) if number % 2 else (2, 1):
             with tempfile.TemporaryDirectory() as folder, _service(base, bundle, folder, replicas=replicas) as url:
-                rates[replicas] = asyncio.run(_rate_over_http(url, bundle.name, asks.next(8)[:STREAMS], batch))
-            found.setdefault(f"replicas{replicas} tokens/s", []).append(rates[replicas])
-        found.setdefault("replicas2_over_1", []).append(rates[2] / rates[1])
+                rates[replicas] = asyncio.run(_rates_over_http(url, bundle.name, asks.next(8), batch))
+        for streams, name in ((2 * STREAMS, ""), (STREAMS, f".{STREAMS}_streams")):
+            for replicas, rate in rates.items():
+                found.setdefault(f"replicas{replicas}{name} tokens/s", []).append(rate[streams])
+            found.setdefault(f"replicas2_over_1{name}", []).append(rates[2][streams] / rates[1][streams])
         progress.advance(part)
     return {name: estimate(values) for name, values in found.items()}
 
 
-async def _rate_over_http(url: str, model: str, first: Sequence[Ask], batch: Sequence[Ask]) -> float:
+async def _rates_over_http(url: str, model: str, first: Sequence[Ask], batch: Sequence[Ask]) -> dict[int, float]:
+    """Tokens a second with twice as many streams as a replica has slots, and with as many."""
     async with _session() as session:
         answer = of_service(session, url, model)
-        await load(answer, first, STREAMS)
-        return (await load(answer, batch, STREAMS)).tokens
+        await load(answer, first, len(first))
+        return {streams: (await load(answer, batch, streams)).tokens for streams in (2 * STREAMS, STREAMS)}
 
 
 class Asks:

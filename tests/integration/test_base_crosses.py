@@ -113,76 +113,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         head.shutdown()
 
 
-@pytest.fixture
-def second(nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
-    with nodes.second() as node:
-        yield node
-
-
-def test_two_workers_that_see_no_path_train_and_the_base_crosses_once(
-    nodes: Nodes, second: subprocess.Popen[bytes], tiny_folder: Path
-) -> None:
-    base = Path(shutil.copytree(tiny_folder, nodes.hidden / "tiny"))
-    with training_place(nodes.hidden, base, "") as place:
-        storage = nodes.root / "storage"
-        spec = nodes.hidden / "crossed.yaml"
-        spec.write_text(dump_spec(place.spec({"crossed": contains("a")}, num_workers=2, storage=str(storage))))
-        command = [str(Path(sys.executable).with_name("zfleet")), "train", str(spec), "--json"]
-        done = subprocess.run(
-            [*command, "--address", nodes.address], cwd=nodes.hidden, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        (expert,) = json.loads(done.stdout)
-        z = place.registry.load(place.registry.resolve("crossed", place.slug))
-        factors = json.loads(next((nodes.hidden / "cache" / "factors").glob("*/factors.json")).read_text())
-        assert (expert["z_digest"], z.factors) == (z.digest, factors["digest"])
-    assert "fetching base tiny from" in done.stderr, "nobody was told"
-    assert nodes.said("fetching base tiny from") == 1
-    assert nodes.said("fetching factors of base tiny from") == 1
-    arrived = sorted(path.name for path in (nodes.cache / "fetched").iterdir() if path.is_dir())
-    assert [name.split("-")[0] for name in arrived] == ["base", "factors"]
-    assert not list(nodes.cache.rglob("*.part"))
-
-
-@pytest.mark.drill
-def test_a_service_answers_from_a_node_that_sees_no_path(
-    nodes: Nodes, second: subprocess.Popen[bytes], tiny_folder: Path
-) -> None:
-    import httpx
-
-    from zfleet_cli.demo.lab.served import free_port
-
-    base = nodes.hidden / "served"
-    shutil.copytree(tiny_folder, base)
-    spec = ServeSpec(base=BaseSpec(model=str(base)), port=free_port())
-    (nodes.hidden / "serve.yaml").write_text(dump_spec(spec))
-    command = [str(Path(sys.executable).with_name("zfleet")), "serve", "serve.yaml", "--address", nodes.address]
-    environment = os.environ | {"ZFLEET_CACHE": str(nodes.hidden / "cache")}
-    with subprocess.Popen(command, cwd=nodes.hidden, env=environment, stdout=subprocess.PIPE, text=True) as service:
-        try:
-            assert service.stdout is not None
-            assert "serving served" in service.stdout.readline()
-            body = {"model": "served", "prompt": "flip abc", "max_tokens": 3}
-            answer = httpx.post(f"http://127.0.0.1:{spec.port}/v1/completions", json=body, timeout=60)
-            assert answer.json()["usage"]["completion_tokens"] == 3
-        finally:
-            service.send_signal(signal.SIGINT)
-            service.wait(60)
-
-
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.drill)])
-def test_processes_of_a_node_share_one_copy(nodes: Nodes, second: subprocess.Popen[bytes], dtype: str) -> None:
-    """Of weights and of what the linears compute with; measured by their proportional share."""
-    measured = nodes.drive("share", str(nodes.hidden / "larger"), dtype)
-    weights, held = measured["weights"], measured["held"]
-    assert weights > 10_000_000
-    assert held > weights
-    for one in measured["processes"]:
-        assert one["mapped"] > 0.95 * held, "what they compute with is in their own memory"
-        assert one["share"] < 0.6 * one["mapped"], "each process has a copy of its own"
-        assert one["anonymous"] < 0.2 * held
-
-
 @pytest.mark.drill
 def test_a_node_that_is_killed_goes_on_where_it_stopped(nodes: Nodes) -> None:
     """A second node in its place has its disk."""
@@ -196,18 +126,88 @@ def test_a_node_that_is_killed_goes_on_where_it_stopped(nodes: Nodes) -> None:
     assert arrived == {"whole": True, "sent": PIECES - partial}
 
 
-@pytest.mark.drill
-def test_a_sending_process_that_is_killed_is_replaced(nodes: Nodes, second: subprocess.Popen[bytes]) -> None:
-    sending = (str(nodes.hidden / "sent"), str(PIECES), str(nodes.cache / "sent-2"))
-    arrived = nodes.drive("send", *sending, "sender", str(nodes.raylet))
-    assert arrived == {"whole": True, "sent": PIECES}
+@pytest.fixture(scope="class")
+def second(nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
+    with nodes.second() as node:
+        yield node
 
 
-def test_what_cannot_be_sent_is_told(nodes: Nodes, second: subprocess.Popen[bytes]) -> None:
-    (nodes.hidden / "sent").mkdir(exist_ok=True)
-    full, gone, missing = nodes.drive("refuse", str(nodes.hidden / "few"), str(nodes.small), str(nodes.cache / "few"))
-    assert f"{nodes.small} on " in full
-    assert "has room for" in full
-    assert "5000000 are needed" in full
-    assert "stopped on the way from elsewhere to" in gone
-    assert "No such file or directory" in missing
+@pytest.mark.usefixtures("second")
+class TestSecondNode:
+    """One second node serves them all."""
+
+    def test_two_workers_that_see_no_path_train_and_the_base_crosses_once(
+        self, nodes: Nodes, tiny_folder: Path
+    ) -> None:
+        base = Path(shutil.copytree(tiny_folder, nodes.hidden / "tiny"))
+        with training_place(nodes.hidden, base, "") as place:
+            storage = nodes.root / "storage"
+            spec = nodes.hidden / "crossed.yaml"
+            spec.write_text(dump_spec(place.spec({"crossed": contains("a")}, num_workers=2, storage=str(storage))))
+            command = [str(Path(sys.executable).with_name("zfleet")), "train", str(spec), "--json"]
+            done = subprocess.run(
+                [*command, "--address", nodes.address], cwd=nodes.hidden, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            (expert,) = json.loads(done.stdout)
+            z = place.registry.load(place.registry.resolve("crossed", place.slug))
+            factors = json.loads(next((nodes.hidden / "cache" / "factors").glob("*/factors.json")).read_text())
+            assert (expert["z_digest"], z.factors) == (z.digest, factors["digest"])
+        assert "fetching base tiny from" in done.stderr, "nobody was told"
+        assert nodes.said("fetching base tiny from") == 1
+        assert nodes.said("fetching factors of base tiny from") == 1
+        arrived = sorted(path.name for path in (nodes.cache / "fetched").iterdir() if path.is_dir())
+        assert [name.split("-")[0] for name in arrived] == ["base", "factors"]
+        assert not list(nodes.cache.rglob("*.part"))
+
+    @pytest.mark.drill
+    def test_a_service_answers_from_a_node_that_sees_no_path(self, nodes: Nodes, tiny_folder: Path) -> None:
+        import httpx
+
+        from zfleet_cli.demo.lab.served import free_port
+
+        base = nodes.hidden / "served"
+        shutil.copytree(tiny_folder, base)
+        spec = ServeSpec(base=BaseSpec(model=str(base)), port=free_port())
+        (nodes.hidden / "serve.yaml").write_text(dump_spec(spec))
+        command = [str(Path(sys.executable).with_name("zfleet")), "serve", "serve.yaml", "--address", nodes.address]
+        environment = os.environ | {"ZFLEET_CACHE": str(nodes.hidden / "cache")}
+        with subprocess.Popen(command, cwd=nodes.hidden, env=environment, stdout=subprocess.PIPE, text=True) as service:
+            try:
+                assert service.stdout is not None
+                assert "serving served" in service.stdout.readline()
+                body = {"model": "served", "prompt": "flip abc", "max_tokens": 3}
+                answer = httpx.post(f"http://127.0.0.1:{spec.port}/v1/completions", json=body, timeout=60)
+                assert answer.json()["usage"]["completion_tokens"] == 3
+            finally:
+                service.send_signal(signal.SIGINT)
+                service.wait(60)
+
+    @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.drill)])
+    def test_processes_of_a_node_share_one_copy(self, nodes: Nodes, dtype: str) -> None:
+        """Of weights and of what the linears compute with; measured by their proportional share."""
+        measured = nodes.drive("share", str(nodes.hidden / "larger"), dtype)
+        weights, held = measured["weights"], measured["held"]
+        assert weights > 10_000_000
+        assert held > weights
+        for one in measured["processes"]:
+            assert one["mapped"] > 0.95 * held, "what they compute with is in their own memory"
+            assert one["share"] < 0.6 * one["mapped"], "each process has a copy of its own"
+            assert one["anonymous"] < 0.2 * held
+
+    @pytest.mark.drill
+    def test_a_sending_process_that_is_killed_is_replaced(self, nodes: Nodes) -> None:
+        sending = (str(nodes.hidden / "sent"), str(PIECES), str(nodes.cache / "sent-2"))
+        arrived = nodes.drive("send", *sending, "sender", str(nodes.raylet))
+        assert arrived == {"whole": True, "sent": PIECES}
+
+    def test_what_cannot_be_sent_is_told(self, nodes: Nodes) -> None:
+        (nodes.hidden / "sent").mkdir(exist_ok=True)
+        full, gone, missing = nodes.drive(
+            "refuse", str(nodes.hidden / "few"), str(nodes.small), str(nodes.cache / "few")
+        )
+        assert f"{nodes.small} on " in full
+        assert "has room for" in full
+        assert "5000000 are needed" in full
+        assert "stopped on the way from elsewhere to" in gone
+        assert "No such file or directory" in missing

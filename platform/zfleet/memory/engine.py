@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
+from zfleet.config.specs import EngineSpec
 from zfleet.engine.torch_engine.schedule import PASS_TOKENS
+from zfleet.engine.torch_engine.slot_cache import grown_length, grown_slots
 from zfleet.memory.table import Part
 from zfleet.memory.trace import TracedBase
 from zfleet.models.families import head_size
@@ -27,23 +29,22 @@ class Answers:
     answer: int
 
 
-def engine_parts(base: TracedBase, answers: Answers, z_rows: int) -> list[Part]:
+def engine_parts(base: TracedBase, answers: Answers, spec: EngineSpec) -> list[Part]:
     """List the parts of an embedded engine.
 
     Args:
         base: The base that it runs.
         answers: What it is asked.
-        z_rows: Rows of its z table.
+        spec: Its settings.
     """
     token = cache_bytes(base.config, base.dtype.itemsize)
-    slots, length = grown(answers)
+    slots, length = grown(answers, spec.slots)
     cache = slots * length * token
     tokens = min(PASS_TOKENS, answers.slots * answers.prompt)
-    row = 4 * base.sizes.directions
+    rows, row = spec.z_rows + answers.slots, 4 * base.sizes.directions
     return [
-        Part("key-value cache", cache, f"{slots} slots x {length} tokens x {token:,} B"),
-        Part("z of experts and of requests", (z_rows + answers.slots) * row, f"{z_rows} + {answers.slots} rows"),
-        Part("cache while it grows", cache // 2, "the smaller cache that it is copied from", "generating"),
+        Part("z of experts and of requests", rows * row, f"{spec.z_rows} + {answers.slots} rows"),
+        Part("key-value cache", cache, f"{slots} slots x {length} tokens x {token:,} B", "generating"),
         Part("a pass over prompts", base.forward_bytes(tokens), f"traced: {tokens} tokens", "generating"),
     ]
 
@@ -54,17 +55,19 @@ def cache_bytes(config: PreTrainedConfig, itemsize: int) -> int:
     return int(2 * config.num_hidden_layers * heads * head_size(config) * itemsize)
 
 
-def grown(answers: Answers) -> tuple[int, int]:
-    """Return to how many slots and tokens the cache grows: both at least double when they must grow.
+def grown(answers: Answers, most: int) -> tuple[int, int]:
+    """Return to how many slots and tokens the cache of an engine grows.
 
-    See ``zfleet.engine.torch_engine.slot_cache.SlotCache``.
+    Args:
+        answers: What the engine is asked.
+        most: Its slots.
     """
     together = max(PASS_TOKENS // answers.prompt, 1)
     running = slots = min(together, answers.slots)
     while running < answers.slots:
         running = min(running + together, answers.slots)
-        slots = slots if running <= slots else max(running, 2 * slots)
-    length = answers.prompt
+        slots = slots if running <= slots else grown_slots(slots, running, most)
+    length = grown_length(0, answers.prompt)
     while length < answers.prompt + answers.answer - 1:
-        length *= 2
+        length = grown_length(length, length + 1)
     return slots, length

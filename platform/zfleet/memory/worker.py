@@ -94,7 +94,7 @@ def train_table(
     parts = [*held_parts(base, spec.num_workers if spec.split and on_gpu else 1), _data(tasks)]
     if spec.engine.kind == "torch":
         slots = min(spec.engine.slots, max(samples.prompts * each, spec.eval_samples))
-        parts += engine_parts(base, Answers(slots, samples.prompt, answer), spec.engine.z_rows)
+        parts += engine_parts(base, Answers(slots, samples.prompt, answer), spec.engine)
     together = any(one.staleness for one in learners) and spec.engine.kind == "torch"
     memory = LearnerMemory(base, samples)
     asked = min((one.micro_batch_tokens for one in learners if one.micro_batch_tokens != "auto"), default=None)
@@ -114,7 +114,7 @@ def search_table(spec: SearchSpec, base: TracedBase, task: TaskSize) -> MemoryTa
         return replica_table(spec.engine, base)
     answers = spec.shots * -(-spec.population // spec.trials_per_generation)
     slots = Answers(min(spec.engine.slots, answers), task.prompt, task.answer)
-    parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine.z_rows))
+    parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine))
     return MemoryTable("an actor of the search", parts)
 
 
@@ -125,9 +125,7 @@ def serve_table(spec: ServeSpec, base: TracedBase, context: int) -> MemoryTable:
     length = spec.engine.longest(context)
     # The longest prompt leaves room for one token; the cache has grown to the whole length then.
     answers = Answers(spec.engine.slots, length - 1, 1)
-    cache, *others = engine_parts(base, answers, spec.engine.z_rows)
-    # It grows with what is asked, and answers are seldom as long as they may be.
-    return MemoryTable("a replica", (*held_parts(base), replace(cache, when="generating"), *others))
+    return MemoryTable("a replica", (*held_parts(base), *engine_parts(base, answers, spec.engine)))
 
 
 def replica_table(engine: EngineSpec, base: TracedBase) -> MemoryTable:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zfleet.heap import trim_heap
 from zfleet.models.completions import RowBatch, lay_out
 from zfleet.models.teacher_forcing import completion_hidden, completion_values
 from zfleet.models.token_values import Divergence, Selection, TokenValues
@@ -36,6 +37,8 @@ def summed_gradients(weights: Weights, batches: Sequence[ExpertBatch]) -> tuple[
         loss = _loss(weights, batches, micro_batch, samples, kl)
         for sum_, part in zip(total, weights.backward(loss, ps), strict=True):
             sum_ += part
+        # Micro-batches differ in their lengths.
+        trim_heap()
     return total, kl
 
 

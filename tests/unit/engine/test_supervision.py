@@ -49,6 +49,7 @@ CALLS: list[tuple[object, str]] = [
     (TorchBatch, "decode"),
     (TorchBatch, "score"),
     (TorchBatch, "compact"),
+    (TorchBatch, "rest"),
     (SvfModel, "logits_at"),
     (SvfModel, "logits"),
     (SvfModel, "read"),

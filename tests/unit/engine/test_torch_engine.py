@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from zfleet.config.specs import EngineSpec
-from zfleet.engine.contract import Engine
+from zfleet.engine.contract import BASE_Z, Engine
+from zfleet.engine.torch_engine import batch
 from zfleet.engine.torch_engine.engine import TorchEngine
+from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.errors import BaseModelError
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
@@ -50,6 +52,31 @@ def test_lengths_that_a_base_treats_otherwise_are_refused(
     with pytest.raises(BaseModelError, match=message) as refused:
         TorchEngine(tiny_model, EngineSpec(max_length=101))
     assert refused.value.remedy == "set engine.max_length to at most 100"
+
+
+async def test_an_engine_that_has_nothing_to_do_gives_its_cache_back(
+    tiny_model: SvfModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learner on the same model needs the memory. Later answers are the same ones."""
+    prompt = tuple(tiny_model.base.tokenizer("flip bca")["input_ids"])
+    released: list[int] = []
+    monkeypatch.setattr(batch, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(SlotCache, "release", _noted(SlotCache.release, released))
+    engine = TorchEngine(tiny_model, EngineSpec(slots=2))
+    answers = [await run(engine, sampled(prompt, 1, BASE_Z)) for _ in range(2)]
+    await engine.close()
+    assert answers[0] == answers[1]
+    assert released
+    assert all(released)
+
+
+def _noted(release: Callable[[SlotCache], None], sizes: list[int]) -> Callable[[SlotCache], None]:
+    def note(cache: SlotCache) -> None:
+        sizes.append(cache.nbytes)
+        release(cache)
+        assert cache.nbytes == 0
+
+    return note
 
 
 async def test_the_global_random_states_stay_as_they_are(tiny_model: SvfModel, make_z: Callable[..., ZVector]) -> None:

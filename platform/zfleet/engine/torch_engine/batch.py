@@ -15,12 +15,16 @@ from zfleet.engine.torch_engine.schedule import Step
 from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
+from zfleet.heap import trim_heap
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logprobs
 
 Sampled = list[tuple[SequenceState, Chunk]]
 """The chunks that are ready to be sent."""
+
+_KEPT_BYTES = 64 * 2**20
+"""Of the cache of an engine that has nothing to do: growing again to so much takes no time worth mentioning."""
 
 
 class TorchBatch:
@@ -29,10 +33,17 @@ class TorchBatch:
     Sequences lie in slots 0 .. running-1, in the order of the engine's list.
     """
 
-    def __init__(self, model: SvfModel, table: TensorZTable) -> None:
+    def __init__(self, model: SvfModel, table: TensorZTable, slots: int) -> None:
+        """Start without a cache.
+
+        Args:
+            model: The base in SVF form.
+            table: Where the z of all sequences are.
+            slots: The most sequences at once.
+        """
         self._model = model
         self._table = table
-        self._cache = SlotCache()
+        self._cache = SlotCache(slots)
         self._bound = BoundRows(table)
 
     @torch.no_grad()
@@ -78,7 +89,7 @@ class TorchBatch:
         """Run the next ``tokens`` tokens of a prompt. If it is complete then, do as ``prefill``."""
         device = self._model.device
         # Not by `or`: transformers counts a cache's layers of its own, of which this one has none.
-        cache = work.cache = SlotCache() if work.cache is None else work.cache
+        cache = work.cache = SlotCache(1) if work.cache is None else work.cache
         start, end = work.done, work.done + tokens
         cache.extend(start, tokens)
         whole = self._model.inputs(torch.tensor([work.prompt.tokens], device=device), [work.prompt.images])
@@ -135,6 +146,12 @@ class TorchBatch:
                     self._cache.move(len(running), slot)
                     running[slot] = last
         return running
+
+    def rest(self) -> None:
+        """Give the memory of a large cache back: no sequence is running."""
+        if self._cache.nbytes > _KEPT_BYTES:
+            self._cache.release()
+            trim_heap()
 
     def _rows(self, entries: Sequence[ZEntry]) -> Tensor | None:
         """Gather z [B, R] of a pass; None if every row is the base, so that the dense weights serve."""

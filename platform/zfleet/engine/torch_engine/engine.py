@@ -54,7 +54,7 @@ class TorchEngine(Engine):
         self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)
         self._admission: Admission[Work] = Admission(self._table, spec.slots)
         self._schedule = Schedule(self._admission, piece_tokens(model))
-        self._batch = TorchBatch(model, self._table)
+        self._batch = TorchBatch(model, self._table, spec.slots)
         self._eos = _eos_tokens(model)
         self._aborted: set[str] = set()
         self._reading: dict[object, str] = {}
@@ -173,11 +173,13 @@ class TorchEngine(Engine):
         """
         self._end_aborted()
         step = self._schedule.plan()
+        run = asyncio.get_running_loop().run_in_executor
         if not step:
+            await run(self._pool, self._batch.rest)
             return False
         try:
             with self._loop.busy():
-                computed = await asyncio.get_running_loop().run_in_executor(self._pool, self._batch.run, step)
+                computed = await run(self._pool, self._batch.run, step)
         except Exception as error:  # ends the requests of this step; the engine and later requests go on
             self._fail_step(error)
         else:

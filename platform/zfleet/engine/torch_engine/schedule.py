@@ -11,7 +11,7 @@ from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
 
 Work = SequenceState | Scoring
 
-PASS_TOKENS = 8192
+PASS_TOKENS = 4096
 """The most tokens in one pass over prompts or scored completions, padding included."""
 
 _LEAST_PIECE = 64

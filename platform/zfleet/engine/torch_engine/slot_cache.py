@@ -14,6 +14,10 @@ _Write = Callable[[Tensor, Tensor], Tensor]
 to."""
 
 
+LENGTH_STEP = 64
+"""The length of a cache is a multiple of so many tokens."""
+
+
 class SlotCache(Cache):
     """A cache of shape [slots, heads, length, dim] for each layer, which grows as needed.
 
@@ -21,8 +25,14 @@ class SlotCache(Cache):
     before each forward pass: they set where ``update`` writes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_slots: int) -> None:
+        """Start empty.
+
+        Args:
+            most_slots: It never has more.
+        """
         super().__init__(layers=[])
+        self._most_slots = most_slots
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._slots = 0
@@ -92,6 +102,15 @@ class SlotCache(Cache):
         for tensor in (*self._keys, *self._values):
             tensor[target] = tensor[source]
 
+    def release(self) -> None:
+        """Forget everything and give the memory back."""
+        self._keys, self._values, self._slots, self._length = [], [], 0, 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers."""
+        return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
@@ -111,19 +130,34 @@ class SlotCache(Cache):
     def _reserve(self, slots: int, length: int) -> None:
         if slots <= self._slots and length <= self._length:
             return
-        slots = self._slots if slots <= self._slots else max(slots, 2 * self._slots)
-        length = self._length if length <= self._length else max(length, 2 * self._length)
-        # All or nothing: if memory runs out, the cache stays as it was.
-        keys = [_grown(tensor, slots, length) for tensor in self._keys]
-        values = [_grown(tensor, slots, length) for tensor in self._values]
-        self._keys, self._values, self._slots, self._length = keys, values, slots, length
+        slots = self._slots if slots <= self._slots else grown_slots(self._slots, slots, self._most_slots)
+        length = self._length if length <= self._length else grown_length(self._length, length)
+        # One layer after the other, so that only one is there twice. If memory runs out, those that grew have room that
+        # is not used yet.
+        for tensors in (self._keys, self._values):
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = self._grown(tensor, slots, length)
+        self._slots, self._length = slots, length
+
+    def _grown(self, tensor: Tensor, slots: int, length: int) -> Tensor:
+        grown = tensor.new_zeros(slots, tensor.shape[1], length, tensor.shape[3])
+        grown[: self._slots, :, : self._length] = tensor[: self._slots, :, : self._length]
+        return grown
+
+
+def grown_slots(before: int, needed: int, most: int) -> int:
+    """Return to how many slots a cache grows that needs more: it doubles at least, up to the most."""
+    return min(max(needed, 2 * before), most)
+
+
+def grown_length(before: int, needed: int) -> int:
+    """Return to how many tokens a cache grows that needs more: at least by an eighth, to a multiple of LENGTH_STEP.
+
+    A copy of the cache then costs little beside the steps from one to the next, each of which reads it.
+    """
+    longer = max(needed, before + before // 8)
+    return -(-longer // LENGTH_STEP) * LENGTH_STEP
 
 
 def _unprepared(slots: Tensor, new: Tensor) -> Tensor:
     raise AssertionError("a pass was not prepared")
-
-
-def _grown(tensor: Tensor, slots: int, length: int) -> Tensor:
-    grown = tensor.new_zeros(slots, tensor.shape[1], length, tensor.shape[3])
-    grown[: tensor.shape[0], :, : tensor.shape[2]] = tensor
-    return grown
