@@ -2,6 +2,7 @@
 
     python benchmarks/hetero_batch.py                      tables, about 40 minutes on two cores
     python benchmarks/hetero_batch.py --quick              two rounds: does it run at all
+    python benchmarks/hetero_batch.py --only base,rank64   a part of it
     python benchmarks/hetero_batch.py --json > result.json
     python benchmarks/hetero_batch.py --plot result.png --also compiled,peft,merge
     python benchmarks/hetero_batch.py --base FOLDER --experts a.safetensors b.safetensors
@@ -59,6 +60,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help="samples of each configuration")
     parser.add_argument("--quick", action="store_true", help="two rounds, whatever --rounds says")
     parser.add_argument("--also", default="", metavar="WHAT,...", help="what to add, of compiled, peft and merge")
+    parser.add_argument("--only", default="", metavar="KEY,...", help="these configurations (keys of the JSON) alone")
     parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of each engine")
     parser.add_argument("--concurrency", type=_positive, default=64, help="requests under way at any time")
     parser.add_argument("--requests", type=_positive, default=128, help="of one sample; slow ones get half")
@@ -92,7 +94,8 @@ async def _measure(options: argparse.Namespace, out: TextIO, err: TextIO) -> Non
 
     shape = shape_of(options.base) if options.base else find_shape(options.shape)
     experts = tuple(ZVector.load(path) for path in options.experts)
-    keys, rounds = chosen(options.also.split(",") if options.also else ()), 2 if options.quick else options.rounds
+    keys = chosen(options.also.split(",") if options.also else (), options.only.split(",") if options.only else ())
+    rounds = 2 if options.quick else options.rounds
     profiled = PROFILED if options.profile else ()
     load = Load(options.concurrency, options.prompt_tokens, options.answer_tokens, shape.vocabulary)
     console = _console(err)

@@ -123,14 +123,24 @@ ALSO = {"compiled": ("compiled",), "peft": ("peft64",), "merge": ("merge64",)}
 """What ``--also`` adds."""
 
 
-def chosen(also: Sequence[str]) -> tuple[str, ...]:
+def chosen(also: Sequence[str], only: Sequence[str] = ()) -> tuple[str, ...]:
     """The configurations of a run, in the order of the report.
 
+    Args:
+        also: What is added, of ``ALSO``.
+        only: Configurations; none for all.
+
     Raises:
-        SpecError: ``also`` names something else than ``ALSO`` has.
+        SpecError: Either of them names something else.
     """
     if unknown := [name for name in also if name not in ALSO]:
         raise SpecError(f"--also {unknown[0]!r} is unknown", f"choose from {', '.join(ALSO)}")
+    if unknown := [key for key in only if key not in CONFIGURATIONS]:
+        raise SpecError(f"--only {unknown[0]!r} is unknown", f"choose from {', '.join(CONFIGURATIONS)}")
+    if only:
+        if not any(ratio.above in only and ratio.below in only for ratio in RATIOS.values()):
+            raise SpecError("--only has no two that are compared", "add base")
+        return tuple(key for key in CONFIGURATIONS if key in only)
     optional = {key for keys in ALSO.values() for key in keys}
     wanted = {key for name in also for key in ALSO[name]}
     return tuple(key for key in CONFIGURATIONS if key not in optional or key in wanted)

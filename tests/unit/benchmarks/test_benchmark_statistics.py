@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hetero.configurations import RATIOS, ROUND, chosen, round_order
 from hetero.statistics import coverage, estimate, nearest_pair, quantile
+from zfleet.errors import SpecError
 
 _FINITE = st.floats(-1e6, 1e6)
 
@@ -104,6 +105,14 @@ def test_every_round_runs_every_configuration_and_every_ratio_has_its_pair(also:
         for ratio in RATIOS.values():
             if ratio.above in keys and ratio.below in keys:
                 assert nearest_pair(order, ratio.above, ratio.below) is not None
+
+
+def test_a_part_of_the_configurations_runs_in_the_order_of_the_report() -> None:
+    assert chosen((), ("rank64", "base")) == ("base", "rank64")
+    assert set(round_order(0, ("base", "rank64"))) == {"base", "rank64"}
+    for only in (("rank64",), ("base", "rank46")):
+        with pytest.raises(SpecError, match="--only"):
+            chosen((), only)
 
 
 def test_what_is_close_to_its_bar_runs_side_by_side_and_goes_first_as_often_as_last() -> None:
