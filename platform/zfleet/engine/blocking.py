@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from zfleet.engine.contract import Completion, Engine, EngineStats, GenerationRequest, ScoreRequest, collect
 from zfleet.errors import EngineError
+from zfleet.openmp import end_helpers
 from zfleet.svf.zvector import ZVector
 
 T = TypeVar("T")
@@ -76,6 +77,8 @@ class SyncEngine:
         Raises:
             EngineError: The thread of the event loop died: nothing would ever answer.
         """
+        # The engine computes in another thread.
+        end_helpers()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         while not wait([future], _LOOK_SECONDS).done:
             if not self._thread.is_alive():

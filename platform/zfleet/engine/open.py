@@ -11,6 +11,7 @@ from zfleet.engine.vllm_engine.version import check_vllm
 if TYPE_CHECKING:
     from zfleet.engine.contract import Engine
     from zfleet.models.bundle import BaseBundle
+    from zfleet.models.svf_model import SvfModel
 
 
 def check_engine(spec: EngineSpec) -> None:
@@ -37,4 +38,13 @@ async def open_engine(bundle: BaseBundle, spec: EngineSpec) -> Engine:
         return await VllmEngine.open(bundle, spec)
     from zfleet.engine.torch_engine.engine import TorchEngine
 
-    return TorchEngine(await asyncio.to_thread(bundle.open), spec)
+    return TorchEngine(await asyncio.to_thread(_opened, bundle), spec)
+
+
+def _opened(bundle: BaseBundle) -> SvfModel:
+    from zfleet.openmp import end_helpers
+
+    try:
+        return bundle.open()
+    finally:
+        end_helpers()

@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import nn
 
+from zfleet.models import output_head
 from zfleet.models.output_head import OutputHead
 from zfleet.svf.linear import RowBinding
 
 
+@pytest.mark.parametrize("amd", [False, True])
 @pytest.mark.parametrize("shape", [(1,), (8, 1), (2, 64), (3, 43)])
 @pytest.mark.parametrize("words", [96, 5000])
 @pytest.mark.parametrize("bias", [False, True])
-def test_logits_and_gradients_are_those_of_the_plain_linear(shape: tuple[int, ...], words: int, bias: bool) -> None:
+def test_logits_and_gradients_are_those_of_the_plain_linear(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], words: int, bias: bool, amd: bool
+) -> None:
+    monkeypatch.setattr(output_head, "_on_amd", lambda: amd)
     generator = torch.Generator().manual_seed(0)
     plain = nn.Linear(16, words, bias=bias).requires_grad_(False)
     module = copy.deepcopy(plain)

@@ -19,6 +19,7 @@ from zfleet.heap import trim_heap
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logprobs
+from zfleet.openmp import end_helpers
 
 Sampled = list[tuple[SequenceState, Chunk]]
 """The chunks that are ready to be sent."""
@@ -148,7 +149,8 @@ class TorchBatch:
         return running
 
     def rest(self) -> None:
-        """Give the memory of a large cache back: no sequence is running."""
+        """Give the memory of a large cache and the processors to others: no sequence is running."""
+        end_helpers()
         if self._cache.nbytes > _KEPT_BYTES:
             self._cache.release()
             trim_heap()

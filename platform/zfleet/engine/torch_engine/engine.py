@@ -23,6 +23,7 @@ from zfleet.engine.z_table import TensorZTable
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
 from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
+from zfleet.openmp import end_helpers
 from zfleet.supervise import WorkLoop, guarded
 from zfleet.svf.zvector import ZVector
 
@@ -177,6 +178,8 @@ class TorchEngine(Engine):
         if not step:
             await run(self._pool, self._batch.rest)
             return False
+        # This thread has copied z-vectors.
+        end_helpers()
         try:
             with self._loop.busy():
                 computed = await run(self._pool, self._batch.run, step)
