@@ -19,13 +19,13 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 
+from clean_streams import streams_kept_clean
 from exit_code import exit_code
 from hetero.processes import prepare_environment
 
@@ -34,9 +34,6 @@ ROUNDS = 12
 
 _WIDTH = 140
 """Columns of tables that go into a file."""
-
-_LOG_SHOWN = 6000
-"""Bytes of the engines' own messages that are shown when a run fails."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    with _streams_kept_clean() as (out, err):
+    with streams_kept_clean() as (out, err):
         asyncio.run(_measure(options, out, err))
 
 
@@ -127,31 +124,6 @@ async def _measure(options: argparse.Namespace, out: TextIO, err: TextIO) -> Non
 
 def _console(file: TextIO) -> Console:
     return Console(file=file) if file.isatty() else Console(file=file, width=_WIDTH)
-
-
-@contextmanager
-def _streams_kept_clean() -> Iterator[tuple[TextIO, TextIO]]:
-    """Standard output and error stream for the report and its progress alone.
-
-    What libraries and engine processes print goes to a log, whose end is shown where the block fails.
-    """
-    with (
-        os.fdopen(os.dup(1), "w") as out,
-        os.fdopen(os.dup(2), "w") as err,
-        tempfile.TemporaryFile() as log,
-    ):
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield out, err
-        except BaseException:
-            log.seek(max(log.seek(0, os.SEEK_END) - _LOG_SHOWN, 0))
-            err.write(log.read().decode(errors="replace"))
-            raise
-        finally:
-            for stream, descriptor in ((out, 1), (err, 2)):
-                stream.flush()
-                os.dup2(stream.fileno(), descriptor)
 
 
 if __name__ == "__main__":

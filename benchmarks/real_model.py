@@ -23,12 +23,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from clean_streams import streams_kept_clean
 from exit_code import exit_code
 from real.engine import engine, group_prefill
 from real.learner import chunked_logits, learner_group
@@ -55,21 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    with streams_kept_clean() as (out, err):
+        _measure(options, out, Console(file=err))
+
+
+def _measure(options: argparse.Namespace, out: TextIO, console: Console) -> None:
     torch.set_num_threads(options.threads)
-    console = Console(stderr=True)
     rounds = _QUICK if options.quick else options.rounds
     settings = Settings(options.base, options.threads, rounds, console.print, options.arc)
     figures: dict[str, Any] = {}
     for name in options.only:
         figures |= PARTS[name](settings)
     if options.json:
-        print(json.dumps({"settings": vars(options), "figures": figures}, indent=2, default=str))
+        out.write(json.dumps({"settings": vars(options), "figures": figures}, indent=2, default=str) + "\n")
         return
     table = Table("figure", "median", "95% interval", "what")
     for name, figure in figures.items():
         low, high = figure.get("ci95", (figure["median"],) * 2)
         table.add_row(name, f"{figure['median']:.3f}", f"{low:.3f} to {high:.3f}", figure["ratio"])
-    Console().print(table)
+    Console(file=out).print(table)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
