@@ -24,6 +24,8 @@ import pytest
 
 from zfleet.config.load import dump_spec
 from zfleet.config.specs import BaseSpec, ServeSpec
+from zfleet.models.fetch import fetch
+from zfleet.models.known import KNOWN_BASES
 from zfleet_jobs.testing.training import contains, training_place
 
 STORE = 100_000_000
@@ -126,6 +128,11 @@ def test_a_node_that_is_killed_goes_on_where_it_stopped(nodes: Nodes) -> None:
     assert arrived == {"whole": True, "sent": PIECES - partial}
 
 
+def _arrived(nodes: Nodes) -> set[str]:
+    """The folders that came to the second node."""
+    return {path.name for path in (nodes.cache / "fetched").glob("*") if path.is_dir()}
+
+
 @pytest.fixture(scope="class")
 def second(nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
     with nodes.second() as node:
@@ -136,12 +143,15 @@ def second(nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
 class TestSecondNode:
     """One second node serves them all."""
 
+    @pytest.mark.parametrize("name", ["tiny", pytest.param("smollm2", marks=pytest.mark.drill)])
     def test_two_workers_that_see_no_path_train_and_the_base_crosses_once(
-        self, nodes: Nodes, tiny_folder: Path
+        self, nodes: Nodes, tiny_folder: Path, name: str
     ) -> None:
-        base = Path(shutil.copytree(tiny_folder, nodes.hidden / "tiny"))
+        given = tiny_folder if name == "tiny" else fetch(KNOWN_BASES[name])
+        base = Path(shutil.copytree(given, nodes.hidden / name))
+        before = _arrived(nodes)
         with training_place(nodes.hidden, base, "") as place:
-            storage = nodes.root / "storage"
+            storage = nodes.root / f"storage-{name}"
             spec = nodes.hidden / "crossed.yaml"
             spec.write_text(dump_spec(place.spec({"crossed": contains("a")}, num_workers=2, storage=str(storage))))
             command = [str(Path(sys.executable).with_name("zfleet")), "train", str(spec), "--json"]
@@ -151,13 +161,13 @@ class TestSecondNode:
             assert done.returncode == 0, done.stderr
             (expert,) = json.loads(done.stdout)
             z = place.registry.load(place.registry.resolve("crossed", place.slug))
-            factors = json.loads(next((nodes.hidden / "cache" / "factors").glob("*/factors.json")).read_text())
-            assert (expert["z_digest"], z.factors) == (z.digest, factors["digest"])
-        assert "fetching base tiny from" in done.stderr, "nobody was told"
-        assert nodes.said("fetching base tiny from") == 1
-        assert nodes.said("fetching factors of base tiny from") == 1
-        arrived = sorted(path.name for path in (nodes.cache / "fetched").iterdir() if path.is_dir())
-        assert [name.split("-")[0] for name in arrived] == ["base", "factors"]
+            stored = (nodes.hidden / "cache" / "factors").glob("*/factors.json")
+            assert expert["z_digest"] == z.digest
+            assert z.factors in [json.loads(path.read_text())["digest"] for path in stored]
+        assert f"fetching base {name} from" in done.stderr, "nobody was told"
+        assert nodes.said(f"fetching base {name} from") == 1
+        assert nodes.said(f"fetching factors of base {name} from") == 1
+        assert sorted(folder.split("-")[0] for folder in _arrived(nodes) - before) == ["base", "factors"]
         assert not list(nodes.cache.rglob("*.part"))
 
     @pytest.mark.drill

@@ -89,7 +89,7 @@ class Place:
     @property
     def slug(self) -> str:
         """The base's qualifier in the registry."""
-        return base_slug("tiny", fingerprint(self.base))
+        return base_slug(self.base.name, fingerprint(self.base))
 
     @property
     def storage(self) -> Path:
