@@ -117,13 +117,23 @@ def test_a_matrix_whose_worker_was_killed_is_done_again(
         mine = psutil.Process().children(recursive=True)
         return [process for process in mine if " ".join(process.cmdline()).startswith("ray::decompose ")]
 
+    def stopped() -> tuple[psutil.Process, str] | None:
+        """A worker that was stopped before it had finished its matrix, which is named."""
+        for process in at_work():
+            process.suspend()
+            task, _, matrix = " ".join(process.cmdline()).partition(" ")
+            if task == "ray::decompose" and matrix.strip() not in _files(cache):
+                return process, matrix.strip()
+            process.resume()
+        return None
+
     with ThreadPoolExecutor(1) as thread:
         job = thread.submit(run_decompose, slow, memory_gib=ROOM_GIB)
-        _wait(lambda: bool(at_work()) and bool(_files(cache)), "a worker is at work")
-        victim = at_work()[0]
-        matrix = victim.cmdline()[0].removeprefix("ray::decompose ")
+        _wait(lambda: bool(_files(cache)), "a matrix is finished")
+        while (found := stopped()) is None:
+            assert not job.done(), "it was finished before a worker was stopped"
+        victim, matrix = found
         victim.kill()
-        assert matrix not in _files(cache), "it was finished before its worker was killed"
         done: Decomposition = job.result()
     assert {one.matrix for one in done.matrices} == _files(cache).keys()
     assert not (psutil.pid_exists(victim.pid) and victim.is_running())
