@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from zfleet.models.fetch import fetch
 from zfleet.models.known import KNOWN_BASES
@@ -43,9 +44,9 @@ def test_two_workers_and_two_replicas_learn_what_one_worker_does(place: Place, r
         assert shared == pytest.approx(alone, rel=1e-3), metric
     versions = {version.name: version for version in place.registry.list()}
     z = [place.registry.load(versions[expert.name]) for expert in (one, two)]
-    furthest = max(float((value - 1).abs().max()) for value in z[0].values.values())
-    apart = max(float((z[0].values[name] - z[1].values[name]).abs().max()) for name in z[0].values)
-    assert apart < furthest / 100
+    # By norms: where a gradient is next to nothing, rounding chooses the sign of Adam's step.
+    alone_z, shared_z = (torch.cat([one.values[name] for name in sorted(one.values)]) for one in z)
+    assert (shared_z - alone_z).norm() < (alone_z - 1).norm() / 1000
 
     # Every sample of both workers was drawn under the z that its step published, of which there is one.
     published: list[set[str]] = []
