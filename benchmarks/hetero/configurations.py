@@ -128,10 +128,10 @@ def chosen(also: Sequence[str], only: Sequence[str] = ()) -> tuple[str, ...]:
 
     Args:
         also: What is added, of ``ALSO``.
-        only: Configurations; none for all.
+        only: Configurations, whatever ``also`` has; none for all.
 
     Raises:
-        SpecError: Either of them names something else.
+        SpecError: Either of them names something else, or ``only`` has no two that are compared.
     """
     if unknown := [name for name in also if name not in ALSO]:
         raise SpecError(f"--also {unknown[0]!r} is unknown", f"choose from {', '.join(ALSO)}")
