@@ -178,7 +178,7 @@ class TorchEngine(Engine):
         if not step:
             await run(self._pool, self._batch.rest)
             return False
-        # This thread has copied z-vectors.
+        # Copying z-vectors gave this thread some.
         end_helpers()
         try:
             with self._loop.busy():
