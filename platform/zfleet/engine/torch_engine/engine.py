@@ -178,7 +178,7 @@ class TorchEngine(Engine):
         if not step:
             await run(self._pool, self._batch.rest)
             return False
-        # Copying z-vectors gave this thread some.
+        # Copying z-vectors gave this thread helpers.
         end_helpers()
         try:
             with self._loop.busy():
