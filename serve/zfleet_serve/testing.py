@@ -21,7 +21,8 @@ from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_
 from zfleet_registry import ExpertVersion, Parent, Provenance, references
 from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
-from zfleet_serve.adaptive.service import Served, Service
+from zfleet_serve.adaptive.service import Service
+from zfleet_serve.adaptive.settings import Served
 from zfleet_serve.http.gateway import create_app
 
 SLUG = "fake-0123abcd"
