@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from zfleet.adapt.calibration import Calibration, Facts
+from zfleet.config.calibrate import StepKind
 from zfleet.config.spec import Spec
 
-StepKind = Literal["prompt", "classifier", "soft", "few_shot", "nearest"]
 StoredMixture = dict[str, FiniteFloat | tuple[FiniteFloat, ...]]
 """{reference of an expert: alpha}."""
 

@@ -41,6 +41,9 @@ class HiddenRequest:
 
 async def score_choices(engine: Engine, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
     """Compute the log-probability of each token of each completion, as ``Engine.score`` of each."""
+    if (at_once := getattr(engine, "score_choices", None)) is not None:
+        scores: tuple[tuple[float, ...], ...] = await at_once(request)
+        return scores
     asked = [
         ScoreRequest(request.prompt, completion, request.z_digest, request.images) for completion in request.completions
     ]

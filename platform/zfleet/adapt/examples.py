@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zfleet.config.calibrate import LEAST_EXAMPLES
 from zfleet.errors import DispatcherError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ NEIGHBOURS = 10
 """How many examples a prompt is compared with."""
 EXACT_BELOW = 10_000
 """From so many examples on the nearest are searched approximately."""
-LEAST = 5
-"""The fewest examples of a label."""
 
 _CHUNK = 1000
 _EXPANSION = 128
@@ -57,7 +56,7 @@ class Examples:
         """Make examples of hidden states.
 
         Args:
-            states: {label: [n, hidden] float32}, ``LEAST`` or more of each.
+            states: {label: [n, hidden] float32}, ``LEAST_EXAMPLES`` or more of each.
 
         Raises:
             DispatcherError: Too few, values that are not finite, or examples of one label that are all the same.
@@ -77,7 +76,7 @@ class Examples:
 
         Args:
             label: A new one.
-            states: [n, hidden] float32, ``LEAST`` or more.
+            states: [n, hidden] float32, ``LEAST_EXAMPLES`` or more.
 
         Raises:
             DispatcherError: The label is there, or as ``from_states``.
@@ -176,8 +175,10 @@ def _check_states(label: str, states: np.ndarray, hidden: int | None = None) -> 
             f"the hidden states of label {label!r} are {list(states.shape)}, the examples [n, {hidden}]",
             "compute them with the base that the dispatcher was calibrated on",
         )
-    if len(states) < LEAST:
-        raise DispatcherError(f"label {label!r} has {len(states)} examples", f"give {LEAST} or more; 20 are good")
+    if len(states) < LEAST_EXAMPLES:
+        raise DispatcherError(
+            f"label {label!r} has {len(states)} examples", f"give {LEAST_EXAMPLES} or more; 20 are good"
+        )
     if not np.isfinite(states).all():
         raise DispatcherError(f"the hidden states of label {label!r} hold NaN or infinite values", "check the base")
     if (states == states[0]).all():

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.explain import explain
 from zfleet.config.spec import Spec
@@ -20,7 +21,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | CalibrateSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -28,6 +29,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "compare": CompareSpec,
     "ablate": AblateSpec,
     "search": SearchSpec,
+    "calibrate": CalibrateSpec,
     "serve": ServeSpec,
 }
 

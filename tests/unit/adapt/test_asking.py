@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from zfleet.adapt.asking import GRID, AskingDispatcher, blended
 from zfleet.adapt.calibration import Calibration
 from zfleet.adapt.contract import Dispatcher
+from zfleet.adapt.engine_calls import ChoicesRequest
 from zfleet.adapt.examples import Examples
 from zfleet.adapt.nearest import hidden_states
-from zfleet.engine.contract import BASE_Z, ScoreRequest
+from zfleet.engine.contract import BASE_Z
 from zfleet.errors import DispatcherError, EngineError, UnknownZ
 from zfleet.testing.dispatcher_conformance import (
     CLASSIFIER,
@@ -77,20 +78,29 @@ async def engine() -> AsyncIterator[FakeEngine]:
     await engine.close()
 
 
-async def test_the_question_is_asked_of_the_expert_and_costs_its_tokens(engine: FakeEngine) -> None:
-    asked: list[ScoreRequest] = []
-    score = engine.score
+class Scripted(WordsEngine):
+    """Gives every completion the same scores, and notes what it is asked."""
 
-    async def noting(request: ScoreRequest) -> tuple[float, ...]:
-        asked.append(request)
-        return await score(request)
+    def __init__(self, *scores: float) -> None:
+        super().__init__(answers)
+        self.scores = scores
+        self.asked: list[ChoicesRequest] = []
 
-    engine.score = noting  # type: ignore[method-assign]
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
+        self.asked.append(request)
+        return tuple(self.scores for _ in request.completions)
+
+
+async def test_the_question_is_asked_once_and_costs_its_tokens_and_the_labels() -> None:
+    engine = Scripted(-1.0, -2.0)
     decision = await asking(question="which of {these} is {prompt}?").decide(engine, "a {prompt} b")
-    assert {request.prompt for request in asked} == {fake_tokens("which of {these} is a {prompt} b?")}
-    assert {request.z_digest for request in asked} == {CLASSIFIER.digest}
-    assert {request.completion for request in asked} == set(ROUTES)
-    assert decision.prompt_tokens == len("which of {these} is a {prompt} b?") + sum(map(len, ROUTES))
+    (request,) = engine.asked
+    assert request.prompt == fake_tokens("which of {these} is a {prompt} b?")
+    assert request.z_digest == CLASSIFIER.digest
+    assert request.completions == tuple(ROUTES)
+    assert decision.prompt_tokens == len(request.prompt) + 2 * len(ROUTES)
+    assert decision.probabilities == pytest.approx(dict.fromkeys(ROUTES, 1 / 3))
+    await engine.close()
 
 
 async def test_a_classifier_that_the_engine_does_not_know_is_an_error(engine: FakeEngine) -> None:
@@ -126,23 +136,19 @@ async def test_the_longer_of_two_labels_is_told_from_its_beginning(engine: FakeE
         assert decision.confidence > 0.9
 
 
-async def test_scores_that_are_no_numbers_are_an_error(engine: FakeEngine) -> None:
-    async def broken(request: ScoreRequest) -> tuple[float, ...]:
-        return (math.nan,)
-
-    engine.score = broken  # type: ignore[method-assign]
+async def test_scores_that_are_no_numbers_are_an_error() -> None:
+    engine = Scripted(math.nan)
     with pytest.raises(EngineError, match="nan"):
         await asking().decide(engine, "add 1 2")
+    await engine.close()
 
 
-async def test_labels_that_are_impossible_are_not_recognised(engine: FakeEngine) -> None:
-    async def impossible(request: ScoreRequest) -> tuple[float, ...]:
-        return (-math.inf,)
-
-    engine.score = impossible  # type: ignore[method-assign]
+async def test_labels_that_are_impossible_are_not_recognised() -> None:
+    engine = Scripted(-math.inf)
     decision = await asking().decide(engine, "add 1 2")
     assert (decision.label, decision.mixture) == (None, {})
     assert sum(decision.probabilities.values()) == pytest.approx(1)
+    await engine.close()
 
 
 def test_a_dispatcher_without_labels_is_refused() -> None:
