@@ -14,6 +14,7 @@ LEAST_EXAMPLES = 5
 """The fewest examples of a label."""
 
 StepKind = Literal["prompt", "classifier", "soft", "few_shot", "nearest"]
+DispatcherKind = Literal["prompt", "classifier", "soft", "few_shot", "nearest", "cascade"]
 
 
 class LabelSpec(Spec):
@@ -28,7 +29,7 @@ class CalibrateSpec(PlacedSpec):
 
     kind: Literal["calibrate"] = "calibrate"
     name: ExpertName = Field(description="the name under which the dispatcher is registered")
-    dispatcher: StepKind | Literal["cascade"] = Field(
+    dispatcher: DispatcherKind = Field(
         description="`prompt` asks the base, `classifier` an expert that was trained to answer; `soft` mixes by the "
         "labels' probabilities; `nearest` compares with known prompts; `few_shot` goes by the task that a request "
         "names; `cascade` asks its steps in order"
@@ -62,7 +63,9 @@ class CalibrateSpec(PlacedSpec):
     @property
     def kinds(self) -> tuple[StepKind, ...]:
         """What is asked, in order: the dispatcher alone, or the steps of a cascade."""
-        return self.steps if self.dispatcher == "cascade" else (self.dispatcher,)
+        if self.dispatcher == "cascade":
+            return self.steps
+        return (self.dispatcher,)
 
     @model_validator(mode="after")
     def _steps_of_a_cascade(self) -> CalibrateSpec:
