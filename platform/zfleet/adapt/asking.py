@@ -66,6 +66,10 @@ class AskingDispatcher(ScoringDispatcher):
         novelty = max(0.0, 1.0 - mass) if distance is None else distance
         return Evidence(log_weights, novelty, len(asked) + sum(map(len, scores)) + tokens)
 
+    def why_strange(self) -> str:
+        """As ``ScoringDispatcher.why_strange``."""
+        return super().why_strange() if self.examples else "because the answer to its question is none of the labels"
+
     def mixture_of(self, probabilities: Mapping[str, float], label: str) -> Mixture:
         """As ``ScoringDispatcher.mixture_of``; that of ``soft`` has every label's mixture by its probability."""
         return blended(self.routes, probabilities) if self.kind == "soft" else self.routes[label]

@@ -69,7 +69,7 @@ class ScoringDispatcher(ABC):
         label = max(probabilities, key=probabilities.__getitem__)
         confidence = min(probabilities[label], 1.0)
         if not self.calibration.recognises(evidence.novelty):
-            reason = f"unlike every prompt that the {self.kind} dispatcher knows: base"
+            reason = f"the {self.kind} dispatcher does not recognise the prompt, {self.why_strange()}: base"
             return Decision(self.kind, {}, 0.0, None, probabilities, reason, evidence.tokens)
         said = f"the {self.kind} dispatcher says {label!r} with confidence {confidence:.2f}"
         if not self.calibration.trusts(confidence):
@@ -79,6 +79,10 @@ class ScoringDispatcher(ABC):
         mixture = self.mixture_of(probabilities, label)
         reason = said if mixture else f"{said}: base"
         return Decision(self.kind, mixture, confidence, label, probabilities, reason, evidence.tokens)
+
+    def why_strange(self) -> str:
+        """Say what a large novelty means, for reasons."""
+        return "which is unlike all that it knows"
 
     def mixture_of(self, probabilities: Mapping[str, float], label: str) -> Mixture:
         """Return the mixture of a decision: that of its label."""

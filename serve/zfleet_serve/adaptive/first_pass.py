@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import OrderedDict
@@ -84,6 +85,7 @@ class FirstPass:
         self._render = render
         self._served = served
         self._opened: OrderedDict[str, _Opened] = OrderedDict()
+        self._opening = asyncio.Lock()
 
     async def auto(self, user_text: str | None, task: str | None) -> Route:
         """Route a request of model ``auto``: by the service's dispatcher, or else by its classifier.
@@ -143,7 +145,10 @@ class FirstPass:
     async def _open(self, version: ExpertVersion) -> _Opened:
         key = version.provenance.dispatcher_digest
         if key not in self._opened:
-            self._opened[key] = await self._load(version)
+            # Once for all requests that wait for it: each would have counts of its own.
+            async with self._opening:
+                if key not in self._opened:
+                    self._opened[key] = await self._load(version)
         self._opened.move_to_end(key)
         while len(self._opened) > OPENED:
             self._opened.popitem(last=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -205,6 +206,15 @@ async def test_drift_is_logged_once_and_seen_where_the_service_shows_its_state(
     (state,) = (await stage.http.get("/healthz")).json()["dispatchers"]
     assert state == {"dispatcher": "router/1", "requests": 60, "not_recognised": 30, "drift": True}
     assert caplog.text.count("traffic has drifted from what dispatcher router/1 was calibrated on") == 1
+
+
+async def test_a_crowd_opens_a_dispatcher_once(stage: Stage) -> None:
+    stage.registry.add_dispatcher("router", stored())
+    answers = await asyncio.gather(*(ask(stage, f"math {place}") for place in range(20)))
+    assert {said.split(":")[0] for said, _ in answers} == {"old math"}
+    assert [call for call in stage.registry.calls if call == "load router/1"] == ["load router/1"]
+    (state,) = (await stage.http.get("/healthz")).json()["dispatchers"]
+    assert state["requests"] == 20
 
 
 async def test_a_dispatcher_that_was_not_calibrated_raises_no_alarm(stage: Stage) -> None:

@@ -79,8 +79,8 @@ async def test_a_mixture_tells_its_experts(stage: Stage) -> None:
             "the classifier dispatcher says 'math' with",
         ),
         ("plus 1 2", "math: plus 1 2", "fake:math/2", "plus", "the classifier dispatcher says 'plus'"),
-        ("rain now", "base: rain now", "fake", None, "unlike every prompt that the classifier dispatcher knows: base"),
-        ("kind it", "base: kind it", "fake", None, "unlike every prompt that the classifier dispatcher knows: base"),
+        ("rain now", "base: rain now", "fake", None, "because the answer to its question is none of the labels: base"),
+        ("kind it", "base: kind it", "fake", None, "because the answer to its question is none of the labels: base"),
         ("lost it", "base: lost it", "fake", "lost", "there is no expert 'gone': base"),
     ],
 )
