@@ -33,14 +33,14 @@ class AskingDispatcher(ScoringDispatcher):
     """Asks the base, or an expert, for the label.
 
     The novelty of a prompt is the probability that its answer begins with none of the labels; with ``examples``, it is
-    the distance to those.
+    the distance to those of the most probable label.
 
     Attributes:
         kind: See above.
         render: Turns the question into an engine's prompt.
         z_digest: Of who is asked; the engine must know it.
         question: ``{prompt}`` in it stands for the user's text.
-        examples: Known prompts; one more pass, over the prompt alone, compares it with them.
+        examples: Known prompts of every label; one more pass, over the prompt alone, compares it with them.
     """
 
     kind: Literal["prompt", "classifier", "soft"]
@@ -55,16 +55,18 @@ class AskingDispatcher(ScoringDispatcher):
         asked, labels = self.render(self.question.replace("{prompt}", prompt)), tuple(self.routes)
         scoring = score_choices(engine, ChoicesRequest(asked, labels, self.z_digest))
         if self.examples is None:
-            scores, distance, tokens = await scoring, None, 0
+            scores = await scoring
         else:
             shown = self.render(prompt)
             scores, state = await asyncio.gather(scoring, hidden_state(engine, HiddenRequest(shown)))
-            distance, tokens = self.examples.novelty(np.array(state, np.float32)), len(shown)
-        begun = {label: math.fsum(score) for label, score in zip(labels, scores, strict=True)}
-        log_weights = _apart(begun)
-        mass = math.fsum(math.exp(weight) for weight in log_weights.values())
-        novelty = max(0.0, 1.0 - mass) if distance is None else distance
-        return Evidence(log_weights, novelty, len(asked) + sum(map(len, scores)) + tokens)
+        log_weights = _apart({label: math.fsum(score) for label, score in zip(labels, scores, strict=True)})
+        tokens = len(asked) + sum(map(len, scores))
+        if self.examples is None:
+            mass = math.fsum(math.exp(weight) for weight in log_weights.values())
+            return Evidence(log_weights, max(0.0, 1.0 - mass), tokens)
+        label = max(log_weights, key=log_weights.__getitem__)
+        novelty = self.examples.novelty(label, self.examples.distances(np.array(state, np.float32)))
+        return Evidence(log_weights, novelty, tokens + len(shown))
 
     def why_strange(self) -> str:
         """As ``ScoringDispatcher.why_strange``."""

@@ -67,7 +67,7 @@ class TestClassifierWithExamples(DispatcherConformance):
 
     async def make_dispatcher(self, engine: WordsEngine) -> Dispatcher:
         states = {label: await hidden_states(engine, fake_tokens, prompts_of(label)) for label in KINDS_OF_WORDS}
-        return asking(examples=Examples.from_states(states), calibration=Calibration(limit=1.2))
+        return asking(examples=Examples.from_states(states), calibration=Calibration(limit=1.4))
 
 
 @pytest.fixture
