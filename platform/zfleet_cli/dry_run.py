@@ -50,7 +50,11 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec | CalibrateSpec) else job
+        checked: TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec = job
+        if isinstance(job, SearchSpec):
+            checked = with_engine(job)
+        elif isinstance(job, CalibrateSpec):
+            checked = with_engine(job)
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits)
     return not dry_run
