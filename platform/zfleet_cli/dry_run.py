@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", SearchSpec, CalibrateSpec, ServeSpec)
+Answering = TypeVar("Answering", bound=SearchSpec | CalibrateSpec | ServeSpec)
 
 
 def check_job(
@@ -50,11 +50,7 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked: TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec = job
-        if isinstance(job, SearchSpec):
-            checked = with_engine(job)
-        elif isinstance(job, CalibrateSpec):
-            checked = with_engine(job)
+        checked = with_engine(job) if isinstance(job, SearchSpec | CalibrateSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits)
     return not dry_run
