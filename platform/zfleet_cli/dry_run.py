@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", bound=SearchSpec | CalibrateSpec | ServeSpec)
+Answering = TypeVar("Answering", SearchSpec, CalibrateSpec, ServeSpec)
 
 
 def check_job(
@@ -50,7 +50,9 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec | CalibrateSpec) else job
+        # One at a time: a type variable is not a union.
+        checked = with_engine(job) if isinstance(job, SearchSpec) else job
+        checked = with_engine(checked) if isinstance(checked, CalibrateSpec) else checked
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits)
     return not dry_run
