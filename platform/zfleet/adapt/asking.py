@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,28 +53,34 @@ class AskingDispatcher(ScoringDispatcher):
         """As ``ScoringDispatcher.evidence``."""
         # Not str.format: braces in the user's text, or elsewhere in the question, are no fields.
         asked, labels = self.render(self.question.replace("{prompt}", prompt)), tuple(self.routes)
+        shown = () if self.examples is None else self.render(prompt)
         scoring = score_choices(engine, ChoicesRequest(asked, labels, self.z_digest))
-        if self.examples is None:
-            scores = await scoring
-        else:
-            shown = self.render(prompt)
-            scores, state = await asyncio.gather(scoring, hidden_state(engine, HiddenRequest(shown)))
+        scores, novelty_of = await asyncio.gather(scoring, self._compared(engine, shown))
         log_weights = _apart({label: math.fsum(score) for label, score in zip(labels, scores, strict=True)})
-        tokens = len(asked) + sum(map(len, scores))
+        tokens = len(asked) + sum(map(len, scores)) + len(shown)
+        return Evidence(log_weights, novelty_of(log_weights), tokens)
+
+    async def _compared(self, engine: Engine, shown: tuple[int, ...]) -> Callable[[Mapping[str, float]], float]:
+        """Return a function from log-weights to the novelty of a prompt, which is compared with the examples."""
         if self.examples is None:
-            mass = math.fsum(math.exp(weight) for weight in log_weights.values())
-            return Evidence(log_weights, max(0.0, 1.0 - mass), tokens)
-        label = max(log_weights, key=log_weights.__getitem__)
-        novelty = self.examples.novelty(label, self.examples.distances(np.array(state, np.float32)))
-        return Evidence(log_weights, novelty, tokens + len(shown))
+            return _none_of_the_labels
+        state = np.array(await hidden_state(engine, HiddenRequest(shown)), np.float32)
+        examples, distances = self.examples, self.examples.distances(state)
+        return lambda log_weights: examples.novelty(max(log_weights, key=log_weights.__getitem__), distances)
 
     def why_strange(self) -> str:
         """As ``ScoringDispatcher.why_strange``."""
-        return super().why_strange() if self.examples else "because the answer to its question is none of the labels"
+        if self.examples is None:
+            return "because the answer to its question is none of the labels"
+        return super().why_strange()
 
     def mixture_of(self, probabilities: Mapping[str, float], label: str) -> Mixture:
         """As ``ScoringDispatcher.mixture_of``; that of ``soft`` has every label's mixture by its probability."""
         return blended(self.routes, probabilities) if self.kind == "soft" else self.routes[label]
+
+
+def _none_of_the_labels(log_weights: Mapping[str, float]) -> float:
+    return max(0.0, 1.0 - math.fsum(math.exp(weight) for weight in log_weights.values()))
 
 
 def _apart(begun: Mapping[str, float]) -> dict[str, float]:
