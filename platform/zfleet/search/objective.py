@@ -38,11 +38,8 @@ class Objective:
     def metrics(self) -> tuple[str, ...]:
         """The metrics that have to be measured, in the order of ``Measured``."""
         names = [name for target in self.targets for name in target]
-        if self.tie is not None:
-            names.append(self.tie)
-            if self.tie == OWN_LOG_LIKELIHOOD:
-                names.append(ACCURACY)
-        return tuple(dict.fromkeys(names))
+        # Accuracy is reported, whatever is searched for.
+        return tuple(dict.fromkeys([*names, *([] if self.tie is None else [self.tie]), ACCURACY]))
 
     def values(self, measured: Measured) -> NDArray[np.float64]:
         """Return each shot's part in the first target, and in the tie-break: [..., shots, 2].
