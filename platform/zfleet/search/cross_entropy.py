@@ -1,10 +1,9 @@
 """The cross-entropy method over mixing coefficients: ask for a population, tell its scores, repeat.
 
-Rubinstein's method (Methodology and Computing in Applied Probability 1, 1999): sample a population from a
-Gaussian with independent coordinates, refit its mean and standard deviation to the best fraction, the elites.
-Transformer² (arXiv 2501.06252, section 3.2 and appendix) finds mixtures of experts with it: coefficients in
-[0, 1], samples clipped into it, ties between equally accurate candidates broken by the log-likelihood of
-correct answers, the best candidate kept.
+Sample a population from a Gaussian with independent coordinates, refit its mean and standard deviation to the best
+fraction, the elites (``zfleet.search.elites`` has the source and the defaults). Transformer² (arXiv 2501.06252,
+section 3.2 and appendix) finds mixtures of experts with it: coefficients in [0, 1], samples clipped into it, ties
+between equally accurate candidates broken by the log-likelihood of correct answers, the best candidate kept.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy as np
 
 from zfleet.errors import CheckpointError, RewardError, SpecError
 from zfleet.search.coefficients import Points, dimension, known_points
+from zfleet.search.elites import ELITES, MEAN, POPULATION, STD, STD_FLOOR, draw, elite_count, refit
 
 Score = tuple[float, ...]
 """Compared entry by entry: (accuracy, log-likelihood of the correct answers). Higher is better."""
@@ -64,12 +64,10 @@ class CrossEntropy:
         population: Candidates in each generation.
         elites: The fraction that the next generation is fitted to.
         seed: Of all sampling.
-        mean: Every coordinate's first mean: the middle of the range.
-        std: Every coordinate's first standard deviation: at 0.5 a third of the samples is clipped to 0 or 1,
-            which are single experts and plain sums.
-        std_floor: No coordinate's standard deviation falls below it. Fitted to six elites it shrinks by chance
-            and would end the search early (Szita and Lőrincz, Neural Computation 18, 2006, add noise for the
-            same reason).
+        mean: Every coordinate's first mean.
+        std: Every coordinate's first standard deviation. Samples that are clipped to 0 or 1 are single experts and
+            plain sums.
+        std_floor: No coordinate's standard deviation falls below it.
 
     Raises:
         SpecError: A population too small for the base and every single expert, or a setting out of range.
@@ -80,12 +78,12 @@ class CrossEntropy:
         experts: int,
         *,
         layers: int | None = None,
-        population: int = 32,
-        elites: float = 0.2,
+        population: int = POPULATION,
+        elites: float = ELITES,
         seed: int = 0,
-        mean: float = 0.5,
-        std: float = 0.5,
-        std_floor: float = 0.02,
+        mean: float = MEAN,
+        std: float = STD,
+        std_floor: float = STD_FLOOR,
     ) -> None:
         dim = dimension(experts, layers)
         if population < experts + 1:
@@ -113,7 +111,7 @@ class CrossEntropy:
     @property
     def elite_count(self) -> int:
         """How many candidates of a population are elites."""
-        return max(1, int(self.elites * self.population))
+        return elite_count(self.elites, self.population)
 
     def ask(self) -> Points:
         """Draw the next population: [population, dim] float64 in [0, 1].
@@ -126,8 +124,8 @@ class CrossEntropy:
         if self.pending is not None:
             raise RuntimeError(f"generation {self.generation} was asked for already: tell its scores first")
         fixed = known_points(self.experts, self.layers) if self.best is None else np.array([self.best.point])
-        drawn = self._rng.normal(self.mean, self.std, size=(self.population - len(fixed), len(self.mean)))
-        self.pending = np.concatenate([fixed, np.clip(drawn, 0.0, 1.0)])
+        drawn = draw(self._rng, self.mean, self.std, self.population - len(fixed))
+        self.pending = np.concatenate([fixed, drawn])
         return self.pending.copy()
 
     def tell(self, scores: Sequence[float | Sequence[float]]) -> None:
@@ -149,9 +147,7 @@ class CrossEntropy:
         top = order[0]
         if self.best is None or checked[top] > self.best.score:
             self.best = Best(tuple(self.pending[top].tolist()), checked[top])
-        elites = self.pending[order[: self.elite_count]]
-        self.mean = elites.mean(axis=0)
-        self.std = np.maximum(elites.std(axis=0), self.std_floor)
+        self.mean, self.std = refit(self.pending[order[: self.elite_count]], self.std_floor)
         first = [score[0] for score in checked]
         self.history = (*self.history, Generation(max(first), math.fsum(first) / len(first)))
         self.generation += 1
