@@ -187,7 +187,8 @@ class CemSampler(BaseSampler):
     def _one_hot(self, rng: np.random.Generator, frequencies: Array) -> Array:
         count = len(frequencies)
         shares = (1 - self.std_floor) * frequencies / frequencies.sum() + self.std_floor / count
-        return np.eye(count)[rng.choice(count, p=shares)]
+        chosen: Array = np.eye(count)[rng.choice(count, p=shares)]
+        return chosen
 
 
 def _complete(study: Study) -> list[FrozenTrial]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -38,7 +39,7 @@ class TestOptunaSuitesAfterAGeneration(BasicSamplerTestCase, RelativeSamplerTest
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_finds_the_optimum_on_scales_of_every_kind(direction: str) -> None:
+def test_finds_the_optimum_on_scales_of_every_kind(direction: Literal["minimize", "maximize"]) -> None:
     sign = 1 if direction == "minimize" else -1
 
     def objective(trial: optuna.Trial) -> float:

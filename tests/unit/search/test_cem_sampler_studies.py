@@ -37,7 +37,7 @@ def _study(storage: str | None = None, **changed: Any) -> optuna.Study:
 
 
 def _cost(params: dict[str, Any]) -> float:
-    return abs(params["x"] - 0.3) + params["rate"] + params["count"] / 9 + (params["kind"] == "a")
+    return float(abs(params["x"] - 0.3) + params["rate"] + params["count"] / 9 + (params["kind"] == "a"))
 
 
 def _step(study: optuna.Study, trials: int = 1) -> None:
