@@ -176,6 +176,14 @@ print(study.trials[-1].system_attrs["cem:generation"], study.best_value < 1e-2)
     assert done.stdout.split() == ["9", "True"]
 
 
+def test_the_example_of_the_docs_finds_the_optimum() -> None:
+    """In another process, as a reader would run it."""
+    docs = Path(__file__).parents[3] / "docs" / "optuna.md"
+    example = docs.read_text().split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True)
+    assert "'layers': 4, 'kind': 'muon'" in done.stdout
+
+
 def test_the_search_is_imported_without_optuna() -> None:
     """In another process: this one has imported it."""
     check = "import sys, zfleet.search, zfleet.search.cross_entropy; sys.exit('optuna' in sys.modules)"
