@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zfleet.errors import SpecError
+from zfleet.search.elites import refit
 from zfleet.search.method import Score
-from zfleet.search.methods.cross_entropy import CrossEntropy, gaussian
+from zfleet.search.methods.cross_entropy import CrossEntropy
 from zfleet.search.space import Points, Space
 
 SPACE = Space(("a", "b"))
@@ -49,7 +50,7 @@ def test_the_spread_never_falls_below_the_floor() -> None:
     for _ in range(4):
         _tell(search, [(0.0,)] * 32)
     assert search.elite_count == 1
-    assert search.std.tolist() == [0.2, 0.2]
+    assert search.std.tolist() == [0.1, 0.1]
 
 
 @pytest.mark.parametrize("settings_", [{"population": 1}, {"elites": 0.0}, {"elites": 1.5}, {"std": 0.0}])
@@ -60,7 +61,7 @@ def test_settings_out_of_range_are_refused(settings_: dict[str, float]) -> None:
 
 @given(points=st.lists(st.lists(st.floats(-2, 2), min_size=3, max_size=3), min_size=1, max_size=8))
 def test_the_refit_is_the_mean_and_the_spread_of_the_elites(points: list[list[float]]) -> None:
-    mean, std = gaussian(np.array(points))
+    mean, std = refit(np.array(points), 0.0)
     n = len(points)
     for place in range(3):
         values = [point[place] for point in points]

@@ -1,10 +1,9 @@
 """The cross-entropy method over mixing coefficients.
 
-Rubinstein's method (Methodology and Computing in Applied Probability 1, 1999): sample a population from a
-Gaussian with independent coordinates, refit its mean and standard deviation to the best fraction, the elites.
-Transformer² (arXiv 2501.06252, section 3.2 and appendix) finds mixtures of experts with it. This is zfleet's own form:
-elites by the whole score, its tie-break included, and a floor under the standard deviation. ``reference.py`` has the
-paper's.
+Sample a population from a Gaussian with independent coordinates, refit its mean and standard deviation to the best
+fraction, the elites (``zfleet.search.elites`` has the source and the defaults). Transformer² (arXiv 2501.06252, section
+3.2 and appendix) finds mixtures of experts with it. This is zfleet's own form: elites by the whole score, its tie-break
+included, and a floor under the standard deviation. ``reference.py`` has the paper's.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zfleet.errors import SpecError
+from zfleet.search.elites import ELITES, MEAN, POPULATION, STD, STD_FLOOR, draw, elite_count, refit
 from zfleet.search.method import Score, check_scores
 from zfleet.search.space import Points, Space
 
@@ -27,11 +27,9 @@ class CrossEntropy:
         elites: The fraction that the next generation is fitted to.
         seed: Of all sampling.
         mean: The first mean, [1, dim]; None is the middle of each range.
-        std: Every coordinate's first standard deviation as a fraction of its range: at 0.5 a third of the samples is
-            clipped to the limits, which are single experts and plain sums.
-        std_floor: No coordinate's standard deviation falls below it, as a fraction of its range. Fitted to six elites
-            it shrinks by chance and would end the search early (Szita and Lőrincz, Neural Computation 18, 2006, add
-            noise for the same reason).
+        std: Every coordinate's first standard deviation, as a fraction of its range. Samples that are clipped to the
+            limits are single experts and plain sums.
+        std_floor: No coordinate's standard deviation falls below it, as a fraction of its range.
 
     Raises:
         SpecError: A setting is out of range.
@@ -41,12 +39,12 @@ class CrossEntropy:
         self,
         space: Space,
         *,
-        population: int = 32,
-        elites: float = 0.2,
+        population: int = POPULATION,
+        elites: float = ELITES,
         seed: int = 0,
         mean: Points | None = None,
-        std: float = 0.5,
-        std_floor: float = 0.02,
+        std: float = STD,
+        std_floor: float = STD_FLOOR,
     ) -> None:
         if population < 2 or not 0 < elites <= 1:
             raise SpecError(
@@ -57,11 +55,12 @@ class CrossEntropy:
             raise SpecError(f"std is {std} and std_floor {std_floor}", "give a std above 0 and a floor of 0 or more")
         self.space = space
         self.population = population
-        width = space.high - space.low
-        self.mean = np.full(space.dim, (space.low + space.high) / 2) if mean is None else mean.reshape(space.dim)
-        self.std = np.full(space.dim, std * width)
-        self._floor = std_floor * width
-        self._elites = max(1, int(elites * population))
+        self._scale = space.high - space.low
+        # Scaled, so that every range is [0, 1].
+        self.mean = np.full(space.dim, MEAN) if mean is None else self._scaled(mean.reshape(space.dim))
+        self.std = np.full(space.dim, std)
+        self._floor = std_floor
+        self._elites = elite_count(elites, population)
         self._rng = np.random.default_rng(seed)
         self._asked = False
         self._known: tuple[Points, list[Score]] = (np.empty((0, space.dim)), [])
@@ -76,7 +75,7 @@ class CrossEntropy:
         if self._asked:
             raise RuntimeError("the last population has no scores yet: tell them first")
         self._asked = True
-        return self.space.within(self._rng.normal(self.mean, self.std, size=(self.population, self.space.dim)))
+        return self._unscaled(draw(self._rng, self.mean, self.std, self.population))
 
     def tell(self, points: Points, scores: Sequence[Score]) -> None:
         """As ``Method.tell``. Other points that are known compete for a place among the elites."""
@@ -88,8 +87,7 @@ class CrossEntropy:
         self._known = (np.empty((0, self.space.dim)), [])
         # Stable: of equal scores the earlier point wins.
         order = sorted(range(len(points)), key=scores.__getitem__, reverse=True)
-        self.mean, std = gaussian(points[order[: self._elites]])
-        self.std = np.maximum(std, self._floor)
+        self.mean, self.std = refit(self._scaled(points[order[: self._elites]]), self._floor)
         self._asked = False
 
     def mixtures(self, points: Points) -> Points:
@@ -98,16 +96,10 @@ class CrossEntropy:
 
     def centre(self) -> Points:
         """As ``Method.centre``: the mean."""
-        return self.space.within(self.mean[None])
+        return self._unscaled(self.mean[None])
 
+    def _scaled(self, points: Points) -> Points:
+        return (points - self.space.low) / self._scale
 
-def gaussian(elites: Points) -> tuple[Points, Points]:
-    """Return the mean and the standard deviation of each coordinate, dividing by n.
-
-    Args:
-        elites: [n, dim].
-
-    Returns:
-        [dim] and [dim].
-    """
-    return elites.mean(axis=0), elites.std(axis=0)
+    def _unscaled(self, points: Points) -> Points:
+        return self.space.within(self.space.low + self._scale * points)
