@@ -56,11 +56,6 @@ class SearchMethodSpec(Spec):
         changed = {name: value for name, value in own.items() if value != fields[name].default}
         return {"name": self.name, **changed} if changed else self.name
 
-    @property
-    def settings(self) -> dict[str, float | bool]:
-        """The settings that the method takes, by name."""
-        return {name: getattr(self, name) for name in _KEYS.get(self.name, ())}
-
 
 class SpaceSpec(Spec):
     """Which mixtures may be tried."""
