@@ -110,7 +110,7 @@ class SearchSpec(PlacedSpec):
         "them for `nsga2`. The likelihood of the right answers breaks ties",
     )
     racing: bool = Field(True, description="candidates that are clearly worse do not answer the other shots")
-    block: CountOrAuto = Field("auto", description="shots between comparisons; `auto`: an eighth, but 2 or more")
+    block: CountOrAuto = Field("auto", description="shots before the first comparison; `auto`: an eighth, but 2 or more")
     population: int = Field(32, ge=2)
     generations: int = Field(8, ge=1)
     trials_per_generation: int = Field(2, ge=1, description="chunks of a population; each is one engine batch")
