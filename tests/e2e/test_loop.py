@@ -11,16 +11,8 @@ import pytest
 from openai import OpenAI
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.config.specs import (
-    BaseSpec,
-    EngineSpec,
-    ExpertSpec,
-    ResourceSpec,
-    SearchSpec,
-    ServeSpec,
-    TrainSpec,
-    VllmSpec,
-)
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, ResourceSpec, ServeSpec, TrainSpec, VllmSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search

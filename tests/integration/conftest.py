@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import EngineSpec, ResourceSpec, TrainSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import EngineStats
 from zfleet_cluster.fleet.actors import Fleet, actor_fleet

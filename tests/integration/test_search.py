@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from ray.util import placement_group, remove_placement_group
 
-from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, SearchSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import JobError, RewardError

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zfleet.search.coefficients import alphas_of
+from zfleet.search.cross_entropy import Generation
 
-from zfleet.config.specs import BaseSpec, ResourceSpec, SearchSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, ResourceSpec
 from zfleet.config.task_specs import RewardSpec, TaskSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.models.bundle import BaseBundle, pack_base
-from zfleet.search.coefficients import alphas_of
-from zfleet.search.cross_entropy import Generation
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task

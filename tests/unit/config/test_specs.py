@@ -13,8 +13,9 @@ import yaml
 
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
+from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.specs import EngineSpec, ResourceSpec, ServeSpec, TrainSpec, VllmSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.text import Contains
 from zfleet.tasks.build import build_task

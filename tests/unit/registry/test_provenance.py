@@ -43,7 +43,11 @@ def test_a_version_has_the_provenance_it_was_registered_with(registry: ExpertReg
 
 def test_a_mixture_names_its_parents(registry: ExpertRegistry, make_z: MakeZ) -> None:
     z = make_z()
-    parents = (Parent("math/3", "a" * 64, 1 / 3), Parent("code/1", "b" * 64, (0.1, 0.7)))
+    parents = (
+        Parent("math/3", "a" * 64, 1 / 3),
+        Parent("code/1", "b" * 64, (0.1, 0.7)),
+        Parent("logic/2", "c" * 64, {"q_proj": 0.1, "up_proj": 1 / 3}),
+    )
     provenance = Provenance.of(z, kind="mixture", parents=parents)
     assert registry.register("both", z, provenance, base_name="lab").provenance.parents == parents
 
