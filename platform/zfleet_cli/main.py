@@ -23,6 +23,7 @@ from zfleet_cli.commands import (
     experiment,
     experts,
     grade,
+    interference,
     jobs,
     lab,
     register_experts,
@@ -78,6 +79,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(bases.app, name="bases")
 experts.app.command("carry")(register_experts.carry)
 experts.app.command("import")(register_experts.import_expert)
+experts.app.command("interference")(interference.interference)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
