@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -13,15 +14,18 @@ from zfleet.svf.zvector import ZVector
 
 Kind = Literal["expert", "mixture"]
 
+_PARENTS: Mapping[Kind, tuple[int, int]] = {"expert": (0, 1), "mixture": (1, sys.maxsize)}
+"""The fewest and the most parents of each kind."""
+
 
 @dataclass(frozen=True)
 class Parent:
-    """One expert of a mixture.
+    """A version that another one was made from: an expert of a mixture, or what a training began at.
 
     Attributes:
         reference: Name and version, such as ``math/3``.
         z_digest: The digest of its z.
-        alpha: Its coefficient: one number, or one per layer.
+        alpha: Its coefficient: one number, or one per layer; 1 outside mixtures.
     """
 
     reference: str
@@ -43,7 +47,7 @@ class Provenance:
         spec: The job spec, as JSON.
         code_version: The version or commit of the code that trained the expert.
         metrics: Results to keep with the version.
-        parents: The experts of a mixture.
+        parents: The experts of a mixture; of an expert the version that its training began at, if it was not the base.
         kind: ``expert`` or ``mixture``.
         carried_from: The version of another base from which this version was carried.
         imported_from: Name and sha256 of the reference implementation's file from which this version was imported.
@@ -104,10 +108,11 @@ class Provenance:
                     f"provenance has {name} {getattr(self, name)!r}, but the z has {fact!r}",
                     "use Provenance.of(z, ...)",
                 )
-        if (self.kind == "mixture") != bool(self.parents):
+        fewest, most = _PARENTS[self.kind]
+        if not fewest <= len(self.parents) <= most:
             raise RegistryError(
                 f"provenance of kind {self.kind!r} has {len(self.parents)} parents",
-                "a mixture names its experts as parents, an expert has none",
+                "a mixture names its experts as parents, an expert at most the version that its training began at",
             )
 
     def to_strings(self) -> dict[str, str]:

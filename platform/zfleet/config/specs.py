@@ -193,6 +193,9 @@ class ExpertSpec(Spec):
 
     name: ExpertName
     task: TaskSpec
+    start: str | None = Field(
+        None, description="the expert or mixture whose z training begins at, such as `exam-mix/1`; none: the base"
+    )
     learner: dict[str, int | float | str | None] = Field(
         {}, description="single values that replace the job's learner's"
     )
