@@ -32,6 +32,7 @@ from zfleet_cli.commands import (
     serve,
     submit,
     train,
+    transfer,
 )
 from zfleet_cli.untrusted import shown_lines
 
@@ -87,6 +88,7 @@ app.command("compare")(experiment.compare)
 app.command("ablate")(experiment.ablate)
 app.command("samples")(samples.samples)
 app.command("search")(search.search)
+app.command("transfer")(transfer.transfer)
 app.command("serve")(serve.serve)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
