@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -57,6 +58,6 @@ def _map(axes: Axes, values: Tensor, rows: Sequence[str], columns: Sequence[str]
         for row, column in torch.cartesian_prod(*map(torch.arange, values.shape)).tolist():
             value = float(values[row, column])
             dark = abs(value) > 0.6
-            text = "–" if value != value else f"{value:.2f}"
+            text = "–" if math.isnan(value) else f"{value:.2f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.figure.colorbar(image, ax=axes, shrink=0.7)
