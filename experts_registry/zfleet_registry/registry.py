@@ -169,6 +169,11 @@ class ExpertRegistry(RunLog):
         of_base = [version for version in versions if base_slug in (None, version.base_slug)]
         return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))
 
+    def find(self, name: str, z: ZVector) -> ExpertVersion | None:
+        """Return the newest version of an expert that has exactly this z; None if there is none."""
+        known = [version for version in self.list() if (version.name, version.z_digest) == (name, z.digest)]
+        return max(known, key=lambda version: version.version, default=None)
+
     def _no_expert(self, name: str, slug: str) -> ExpertNotFound:
         missing = f"base {slug} has no expert {name!r} in {self.address}"
         if self._connection.reading:

@@ -12,6 +12,7 @@ from zfleet.config.compare import ExperimentSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet_cli.memory_rows import memory_rows, print_memory
 from zfleet_cli.output import print_spec
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", SearchSpec, ServeSpec)
+Answering = TypeVar("Answering", SearchSpec, ServeSpec, TransferSpec)
 
 
 def check_job(
-    job: TrainSpec | SearchSpec | ExperimentSpec,
+    job: TrainSpec | SearchSpec | ExperimentSpec | TransferSpec,
     tasks: Sequence[TaskSpec],
     dry_run: bool,
     as_json: bool,
@@ -50,14 +51,14 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec) else job
+        checked = with_engine(job) if isinstance(job, SearchSpec | TransferSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits)
     return not dry_run
 
 
 def print_planned(
-    job: TrainSpec | SearchSpec | ExperimentSpec | ServeSpec,
+    job: TrainSpec | SearchSpec | ExperimentSpec | TransferSpec | ServeSpec,
     as_json: bool = False,
     folder: Path | None = None,
     fits: Sequence[FitReport] = (),

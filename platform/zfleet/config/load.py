@@ -14,6 +14,7 @@ from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
 from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
 
@@ -21,7 +22,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | TransferSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -29,6 +30,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "compare": CompareSpec,
     "ablate": AblateSpec,
     "search": SearchSpec,
+    "transfer": TransferSpec,
     "serve": ServeSpec,
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from zfleet.config.spec import CountOrAuto, ExpertName, Spec
-from zfleet.config.specs import REGISTRY, AnsweringEngine, EngineSpec, PlacedSpec
+from zfleet.config.specs import REGISTRY_URI, AnsweringEngine, EngineSpec, PlacedSpec
 from zfleet.config.task_specs import TaskSpec
 
 MethodName = Literal["cem", "reference", "random", "tpe", "cmaes", "gp", "nsga2"]
@@ -110,7 +110,7 @@ class SearchSpec(PlacedSpec):
         "them for `nsga2`. The likelihood of the right answers breaks ties",
     )
     racing: bool = Field(True, description="candidates that are clearly worse do not answer the other shots")
-    block: CountOrAuto = Field("auto", description="shots before the first comparison; `auto`: an eighth, but 2 or more")
+    block: CountOrAuto = Field("auto", description="shots before the first comparison; `auto`: an eighth, or 2")
     population: int = Field(32, ge=2)
     generations: int = Field(8, ge=1)
     trials_per_generation: int = Field(2, ge=1, description="chunks of a population; each is one engine batch")
@@ -120,7 +120,7 @@ class SearchSpec(PlacedSpec):
     study: str | None = Field(
         None, description="storage of the Optuna study, as `postgresql://…`; none: study.db in the search's folder"
     )
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpec:

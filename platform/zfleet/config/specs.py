@@ -16,7 +16,7 @@ from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 DISPATCH_PROMPT = "kind? {prompt}"
 """The first pass's question, in the words that the lab's classifier is trained on."""
 
-REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
+REGISTRY_URI = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
 """Describes the key `registry` of all specs."""
 
 
@@ -123,7 +123,7 @@ def _with_settings(engine: object) -> object:
     return {"kind": engine} if isinstance(engine, str) else engine
 
 
-def _answering(slots: int) -> BeforeValidator:
+def answering(slots: int) -> BeforeValidator:
     """Set the defaults of an engine that only answers, which also hold if the spec gives other settings of it."""
 
     def fill(engine: object) -> object:
@@ -133,8 +133,8 @@ def _answering(slots: int) -> BeforeValidator:
     return BeforeValidator(fill)
 
 
-AnsweringEngine = Annotated[EngineSpec, _answering(192)]
-"""The engine of a job that only answers: a search or an evaluation."""
+AnsweringEngine = Annotated[EngineSpec, answering(192)]
+"""The engine of a job that only answers: a search, an evaluation, a transfer."""
 
 
 def _beside_a_learner(engine: EngineSpec) -> EngineSpec:
@@ -198,6 +198,9 @@ class ExpertSpec(Spec):
 
     name: ExpertName
     task: TaskSpec
+    start: str | None = Field(
+        None, description="the expert or mixture whose z training begins at, such as `exam-mix/1`; none: the base"
+    )
     learner: dict[str, int | float | str | None] = Field(
         {}, description="single values that replace the job's learner's"
     )
@@ -235,7 +238,7 @@ class TrainSpec(PlacedSpec):
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
     eval_temperature: float = Field(0.0, ge=0, description="0 grades greedy answers")
     storage: str = Field(TRAIN_FOLDER, description="folder of checkpoints; with several machines, one that all share")
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
     run: Name = Field("train", description="the run's name; by default the name of the spec file. A used name resumes")
 
     @model_validator(mode="after")
@@ -271,7 +274,7 @@ class ServeSpec(PlacedSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
     replicas: int = Field(1, ge=1, description="engines; the fewest where max_replicas is more")
     max_replicas: int | None = Field(None, ge=1, description="the most engines, as the load asks; none: as replicas")
     gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")
@@ -286,7 +289,7 @@ class ServeSpec(PlacedSpec):
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )
-    engine: Annotated[EngineSpec, _answering(32)] = EngineSpec(kind="auto", slots=32)
+    engine: Annotated[EngineSpec, answering(32)] = EngineSpec(kind="auto", slots=32)
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> ServeSpec:

@@ -8,13 +8,14 @@ from typing import TypeVar
 
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, VllmSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.engine.vllm_engine.version import check_vllm, installed_vllm
 from zfleet.errors import EngineError
 
 _SMALL_MIB = 64
 """Weights below this: the embedded engine has answered before vLLM, which takes 10 to 30 seconds, has started."""
 
-Job = TypeVar("Job", SearchSpec, ServeSpec)
+Job = TypeVar("Job", SearchSpec, ServeSpec, TransferSpec)
 
 
 def resolve_engine(job: Job) -> Job:

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.keys import ENGINE_KEYS, TRAIN_KEYS
 from zfleet.memory.node import NodeMemory, node_memory
@@ -25,11 +26,12 @@ from zfleet.memory.worker import (
     serve_table,
     traced_base,
     train_table,
+    transfer_table,
 )
 from zfleet.models.base import context_of
 from zfleet.tasks.fit import FitReport
 
-Job = TrainSpec | SearchSpec | ExperimentSpec | ServeSpec
+Job = TrainSpec | SearchSpec | ExperimentSpec | TransferSpec | ServeSpec
 
 
 def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[MemoryTable, Room | None]:
@@ -53,6 +55,8 @@ def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[Mem
         return table, room
     if isinstance(job, SearchSpec):
         table = search_table(job, base, tasks[0])
+    elif isinstance(job, TransferSpec):
+        table = transfer_table(job, base, tasks[0])
     else:
         table = serve_table(job, base, context_of(AutoConfig.from_pretrained(folder).get_text_config()))
     if room is not None:
@@ -112,6 +116,8 @@ def processes_at_once(job: Job, cpus: int) -> int:
         wanted = job.trials_per_generation
     elif isinstance(job, ServeSpec):
         wanted = job.max_replicas or job.replicas
+    elif isinstance(job, TransferSpec):
+        wanted = 1
     else:
         wanted = cpus
     return max(min(wanted, int(cpus // job.resources.cpus)), 1)

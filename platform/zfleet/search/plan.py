@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from zfleet.errors import SpecError
@@ -48,8 +49,9 @@ class Plan:
             raise SpecError(f"racing has blocks of {self.block} of {self.shots} shots", f"give from 1 to {self.shots}")
 
     def blocks(self, generation: int) -> list[tuple[int, ...]]:
-        """Return the shots in the order of a generation, cut where a race compares: after ``block``, twice, four times …
+        """Return the shots in the order of a generation, cut where a race compares.
 
+        It compares after ``block`` shots, twice as many, four times as many.
         As half of the candidates go on each time, every comparison costs about as much (successive halving, Jamieson
         and Talwalkar, AISTATS 2016). Each generation begins with other shots, so that none decides more often.
         """
@@ -59,7 +61,7 @@ class Plan:
         ends = [0]
         while ends[-1] < self.shots:
             ends.append(min(max(size, 2 * ends[-1]), self.shots))
-        return [shots[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        return [shots[start:end] for start, end in pairwise(ends)]
 
 
 @dataclass(frozen=True)
