@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
@@ -22,7 +23,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | TransferSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | CalibrateSpec | TransferSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -31,6 +32,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "ablate": AblateSpec,
     "search": SearchSpec,
     "transfer": TransferSpec,
+    "calibrate": CalibrateSpec,
     "serve": ServeSpec,
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import ServeSpec, TrainSpec
@@ -19,6 +20,7 @@ from zfleet.memory.table import MemoryTable, Room
 from zfleet.memory.trace import TracedBase
 from zfleet.memory.worker import (
     TaskSize,
+    calibrate_table,
     experiment_table,
     replica_table,
     room_of,
@@ -31,7 +33,7 @@ from zfleet.memory.worker import (
 from zfleet.models.base import context_of
 from zfleet.tasks.fit import FitReport
 
-Job = TrainSpec | SearchSpec | ExperimentSpec | TransferSpec | ServeSpec
+Job = TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec | TransferSpec | ServeSpec
 
 
 def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[MemoryTable, Room | None]:
@@ -57,6 +59,8 @@ def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[Mem
         table = search_table(job, base, tasks[0])
     elif isinstance(job, TransferSpec):
         table = transfer_table(job, base, tasks[0])
+    elif isinstance(job, CalibrateSpec):
+        table = calibrate_table(job, base, tasks)
     else:
         table = serve_table(job, base, context_of(AutoConfig.from_pretrained(folder).get_text_config()))
     if room is not None:
@@ -116,7 +120,7 @@ def processes_at_once(job: Job, cpus: int) -> int:
         wanted = job.trials_per_generation
     elif isinstance(job, ServeSpec):
         wanted = job.max_replicas or job.replicas
-    elif isinstance(job, TransferSpec):
+    elif isinstance(job, TransferSpec | CalibrateSpec):
         wanted = 1
     else:
         wanted = cpus

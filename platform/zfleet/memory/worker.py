@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, ServeSpec, TrainSpec
@@ -128,6 +129,17 @@ def transfer_table(spec: TransferSpec, base: TracedBase, task: TaskSize) -> Memo
     slots = Answers(min(spec.engine.slots, answers), task.prompt, task.answer)
     parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine))
     return MemoryTable("the process that answers", parts)
+
+
+def calibrate_table(spec: CalibrateSpec, base: TracedBase, tasks: Sequence[TaskSize]) -> MemoryTable:
+    """Plan the engine of a calibration: it computes prompts, and the labels after them."""
+    if spec.engine.kind != "torch":
+        return replica_table(spec.engine, base)
+    # A dispatcher of tasks alone asks the engine nothing.
+    prompt = max((task.prompt for task in tasks), default=1)
+    answers = Answers(spec.engine.slots, prompt, max((task.answer for task in tasks), default=1))
+    parts = (*held_parts(base), _data(tasks), *engine_parts(base, answers, spec.engine))
+    return MemoryTable("the calibration", parts)
 
 
 def serve_table(spec: ServeSpec, base: TracedBase, context: int) -> MemoryTable:

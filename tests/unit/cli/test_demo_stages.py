@@ -109,7 +109,7 @@ def test_the_mixture_is_registered_once_with_its_parents_and_its_search(
     stored = parse_spec(json.loads(version.provenance.spec), SearchSpec)
     assert stored == spec
     assert (stored.experts, stored.shots, stored.shots_seed) == (("reverse/3", "sort/3", "add/3"), SHOTS, DRAWS[0])
-    assert SearchSettings.of(stored) == SearchSettings(population=32, generations=8, block=2, seed=0)
+    assert SearchSettings.of(stored) == SearchSettings(population=32, generations=8, seed=0)
 
 
 async def test_the_service_is_asked_over_http() -> None:

@@ -81,8 +81,3 @@ def test_without_held_out_prompts_nothing_is_said_of_them(monkeypatch: pytest.Mo
     untested = replace(RESULT, accuracy=None, over_base=None, over_best_single=None, test=0)
     printed, _, _ = search(monkeypatch, untested)
     assert printed.count("not asked") == 3
-
-
-def test_the_accuracy_of_the_papers_code_on_the_whole_test_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    printed, _, _ = search(monkeypatch, replace(RESULT, whole_test=0.8125))
-    assert "0.812" in printed

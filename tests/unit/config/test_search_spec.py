@@ -64,18 +64,17 @@ def test_what_does_not_go_together_is_refused_by_name(values: dict[str, Any], me
 
 
 @pytest.mark.parametrize(
-    ("written", "settings"),
+    ("written", "method"),
     [
-        ("cem", {"elites": 0.2, "std_floor": 0.02}),
-        ({"name": "cem", "elites": 0.1}, {"elites": 0.1, "std_floor": 0.02}),
-        ({"elites": 0.1}, {"elites": 0.1, "std_floor": 0.02}),
-        ("reference", {"elites": 0.2, "ema": 0.0, "best_again": True, "ties": True}),
-        ("gp", {}),
+        ("cem", SearchMethodSpec()),
+        ({"name": "cem", "elites": 0.1}, SearchMethodSpec(elites=0.1)),
+        ({"elites": 0.1}, SearchMethodSpec(elites=0.1)),
+        ({"name": "reference", "ema": 0.5}, SearchMethodSpec(name="reference", ema=0.5)),
+        ("gp", SearchMethodSpec(name="gp")),
     ],
 )
-def test_a_method_is_a_name_or_a_name_with_its_settings(written: Any, settings: dict[str, Any]) -> None:
-    method = search(method=written).method
-    assert method.settings == settings
+def test_a_method_is_a_name_or_a_name_with_its_settings(written: Any, method: SearchMethodSpec) -> None:
+    assert search(method=written).method == method
     assert SearchMethodSpec.model_validate(method.model_dump()) == method
 
 
@@ -113,7 +112,7 @@ def test_an_objective_is_a_metric_a_weighted_sum_or_two_of_them(written: Any, ta
         ({"method": "reference"}, None),
     ],
 )
-def test_races_run_in_blocks_of_an_eighth(values: dict[str, Any], block: int | None) -> None:
+def test_races_compare_first_after_an_eighth(values: dict[str, Any], block: int | None) -> None:
     assert search(**values).shots_in_a_block == block
 
 

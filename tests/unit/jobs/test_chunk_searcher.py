@@ -161,9 +161,12 @@ def test_a_race_gets_shorter_from_block_to_block(tune: Tune) -> None:
     searcher = tune.searcher(block=1)
     configs = [config for config in tune.drain(searcher) if config["stage"] == "population"]
     first = [config for config in configs if config["generation"] == 0]
-    sizes = [sum(len(one["points"]) for one in first if one["round"] == number) for number in range(1, 5)]
-    assert sizes[0] > sizes[1] >= sizes[3] > 0
-    assert [config["samples"][0] for config in first if config["chunk"] == 0] == [[0], [1], [2], [3]]
+    rounds = list(dict.fromkeys(config["round"] for config in first))
+    sizes = [sum(len(one["points"]) for one in first if one["round"] == number) for number in rounds]
+    assert sizes[0] > sizes[1] > 0
+    assert [config["samples"][0] for config in first if config["chunk"] == 0] == [[0], [1], [2, 3]]
+    # Candidates of before that are tried again answer what they have not answered.
+    assert any(len(set(map(len, config["samples"]))) > 1 for config in configs)
 
 
 def test_a_failed_chunk_is_offered_again_and_never_scored(tune: Tune) -> None:
@@ -188,9 +191,8 @@ def test_answers_that_come_twice_or_late_are_ignored(tune: Tune) -> None:
 
 
 def _in_a_race(config: Trial) -> bool:
-    """Whether a trial is the second chunk of a comparison in the middle of the second generation."""
-    middle = config["samples"][0] not in ([1], [0])  # The second generation begins with the second shot.
-    return bool(config["generation"] == 1 and config["chunk"] == 1 and middle)
+    """Whether a trial is the second chunk of a later block of the second generation, whose first shot is number 1."""
+    return bool(config["generation"] == 1 and config["chunk"] == 1 and config["samples"][0] != [1])
 
 
 @pytest.mark.parametrize("begun", [0, 1, 2, 3, 5, "race"])
