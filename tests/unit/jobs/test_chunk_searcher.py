@@ -12,8 +12,11 @@ import pytest
 from ray.tune.search import Searcher
 
 from zfleet.errors import CheckpointError
-from zfleet.search.plan import Round
+from zfleet.search.methods.random_search import RandomSearch
+from zfleet.search.objective import Objective
+from zfleet.search.plan import Plan
 from zfleet.search.search import Search
+from zfleet.search.space import Points, Space
 from zfleet_jobs.search.searcher import RECORD, ChunkSearcher
 
 MakeSearch = Callable[..., Search]
@@ -51,6 +54,15 @@ class Tune:
             configs.append(_offered(config))
             self.finish(searcher, f"drained{number}", config)
         raise AssertionError("it never ended")
+
+
+class Stubborn(RandomSearch):
+    """Asks for half of its points again and again: of a block they answer what they have not answered before."""
+
+    def ask(self) -> Points:
+        points = super().ask()
+        points[::2] = np.linspace(0.1, 0.9, len(points[::2]))[:, None]
+        return points
 
 
 @pytest.fixture
@@ -146,15 +158,17 @@ def test_a_round_of_fewer_candidates_has_fewer_chunks(tune: Tune) -> None:
     assert _chunk(searcher.suggest("t3")) == ("exam", 1, 0)
 
 
-def test_candidates_that_answer_different_samples_keep_their_own(tune: Tune) -> None:
-    searcher = tune.searcher(chunks=3, actors=3)
-    points = np.arange(10).reshape(5, 2) / 10
-    samples = ((0, 1, 2), (3,), (1, 2), (), (0,))
-    searcher.searches["exam"].pending = Round("population", 2, points, samples)
-    configs = [_offered(searcher.suggest(f"t{number}")) for number in range(3)]
-    assert [len(config["points"]) for config in configs] == [2, 2, 1]
-    assert [point for config in configs for point in config["points"]] == points.tolist()
-    assert [numbers for config in configs for numbers in config["samples"]] == [list(one) for one in samples]
+def test_candidates_that_answer_different_samples_keep_their_own(tune: Tune, answered: Answered) -> None:
+    def make() -> Search:
+        return Search(Space(("one", "two")), Stubborn, Objective(), Plan(shots=7, generations=3, block=2, finalists=12))
+
+    searcher = ChunkSearcher({"exam": make()}, chunks=3)
+    configs = tune.drain(searcher)
+    assert any(len(set(map(len, config["samples"]))) > 1 for config in configs)
+    alone = make()
+    while alone.pending is not None:
+        alone.tell([np.array(one) for one in answered(alone.pending.points.tolist(), alone.pending.samples)])
+    assert _told(searcher) == {"exam": alone.told}
 
 
 def test_a_race_gets_shorter_from_block_to_block(tune: Tune) -> None:
@@ -165,8 +179,6 @@ def test_a_race_gets_shorter_from_block_to_block(tune: Tune) -> None:
     sizes = [sum(len(one["points"]) for one in first if one["round"] == number) for number in rounds]
     assert sizes[0] > sizes[1] > 0
     assert [config["samples"][0] for config in first if config["chunk"] == 0] == [[0], [1], [2, 3]]
-    # Candidates of before that are tried again answer what they have not answered.
-    assert any(len(set(map(len, config["samples"]))) > 1 for config in configs)
 
 
 def test_a_failed_chunk_is_offered_again_and_never_scored(tune: Tune) -> None:
