@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", SearchSpec, CalibrateSpec, ServeSpec, TransferSpec)
+Answering = TypeVar("Answering", bound=SearchSpec | CalibrateSpec | ServeSpec | TransferSpec)
 
 
 def check_job(

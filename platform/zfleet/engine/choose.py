@@ -16,7 +16,7 @@ from zfleet.errors import EngineError
 _SMALL_MIB = 64
 """Weights below this: the embedded engine has answered before vLLM, which takes 10 to 30 seconds, has started."""
 
-Job = TypeVar("Job", SearchSpec, CalibrateSpec, ServeSpec, TransferSpec)
+Job = TypeVar("Job", bound=SearchSpec | CalibrateSpec | ServeSpec | TransferSpec)
 
 
 def resolve_engine(job: Job) -> Job:
