@@ -50,7 +50,9 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec | TransferSpec) else job
+        # One after the other, because a type variable stands for one of the kinds.
+        checked = with_engine(job) if isinstance(job, SearchSpec) else job
+        checked = with_engine(checked) if isinstance(checked, TransferSpec) else checked
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits)
     return not dry_run
