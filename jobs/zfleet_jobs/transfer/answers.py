@@ -16,7 +16,7 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.evaluate import evaluate
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Task
-from zfleet_cluster.capacity import actors_that_fit
+from zfleet_cluster.capacity import actors_that_fit, ray_options
 from zfleet_cluster.errors import original
 from zfleet_cluster.fleet.actors import Fleet, shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase, fetch_tokenizer, open_model
@@ -48,9 +48,7 @@ def rewards_under(
         JobError: The process does not fit the cluster.
         RewardError, EngineError, BaseModelError, ...: What answering raised.
     """
-    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-    if resources.memory_bytes is not None:
-        options["memory"] = resources.memory_bytes
+    options: dict[str, Any] = ray_options(resources)
     with shared_fleet(shipped, engine, resources) as fleet:
         actors_that_fit(resources, 1)
         answering = ray.remote(**options)(_answer).remote(

@@ -63,8 +63,7 @@ def run_transfer(spec: TransferSpec, address: str | None = None) -> TransferResu
         address: A running Ray cluster; by default one is started on this machine for the job.
 
     Raises:
-        WrongBase, InvalidZ: The bases differ in a target matrix, or an expert belongs to other factors or targets than
-            the origin's.
+        WrongBase, InvalidZ: The bases differ in a target matrix, or an expert has other factors than the origin.
         ExpertNotFound, RegistryUnreachable: An expert cannot be loaded.
         SpecError, TaskError, BaseModelError, EngineError: The spec names something that cannot be used.
         JobError: No resources, or a failed search; running it again resumes the search.
