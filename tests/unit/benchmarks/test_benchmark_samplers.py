@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samplers.recording import POINTS_A_SIDE, Table, grid
+from samplers import recording
+from samplers.recording import EXAM, POINTS_A_SIDE, Table, grid, score_mixtures
 from samplers.search import search
 from samplers.sides import EVALUATIONS, FEW_EVALUATIONS, SIDES
 from samplers.summary import known_mixtures, summarise, table
 from samplers.surfaces import SHOTS, SURFACES, few_shot, nearest
+from zfleet.config.learner import LearnerSpec
+from zfleet.config.specs import BaseSpec
+from zfleet.engine.blocking import SyncEngine
+from zfleet.models.base import load_tokenizer
+from zfleet.models.bundle import pack_base
+from zfleet.svf.mixture import mix
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.lab import lab_task
+from zfleet_jobs.search.scoring import score_candidates
 
 PROMPTS = 30
 
@@ -101,3 +115,34 @@ def test_known_mixtures_are_found_on_the_grid(recorded: Table) -> None:
     assert known["add"] == recorded.right[POINTS_A_SIDE - 1].mean()
     assert known["best recorded"] == recorded.right.mean(axis=1).max()
     assert SURFACES["shots"].dim == 3
+
+
+def test_mixtures_score_as_in_a_search(engine: SyncEngine, tiny_folder: Path, make_z: Callable[..., ZVector]) -> None:
+    experts = [make_z(seed) for seed in range(2)]
+    points = [(0.0, 0.0), (1.0, 0.0), (0.4, 0.7)]
+    task, tokenizer = lab_task(EXAM, test_size=12), load_tokenizer(tiny_folder)
+    right, likelihood = score_mixtures(engine, tokenizer, task, [mix(experts, point) for point in points])
+    searched = score_candidates(engine, tokenizer, experts, replace(task, train=task.test), points, None)
+    assert right.shape == likelihood.shape == (3, 12)
+    assert right.mean(axis=1).tolist() == [accuracy for accuracy, _ in searched]
+    assert likelihood.mean(axis=1).tolist() == pytest.approx([one for _, one in searched], abs=1e-4)
+
+
+def test_mixtures_are_recorded_once(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path))
+    monkeypatch.setattr(recording, "pack_base", lambda _: pack_base(BaseSpec(model=str(tiny_folder))))
+    monkeypatch.setattr(recording, "_LEARNER", LearnerSpec(steps=2, prompts_per_step=4))
+    monkeypatch.setattr(recording, "POINTS_A_SIDE", 2)
+    monkeypatch.setattr(recording, "PROMPTS", 6)
+    read = recording.recorded_table.__wrapped__
+    table = read()
+    assert table.right.shape == table.likelihood.shape == (8, 6)
+    assert set(table.right.flat) <= {0.0, 1.0}
+    # The experts have learned something: no two mixtures are the same.
+    assert len({row.tobytes() for row in table.likelihood}) == 8
+
+    def refuse(_: object) -> Table:
+        raise AssertionError("recorded again")
+
+    monkeypatch.setattr(recording, "_record", refuse)
+    assert (read().likelihood == table.likelihood).all()
