@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learning import lab_experts
 from samplers import recording
 from samplers.recording import EXAM, POINTS_A_SIDE, Table, grid, score_mixtures
 from samplers.search import search
@@ -25,7 +26,9 @@ from zfleet.models.bundle import pack_base
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
-from zfleet_jobs.search.scoring import score_candidates
+from zfleet_jobs.search.problem import SearchProblem
+from zfleet_jobs.search.scoring import measure_candidates
+from zfleet_jobs.search.settings import SearchSettings
 
 PROMPTS = 30
 
@@ -114,16 +117,20 @@ def test_mixtures_score_as_in_a_search(engine: SyncEngine, tiny_folder: Path, ma
     points = [(0.0, 0.0), (1.0, 0.0), (0.4, 0.7)]
     task, tokenizer = lab_task(EXAM, test_size=12), load_tokenizer(tiny_folder)
     right, likelihood = score_mixtures(engine, tokenizer, task, [mix(experts, point) for point in points])
-    searched = score_candidates(engine, tokenizer, experts, replace(task, train=task.test), points, None)
+    problem = SearchProblem(
+        "exam", {str(place): z for place, z in enumerate(experts)}, replace(task, train=task.test, test=())
+    )
+    searched = measure_candidates(engine, tokenizer, problem, SearchSettings(), points, [range(12)] * 3)
     assert right.shape == likelihood.shape == (3, 12)
-    assert right.mean(axis=1).tolist() == [accuracy for accuracy, _ in searched]
-    assert likelihood.mean(axis=1).tolist() == pytest.approx([one for _, one in searched], abs=1e-4)
+    # Of each mixture and prompt: whether it is right, and the likelihood.
+    assert np.array(searched)[:, :, 0].tolist() == right.tolist()
+    assert np.array(searched)[:, :, 1].tolist() == [pytest.approx(row, abs=1e-4) for row in likelihood.tolist()]
 
 
 def test_mixtures_are_recorded_once(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path))
     monkeypatch.setattr(recording, "pack_base", lambda _: pack_base(BaseSpec(model=str(tiny_folder))))
-    monkeypatch.setattr(recording, "_LEARNER", LearnerSpec(steps=2, prompts_per_step=4))
+    monkeypatch.setattr(lab_experts, "LEARNER", LearnerSpec(steps=2, prompts_per_step=4))
     monkeypatch.setattr(recording, "POINTS_A_SIDE", 2)
     monkeypatch.setattr(recording, "PROMPTS", 6)
     read = recording.recorded_table.__wrapped__
