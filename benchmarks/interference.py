@@ -7,10 +7,11 @@
 An expert is trained for each task of the lab base, all of them in one learner in this process. Every pair a, b is
 mixed with alphas of 1, z = 1 + (z_a - 1) + (z_b - 1), and answers the held-out prompts of both tasks greedily.
 
-- predicted: cosine and overlap of the two changes (``zfleet.svf.interference``), from z and singular values alone.
-- measured: the shortfall, accuracy of an expert alone minus that of the mixture on the same prompts, of both experts;
-  the pair's is the mean of the two.
-- ``rank_correlation``: Spearman's, of prediction and measurement over pairs. Its interval covers the choice of
+- predicted: cosine and overlap of the two changes, and how many times as large as its own change the other one is
+  (``zfleet.svf.interference``), from z and singular values alone.
+- measured: the shortfall, accuracy of an expert alone minus that of the mixture on the same prompts, of both experts.
+- ``rank_correlation``: Spearman's, of prediction and measurement. Cosine and overlap are those of a pair, whose
+  shortfall is the mean of the two; sizes are compared for each expert of each pair. The interval covers the choice of
   experts, of which there are nine and not 36.
 """
 
@@ -44,7 +45,7 @@ from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
 from zfleet.rl.weights import SvfWeights
 from zfleet.statistics import Estimate
-from zfleet.svf.interference import predict_interference
+from zfleet.svf.interference import Interference, predict_interference
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
@@ -55,8 +56,6 @@ TASKS = (
     *("reverse_digits", "sort_digits", "table_sum"),
 )
 """Every lab task that has an expert to learn; exams are mixtures of these."""
-
-PREDICTORS = ("cosine", "overlap")
 
 _QUICK_STEPS, _QUICK_PROMPTS = 2, 20
 _WIDTH = 120
@@ -69,11 +68,13 @@ class MeasuredPair:
 
     Attributes:
         cosine, overlap: Of their changes, over all matrices.
+        larger: {expert: size of the other's change over that of its own}.
         shortfalls: {expert: on its own task}.
     """
 
     cosine: float
     overlap: float
+    larger: Mapping[str, float]
     shortfalls: Mapping[str, Shortfall]
 
     @property
@@ -133,22 +134,32 @@ def measure_pairs(
             for pair in pairs:
                 if name in pair:
                     found[pair][name] = measure_shortfall(base, alone, _rewards(model, engine, task, mixtures[pair]))
-    predicted = predict_interference(experts, model.factors).overall
-    place = {name: index for index, name in enumerate(experts)}
-    return {
-        (a, b): MeasuredPair(
-            float(predicted.cosine[place[a], place[b]]), float(predicted.overlap[place[a], place[b]]), found[a, b]
-        )
-        for a, b in pairs
-    }
+    predicted = predict_interference(experts, model.factors)
+    return {pair: _predicted(predicted, pair, found[pair]) for pair in pairs}
+
+
+def _predicted(predicted: Interference, pair: Pair, shortfalls: Mapping[str, Shortfall]) -> MeasuredPair:
+    a, b = (predicted.experts.index(name) for name in pair)
+    ratio = float(predicted.size[b] / predicted.size[a])
+    return MeasuredPair(
+        float(predicted.overall.cosine[a, b]),
+        float(predicted.overall.overlap[a, b]),
+        {pair[0]: ratio, pair[1]: 1 / ratio},
+        shortfalls,
+    )
 
 
 def correlate(pairs: Mapping[Pair, MeasuredPair]) -> dict[str, Estimate]:
     """Correlate each prediction with the shortfall: {prediction: Spearman's, with its interval over experts}."""
     measured = {names: pair.shortfall for names, pair in pairs.items()}
+    of_each = {key: pair for (a, b), pair in pairs.items() for key in ((a, b), (b, a))}
     return {
-        name: rank_correlation({names: getattr(pair, name) for names, pair in pairs.items()}, measured)
-        for name in PREDICTORS
+        "cosine": rank_correlation({names: pair.cosine for names, pair in pairs.items()}, measured),
+        "overlap": rank_correlation({names: pair.overlap for names, pair in pairs.items()}, measured),
+        "size of the other's change over its own": rank_correlation(
+            {(name, other): pair.larger[name] for (name, other), pair in of_each.items()},
+            {(name, other): pair.shortfalls[name].shortfall.mean for (name, other), pair in of_each.items()},
+        ),
     }
 
 
@@ -173,10 +184,11 @@ def _experts_table(pairs: Mapping[Pair, MeasuredPair]) -> Table:
 
 
 def _pairs_table(pairs: Mapping[Pair, MeasuredPair]) -> Table:
-    table = Table("a", "b", *PREDICTORS, "a falls short by", "b falls short by", title="predicted, measured")
+    names = ("cosine", "overlap", "b's size over a's")
+    table = Table("a", "b", *names, "a falls short by", "b falls short by", title="predicted, measured")
     for (a, b), pair in sorted(pairs.items(), key=lambda item: -item[1].shortfall):
         shortfalls = [str(pair.shortfalls[name].shortfall) for name in (a, b)]
-        table.add_row(a, b, f"{pair.cosine:+.3f}", f"{pair.overlap:.3f}", *shortfalls)
+        table.add_row(a, b, f"{pair.cosine:+.3f}", f"{pair.overlap:.3f}", f"{pair.larger[a]:.2f}", *shortfalls)
     return table
 
 

@@ -18,6 +18,8 @@ It is 0 if each leaves alone what the other one changes, 1 if both change the sa
 and never below |cosine|. Half of overlap - cosine is the part where signs oppose, the conflict that TIES merging looks
 for (arXiv 2306.01708). Changes that are drawn independently and spread over the directions alike have an overlap of
 2 / pi = 0.64 if d is normal: read it against that, not against 0.
+
+Neither depends on how large the changes are. The size of a change is ||W' - W|| / ||W|| = ||d|| / ||s|| (Frobenius).
 """
 
 from __future__ import annotations
@@ -73,11 +75,13 @@ class Interference:
 
     Attributes:
         experts: Their names, in the order of all rows and columns.
+        size: ||d|| / ||s|| over all matrices together: [K] float64.
         overall: Over all matrices together.
         matrices: {matrix: over it alone}.
     """
 
     experts: tuple[str, ...]
+    size: Tensor
     overall: Similarity
     matrices: Mapping[str, Similarity]
 
@@ -99,6 +103,7 @@ def predict_interference(experts: Mapping[str, ZVector], factors: Factors) -> In
         z.check_fits(base=factors.base, factors=factors.digest, layout=factors.layout)
     shape = (len(experts), len(experts))
     products, absolute = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    weights = 0.0
     matrices = {}
     for name, s in factors.singular_values.items():
         d = changes(torch.stack([z.values[name] for z in experts.values()]), s)
@@ -106,4 +111,6 @@ def predict_interference(experts: Mapping[str, ZVector], factors: Factors) -> In
         matrices[name] = Similarity.of(own, own_absolute)
         products += own
         absolute += own_absolute
-    return Interference(tuple(experts), Similarity.of(products, absolute), matrices)
+        weights += float(s.double().square().sum())
+    size = (products.diagonal() / weights).sqrt()
+    return Interference(tuple(experts), size, Similarity.of(products, absolute), matrices)

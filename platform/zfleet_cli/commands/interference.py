@@ -37,9 +37,9 @@ def interference(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict how much experts interfere: angle and overlap of their changes of the base, for all pairs.
+    """Compare what experts change of their base, without running it: size, and angle and overlap of all pairs.
 
-    The change of a direction is its singular value times z - 1. An angle of 90 degrees is none in common, above 90 they
+    The change of a direction is its singular value times z - 1. At 90 degrees they have nothing in common, above they
     oppose each other; an overlap of 0 means that they change different directions, 1 the same ones. Two experts are
     also compared matrix by matrix (--json: all). Needs the factors of their base on this machine, and no model.
     """
@@ -88,6 +88,14 @@ def _factors_of(z: ZVector) -> Factors:
 
 
 @dataclass(frozen=True)
+class ExpertRow:
+    """An expert in the table; ``change`` is ||W' - W|| / ||W||."""
+
+    expert: str
+    change: str
+
+
+@dataclass(frozen=True)
 class PairRow:
     """A pair of experts in the table."""
 
@@ -109,9 +117,14 @@ class MatrixRow:
 
 
 def _print(found: Interference) -> None:
+    sizes = found.size.tolist()
+    print_rows(
+        [ExpertRow(expert, f"{size:.1%}") for expert, size in zip(found.experts, sizes, strict=True)],
+        "size of the change, of the weights' norm",
+    )
     print_rows(
         [PairRow(found.experts[a], found.experts[b], *_cells(found.overall, a, b)) for a, b in _pairs(found)],
-        "changes of the base, all matrices",
+        "pairs of changes, all matrices",
     )
     if len(found.experts) == 2:
         print_rows([MatrixRow(name, *_cells(one, 0, 1)) for name, one in found.matrices.items()], "matrix by matrix")
@@ -142,7 +155,7 @@ def _plain(found: Interference) -> dict[str, Any]:
         }
         for a, b in _pairs(found)
     ]
-    return {"experts": list(found.experts), "pairs": pairs}
+    return {"experts": dict(zip(found.experts, found.size.tolist(), strict=True)), "pairs": pairs}
 
 
 def _values(similarity: Similarity, a: int, b: int) -> dict[str, float | None]:

@@ -39,13 +39,17 @@ def test_each_pair_is_mixed_and_measured_on_both_tasks(tiny_model: SvfModel, eng
 
 
 def test_predictions_are_correlated_with_the_mean_shortfall() -> None:
-    def pair(cosine: float, lost: int) -> MeasuredPair:
-        rewards = [-1.0] * lost + [1.0] * (10 - lost)
-        shortfall = measure_shortfall([-1.0] * 10, [1.0] * 10, rewards)
-        return MeasuredPair(cosine, 1 - cosine, {"a": shortfall, "b": shortfall})
+    def pair(cosine: float, larger: float, **lost: int) -> MeasuredPair:
+        rewards = {name: [-1.0] * count + [1.0] * (10 - count) for name, count in lost.items()}
+        shortfalls = {name: measure_shortfall([-1.0] * 10, [1.0] * 10, one) for name, one in rewards.items()}
+        return MeasuredPair(cosine, 1 - cosine, dict(zip(lost, (larger, 1 / larger), strict=True)), shortfalls)
 
-    pairs = {("a", "b"): pair(0.1, 5), ("a", "c"): pair(0.2, 3), ("b", "c"): pair(0.3, 1)}
-    assert [one.shortfall for one in pairs.values()] == pytest.approx([0.5, 0.3, 0.1])
+    pairs = {
+        ("a", "b"): pair(0.1, 2.0, a=7, b=4),
+        ("a", "c"): pair(0.2, 3.0, a=8, c=1),
+        ("b", "c"): pair(0.3, 1.5, b=5, c=3),
+    }
+    assert [one.shortfall for one in pairs.values()] == pytest.approx([0.55, 0.45, 0.4])
     found = correlate(pairs)
-    assert [found[name].mean for name in ("cosine", "overlap")] == pytest.approx([-1, 1])
+    assert [estimate.mean for estimate in found.values()] == pytest.approx([-1, 1, 33 / 35])
     assert all(estimate.low is None for estimate in found.values()), "three experts have no interval"

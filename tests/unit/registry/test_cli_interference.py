@@ -50,7 +50,8 @@ def test_two_experts_are_compared_matrix_by_matrix(command: Command, factors: Fa
     done = command("math", "code/1")
     assert done.exit_code == 0, done.output
     found = predict_interference({"math/1": random_z(factors, 1), "code/1": random_z(factors, 2)}, factors)
-    (whole,) = [line for line in done.stdout.splitlines() if "math/1" in line]
+    own, whole = [line for line in done.stdout.splitlines() if "math/1" in line]
+    assert f"{float(found.size[0]):.1%}" in own
     assert f"{float(found.overall.angle[0, 1]):.0f}°" in whole
     assert f"{float(found.overall.cosine[0, 1]):+.3f}" in whole
     for name, one in found.matrices.items():
@@ -72,7 +73,8 @@ def test_the_base_is_named_as_what_has_no_angle(command: Command, tmp_path: Path
 def test_json_has_all_pairs_and_null_for_what_is_undefined(command: Command, factors: Factors) -> None:
     done = command("math", "code", "still", "--json")
     found = json.loads(done.stdout)
-    assert found["experts"] == ["math/1", "code/1", "still/1"]
+    assert list(found["experts"]) == ["math/1", "code/1", "still/1"]
+    assert found["experts"]["math/1"] > found["experts"]["still/1"] == 0
     first, *others = found["pairs"]
     assert (first["first"], first["second"]) == ("math/1", "code/1")
     assert -1 <= first["cosine"] <= 1

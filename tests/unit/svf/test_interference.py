@@ -67,6 +67,8 @@ def test_the_cosine_is_that_of_the_dense_weight_changes(matrices: int, one: int,
         assert float(found.matrices[name].cosine[0, 1]) == pytest.approx(expected, abs=1e-5)
     whole = [torch.cat([_dense(factors, z, name) for name in (UP, DOWN)]) for z in (a, b)]
     assert float(found.overall.cosine[0, 1]) == pytest.approx(_cosine(*whole), abs=1e-5)
+    base = torch.cat([factors.matrices[name].merged(torch.ones_like(s)).flatten() for name, s in _s(factors).items()])
+    assert found.size.tolist() == pytest.approx([float(one.norm() / base.norm()) for one in whole], rel=1e-5)
 
 
 @few
@@ -133,6 +135,7 @@ def test_the_base_has_no_angle() -> None:
     nothing = _with(factors, {name: torch.ones_like(value) for name, value in a.values.items()})
     found = _pair(a, nothing, factors)
     assert torch.isnan(found.overall.angle).tolist() == [[False, True], [True, True]]
+    assert float(found.size[1]) == 0
     assert torch.isnan(found.overall.overlap).tolist() == [[False, True], [True, True]]
     one_matrix = _pair(a, still, factors)
     assert math.isnan(float(one_matrix.matrices[UP].cosine[0, 1]))
