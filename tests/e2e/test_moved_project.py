@@ -50,6 +50,8 @@ def search_spec(base: BaseSpec) -> SearchSpec:
         task=TaskSpec(lab="exam_trained"),
         name="mixed",
         shots=2,
+        selection=2,
+        test_samples=4,
         population=4,
         generations=2,
         engine=ENGINE,

@@ -168,7 +168,7 @@ def test_candidates_that_answer_different_samples_keep_their_own(small_search: M
         ]
 
     def make() -> Search:
-        return Search(Space(("one", "two")), Stubborn, Objective(), Plan(shots=7, generations=2, block=2))
+        return Search(Space(("one", "two")), Stubborn, Objective(), Plan(shots=7, generations=2, block=2, finalists=8))
 
     searcher = ChunkSearcher({"exam": make()}, chunks=3)
     configs = Tune(small_search, fickle).drain(searcher)
