@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import ScoreRequest
 from zfleet.errors import RewardError
-from zfleet.evaluate import answers_graded
+from zfleet.evaluate.graded import answers_graded
 from zfleet.search.coefficients import alphas_of
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
-from zfleet.evaluate import Evaluation, evaluate
+from zfleet.evaluate.graded import Evaluation, evaluate
 from zfleet.models.lab.skills import KIND_PREFIX
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task

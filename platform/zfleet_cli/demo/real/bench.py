@@ -11,7 +11,7 @@ from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, Pr
 from zfleet.config.generated import KIND_QUESTION
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.generated.load import FAMILIES
 from zfleet.tasks.task import Sample, Task

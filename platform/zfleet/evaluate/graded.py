@@ -1,8 +1,7 @@
-"""Evaluation: how many held-out prompts are answered right, with an interval."""
+"""Answer held-out prompts and grade the answers: how many are right, with an interval."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.errors import RewardError
+from zfleet.evaluate.statistics.proportions import wilson
 from zfleet.rewards.grading import grade_all
 from zfleet.tasks.task import Grade, Sample, Task, Ungraded
-
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,6 @@ class Evaluation:
     def ci95(self) -> tuple[float, float]:
         """95% interval of the accuracy."""
         return wilson(self.accuracy, self.n)
-
-
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """Compute Wilson's 95% interval of a proportion measured on n independent samples (Wilson 1927)."""
-    center = accuracy + _Z95**2 / (2 * n)
-    spread = _Z95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z95**2 / (4 * n**2))
-    scale = 1 + _Z95**2 / n
-    # Exact arithmetic keeps the proportion inside; rounding may not, at 0 and 1.
-    return min(accuracy, max(0.0, (center - spread) / scale)), max(accuracy, min(1.0, (center + spread) / scale))
 
 
 def evaluate(
