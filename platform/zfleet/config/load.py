@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.explain import explain
 from zfleet.config.spec import Spec
 from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
@@ -20,7 +21,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -28,6 +29,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "compare": CompareSpec,
     "ablate": AblateSpec,
     "search": SearchSpec,
+    "evaluate": EvaluateSpec,
     "serve": ServeSpec,
 }
 

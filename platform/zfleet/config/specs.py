@@ -16,7 +16,7 @@ from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 DISPATCH_PROMPT = "kind? {prompt}"
 """The first pass's question, in the words that the lab's classifier is trained on."""
 
-_REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
+REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
 
 
 class BaseSpec(Spec):
@@ -122,7 +122,7 @@ def _with_settings(engine: object) -> object:
     return {"kind": engine} if isinstance(engine, str) else engine
 
 
-def _answering(slots: int) -> BeforeValidator:
+def answering(slots: int) -> BeforeValidator:
     """Set the defaults of an engine that only answers, which also hold if the spec gives other settings of it."""
 
     def fill(engine: object) -> object:
@@ -230,7 +230,7 @@ class TrainSpec(PlacedSpec):
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
     eval_temperature: float = Field(0.0, ge=0, description="0 grades greedy answers")
     storage: str = Field(TRAIN_FOLDER, description="folder of checkpoints; with several machines, one that all share")
-    registry: str | None = Field(None, description=_REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY)
     run: Name = Field("train", description="the run's name; by default the name of the spec file. A used name resumes")
 
     @model_validator(mode="after")
@@ -277,9 +277,9 @@ class SearchSpec(PlacedSpec):
     elites: float = Field(0.2, gt=0, le=1)
     per_layer: bool = False
     trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
-    engine: Annotated[EngineSpec, _answering(192)] = EngineSpec(kind="auto", slots=192)
+    engine: Annotated[EngineSpec, answering(192)] = EngineSpec(kind="auto", slots=192)
     storage: str = Field("runs/search", description="folder of the search's state")
-    registry: str | None = Field(None, description=_REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY)
 
     @model_validator(mode="after")
     def _same_shots_for_all(self) -> SearchSpec:
@@ -295,7 +295,7 @@ class ServeSpec(PlacedSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"
-    registry: str | None = Field(None, description=_REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY)
     replicas: int = Field(1, ge=1, description="engines; the fewest where max_replicas is more")
     max_replicas: int | None = Field(None, ge=1, description="the most engines, as the load asks; none: as replicas")
     gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")
@@ -310,7 +310,7 @@ class ServeSpec(PlacedSpec):
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )
-    engine: Annotated[EngineSpec, _answering(32)] = EngineSpec(kind="auto", slots=32)
+    engine: Annotated[EngineSpec, answering(32)] = EngineSpec(kind="auto", slots=32)
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> ServeSpec:

@@ -105,18 +105,30 @@ def answers_graded(
         digests: One for each sample.
         first: Place of the part in the list.
     """
-    requests = [
+    requests = requests_of(tokenizer, task, samples, digests, temperature, range(first, first + len(samples)))
+    texts = tuple(answer.text for (answer,) in engine.generate(requests))
+    grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
+    return Evaluation(texts, tuple(grades))
+
+
+def requests_of(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    temperature: float,
+    seeds: Sequence[int],
+) -> list[GenerationRequest]:
+    """Make the requests of a task's prompts, each under its own z and with its own seed."""
+    return [
         GenerationRequest(
             task.prompt(tokenizer, sample),
             SamplingParams(temperature=temperature, max_tokens=task.max_tokens, stop=task.stop, seed=seed),
             digest,
             sample.read_images(),
         )
-        for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True), start=first)
+        for sample, digest, seed in zip(samples, digests, seeds, strict=True)
     ]
-    texts = tuple(answer.text for (answer,) in engine.generate(requests))
-    grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
-    return Evaluation(texts, tuple(grades))
 
 
 def nothing_graded(task: Task, count: int) -> RewardError:

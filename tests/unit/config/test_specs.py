@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.spec import Spec
 from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, ServeSpec, TrainSpec, VllmSpec
@@ -55,7 +56,8 @@ def test_every_example_loads_and_equals_its_dump(path: Path) -> None:
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
-    assert {type(load_job(path)) for path in EXAMPLES} == {TrainSpec, CompareSpec, AblateSpec, SearchSpec, ServeSpec}
+    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, EvaluateSpec, ServeSpec}
+    assert {type(load_job(path)) for path in EXAMPLES} == kinds
 
 
 def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
