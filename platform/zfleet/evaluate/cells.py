@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,13 +15,15 @@ from zfleet.config.names import Alpha
 WayKind = Literal["base", "prompt", "expert", "uniform", "best-single", "search", "dispatcher", "oracle", "lora"]
 """How a way chooses the z of each prompt."""
 
-BASE_WAY = "base"
-ORACLE_WAY = "oracle"
-
 Mixture = Mapping[str, Alpha]
 """{expert: alpha}; empty: the base."""
 
 Numbers = NDArray[np.float64]
+
+
+def mixture_from(text: str) -> Mixture:
+    """Read a mixture that was written as JSON, in which a tuple of alphas is a list."""
+    return {expert: tuple(alpha) if isinstance(alpha, list) else alpha for expert, alpha in json.loads(text).items()}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from statistics import mean
 
 import numpy as np
 
-from zfleet.evaluate.cells import BASE_WAY, ORACLE_WAY, Cell, WayKind
+from zfleet.config.evaluate import BASE, ORACLE
+from zfleet.evaluate.cells import Cell, WayKind
 from zfleet.evaluate.replicates import Replicates, difference, replicates
 from zfleet.evaluate.statistics.comparisons import detectable, holm, p_value
 from zfleet.evaluate.statistics.estimate import CONFIDENCE, Estimate
@@ -138,7 +139,7 @@ def matrix_of(cells: Iterable[Cell], against: str | None = None) -> Matrix:
     for cell in cells:
         groups.setdefault((cell.key.task, cell.key.way, cell.key.shots), []).append(cell)
     measured = {group: replicates(some) for group, some in groups.items()}
-    over_base = _comparisons(measured, BASE_WAY)
+    over_base = _comparisons(measured, BASE)
     over_named = {} if against is None else _comparisons(measured, against)
     entries = [
         _entry(group, some, measured, over_base.get(group), over_named.get(group)) for group, some in groups.items()
@@ -164,7 +165,7 @@ def _comparisons(measured: Mapping[Group, Replicates], against: str) -> dict[Gro
     found: dict[Group, Comparison] = {}
     for (task, way, shots), own in measured.items():
         other = _found(measured, task, against, shots)
-        if way in (against, ORACLE_WAY) or other is None:
+        if way in (against, ORACLE) or other is None:
             continue
         if (compared := comparison(own, other, against)) is not None:
             found[task, way, shots] = compared
@@ -188,8 +189,8 @@ def _entry(
     over_named: Comparison | None,
 ) -> Entry:
     task, way, shots = group
-    own, oracle = measured[group], _found(measured, task, ORACLE_WAY, None)
-    regret = None if oracle is None or way == ORACLE_WAY else difference(oracle, own)
+    own, oracle = measured[group], _found(measured, task, ORACLE, None)
+    regret = None if oracle is None or way == ORACLE else difference(oracle, own)
     return Entry(
         task=task,
         way=way,

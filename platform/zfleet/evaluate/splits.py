@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from zfleet.errors import TaskError
 from zfleet.tasks.split import held_out
-from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.task import Sample, Task, read_image
 
 Part = Literal["shots", "selection", "test"]
 
@@ -111,8 +112,7 @@ def prompt_digest(sample: Sample) -> str:
     Raises:
         TaskError: An image cannot be read.
     """
-    images = [hashlib.sha256(image).hexdigest() for image in sample.read_images()]
-    return _sha256([sample.prompt.strip(), images])
+    return _sha256([sample.prompt.strip(), [_image_digest(path) for path in sample.images]])
 
 
 def row_digest(sample: Sample) -> str:
@@ -147,6 +147,12 @@ def _duplicates(splits: Mapping[str, Split]) -> Iterator[str]:
             first = seen.setdefault(row_digest(sample), sample.id)
             if first != sample.id:
                 yield f"{_shown(sample)} is twice in the test of {name}: {first} and {sample.id}"
+
+
+@lru_cache(maxsize=100_000)
+def _image_digest(path: str) -> str:
+    """Return the sha256 of an image's file; it is read once, though every table names its prompt by it."""
+    return hashlib.sha256(read_image(path)).hexdigest()
 
 
 def _order(salt: str, sample: Sample) -> str:

@@ -53,7 +53,7 @@ def test_a_search_cannot_skip_shots() -> None:
     reward = {"kind": "exact", "on_error": "skip"}
     tasks = {"mine": {"jsonl": "a.jsonl", "reward": reward}}
     assert parsed(tasks=tasks).searches == {}
-    with pytest.raises(SpecError, match="task.reward.on_error is 'skip'"):
+    with pytest.raises(SpecError, match=r"task\.reward\.on_error is 'skip'"):
         parsed(tasks=tasks, searches={"cem": {}})
 
 
