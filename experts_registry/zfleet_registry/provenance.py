@@ -130,5 +130,5 @@ class Provenance:
         return cls(**values)
 
 
-def _parent(reference: str, z_digest: str, alpha: float | list[float]) -> Parent:
+def _parent(reference: str, z_digest: str, alpha: float | list[float] | dict[str, float]) -> Parent:
     return Parent(reference, z_digest, tuple(alpha) if isinstance(alpha, list) else alpha)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from zfleet.config.compare import ExperimentSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.memory_rows import memory_rows, print_memory
 from zfleet_cli.output import print_spec

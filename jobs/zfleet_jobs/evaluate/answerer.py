@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
 from zfleet.evaluate.answering import Answer, Ask, answer
 from zfleet.evaluate.first_pass import FirstPass
-from zfleet.search.coefficients import known_points
+from zfleet.search.method import Score
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Sample, Task
 from zfleet_jobs.evaluate.dispatchers import DispatcherSetup, first_passes
-from zfleet_jobs.search.scoring import score_candidates
-
-Score = tuple[float, float]
-"""Accuracy on shots, and the log-likelihood of their correct answers."""
+from zfleet_jobs.search.problem import SearchProblem
+from zfleet_jobs.search.scoring import measure_candidates
+from zfleet_jobs.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,20 @@ class Answerer:
             ZfleetError: The engine or a reward failed.
         """
         if isinstance(work, SinglesBatch):
-            # It gives and takes the experts' z itself.
-            task = replace(self.tasks[work.task], train=work.shots)
-            each = [experts[digest] for digest in work.experts]
-            points = known_points(len(each), None).tolist()
-            return score_candidates(self.engine, self.tokenizer, each, task, points, None)[1:]
+            return self._singles(work, experts)
         for digest in work.z_digests:
             self.engine.put_z(experts[digest])
         if isinstance(work, FirstPassBatch):
             return first_passes(self.engine, self.tokenizer, work.setup, work.samples)
         task = self.tasks[work.task]
         return answer(self.engine, self.tokenizer, task, work.asks, self.temperature, work.task in self.skips)
+
+    def _singles(self, work: SinglesBatch, experts: Mapping[str, ZVector]) -> list[Score]:
+        """Score each expert alone as a search does: by accuracy, then by the likelihood of the right answers."""
+        task = replace(self.tasks[work.task], train=work.shots, test=())
+        problem = SearchProblem("single experts", {digest: experts[digest] for digest in work.experts}, task)
+        settings = SearchSettings(temperature=self.temperature)
+        points = problem.space(settings).singles().tolist()
+        shots = [range(len(work.shots))] * len(points)
+        measured = measure_candidates(self.engine, self.tokenizer, problem, settings, points, shots)
+        return [settings.objective.score(np.array(one)) for one in measured]

@@ -11,7 +11,8 @@ from zfleet.config.evaluate import EvaluateSpec
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import RewardError
 from zfleet.evaluate.answering import Ask
-from zfleet_jobs.evaluate.answerer import Score, SinglesBatch
+from zfleet.search.method import Score
+from zfleet_jobs.evaluate.answerer import SinglesBatch
 from zfleet_jobs.evaluate.answers import Answers
 from zfleet_jobs.evaluate.identity import asked_digest
 from zfleet_jobs.evaluate.prepared import Prepared
@@ -44,7 +45,7 @@ def best_singles(prepared: Prepared, answers: Answers, storage: Storage) -> dict
         if stored is None:
             missing.append(work)
         else:
-            found[drawn] = [(accuracy, likelihood) for accuracy, likelihood in json.loads(stored)]
+            found[drawn] = [tuple(score) for score in json.loads(stored)]
     for work, result in answers.singles(missing):
         scores = cast(Sequence[Score], result)
         folder.put(_file(prepared, work), json.dumps(scores).encode())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import TaskError
-from zfleet.evaluate.cells import Mixture
+from zfleet.evaluate.cells import Mixture, numbers_of
 from zfleet.evaluate.splits import Split
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
@@ -108,7 +108,7 @@ class Mixtures:
         return self._digests[key]
 
     def _mixed(self, mixture: Mixture) -> str:
-        parts = {name: alpha for name, alpha in mixture.items() if (any(alpha) if isinstance(alpha, tuple) else alpha)}
+        parts = {name: alpha for name, alpha in mixture.items() if any(numbers_of(alpha))}
         if not parts:
             return BASE_Z
         z = mix([self._experts[name] for name in parts], list(parts.values()))

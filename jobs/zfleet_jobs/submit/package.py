@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.errors import SpecError
 from zfleet_cluster.sent_code import CODE_VERSION, code_environment
 from zfleet_jobs.code_version import code_version

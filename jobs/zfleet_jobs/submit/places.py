@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from zfleet.config.compare import AblateSpec, CompareSpec
-from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, TrainSpec
 from zfleet.errors import SpecError
 from zfleet.models.base import base_name, base_slug
 from zfleet.models.fingerprint import fingerprint

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
+from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Name, Spec
-from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY, EngineSpec, PlacedSpec, SearchSpec, answering
+from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY, AnsweringEngine, EngineSpec, PlacedSpec
 from zfleet.config.task_specs import TaskSpec
 
 BASE, BEST_PROMPT, UNIFORM = "base", "best-prompt", "uniform"
@@ -16,8 +17,8 @@ BEST_SINGLE, ORACLE, LORA = "best-single", "oracle", "lora"
 OWN_WAYS = (BASE, BEST_PROMPT, UNIFORM, BEST_SINGLE, ORACLE, LORA)
 """The names of the ways that a spec does not name itself."""
 
-_PLACED = ("base", "resources", "engine", "storage", "registry")
-_SET_HERE = {*_PLACED, "kind", "experts", "task", "name", "shots", "shots_seed", "seed"}
+_PLACED = ("base", "resources", "engine", "temperature", "storage", "registry")
+_SET_HERE = {*_PLACED, "kind", "experts", "task", "name", "shots", "shots_seed", "seed", "test_samples"}
 """The keys of a search that the evaluation sets."""
 
 
@@ -60,7 +61,7 @@ class EvaluateSpec(PlacedSpec):
         {}, description=f"for `{BEST_PROMPT}`: what is put around the user's text, with {{prompt}} in its place"
     )
     searches: dict[Name, dict[str, Any]] = Field(
-        {}, description="ways by search: single values that replace those of a search, such as {per_layer: true}"
+        {}, description="ways by search: single values that replace those of a search, such as {method: tpe}"
     )
     dispatchers: dict[Name, DispatcherSpec] = Field({}, description="ways by a first pass")
     oracle: OracleSpec = OracleSpec()
@@ -71,13 +72,15 @@ class EvaluateSpec(PlacedSpec):
     )
     draws: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the draws of shots")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="of searches, and of answers that are sampled")
-    selection_samples: int = Field(64, ge=1, description=f"prompts that `{BEST_PROMPT}` is chosen by")
+    selection_samples: int = Field(
+        64, ge=1, description=f"prompts that `{BEST_PROMPT}` and the finalists of searches are chosen by"
+    )
     eval_samples: int = Field(500, ge=1, description="held-out prompts of each task, the first ones")
     temperature: float = Field(0.0, ge=0, description="0: greedy answers")
     cluster_by: str | None = Field(
         None, description="the field of the rows that prompts share which are not independent, such as a passage"
     )
-    engine: Annotated[EngineSpec, answering(192)] = EngineSpec(kind="auto", slots=192)
+    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
     workers: int = Field(2, ge=1, description="processes that answer; fewer if no more fit")
     storage: str = Field("runs/evaluate", description="folder of runs, and of answers that later runs use again")
     registry: str | None = Field(None, description=REGISTRY)
@@ -118,6 +121,7 @@ class EvaluateSpec(PlacedSpec):
             "shots": shots,
             "shots_seed": draw,
             "seed": seed,
+            "test_samples": 0,
         }
         return SearchSpec.model_validate(self.searches[way] | set_here)
 

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.explain import explain
+from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.specs import ServeSpec, TrainSpec
 from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
 

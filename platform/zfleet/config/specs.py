@@ -17,6 +17,7 @@ DISPATCH_PROMPT = "kind? {prompt}"
 """The first pass's question, in the words that the lab's classifier is trained on."""
 
 REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
+"""Describes the key `registry` of all specs."""
 
 
 class BaseSpec(Spec):
@@ -122,7 +123,7 @@ def _with_settings(engine: object) -> object:
     return {"kind": engine} if isinstance(engine, str) else engine
 
 
-def answering(slots: int) -> BeforeValidator:
+def _answering(slots: int) -> BeforeValidator:
     """Set the defaults of an engine that only answers, which also hold if the spec gives other settings of it."""
 
     def fill(engine: object) -> object:
@@ -130,6 +131,10 @@ def answering(slots: int) -> BeforeValidator:
         return {"kind": "auto", "slots": slots} | settings if isinstance(settings, dict) else settings
 
     return BeforeValidator(fill)
+
+
+AnsweringEngine = Annotated[EngineSpec, _answering(192)]
+"""The engine of a job that only answers: a search or an evaluation."""
 
 
 def _beside_a_learner(engine: EngineSpec) -> EngineSpec:
@@ -262,35 +267,6 @@ class TrainSpec(PlacedSpec):
         return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
 
 
-class SearchSpec(PlacedSpec):
-    """`zfleet search`: the cross-entropy method over mixture coefficients, run by Ray Tune."""
-
-    kind: Literal["search"] = "search"
-    experts: tuple[str, ...] = Field(min_length=1, description="references such as `math`, `math/3`, `math@champion`")
-    task: TaskSpec
-    name: ExpertName = Field(description="the name under which the best mixture is registered")
-    shots: int = Field(10, ge=1)
-    shots_seed: int = 0
-    seed: int = 0
-    population: int = Field(32, ge=2)
-    generations: int = Field(8, ge=1)
-    elites: float = Field(0.2, gt=0, le=1)
-    per_layer: bool = False
-    trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
-    engine: Annotated[EngineSpec, answering(192)] = EngineSpec(kind="auto", slots=192)
-    storage: str = Field("runs/search", description="folder of the search's state")
-    registry: str | None = Field(None, description=REGISTRY)
-
-    @model_validator(mode="after")
-    def _same_shots_for_all(self) -> SearchSpec:
-        if self.task.reward.on_error == "skip":
-            raise ValueError(
-                "task.reward.on_error is 'skip': a search compares candidates on the same shots and cannot skip "
-                "one; write `stop`"
-            )
-        return self
-
-
 class ServeSpec(PlacedSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
@@ -310,7 +286,7 @@ class ServeSpec(PlacedSpec):
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )
-    engine: Annotated[EngineSpec, answering(32)] = EngineSpec(kind="auto", slots=32)
+    engine: Annotated[EngineSpec, _answering(32)] = EngineSpec(kind="auto", slots=32)
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> ServeSpec:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, ServeSpec, VllmSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, VllmSpec
 from zfleet.engine.vllm_engine.version import check_vllm, installed_vllm
 from zfleet.errors import EngineError
 

@@ -21,8 +21,15 @@ Mixture = Mapping[str, Alpha]
 Numbers = NDArray[np.float64]
 
 
+def numbers_of(alpha: Alpha) -> tuple[float, ...]:
+    """Return the numbers of an alpha: one, or one for each layer, matrix or kind of matrix."""
+    if isinstance(alpha, Mapping):
+        return tuple(alpha.values())
+    return alpha if isinstance(alpha, tuple) else (alpha,)
+
+
 def mixture_from(text: str) -> Mixture:
-    """Read a mixture that was written as JSON, in which a tuple of alphas is a list."""
+    """Read a mixture that was written as JSON, in which the alphas of layers are a list."""
     return {expert: tuple(alpha) if isinstance(alpha, list) else alpha for expert, alpha in json.loads(text).items()}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from zfleet.config.compare import ExperimentSpec
-from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import ServeSpec, TrainSpec
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.keys import ENGINE_KEYS, TRAIN_KEYS
 from zfleet.memory.node import NodeMemory, node_memory

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig
 
 from zfleet.config.compare import ExperimentSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, ServeSpec, TrainSpec
 from zfleet.memory.choose import choose
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.engine import Answers, engine_parts

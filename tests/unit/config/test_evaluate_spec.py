@@ -58,9 +58,11 @@ def test_a_search_cannot_skip_shots() -> None:
 
 
 def test_a_search_is_what_zfleet_search_would_run() -> None:
-    spec = parsed(searches={"wide": {"population": 64, "per_layer": True}}, shots=[5], registry="sqlite:///r.db")
+    spec = parsed(
+        searches={"wide": {"population": 64, "space": {"alphas": "layer"}}}, shots=[5], registry="sqlite:///r.db"
+    )
     search = spec.search("wide", "sort", 5, draw=2, seed=7)
-    assert (search.population, search.per_layer, search.generations) == (64, True, 8)
+    assert (search.population, search.space.alphas, search.test_samples) == (64, "layer", 0)
     assert (search.shots, search.shots_seed, search.seed) == (5, 2, 7)
     assert (search.task, search.experts, search.registry) == (spec.tasks["sort"], ("sort",), "sqlite:///r.db")
     assert search.engine == spec.engine

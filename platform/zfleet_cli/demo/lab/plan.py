@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.config.specs import EngineSpec, ExpertSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import EngineSpec, ExpertSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 
 SKILLS = ("reverse", "sort", "add")

@@ -77,7 +77,7 @@ def test_a_damaged_file_is_named(run: Storage) -> None:
     (file,) = Path(run.place, FOLDER).glob("mixed-uniform-*.parquet")
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(SamplesError, match="mixed-uniform-.* is damaged") as caught:
+    with pytest.raises(SamplesError, match=r"mixed-uniform-.* is damaged") as caught:
         read_cells(run)
     assert "delete it" in caught.value.remedy
     file.unlink()
