@@ -37,6 +37,7 @@ _FIRST_PASSES = pa.schema(
         ("asked", pa.string()),
         ("mixture", pa.string()),
         ("label", pa.string()),
+        ("named", pa.string()),
         ("confidence", pa.float64()),
         ("probabilities", pa.string()),
         ("reason", pa.string()),

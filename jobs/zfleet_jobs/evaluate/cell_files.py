@@ -49,6 +49,7 @@ SCHEMA = pa.schema(
         ("first_tokens", pa.int64()),
         ("first_seconds", pa.float64()),
         ("label", pa.string()),
+        ("named", pa.string()),
         ("confidence", pa.float64()),
         ("probabilities", pa.string()),
         ("dispatch", pa.string()),
@@ -56,7 +57,7 @@ SCHEMA = pa.schema(
 )
 """``row``: digest of prompt and answer. ``own``: the expert of the prompt's kind as the row's fields say it, an empty
 text for the base, null if unknown. ``mixture``, ``parts``, ``probabilities``: JSON. ``prompt``: as it was put to the
-engine. ``first_...``, ``label``, ``confidence``, ``dispatch``: of the first pass. Of LoRA, whose answers an experiment
+engine. ``first_...``, ``label``, ``named``, ``confidence``, ``dispatch``: of the first pass. Of LoRA, whose answers an experiment
 gave, there are rewards and no texts."""
 
 _TEXTS = ("prompt", "completion", "extracted", "reason", "parts", "finish", "probabilities", "dispatch", "label", "z")
@@ -136,6 +137,7 @@ def _plain(row: CellRow) -> dict[str, Any]:
             "first_tokens": row.first.prompt_tokens,
             "first_seconds": row.first.seconds,
             "label": row.first.label,
+            "named": row.first.named,
             "confidence": row.first.confidence,
             "probabilities": json.dumps(dict(row.first.probabilities)),
             "dispatch": row.first.reason,
@@ -170,6 +172,7 @@ def _cell(rows: Sequence[Mapping[str, Any]]) -> Cell:
         clusters=None if None in clusters else clusters,
         mixtures=[mixture_from(row["mixture"]) for row in rows],
         own=[row["own"] for row in rows],
+        named=[row["named"] for row in rows],
         rewards=numbers("reward"),
         tokens=numbers("tokens"),
         prompt_tokens=numbers("prompt_tokens"),

@@ -80,6 +80,7 @@ def first_passes(
         FirstPass(
             mixture={} if decision.expert is None else {setup.experts[decision.expert]: 1.0},
             label=decision.label,
+            named="" if decision.expert is None else setup.experts[decision.expert],
             confidence=None,
             probabilities={},
             reason=decision.reason,

@@ -93,6 +93,8 @@ class EvaluateSpec(PlacedSpec):
         known = [BEST_SINGLE, UNIFORM, *([BEST_PROMPT] if self.prompts else []), *named, *([LORA] if self.lora else [])]
         if self.against not in known:
             raise ValueError(f"against is {self.against!r}, the ways are {', '.join(known)}")
+        if self.lora is not None and self.temperature:
+            raise ValueError(f"temperature is {self.temperature:g}, but `zfleet compare` grades greedy answers of LoRA")
         for name in ("shots", "draws", "seeds", "experts"):
             values = getattr(self, name)
             if len(set(values)) != len(values):

@@ -74,7 +74,8 @@ class Cell:
         first_tokens, first_seconds: Of the first pass, likewise; 0 without one.
         mixtures: Whose z answered.
         own: The expert of each prompt's kind as its fields say it; an empty text is the base, None is unknown.
-        confidences: Of the first pass; NaN if it gave none.
+        named: The expert that the first pass takes for the prompt's own; None without a first pass.
+        confidences: Of the first pass that it is; NaN if it gave none.
     """
 
     key: CellKey
@@ -90,6 +91,7 @@ class Cell:
     first_seconds: Numbers
     mixtures: Sequence[Mixture]
     own: Sequence[str | None]
+    named: Sequence[str | None]
     confidences: Numbers
 
     @property

@@ -15,6 +15,8 @@ class FirstPass:
     Attributes:
         mixture: {expert: alpha}; empty: the base answers.
         label: What the dispatcher takes the prompt for; None if it is like nothing that it knows.
+        named: The expert of that label, also where the dispatcher is not sure enough and leaves the prompt to the base;
+            an empty text if no expert has this label.
         confidence: The probability that the label is right; None if the dispatcher gives none.
         probabilities: {label: probability}; empty likewise.
         reason: In words.
@@ -24,6 +26,7 @@ class FirstPass:
 
     mixture: Mapping[str, Alpha]
     label: str | None
+    named: str
     confidence: float | None
     probabilities: Mapping[str, float]
     reason: str

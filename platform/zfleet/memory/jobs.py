@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from zfleet.config.compare import ExperimentSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import ServeSpec, TrainSpec
 from zfleet.memory.chosen import Chosen
@@ -18,6 +19,7 @@ from zfleet.memory.table import MemoryTable, Room
 from zfleet.memory.trace import TracedBase
 from zfleet.memory.worker import (
     TaskSize,
+    evaluate_table,
     experiment_table,
     replica_table,
     room_of,
@@ -29,7 +31,7 @@ from zfleet.memory.worker import (
 from zfleet.models.base import context_of
 from zfleet.tasks.fit import FitReport
 
-Job = TrainSpec | SearchSpec | ExperimentSpec | ServeSpec
+Job = TrainSpec | SearchSpec | EvaluateSpec | ExperimentSpec | ServeSpec
 
 
 def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[MemoryTable, Room | None]:
@@ -53,6 +55,8 @@ def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[Mem
         return table, room
     if isinstance(job, SearchSpec):
         table = search_table(job, base, tasks[0])
+    elif isinstance(job, EvaluateSpec):
+        table = evaluate_table(job, base, tasks)
     else:
         table = serve_table(job, base, context_of(AutoConfig.from_pretrained(folder).get_text_config()))
     if room is not None:
@@ -110,6 +114,8 @@ def processes_at_once(job: Job, cpus: int) -> int:
         wanted = min(job.concurrent_experts, cohorts) * job.num_workers
     elif isinstance(job, SearchSpec):
         wanted = job.trials_per_generation
+    elif isinstance(job, EvaluateSpec):
+        wanted = job.workers
     elif isinstance(job, ServeSpec):
         wanted = job.max_replicas or job.replicas
     else:

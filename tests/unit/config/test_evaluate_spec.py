@@ -39,6 +39,7 @@ def parsed(**values: Any) -> EvaluateSpec:
         ({"against": "best-prompt"}, "against is 'best-prompt'"),
         ({"against": "lora"}, "against is 'lora'"),
         ({"lora": {}}, "lora.method is missing"),
+        ({"temperature": 1, "lora": {"method": "l"}}, "temperature is 1, but `zfleet compare` grades greedy answers"),
         ({"temperature": -1}, "temperature is -1"),
     ],
 )

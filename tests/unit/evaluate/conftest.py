@@ -29,6 +29,7 @@ def make_cell() -> MakeCell:
         own_task: bool | None = None,
         mixture: Mixture | None = None,
         own: Sequence[str | None] | None = None,
+        named: Sequence[str | None] | None = None,
         confidences: Sequence[float] | None = None,
         cost: Mapping[str, float] | None = None,
     ) -> Cell:
@@ -44,6 +45,7 @@ def make_cell() -> MakeCell:
             rewards=np.array([{"1": 1.0, "-": -1.0, "?": np.nan}[answer] for answer in answers]),
             mixtures=[mixture or {}] * n,
             own=own or [None] * n,
+            named=named or [None] * n,
             confidences=np.array(confidences if confidences is not None else [np.nan] * n),
             **columns,
         )

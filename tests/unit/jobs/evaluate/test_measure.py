@@ -104,7 +104,7 @@ def test_the_best_prompt_is_chosen_on_the_selection(stage: FakeEvaluation) -> No
 def test_a_first_pass_is_recorded_with_what_it_cost(stage: FakeEvaluation) -> None:
     row = stage.run()[CellKey("mixed", "asks-expert")].rows[2]
     assert row.first is not None
-    assert (row.first.label, row.first.mixture, row.mixture) == ("same", {}, {})
+    assert (row.first.label, row.first.named, row.first.mixture, row.mixture) == ("same", "", {}, {})
     assert row.first.prompt_tokens == len("kind? same test mixed 2")
     assert row.first.seconds > 0
     assert "there is no expert of that name: base" in row.first.reason

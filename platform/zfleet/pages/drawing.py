@@ -1,4 +1,4 @@
-"""What the demos' pictures share: bars in groups with intervals, and the PNG that they become."""
+"""What the reports' pictures share: bars in groups with intervals, and the PNG that they become."""
 
 from __future__ import annotations
 
