@@ -1,4 +1,4 @@
-"""Store an expert's file through MLflow's artifact API, and verify it on every load."""
+"""Store the file of an expert or a dispatcher through MLflow's artifact API, and verify it on every load."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from pathlib import Path
 
 import requests
 
-from zfleet.errors import CorruptArtifact, InvalidZ, RegistryError
+from zfleet.adapt.stored import StoredDispatcher
+from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ, RegistryError
 from zfleet.files import write_atomic
 from zfleet.svf.zvector import ZVector
 from zfleet_registry.connect import Connection
-from zfleet_registry.provenance import Provenance
+from zfleet_registry.provenance import Provenance, facts_of
 from zfleet_registry.version import ExpertVersion
 
 FILE = "z.safetensors"
+DISPATCHER_FILE = "dispatcher.safetensors"
 _REMEDY = "restore the file from a backup, or register the expert again and point the aliases at the new version"
 
 
-def store(connection: Connection, run_id: str, model: str, z: ZVector, provenance: Provenance) -> tuple[str, str]:
-    """Upload a z, with its provenance in the file's metadata, to its own folder.
+def store(
+    connection: Connection, run_id: str, model: str, content: ZVector | StoredDispatcher, provenance: Provenance
+) -> tuple[str, str]:
+    """Upload a z, with its provenance in the file's metadata, or a dispatcher, to its own folder.
 
     Returns:
         The file's path inside the run's artifacts, and the file's sha256.
@@ -30,12 +34,16 @@ def store(connection: Connection, run_id: str, model: str, z: ZVector, provenanc
     Raises:
         RegistryError: The file of a local registry cannot be written, for example because the disk is full.
     """
-    data = z.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
-    folder = f"experts/{model}-{z.digest[:12]}-{uuid.uuid4().hex[:8]}"
-    local = connection.local_file(run_id, f"{folder}/{FILE}")
+    if isinstance(content, ZVector):
+        name = FILE
+        data = content.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
+    else:
+        name, data = DISPATCHER_FILE, content.to_bytes()
+    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
+    local = connection.local_file(run_id, f"{folder}/{name}")
     if local is None:
         with tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / FILE
+            file = Path(temporary) / name
             file.write_bytes(data)
             connection.client.log_artifact(run_id, str(file), folder)
     else:
@@ -46,11 +54,11 @@ def store(connection: Connection, run_id: str, model: str, z: ZVector, provenanc
             raise RegistryError(
                 f"{local} cannot be written: {error.strerror or error}", "free disk space, or correct the permissions"
             ) from error
-    return f"{folder}/{FILE}", hashlib.sha256(data).hexdigest()
+    return f"{folder}/{name}", hashlib.sha256(data).hexdigest()
 
 
-def load(connection: Connection, version: ExpertVersion) -> ZVector:
-    """Download a version's z and verify it completely.
+def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDispatcher:
+    """Download a version's z or dispatcher and verify it completely.
 
     Raises:
         CorruptArtifact: The file is missing, truncated, changed, another version's, or contradicts the tags.
@@ -65,17 +73,17 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector:
             f"but {version.artifact_sha256[:12]} was registered",
             _REMEDY,
         )
+    read = StoredDispatcher.from_bytes if version.is_dispatcher else ZVector.from_bytes
     try:
-        z = ZVector.from_bytes(data, where)
-    except InvalidZ as error:
+        content: ZVector | StoredDispatcher = read(data, where)
+    except (InvalidZ, DispatcherError) as error:
         raise CorruptArtifact(error.message, _REMEDY) from error
     # The file is the registered one, so any difference means that a tag was edited.
-    facts = {"z_digest": z.digest, "base": z.base, "factors": z.factors, "targets": z.targets}
-    for name, fact in facts.items():
+    for name, fact in facts_of(content).items():
         tag = getattr(version.provenance, name)
         if tag != fact:
             raise CorruptArtifact(f"{where} has {name} {fact!r}, but the version's tag says {tag!r}", _REMEDY)
-    return z
+    return content
 
 
 def _download(connection: Connection, version: ExpertVersion, where: str) -> bytes:

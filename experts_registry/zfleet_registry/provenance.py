@@ -1,4 +1,4 @@
-"""The provenance of an expert: all that is needed to train it again, and to trust it."""
+"""The provenance of an expert or a dispatcher: all that is needed to make it again, and to trust it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import Alpha
 from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 
-Kind = Literal["expert", "mixture"]
+Kind = Literal["expert", "mixture", "dispatcher"]
+_WITHOUT_Z = {"targets": "", "z_digest": ""}
+"""Fields that a dispatcher does not have."""
 
 
 @dataclass(frozen=True)
 class Parent:
-    """One expert of a mixture.
+    """One expert of a mixture, or one that a dispatcher routes to or asks.
 
     Attributes:
         reference: Name and version, such as ``math/3``.
         z_digest: The digest of its z.
-        alpha: Its coefficient: one number, or one per layer.
+        alpha: Its coefficient in the mixture: one number, or one per layer; 1 of a dispatcher's.
     """
 
     reference: str
@@ -38,15 +41,16 @@ class Provenance:
         factors: The digest of the factors that the z belongs to.
         targets: The matrices that the z scales, as in a spec.
         z_digest: The digest of the z.
-        task: The task that the expert was trained on; empty for a mixture.
-        data_digest: The digest of the task's data.
+        task: The task that the expert was trained on; empty for others.
+        data_digest: The digest of the task's data, or of a dispatcher's validation prompts.
         spec: The job spec, as JSON.
         code_version: The version or commit of the code that trained the expert.
         metrics: Results to keep with the version.
-        parents: The experts of a mixture.
-        kind: ``expert`` or ``mixture``.
+        parents: The experts of a mixture, or of a dispatcher.
+        kind: ``expert``, ``mixture`` or ``dispatcher``.
         carried_from: The version of another base from which this version was carried.
         imported_from: Name and sha256 of the reference implementation's file from which this version was imported.
+        dispatcher_digest: ``StoredDispatcher.digest`` of a dispatcher.
     """
 
     base: str
@@ -62,6 +66,7 @@ class Provenance:
     kind: Kind = "expert"
     carried_from: str = ""
     imported_from: str = ""
+    dispatcher_digest: str = ""
 
     @classmethod
     def of(
@@ -91,23 +96,41 @@ class Provenance:
             kind=kind,
         )
 
-    def check(self, z: ZVector) -> None:
-        """Refuse a provenance that belongs to another z.
+    @classmethod
+    def of_dispatcher(
+        cls, dispatcher: StoredDispatcher, *, spec: str, code_version: str, metrics: Mapping[str, float]
+    ) -> Provenance:
+        """Make the provenance of a dispatcher: base, factors, experts and data are taken from the dispatcher itself."""
+        document = dispatcher.document
+        return cls(
+            document.base,
+            document.factors,
+            **_WITHOUT_Z,
+            data_digest="" if document.facts is None else document.facts.data_digest,
+            spec=spec,
+            code_version=code_version,
+            metrics=dict(metrics),
+            parents=tuple(Parent(reference, z_digest, 1.0) for reference, z_digest in document.experts.items()),
+            kind="dispatcher",
+            dispatcher_digest=dispatcher.digest,
+        )
+
+    def check(self, content: ZVector | StoredDispatcher) -> None:
+        """Refuse a provenance that belongs to another z or another dispatcher.
 
         Raises:
-            RegistryError: A field differs from the z (it is named), or kind and parents contradict each other.
+            RegistryError: A field differs from the content (it is named), or kind and parents contradict each other.
         """
-        facts = {"base": z.base, "factors": z.factors, "targets": z.targets, "z_digest": z.digest}
-        for name, fact in facts.items():
+        for name, fact in facts_of(content).items():
             if getattr(self, name) != fact:
                 raise RegistryError(
-                    f"provenance has {name} {getattr(self, name)!r}, but the z has {fact!r}",
-                    "use Provenance.of(z, ...)",
+                    f"provenance has {name} {getattr(self, name)!r}, but what is registered has {fact!r}",
+                    "use Provenance.of(z, ...) or Provenance.of_dispatcher(dispatcher, ...)",
                 )
-        if (self.kind == "mixture") != bool(self.parents):
+        if (self.kind != "expert") != bool(self.parents):
             raise RegistryError(
                 f"provenance of kind {self.kind!r} has {len(self.parents)} parents",
-                "a mixture names its experts as parents, an expert has none",
+                "a mixture and a dispatcher name their experts as parents, an expert has none",
             )
 
     def to_strings(self) -> dict[str, str]:
@@ -123,11 +146,22 @@ class Provenance:
             ValueError, KeyError, TypeError: The strings were not written by ``to_strings``.
         """
         values: dict[str, Any] = {item.name: texts[item.name] for item in fields(cls) if item.name in texts}
+        if values.get("kind") == "dispatcher":
+            values |= _WITHOUT_Z
         if "metrics" in values:
             values["metrics"] = json.loads(values["metrics"])
         if "parents" in values:
             values["parents"] = tuple(_parent(**parent) for parent in json.loads(values["parents"]))
         return cls(**values)
+
+
+def facts_of(content: ZVector | StoredDispatcher) -> dict[str, str]:
+    """Return the fields of a provenance that follow from what is registered."""
+    if isinstance(content, ZVector):
+        facts = {"base": content.base, "factors": content.factors, "targets": content.targets}
+        return facts | {"z_digest": content.digest}
+    document = content.document
+    return {"base": document.base, "factors": document.factors, "dispatcher_digest": content.digest, **_WITHOUT_Z}
 
 
 def _parent(reference: str, z_digest: str, alpha: float | list[float] | dict[str, float]) -> Parent:

@@ -1,4 +1,4 @@
-"""``ExpertRegistry``: experts by name, version and alias, over MLflow."""
+"""``ExpertRegistry``: experts and dispatchers by name, version and alias, over MLflow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from contextlib import suppress
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
 from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.svf.zvector import ZVector
@@ -30,21 +31,21 @@ class ExpertRegistry(RunLog):
     def register(
         self,
         name: str,
-        z: ZVector,
+        content: ZVector | StoredDispatcher,
         provenance: Provenance,
         *,
         base_name: str,
         run_id: str | None = None,
         alias: str | None = None,
     ) -> ExpertVersion:
-        """Store a z as the next version of an expert. The file is complete before the version exists.
+        """Store the next version of an expert or a dispatcher. The file is complete before the version exists.
 
         Args:
-            name: The expert, such as ``math``.
-            z: Its z.
-            provenance: The provenance of this z.
+            name: The expert or the dispatcher, such as ``math``.
+            content: The expert's z, or the dispatcher.
+            provenance: The provenance of this content.
             base_name: The base's name; with the fingerprint it makes the base's slug.
-            run_id: The run that made the z; None starts a run for the registration.
+            run_id: The run that made it; None starts a run for the registration.
             alias: An alias to point at the new version.
 
         Raises:
@@ -54,17 +55,18 @@ class ExpertRegistry(RunLog):
         # Imported late: transformers takes two seconds, and resolving and loading do not need it.
         from zfleet.models.base import base_slug as slug_of
 
-        slug = slug_of(base_name, z.base)
+        provenance.check(content)
+        slug = slug_of(base_name, provenance.base)
         references.check_name(name)
         references.check_slug(slug)
         if alias is not None:
             references.check_alias(alias)
-        provenance.check(z)
         model = model_name(slug, name)
+        self._refuse_other_kind(model, name, isinstance(content, StoredDispatcher))
         owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
             try:
-                path, sha256 = artifacts.store(self._connection, owner, model, z, provenance)
+                path, sha256 = artifacts.store(self._connection, owner, model, content, provenance)
             except BaseException:
                 if run_id is None:
                     # Ending the run may fail for the same reason, for example the connection. Show the first error.
@@ -113,14 +115,30 @@ class ExpertRegistry(RunLog):
             return from_mlflow(version, model.aliases)
 
     def load(self, version: ExpertVersion) -> ZVector:
-        """Fetch a version's z and verify it completely: the file, finiteness, shapes and tags.
+        """Fetch an expert's z and verify it completely: the file, finiteness, shapes and tags.
 
         Raises:
             CorruptArtifact: The file is damaged or contradicts the tags; names the version and the file.
+            RegistryError: The version is a dispatcher.
             RegistryUnreachable: The registry does not answer.
         """
-        with self._connection.answering(f"load {version.qualified}"):
-            return artifacts.load(self._connection, version)
+        content = self._load(version)
+        if isinstance(content, ZVector):
+            return content
+        raise RegistryError(f"{version.qualified} is a dispatcher, which has no z", "name an expert")
+
+    def load_dispatcher(self, version: ExpertVersion) -> StoredDispatcher:
+        """Fetch a dispatcher and verify it completely.
+
+        Raises:
+            CorruptArtifact: The file is damaged or contradicts the tags; names the version and the file.
+            RegistryError: The version is an expert.
+            RegistryUnreachable: The registry does not answer.
+        """
+        content = self._load(version)
+        if isinstance(content, StoredDispatcher):
+            return content
+        raise RegistryError(f"{version.qualified} is an expert, not a dispatcher", "name what `calibrate` registered")
 
     def set_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
         """Point an alias at a version. In the same step, it leaves the version that had it.
@@ -157,7 +175,7 @@ class ExpertRegistry(RunLog):
         return self.resolve(version.qualified)
 
     def list(self, base_slug: str | None = None) -> Versions:
-        """Return every version of every expert of a base, or of all bases, sorted by base, name and version."""
+        """Return every version of all that a base, or any base, has, sorted by base, name and version."""
         if base_slug is not None:
             references.check_slug(base_slug)
         # '_' in a slug is a wildcard of LIKE, so the database may also return versions of other bases.
@@ -168,6 +186,19 @@ class ExpertRegistry(RunLog):
             versions = [from_mlflow(item, aliases.get(item.name, {})) for item in ours]
         of_base = [version for version in versions if base_slug in (None, version.base_slug)]
         return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))
+
+    def _load(self, version: ExpertVersion) -> ZVector | StoredDispatcher:
+        with self._connection.answering(f"load {version.qualified}"):
+            return artifacts.load(self._connection, version)
+
+    def _refuse_other_kind(self, model: str, name: str, dispatcher: bool) -> None:
+        with self._connection.answering(f"look for {model}"):
+            newest = catalog.newest_version(self._client, model)
+        if newest is not None and is_ours(newest) and from_mlflow(newest, {}).is_dispatcher != dispatcher:
+            new, there = ("a dispatcher", "an expert") if dispatcher else ("an expert", "a dispatcher")
+            raise RegistryError(
+                f"{name!r} is {there}, and cannot have {new} as its next version", f"give {new} a name of its own"
+            )
 
     def _no_expert(self, name: str, slug: str) -> ExpertNotFound:
         missing = f"base {slug} has no expert {name!r} in {self.address}"

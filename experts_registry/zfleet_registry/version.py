@@ -1,4 +1,4 @@
-"""A version of an expert, and the MLflow tags that store it."""
+"""A version of an expert or a dispatcher, and the MLflow tags that store it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _CHUNK = 4000
 
 @dataclass(frozen=True)
 class ExpertVersion:
-    """A version of an expert. Only its aliases can change.
+    """A version of an expert, a mixture or a dispatcher. Only its aliases can change.
 
     Attributes:
-        name: The expert, such as ``math``.
+        name: The expert or the dispatcher, such as ``math``.
         base_slug: The base, such as ``lab-1a2b3c4d``.
         version: The number of the version: 1, 2, ...
         aliases: The aliases that point at the version now, sorted.
-        z_digest: The digest of its z.
+        z_digest: The digest of its z; empty for a dispatcher.
         created: When the version was registered (UTC).
         run_id: The run that made the z.
         provenance: The origin of the z.
@@ -48,6 +48,11 @@ class ExpertVersion:
     provenance: Provenance
     artifact: str
     artifact_sha256: str
+
+    @property
+    def is_dispatcher(self) -> bool:
+        """Whether it is a dispatcher, which has no z."""
+        return self.provenance.kind == "dispatcher"
 
     @property
     def reference(self) -> str:
@@ -90,15 +95,16 @@ def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVe
         if texts["format"] != FORMAT:
             raise ValueError(f"format {texts['format']!r} is not {FORMAT!r}")
         version = int(record.version)
+        provenance = Provenance.from_strings(texts)
         return ExpertVersion(
             name=texts["name"],
             base_slug=texts["base_slug"],
             version=version,
             aliases=tuple(sorted(alias for alias, number in aliases.items() if int(str(number)) == version)),
-            z_digest=texts["z_digest"],
+            z_digest=provenance.z_digest,
             created=datetime.fromtimestamp(record.creation_timestamp / 1000, UTC),
             run_id=record.run_id or "",
-            provenance=Provenance.from_strings(texts),
+            provenance=provenance,
             artifact=texts["artifact"],
             artifact_sha256=texts["artifact_sha256"],
         )

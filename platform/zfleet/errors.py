@@ -108,6 +108,10 @@ class SamplesError(ZfleetError):
     """Samples of a run that are not there, or cannot be read."""
 
 
+class DispatcherError(ZfleetError):
+    """A dispatcher that cannot be used: damaged, or of other labels, experts or prompts than it is given."""
+
+
 class RegistryError(ZfleetError):
     """The registry cannot do what was asked."""
 

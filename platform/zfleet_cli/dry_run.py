@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, TrainSpec
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", SearchSpec, ServeSpec)
+Answering = TypeVar("Answering", SearchSpec, CalibrateSpec, ServeSpec)
 
 
 def check_job(
-    job: TrainSpec | SearchSpec | ExperimentSpec,
+    job: TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec,
     tasks: Sequence[TaskSpec],
     dry_run: bool,
     as_json: bool,
@@ -50,14 +51,14 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec) else job
+        checked = with_engine(job) if isinstance(job, SearchSpec | CalibrateSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits)
     return not dry_run
 
 
 def print_planned(
-    job: TrainSpec | SearchSpec | ExperimentSpec | ServeSpec,
+    job: TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec | ServeSpec,
     as_json: bool = False,
     folder: Path | None = None,
     fits: Sequence[FitReport] = (),

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from zfleet.errors import ZfleetError
 from zfleet_cli.commands import (
     bases,
+    calibrate,
     decompose,
     demo,
     doctor,
@@ -85,6 +86,7 @@ app.command("compare")(experiment.compare)
 app.command("ablate")(experiment.ablate)
 app.command("samples")(samples.samples)
 app.command("search")(search.search)
+app.command("calibrate")(calibrate.calibrate)
 app.command("serve")(serve.serve)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
 
@@ -49,7 +50,7 @@ def print_spec(spec: Spec, as_json: bool = False, more: Mapping[str, Any] | None
 def print_rows(rows: Sequence[DataclassInstance], title: str, as_json: bool = False) -> None:
     """Print a table with a row for each result and a column for each field; as JSON, a list of objects."""
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2, default=str))
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2, default=_as_json))
         return
     if not rows:
         typer.echo(f"{title}: none")
@@ -63,6 +64,10 @@ def print_fields(values: Mapping[str, Any], title: str) -> None:
     """Print a line for each value that is not empty."""
     cells = {_in_words(key): _cell(value) for key, value in values.items() if value not in ("", None, (), {})}
     print_block(Console(), title, cells.keys(), cells.values())
+
+
+def _as_json(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def _in_words(name: str) -> str:

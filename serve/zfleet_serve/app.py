@@ -27,7 +27,8 @@ from zfleet_cluster.fleet.serve_replicas import ServeReplicas
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.adaptive.directions import DirectionsForExperts
 from zfleet_serve.adaptive.experts import Experts
-from zfleet_serve.adaptive.service import Served, Service
+from zfleet_serve.adaptive.service import Service
+from zfleet_serve.adaptive.settings import Served
 from zfleet_serve.engine_replica import EngineReplica
 from zfleet_serve.http.bodies import body_limit
 from zfleet_serve.http.gateway import create_app
@@ -85,7 +86,14 @@ class Gateway:
         limit = body_limit(spec.max_body_mib, base.max_length)
         approximate = spec.engine.vllm.form.delta is not None
         served = Served(
-            base.name, base.max_length, spec.classifier, spec.labels, spec.dispatch_prompt, limit, approximate
+            base=base.name,
+            max_length=base.max_length,
+            classifier=spec.classifier,
+            labels=spec.labels,
+            ask=spec.dispatch_prompt,
+            max_body=limit,
+            approximate=approximate,
+            dispatcher=spec.dispatcher,
         )
         app = create_app(Service(self._engine, self._experts, text, served))
         self._directions = DirectionsForExperts(self._experts, self._engine)

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import CorruptArtifact, ExpertNotFound
@@ -21,7 +22,8 @@ from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_
 from zfleet_registry import ExpertVersion, Parent, Provenance, references
 from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
-from zfleet_serve.adaptive.service import Served, Service
+from zfleet_serve.adaptive.service import Service
+from zfleet_serve.adaptive.settings import Served
 from zfleet_serve.http.gateway import create_app
 
 SLUG = "fake-0123abcd"
@@ -41,24 +43,28 @@ class FakeText:
         return lambda token: fake_text((token,)).encode()
 
 
+# Inside the class ``list`` is a method.
+Versions = list[ExpertVersion]
+
+
 @dataclass
 class FakeRegistry:
     """Versions in memory; the newest is the champion. Counts its calls."""
 
     versions: list[ExpertVersion] = field(default_factory=list)
     zs: dict[str, ZVector] = field(default_factory=dict)
+    dispatchers: dict[str, StoredDispatcher] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
     def add(self, name: str, z: ZVector, slug: str = SLUG, parents: tuple[Parent, ...] = ()) -> ExpertVersion:
-        older = [version for version in self.versions if (version.name, version.base_slug) == (name, slug)]
-        for version in older:
-            self.versions[self.versions.index(version)] = replace(version, aliases=())
-        provenance = Provenance.of(z, parents=parents, kind="mixture" if parents else "expert")
-        number, now = len(older) + 1, datetime.now(UTC)
-        version = ExpertVersion(name, slug, number, (CHAMPION,), z.digest, now, "run", provenance, "z", "")
-        self.versions.append(version)
+        version = self._added(name, slug, Provenance.of(z, parents=parents, kind="mixture" if parents else "expert"))
         self.zs[version.z_digest] = z
         return version
+
+    def add_dispatcher(self, name: str, dispatcher: StoredDispatcher) -> ExpertVersion:
+        provenance = Provenance.of_dispatcher(dispatcher, spec="", code_version="", metrics={})
+        self.dispatchers[dispatcher.digest] = dispatcher
+        return self._added(name, SLUG, provenance)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
         self.calls.append(f"resolve {reference}")
@@ -76,8 +82,21 @@ class FakeRegistry:
             raise CorruptArtifact(f"{version.reference} is damaged", "register it again")
         return self.zs[version.z_digest]
 
-    def list(self, base_slug: str | None = None) -> list[ExpertVersion]:
+    def load_dispatcher(self, version: ExpertVersion) -> StoredDispatcher:
+        self.calls.append(f"load {version.reference}")
+        return self.dispatchers[version.provenance.dispatcher_digest]
+
+    def list(self, base_slug: str | None = None) -> Versions:
         return [version for version in self.versions if version.base_slug == base_slug]
+
+    def _added(self, name: str, slug: str, provenance: Provenance) -> ExpertVersion:
+        older = [version for version in self.versions if (version.name, version.base_slug) == (name, slug)]
+        for version in older:
+            self.versions[self.versions.index(version)] = replace(version, aliases=())
+        number, now = len(older) + 1, datetime.now(UTC)
+        version = ExpertVersion(name, slug, number, (CHAMPION,), provenance.z_digest, now, "run", provenance, "z", "")
+        self.versions.append(version)
+        return version
 
 
 @dataclass
@@ -100,8 +119,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def fake_stage() -> AsyncIterator[Stage]:
-    """A base ``fake`` whose experts say their name and the prompt; ``kind`` says the prompt's second word."""
+async def fake_stage(dispatcher: str | None = None) -> AsyncIterator[Stage]:
+    """A base ``fake`` whose experts say their name and the prompt; ``kind`` says the prompt's second word.
+
+    Args:
+        dispatcher: Chooses for ``auto``, once it is registered; None leaves that to ``kind``.
+    """
     registry = FakeRegistry()
     kind, math, sort = fake_z(1), fake_z(2), fake_z(3)
     registry.add("kind", kind)
@@ -120,10 +143,11 @@ async def fake_stage() -> AsyncIterator[Stage]:
     }
 
     def script(prompt: str, z: str) -> str:
-        return prompt.split()[1] if z == kind.digest else f"{speakers[z]}: {prompt}"
+        return prompt.split()[1] if z == kind.digest else f"{speakers.get(z, 'a mixture')}: {prompt}"
 
     engine = FakeEngine(script, max_length=MAX_LENGTH)
-    served = Served("fake", MAX_LENGTH, labels={"plus": "math", "lost": "gone"})
+    labels = {"plus": "math", "lost": "gone"} if dispatcher is None else {}
+    served = Served("fake", MAX_LENGTH, labels=labels, dispatcher=dispatcher)
     service = Service(engine, Experts(lambda: registry, engine, SLUG), FakeText(), served)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
 from zfleet.evaluate.answering import Answer, Ask, answer
@@ -15,7 +16,7 @@ from zfleet.evaluate.first_pass import FirstPass
 from zfleet.search.method import Score
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Sample, Task
-from zfleet_jobs.evaluate.dispatchers import DispatcherSetup, first_passes
+from zfleet_jobs.evaluate.dispatchers import asked_by, first_passes
 from zfleet_jobs.search.problem import SearchProblem
 from zfleet_jobs.search.scoring import measure_candidates
 from zfleet_jobs.search.settings import SearchSettings
@@ -46,19 +47,19 @@ class FirstPassBatch:
     Attributes:
         task: The task's key.
         dispatcher: The dispatcher's name.
-        setup: The dispatcher.
+        stored: The dispatcher.
         samples: The prompts.
     """
 
     task: str
     dispatcher: str
-    setup: DispatcherSetup
+    stored: StoredDispatcher
     samples: tuple[Sample, ...]
 
     @property
     def z_digests(self) -> set[str]:
         """The z that the engine must know."""
-        return {self.setup.asks} - {BASE_Z}
+        return set(asked_by(self.stored))
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Answerer:
         for digest in work.z_digests:
             self.engine.put_z(experts[digest])
         if isinstance(work, FirstPassBatch):
-            return first_passes(self.engine, self.tokenizer, work.setup, work.samples)
+            return first_passes(self.engine, self.tokenizer, work.stored, work.task, work.samples)
         task = self.tasks[work.task]
         return answer(self.engine, self.tokenizer, task, work.asks, self.temperature, work.task in self.skips)
 

@@ -97,18 +97,17 @@ class Answers:
         Raises:
             ZfleetError: As ``ask``.
         """
-        z_digests = {reference: z.digest for reference, z in self._prepared.experts.items()}
         caches = {
-            name: FirstPassCache(self._storage, self._prepared.engine.first_pass(setup.identity(z_digests)))
-            for name, setup in self._prepared.dispatchers.items()
+            name: FirstPassCache(self._storage, self._prepared.engine.first_pass(stored.digest))
+            for name, stored in self._prepared.dispatchers.items()
         }
         tests = {
             task: {asked_digest(sample): sample for sample in parts.test}
             for task, parts in self._prepared.splits.items()
         }
         batches = [
-            FirstPassBatch(task, name, setup, tuple(test[asked] for asked in part))
-            for name, setup in self._prepared.dispatchers.items()
+            FirstPassBatch(task, name, stored, tuple(test[asked] for asked in part))
+            for name, stored in self._prepared.dispatchers.items()
             for task, test in tests.items()
             for part in _parts([asked for asked in test if asked not in caches[name]], self._batch)
         ]

@@ -57,8 +57,8 @@ SCHEMA = pa.schema(
 )
 """``row``: digest of prompt and answer. ``own``: the expert of the prompt's kind as the row's fields say it, an empty
 text for the base, null if unknown. ``mixture``, ``parts``, ``probabilities``: JSON. ``prompt``: as it was put to the
-engine. ``first_...``, ``label``, ``named``, ``confidence``, ``dispatch``: of the first pass. Of LoRA, whose answers an experiment
-gave, there are rewards and no texts."""
+engine. ``first_...``, ``label``, ``named``, ``confidence``, ``dispatch``: of the first pass. Of LoRA, whose
+answers an experiment gave, there are rewards and no texts."""
 
 _TEXTS = ("prompt", "completion", "extracted", "reason", "parts", "finish", "probabilities", "dispatch", "label", "z")
 _MEASURED = tuple(name for name in SCHEMA.names if name not in _TEXTS)

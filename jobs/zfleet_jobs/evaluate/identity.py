@@ -84,12 +84,8 @@ class EngineIdentity:
         asked = [task.template.text, task.max_tokens, list(task.stop), reward_identity(task.reward), temperature]
         return _sha256([FORMAT, vars(self), asked])
 
-    def first_pass(self, dispatcher: object) -> str:
-        """Return the digest of all that the decisions of a first pass share.
-
-        Args:
-            dispatcher: All that they depend on beside the base and the prompt, as plain data.
-        """
+    def first_pass(self, dispatcher: str) -> str:
+        """Return the digest of all that the decisions of a dispatcher share; ``dispatcher`` is its own digest."""
         return _sha256([FORMAT, vars(self), "first pass", dispatcher])
 
 
@@ -99,6 +95,7 @@ def run_digest(
     experts: Mapping[str, str],
     tasks: Mapping[str, Task],
     splits: Mapping[str, Split],
+    dispatchers: Mapping[str, str],
 ) -> str:
     """Return the digest of all that an evaluation's outcome depends on.
 
@@ -108,6 +105,7 @@ def run_digest(
         experts: {reference: digest of its z}.
         tasks: By their keys.
         splits: Of each task.
+        dispatchers: {name: digest}.
     """
     data = {
         name: [engine.setting(tasks[name], spec.temperature)]
@@ -115,7 +113,14 @@ def run_digest(
         for name, parts in splits.items()
     }
     return _sha256(
-        [FORMAT, spec.model_dump(mode="json", exclude=_ELSEWHERE), vars(engine), list(experts.items()), data]
+        [
+            FORMAT,
+            spec.model_dump(mode="json", exclude=_ELSEWHERE),
+            vars(engine),
+            list(experts.items()),
+            dict(dispatchers),
+            data,
+        ]
     )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import TaskError
@@ -15,7 +16,6 @@ from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import fill
-from zfleet_jobs.evaluate.dispatchers import DispatcherSetup
 from zfleet_jobs.evaluate.identity import EngineIdentity
 
 
@@ -31,7 +31,7 @@ class Prepared:
         experts: {reference: z}, in the order of the spec, all of one base and its factors.
         own_tasks: {reference: keys of the tasks that it was trained on}; None if that is unknown.
         dispatchers: By their names.
-        classifiers: {digest: z} of the experts that dispatchers ask.
+        reached: {reference: z} of further experts, which dispatchers ask or route to.
     """
 
     spec: EvaluateSpec
@@ -40,8 +40,8 @@ class Prepared:
     splits: Mapping[str, Split]
     experts: Mapping[str, ZVector]
     own_tasks: Mapping[str, frozenset[str] | None]
-    dispatchers: Mapping[str, DispatcherSetup]
-    classifiers: Mapping[str, ZVector] = field(default_factory=dict)
+    dispatchers: Mapping[str, StoredDispatcher]
+    reached: Mapping[str, ZVector] = field(default_factory=dict)
 
     @property
     def names(self) -> dict[str, str]:
@@ -91,14 +91,13 @@ class Mixtures:
         prepared: The evaluation.
 
     Attributes:
-        by_digest: {digest: z} of the mixtures that were asked for, of single experts and of classifiers.
+        by_digest: {digest: z} of the mixtures that were asked for, and of all experts.
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        self._experts = prepared.experts
+        self._experts = {**prepared.reached, **prepared.experts}
         self._digests: dict[str, str] = {}
-        self.by_digest: dict[str, ZVector] = {z.digest: z for z in prepared.experts.values()}
-        self.by_digest |= prepared.classifiers
+        self.by_digest: dict[str, ZVector] = {z.digest: z for z in self._experts.values()}
 
     def digest(self, mixture: Mixture) -> str:
         """Return the digest of a mixture's z; the base's name if no alpha is other than 0."""

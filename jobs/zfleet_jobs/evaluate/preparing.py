@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.engine.choose import resolve_engine
-from zfleet.engine.contract import BASE_Z
 from zfleet.errors import SpecError, TaskError, WrongBase
 from zfleet.evaluate.splits import check_disjoint, split
 from zfleet.models.bundle import BaseBundle, pack_base
@@ -18,7 +18,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, fit_prompts
 from zfleet.tasks.task import Task
-from zfleet_jobs.evaluate.dispatchers import DispatcherSetup
+from zfleet_jobs.evaluate.dispatchers import bare_dispatcher
 from zfleet_jobs.evaluate.identity import EngineIdentity, run_digest
 from zfleet_jobs.evaluate.prepared import Prepared, expert_names
 from zfleet_registry import ExpertRegistry, ExpertVersion
@@ -63,7 +63,7 @@ def get_ready(spec: EvaluateSpec, registry: ExpertRegistry) -> Ready:
     tasks = {name: fit.task for name, fit in fits.items()}
     splits = {name: split(task, spec.selection_samples, spec.eval_samples) for name, task in tasks.items()}
     check_disjoint(splits, max(spec.shots), spec.draws)
-    setups, classifiers = _dispatchers(registry, spec, bundle, experts)
+    dispatchers, reached = _dispatchers(registry, spec, bundle, experts)
     engine = EngineIdentity.of(bundle, spec.engine)
     prepared = Prepared(
         spec=spec,
@@ -72,11 +72,18 @@ def get_ready(spec: EvaluateSpec, registry: ExpertRegistry) -> Ready:
         splits=splits,
         experts=experts,
         own_tasks={reference: _own_tasks(version, tasks) for reference, version in versions.items()},
-        dispatchers=setups,
-        classifiers=classifiers,
+        dispatchers=dispatchers,
+        reached=reached,
     )
     _check_prompts(prepared, bundle)
-    digest = run_digest(spec, engine, {reference: z.digest for reference, z in experts.items()}, tasks, splits)
+    digest = run_digest(
+        spec,
+        engine,
+        {reference: z.digest for reference, z in experts.items()},
+        tasks,
+        splits,
+        {name: stored.digest for name, stored in dispatchers.items()},
+    )
     return Ready(prepared, bundle, fits, Path(spec.storage).resolve() / f"{spec.name}-{digest[:12]}")
 
 
@@ -119,23 +126,37 @@ def _fitting(spec: EvaluateSpec, tasks: Mapping[str, Task], bundle: BaseBundle) 
 
 def _dispatchers(
     registry: ExpertRegistry, spec: EvaluateSpec, bundle: BaseBundle, experts: Mapping[str, ZVector]
-) -> tuple[dict[str, DispatcherSetup], dict[str, ZVector]]:
-    setups: dict[str, DispatcherSetup] = {}
-    classifiers: dict[str, ZVector] = {}
+) -> tuple[dict[str, StoredDispatcher], dict[str, ZVector]]:
+    """Load the registered dispatchers, and make the bare ones.
+
+    Returns:
+        Dispatchers by their names, and the z of experts that they ask or route to beside those of the spec.
+    """
+    dispatchers: dict[str, StoredDispatcher] = {}
+    reached: dict[str, ZVector] = {}
+    names = expert_names(experts)
     for name, dispatcher in spec.dispatchers.items():
-        asks = BASE_Z
-        if dispatcher.classifier is not None:
-            z = _loaded(registry, registry.resolve(dispatcher.classifier, bundle.slug), bundle)
-            classifiers[z.digest] = z
-            asks = z.digest
-        setups[name] = DispatcherSetup.of(dispatcher, expert_names(experts), asks)
+        if dispatcher.registered is not None:
+            stored = registry.load_dispatcher(registry.resolve(dispatcher.registered, bundle.slug))
+            stored.check_base(bundle.fingerprint, bundle.factors_digest)
+            found = {reference: registry.resolve(reference, bundle.slug) for reference in stored.document.experts}
+            stored.check_experts({reference: version.z_digest for reference, version in found.items()})
+            reached |= {reference: _loaded(registry, version, bundle) for reference, version in found.items()}
+            dispatchers[name] = stored
+            continue
         for label, expert in dispatcher.labels.items():
-            if expert not in setups[name].experts:
+            if expert not in names:
                 raise SpecError(
                     f"dispatchers.{name}.labels gives {label!r} to {expert!r}, which is no expert of this evaluation",
                     f"its experts: {', '.join(experts)}",
                 )
-    return setups, classifiers
+        classifier = None
+        if dispatcher.classifier is not None:
+            version = registry.resolve(dispatcher.classifier, bundle.slug)
+            classifier = (version.reference, _loaded(registry, version, bundle))
+            reached |= dict([classifier])
+        dispatchers[name] = bare_dispatcher(dispatcher, experts, names, classifier)
+    return dispatchers, reached
 
 
 def _check_prompts(prepared: Prepared, bundle: BaseBundle) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import TrainSpec
 from zfleet.config.task_specs import GraderSpec, TaskSpec
@@ -93,6 +94,8 @@ def _tasks(job: BatchSpec) -> dict[str, TaskSpec]:
         return {f"experts.{place}.task": expert.task for place, expert in enumerate(job.experts)}
     if isinstance(job, SearchSpec):
         return {"task": job.task}
+    if isinstance(job, CalibrateSpec):
+        return {f"labels.{label}.task": spec.task for label, spec in job.labels.items()}
     return {f"tasks.{name}": task for name, task in job.tasks.items()}
 
 

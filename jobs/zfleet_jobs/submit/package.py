@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.load import dump_spec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import TrainSpec
@@ -94,7 +95,7 @@ def prepare(spec: BatchSpec) -> Submission:
 def _name(spec: BatchSpec) -> str:
     if isinstance(spec, TrainSpec):
         return spec.run
-    return spec.name if isinstance(spec, SearchSpec) else ", ".join(spec.tasks)
+    return spec.name if isinstance(spec, SearchSpec | CalibrateSpec) else ", ".join(spec.tasks)
 
 
 def _write_requirements(folder: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, TrainSpec
@@ -17,7 +18,7 @@ from zfleet.models.gguf.folders import is_gguf
 from zfleet.models.known import KNOWN_BASES
 from zfleet_registry.address import SQLITE, address_of, carries_secret, check_uri, kind_of, sqlite_file
 
-BatchSpec = TrainSpec | SearchSpec | CompareSpec | AblateSpec
+BatchSpec = TrainSpec | SearchSpec | CalibrateSpec | CompareSpec | AblateSpec
 """The kinds of spec that can be submitted: jobs that end."""
 
 
@@ -75,6 +76,8 @@ def _base(job: BatchSpec) -> list[SpecError]:
 
 
 def _storage(job: BatchSpec) -> list[SpecError]:
+    if isinstance(job, CalibrateSpec):
+        return []
     storage = job.storage
     uris = not isinstance(job, SearchSpec)
     or_uri = ", or a URI (s3://...)" if uris else ""
@@ -86,7 +89,7 @@ def _storage(job: BatchSpec) -> list[SpecError]:
     return []
 
 
-def _registry(job: TrainSpec | SearchSpec) -> list[SpecError]:
+def _registry(job: TrainSpec | SearchSpec | CalibrateSpec) -> list[SpecError]:
     uri = job.registry
     remedy = (
         "set registry to one that the cluster reaches: --set registry=http://HOST:5000, an MLflow server, or for a "

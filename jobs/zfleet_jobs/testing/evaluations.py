@@ -18,7 +18,7 @@ from zfleet.tasks.template import PromptTemplate
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet_jobs.evaluate.answerer import Answerer, Result, Work
 from zfleet_jobs.evaluate.answers import Answers, StageProgress
-from zfleet_jobs.evaluate.dispatchers import DispatcherSetup
+from zfleet_jobs.evaluate.dispatchers import bare_dispatcher
 from zfleet_jobs.evaluate.identity import EngineIdentity
 from zfleet_jobs.evaluate.measure import MeasuredCell, measure
 from zfleet_jobs.evaluate.prepared import Mixtures, Prepared, expert_names
@@ -127,12 +127,10 @@ def prepare_fake(
         **values,
     }
     spec = EvaluateSpec.model_validate(data)
-    classifier = fake_z(99)
-    setups = {
-        name: DispatcherSetup.of(
-            dispatcher, expert_names(experts), "base" if dispatcher.classifier is None else classifier.digest
-        )
-        for name, dispatcher in spec.dispatchers.items()
+    classifier = ("kind/1", fake_z(99))
+    dispatchers = {
+        name: bare_dispatcher(one, experts, expert_names(experts), None if one.classifier is None else classifier)
+        for name, one in spec.dispatchers.items()
     }
     prepared = Prepared(
         spec=spec,
@@ -141,8 +139,8 @@ def prepare_fake(
         splits={name: split(one, spec.selection_samples, spec.eval_samples) for name, one in tasks.items()},
         experts=experts,
         own_tasks={reference: frozenset({reference.partition("/")[0]}) for reference in experts},
-        dispatchers=setups,
-        classifiers={classifier.digest: classifier},
+        dispatchers=dispatchers,
+        reached=dict([classifier]),
     )
     return FakeEvaluation(prepared, Storage.at(str(storage)))
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
-from zfleet.config.spec import Name, Spec
+from zfleet.config.spec import Name, Reference, Spec
 from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY, AnsweringEngine, EngineSpec, PlacedSpec
 from zfleet.config.task_specs import TaskSpec
 
@@ -23,14 +23,24 @@ _SET_HERE = {*_PLACED, "kind", "experts", "task", "name", "shots", "shots_seed",
 
 
 class DispatcherSpec(Spec):
-    """A first pass that asks what kind of prompt it is, and gives it to the expert of that kind."""
+    """A dispatcher: one of the registry, by its reference alone, or a bare one, which is not calibrated."""
 
-    classifier: str | None = Field(None, description="a reference to the expert that is asked; none: the base")
-    question: str = Field(DISPATCH_PROMPT, description="`{prompt}` in it stands for the user's text")
-    labels: dict[str, str] = Field({}, description="label: name of its expert; other labels name their expert")
+    registered: Reference | None = Field(None, description="what `zfleet calibrate` registered; none: a bare one")
+    classifier: Reference | None = Field(None, description="the expert that a bare one asks; none: the base")
+    question: str = Field(DISPATCH_PROMPT, description="of a bare one: `{prompt}` in it stands for the user's text")
+    labels: dict[str, str] = Field({}, description="of a bare one, {label: expert}; others name their expert")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reference_alone(cls, data: object) -> object:
+        return {"registered": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
-    def _has_prompt(self) -> DispatcherSpec:
+    def _registered_or_bare(self) -> DispatcherSpec:
+        fields = type(self).model_fields
+        own = [name for name in ("classifier", "question", "labels") if getattr(self, name) != fields[name].default]
+        if self.registered is not None and own:
+            raise ValueError(f"registered is {self.registered!r}, which brings its own: leave out {', '.join(own)}")
         if "{prompt}" not in self.question:
             raise ValueError(f"question is {self.question!r}: put {{prompt}} where the user's text goes")
         return self
@@ -56,14 +66,18 @@ class EvaluateSpec(PlacedSpec):
     kind: Literal["evaluate"] = "evaluate"
     name: Name = Field(description="begins the name of the run's folder")
     tasks: dict[Name, TaskSpec] = Field(min_length=1)
-    experts: tuple[str, ...] = Field(min_length=1, description="references such as `math`, `math/3`, `math@champion`")
+    experts: tuple[Reference, ...] = Field(
+        min_length=1, description="references such as `math`, `math/3`, `math@champion`"
+    )
     prompts: dict[Name, str] = Field(
         {}, description=f"for `{BEST_PROMPT}`: what is put around the user's text, with {{prompt}} in its place"
     )
     searches: dict[Name, dict[str, Any]] = Field(
         {}, description="ways by search: single values that replace those of a search, such as {method: tpe}"
     )
-    dispatchers: dict[Name, DispatcherSpec] = Field({}, description="ways by a first pass")
+    dispatchers: dict[Name, DispatcherSpec] = Field(
+        {}, description="ways by a first pass, such as {router: router@champion}"
+    )
     oracle: OracleSpec = OracleSpec()
     lora: LoraSpec | None = None
     against: Name = Field(BEST_SINGLE, description="the way that all are compared with, beside the base")

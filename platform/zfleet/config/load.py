@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.explain import explain
@@ -22,7 +23,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -31,6 +32,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "ablate": AblateSpec,
     "search": SearchSpec,
     "evaluate": EvaluateSpec,
+    "calibrate": CalibrateSpec,
     "serve": ServeSpec,
 }
 

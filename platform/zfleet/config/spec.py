@@ -15,10 +15,20 @@ from pydantic import (
     ValidationError,
 )
 
-from zfleet.config.names import LONGEST, NAME, expert_name
+from zfleet.config.names import LONGEST, NAME, REFERENCE, expert_name
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST)]
 ExpertName = Annotated[str, AfterValidator(expert_name)]
+
+
+def _reference(text: str) -> str:
+    if not REFERENCE.fullmatch(text):
+        raise ValueError("write a reference such as math, math/3 or math@champion")
+    return text
+
+
+Reference = Annotated[str, AfterValidator(_reference)]
+"""A reference to a version of an expert or a dispatcher."""
 
 _BYTES = TypeAdapter(ByteSize)
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.names import CHAMPION
-from zfleet.config.spec import ExpertName, Gib, Name, Spec, SwitchOrAuto
+from zfleet.config.spec import ExpertName, Gib, Name, Reference, Spec, SwitchOrAuto
 from zfleet.config.task_specs import TaskSpec
 from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 
@@ -123,7 +123,7 @@ def _with_settings(engine: object) -> object:
     return {"kind": engine} if isinstance(engine, str) else engine
 
 
-def _answering(slots: int) -> BeforeValidator:
+def answering(slots: int) -> BeforeValidator:
     """Set the defaults of an engine that only answers, which also hold if the spec gives other settings of it."""
 
     def fill(engine: object) -> object:
@@ -133,7 +133,7 @@ def _answering(slots: int) -> BeforeValidator:
     return BeforeValidator(fill)
 
 
-AnsweringEngine = Annotated[EngineSpec, _answering(192)]
+AnsweringEngine = Annotated[EngineSpec, answering(192)]
 """The engine of a job that only answers: a search or an evaluation."""
 
 
@@ -278,6 +278,11 @@ class ServeSpec(PlacedSpec):
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=1, le=65535)
     alias: str = Field(CHAMPION, description="which version a bare expert name means")
+    dispatcher: Reference | None = Field(
+        None,
+        description="who chooses for `auto`: a dispatcher in the registry, such as `router` or `router@champion`; "
+        "none: `classifier`, whose confidence is not calibrated",
+    )
     classifier: ExpertName = Field("kind", description="the expert that answers the first pass of `auto`")
     labels: dict[str, ExpertName] = Field(
         {}, description="label of the first pass: expert of the second; other labels name their expert"
@@ -286,7 +291,16 @@ class ServeSpec(PlacedSpec):
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )
-    engine: Annotated[EngineSpec, _answering(32)] = EngineSpec(kind="auto", slots=32)
+    engine: Annotated[EngineSpec, answering(32)] = EngineSpec(kind="auto", slots=32)
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> ServeSpec:
+        own = ("classifier", "labels", "dispatch_prompt")
+        fields = type(self).model_fields
+        ignored = [name for name in own if getattr(self, name) != fields[name].default]
+        if self.dispatcher is not None and ignored:
+            raise ValueError(f"dispatcher is {self.dispatcher!r}, which brings its own: leave out {', '.join(ignored)}")
+        return self
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> ServeSpec:

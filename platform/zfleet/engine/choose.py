@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, VllmSpec
@@ -15,7 +16,7 @@ from zfleet.errors import EngineError
 _SMALL_MIB = 64
 """Weights below this: the embedded engine has answered before vLLM, which takes 10 to 30 seconds, has started."""
 
-Job = TypeVar("Job", SearchSpec, EvaluateSpec, ServeSpec)
+Job = TypeVar("Job", SearchSpec, EvaluateSpec, CalibrateSpec, ServeSpec)
 
 
 def resolve_engine(job: Job) -> Job:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
@@ -19,6 +20,7 @@ from zfleet.memory.table import MemoryTable, Room
 from zfleet.memory.trace import TracedBase
 from zfleet.memory.worker import (
     TaskSize,
+    calibrate_table,
     evaluate_table,
     experiment_table,
     replica_table,
@@ -31,7 +33,7 @@ from zfleet.memory.worker import (
 from zfleet.models.base import context_of
 from zfleet.tasks.fit import FitReport
 
-Job = TrainSpec | SearchSpec | EvaluateSpec | ExperimentSpec | ServeSpec
+Job = TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | ServeSpec
 
 
 def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[MemoryTable, Room | None]:
@@ -57,6 +59,8 @@ def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[Mem
         table = search_table(job, base, tasks[0])
     elif isinstance(job, EvaluateSpec):
         table = evaluate_table(job, base, tasks)
+    elif isinstance(job, CalibrateSpec):
+        table = calibrate_table(job, base, tasks)
     else:
         table = serve_table(job, base, context_of(AutoConfig.from_pretrained(folder).get_text_config()))
     if room is not None:
@@ -118,6 +122,8 @@ def processes_at_once(job: Job, cpus: int) -> int:
         wanted = job.workers
     elif isinstance(job, ServeSpec):
         wanted = job.max_replicas or job.replicas
+    elif isinstance(job, CalibrateSpec):
+        wanted = 1
     else:
         wanted = cpus
     return max(min(wanted, int(cpus // job.resources.cpus)), 1)

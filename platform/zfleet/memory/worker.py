@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
@@ -127,6 +128,17 @@ def evaluate_table(spec: EvaluateSpec, base: TracedBase, tasks: Sequence[TaskSiz
     answers = Answers(spec.engine.slots, max(task.prompt for task in tasks), max(task.answer for task in tasks))
     parts = (*held_parts(base), _data(tasks), *engine_parts(base, answers, spec.engine))
     return MemoryTable("a worker of the evaluation", parts)
+
+
+def calibrate_table(spec: CalibrateSpec, base: TracedBase, tasks: Sequence[TaskSize]) -> MemoryTable:
+    """Plan the engine of a calibration: it computes prompts, and the labels after them."""
+    if spec.engine.kind != "torch":
+        return replica_table(spec.engine, base)
+    # A dispatcher of tasks alone asks the engine nothing.
+    prompt = max((task.prompt for task in tasks), default=1)
+    answers = Answers(spec.engine.slots, prompt, max((task.answer for task in tasks), default=1))
+    parts = (*held_parts(base), _data(tasks), *engine_parts(base, answers, spec.engine))
+    return MemoryTable("the calibration", parts)
 
 
 def serve_table(spec: ServeSpec, base: TracedBase, context: int) -> MemoryTable:

@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION, Alpha
 from zfleet.engine.contract import Engine
 from zfleet.errors import ExpertNotFound, RegistryError, UnknownZ
 from zfleet.supervise import WorkLoop
+from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.adaptive.last_known import FRESH_SECONDS, NEW_SECONDS, LastKnown, begin, within
@@ -26,6 +28,8 @@ LOAD_SECONDS = 30.0
 """How long a request waits until an expert is loaded, while the registry answers."""
 LOADED = 1024
 """The most z-vectors that the engine holds; beyond that the least recently used one is dropped."""
+MIXABLE = 32
+"""The most experts whose z is kept here, to be mixed."""
 IN_USE_SECONDS = 60.0
 """How long after a request its name is still resolved in the background, so that requests find new answers."""
 _SHARE = 0.2
@@ -49,8 +53,14 @@ class Part:
     alpha: Alpha
 
 
+Mixed = tuple[tuple[str, Alpha], ...]
+"""(z digest, alpha) of each expert of a mixture."""
+
+
 class Experts:
-    """The experts of one base. Names that were resolved before stay usable while the registry is away (``LastKnown``).
+    """The experts and dispatchers of one base.
+
+    Names that were resolved before stay usable while the registry is away (``LastKnown``).
 
     Args:
         open_registry: Opens the registry. It is called in a thread: importing MLflow takes seconds.
@@ -69,7 +79,10 @@ class Experts:
         self._versions: dict[str, LastKnown[ExpertVersion]] = {}
         self._listed = LastKnown(partial(self._line.ask, lambda registry: registry.list(self._slug)))
         self._loading: dict[str, asyncio.Task[ZVector]] = {}
-        self._loaded: OrderedDict[str, None] = OrderedDict()
+        # What the engine holds: {digest: the mixture that it is of, or None}.
+        self._loaded: OrderedDict[str, Mixed | None] = OrderedDict()
+        self._mixtures: dict[Mixed, str] = {}
+        self._mixable: OrderedDict[str, ZVector] = OrderedDict()
         # No request waits for this loop: an error ends none of them.
         self._loop = WorkLoop("resolving experts in the background", self._refresh_all, lambda _: None)
 
@@ -119,25 +132,49 @@ class Experts:
         Raises:
             CorruptArtifact, WrongBase, RegistryError: It cannot be loaded. The base never takes its place.
         """
-        digest = version.z_digest
-        if digest not in self._loaded:
-            patience = NEW_SECONDS if self._line.away else LOAD_SECONDS
-            await self._engine.put_z(await within(self._load(version), patience))
-            self._loaded[digest] = None
-        self._loaded.move_to_end(digest)
-        while len(self._loaded) > LOADED:
-            with suppress(UnknownZ):
-                await self._engine.drop_z(self._loaded.popitem(last=False)[0])
-        return digest
+        if version.z_digest not in self._loaded:
+            await self._put(await self._loaded_z(version), None)
+        return await self._used(version.z_digest)
 
-    async def reached(self) -> dict[str, ExpertVersion]:
+    async def mixed(self, parts: Sequence[tuple[ExpertVersion, Alpha]]) -> str:
+        """Mix experts if the engine does not know the mixture, and return its digest.
+
+        Args:
+            parts: The experts, each with its alpha.
+
+        Raises:
+            CorruptArtifact, WrongBase, RegistryError: An expert cannot be loaded. The base never takes its place.
+        """
+        mixed: Mixed = tuple((version.z_digest, alpha) for version, alpha in parts)
+        if self._mixtures.get(mixed) not in self._loaded:
+            zs = [await self._mixable_z(version) for version, _ in parts]
+            # In a thread: other requests need not wait for millions of numbers.
+            z = await asyncio.to_thread(mix, zs, [alpha for _, alpha in parts])
+            await self._put(z, mixed)
+            self._mixtures[mixed] = z.digest
+        return await self._used(self._mixtures[mixed])
+
+    async def load_dispatcher(self, version: ExpertVersion) -> StoredDispatcher:
+        """Load a dispatcher.
+
+        Raises:
+            CorruptArtifact, RegistryError: It cannot be loaded.
+        """
+        patience = NEW_SECONDS if self._line.away else LOAD_SECONDS
+        return await within(begin(self._line.ask(lambda registry: registry.load_dispatcher(version))), patience)
+
+    async def reached(self, dispatchers: bool = False) -> dict[str, ExpertVersion]:
         """Return the experts that a bare name reaches: {name: version}, sorted by name.
+
+        Args:
+            dispatchers: Return dispatchers instead.
 
         Raises:
             RegistryError: The registry cannot say, and has not said before.
         """
         reached: dict[str, ExpertVersion] = {}
-        for version in sorted(await self._listed.get(), key=lambda version: (version.name, version.version)):
+        wanted = [version for version in await self._listed.get() if version.is_dispatcher == dispatchers]
+        for version in sorted(wanted, key=lambda version: (version.name, version.version)):
             # Without an alias of its own, a name means its newest version, unless another alias was asked for.
             known = reached.get(version.name)
             if self._alias in version.aliases or (
@@ -165,6 +202,33 @@ class Experts:
             question = partial(self._line.ask, lambda registry: registry.resolve(reference, self._slug))
             self._versions[reference] = LastKnown(question)
         return self._versions[reference]
+
+    async def _loaded_z(self, version: ExpertVersion) -> ZVector:
+        return await within(self._load(version), NEW_SECONDS if self._line.away else LOAD_SECONDS)
+
+    async def _mixable_z(self, version: ExpertVersion) -> ZVector:
+        digest = version.z_digest
+        if digest not in self._mixable:
+            self._mixable[digest] = await self._loaded_z(version)
+        self._mixable.move_to_end(digest)
+        while len(self._mixable) > MIXABLE:
+            self._mixable.popitem(last=False)
+        return self._mixable[digest]
+
+    async def _put(self, z: ZVector, mixed: Mixed | None) -> None:
+        await self._engine.put_z(z)
+        self._loaded[z.digest] = mixed
+
+    async def _used(self, digest: str) -> str:
+        """Note that a z is used now, and drop those that were not for the longest time."""
+        self._loaded.move_to_end(digest)
+        while len(self._loaded) > LOADED:
+            oldest, mixed = self._loaded.popitem(last=False)
+            if mixed is not None:
+                self._mixtures.pop(mixed, None)
+            with suppress(UnknownZ):
+                await self._engine.drop_z(oldest)
+        return digest
 
     def _load(self, version: ExpertVersion) -> asyncio.Task[ZVector]:
         """Load a version's z, once for all requests that wait for it."""

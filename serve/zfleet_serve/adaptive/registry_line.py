@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol, TypeVar
 
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import RegistryUnreachable
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion
@@ -28,6 +29,8 @@ class Registry(Protocol):
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion: ...
 
     def load(self, version: ExpertVersion) -> ZVector: ...
+
+    def load_dispatcher(self, version: ExpertVersion) -> StoredDispatcher: ...
 
     def list(self, base_slug: str | None = None) -> list[ExpertVersion]: ...
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Routes
-from zfleet.config.names import AUTO
-from zfleet.config.specs import DISPATCH_PROMPT
+from zfleet.config.names import AUTO, REFERENCE
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
 from zfleet.engine.streams import closing, merged
-from zfleet.errors import EngineError, InvalidRequest, RegistryError
-from zfleet_registry import ExpertVersion
-from zfleet_serve.adaptive.experts import Experts, Part, parts_of
+from zfleet.errors import EngineError, RegistryError
+from zfleet_serve.adaptive.experts import Experts, parts_of
+from zfleet_serve.adaptive.first_pass import FirstPass, Route, milliseconds_since
 from zfleet_serve.adaptive.names import ModelNotFound, parse_model, shown
+from zfleet_serve.adaptive.settings import Served
 
 Tokens = tuple[int, ...]
 
@@ -47,48 +46,6 @@ class Text(Protocol):
         """Return a function that gives the bytes of an answer's tokens; call it with each token in order."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """The settings of a service.
-
-    Attributes:
-        base: The base's name.
-        max_length: The longest prompt and answer together, in tokens.
-        classifier: The expert of the first pass of ``auto``.
-        labels: {label of the first pass: expert}.
-        ask: The question of the first pass.
-        max_body: The size of the largest body that is read, in bytes.
-        approximate: Whether the engine's linears leave something out of an expert.
-    """
-
-    base: str
-    max_length: int
-    classifier: str = "kind"
-    labels: Mapping[str, str] = field(default_factory=dict)
-    ask: str = DISPATCH_PROMPT
-    max_body: int = 2**20
-    approximate: bool = False
-
-
-@dataclass(frozen=True)
-class Route:
-    """The experts that answer a request.
-
-    Attributes:
-        model: The full name, version included.
-        parts: The experts and their alphas; empty for the base.
-        decision: The decision of the first pass, if there was one.
-        z: The digest of the chosen z.
-        first_pass_ms: How long the first pass took, if there was one.
-    """
-
-    model: str
-    parts: tuple[Part, ...]
-    decision: Decision | None
-    z: str
-    first_pass_ms: float | None
-
-
 @dataclass
 class Answer:
     """An answer whose first chunk has arrived: errors before that still get an HTTP status of their own.
@@ -106,7 +63,7 @@ class Answer:
     @property
     def second_pass_ms(self) -> float:
         """Return how long the second pass has taken so far."""
-        return _milliseconds_since(self.start)
+        return milliseconds_since(self.start)
 
 
 class Service:
@@ -124,16 +81,18 @@ class Service:
         self.experts = experts
         self.text = text
         self.served = served
+        self.first_pass = FirstPass(engine, experts, self._render, served)
 
     async def models(self) -> dict[str, str]:
         """Return every name that ``model`` may have, without versions and aliases, with the z that it means.
 
         Returns:
-            {name: z digest}; "" for ``auto``, which has none of its own.
+            {name: z digest}; "" for ``auto`` and dispatchers, which have none of their own.
         """
         reached = await self.experts.reached()
-        named = {AUTO: ""} if self.served.classifier in reached else {}
-        named |= {name: version.z_digest for name, version in reached.items()}
+        dispatchers = await self.experts.reached(dispatchers=True)
+        named = {AUTO: ""} if self._chooser() in reached | dispatchers else {}
+        named |= {name: version.z_digest for name, version in sorted((reached | dispatchers).items())}
         return {self.served.base: BASE_Z} | {f"{self.served.base}:{name}": z for name, z in named.items()}
 
     async def errors(self) -> dict[str, float]:
@@ -145,7 +104,7 @@ class Service:
         return {}
 
     async def find(self, model: str) -> str:
-        """Return the digest of the z that a model means; "" for ``auto``, which has none of its own.
+        """Return the digest of the z that a model means; "" for ``auto`` and dispatchers, which have none of their own.
 
         Raises:
             ModelNotFound: It does not; says which models there are.
@@ -153,7 +112,7 @@ class Service:
         """
         try:
             name = parse_model(model, self.served.base)
-            expert = self.served.classifier if name.auto else name.expert
+            expert = (self.served.dispatcher or self.served.classifier) if name.auto else name.expert
             z = BASE_Z if expert is None else (await self.experts.resolve(expert)).z_digest
             return "" if name.auto else z
         except ModelNotFound as error:
@@ -161,14 +120,15 @@ class Service:
 
     @asynccontextmanager
     async def answer(
-        self, model: str, user_text: str | None, requests: Sequence[GenerationRequest]
+        self, model: str, user_text: str | None, requests: Sequence[GenerationRequest], task: str | None = None
     ) -> AsyncIterator[Answer]:
         """Answer one prompt or several inside the block; leaving it ends the answer, finished or not.
 
         Args:
             model: The request's ``model``.
-            user_text: The text of the user, by which ``auto`` chooses; None if there is no such text.
+            user_text: The text of the user, by which dispatchers choose; None if there is no such text.
             requests: One request of the second pass for each prompt; all get the same z, which is chosen here.
+            task: The task that the request names, for dispatchers of kind ``few_shot``.
 
         Yields:
             The answer. Its chunks are numbered over all prompts: those of the second follow the ``n`` of the first.
@@ -177,7 +137,7 @@ class Service:
             ModelNotFound: There is no such model; says which models there are.
             ZfleetError: Any error of the registry and the engine before the first chunk.
         """
-        route = await self._route(model, user_text)
+        route = await self._route(model, user_text, task)
         start = time.perf_counter()
         answers = [self._generate(replace(request, z_digest=route.z), place) for place, request in enumerate(requests)]
         async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
@@ -190,36 +150,25 @@ class Service:
             async for chunk in chunks:
                 yield replace(chunk, index=before + chunk.index)
 
-    async def _route(self, model: str, user_text: str | None) -> Route:
+    async def _route(self, model: str, user_text: str | None, task: str | None) -> Route:
         try:
             name = parse_model(model, self.served.base)
             if name.auto:
-                return await self._auto(user_text)
+                return await self.first_pass.auto(user_text, task)
             if name.expert is None:
                 return Route(self.served.base, (), None, BASE_Z, None)
             version = await self.experts.resolve(name.expert)
         except ModelNotFound as error:
             raise await self._unknown(model, error) from error
+        if version.is_dispatcher:
+            return await self.first_pass.by(version, user_text, task)
         z = await self.experts.ready(version)
-        return Route(self._full(version), parts_of(version), None, z, None)
+        return Route(f"{self.served.base}:{version.reference}", parts_of(version), None, z, None)
 
-    async def _auto(self, user_text: str | None) -> Route:
-        if user_text is None:
-            raise InvalidRequest(
-                "model 'auto' found no text of the user to look at", "send one prompt a request, as text"
-            )
-        classifier = await self.experts.ready(await self.experts.resolve(self.served.classifier))
-        names = [name for name in await self.experts.reached() if name != self.served.classifier]
-        routes = Routes(names, self.served.labels)
-        dispatcher = ClassifierDispatcher(routes, self._render, classifier, self.served.ask)
-        start = time.perf_counter()
-        decision = await dispatcher.decide(self.engine, user_text)
-        if decision.expert is None:
-            return Route(self.served.base, (), decision, BASE_Z, _milliseconds_since(start))
-        # If the chosen expert cannot be loaded, that is an error: the base never takes its place.
-        version = await self.experts.resolve(decision.expert)
-        z = await self.experts.ready(version)
-        return Route(self._full(version), parts_of(version), decision, z, _milliseconds_since(start))
+    def _chooser(self) -> str:
+        """Return the name of who chooses for ``auto``, without version and alias."""
+        named = REFERENCE.fullmatch(self.served.dispatcher or self.served.classifier)
+        return named["name"] if named else ""
 
     async def _unknown(self, model: str, error: ModelNotFound) -> ModelNotFound:
         try:
@@ -227,9 +176,6 @@ class Service:
         except RegistryError:
             known = f"this service has the base {self.served.base}, and cannot list its experts now"
         return ModelNotFound(f"model {shown(model)} does not exist: {error.message}", known)
-
-    def _full(self, version: ExpertVersion) -> str:
-        return f"{self.served.base}:{version.reference}"
 
     def _render(self, prompt: str) -> tuple[int, ...]:
         return self.text.chat([{"role": "user", "content": prompt}])
@@ -239,8 +185,3 @@ async def _chain(first: Chunk, rest: AsyncIterator[Chunk]) -> AsyncIterator[Chun
     yield first
     async for chunk in rest:
         yield chunk
-
-
-def _milliseconds_since(start: float) -> float:
-    """Milliseconds since a ``time.perf_counter()``."""
-    return (time.perf_counter() - start) * 1000.0

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from zfleet.errors import (
     BodyTooLarge,
     CorruptArtifact,
+    DispatcherError,
     EngineError,
     ExpertNotFound,
     InvalidRequest,
@@ -33,6 +34,7 @@ _FOR_CLIENTS: dict[type[ZfleetError], str] = {
     ExpertNotFound: "there is no such model (GET /v1/models lists those that there are)",
     CorruptArtifact: f"this expert's file is missing or damaged ({_REMEDY})",
     WrongBase: f"this expert was trained on another base, or on other factors ({_REMEDY})",
+    DispatcherError: f"the dispatcher that chooses who answers cannot be used ({_REMEDY})",
     ZVectorError: f"this expert's z cannot be used ({_REMEDY})",
     RegistryError: f"the registry of experts cannot say what this model is ({_REMEDY})",
     EngineError: "the engine failed at this request (send it again)",
@@ -88,7 +90,7 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
     said = next(_FOR_CLIENTS[kind] for kind in type(error).__mro__ if kind in _FOR_CLIENTS)
     if isinstance(error, ExpertNotFound):
         return 404, error_body(said, kind="invalid_request_error", code="model_not_found", param="model")
-    param = "model" if isinstance(error, RegistryError | ZVectorError) else None
+    param = "model" if isinstance(error, RegistryError | ZVectorError | DispatcherError) else None
     return 500, error_body(said, kind="server_error", code=type(error).__name__, param=param)
 
 

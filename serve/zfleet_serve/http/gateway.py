@@ -52,7 +52,8 @@ def create_app(service: Service) -> FastAPI:
         except (EngineError, TimeoutError):
             body = error_body("no engine answers", kind="server_error", code="engine_unavailable")
             return JSONResponse(body, 503, _RETRY)
-        return {"status": "ok", "base": service.served.base, "engine": asdict(stats)}
+        dispatchers = service.first_pass.state()
+        return {"status": "ok", "base": service.served.base, "engine": asdict(stats), "dispatchers": dispatchers}
 
     @app.get("/v1/models", responses=refuses())
     async def models() -> dict[str, Any]:
@@ -116,7 +117,7 @@ async def _respond(
     sampling = body.sampling(limit, dialect.logprobs)
     requests = [GenerationRequest(prompt, sampling, stream=body.stream) for prompt in prompts]
     async with AsyncExitStack() as stack:
-        answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests))
+        answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests, body.task))
         if not body.stream:
             return await whole_body(answer, dialect, body.model)
         # The stream outlives this function. It ends the answer when it is read to its end, or when the client leaves.

@@ -97,6 +97,7 @@ class _Request(Wire):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
+    metadata: dict[str, str] = Field({}, description="`task` names the request's task, for dispatchers of tasks")
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +110,11 @@ class _Request(Wire):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream: true")
         return self
+
+    @property
+    def task(self) -> str | None:
+        """The task that the request names; None if it names none."""
+        return self.metadata.get("task")
 
     @property
     def include_usage(self) -> bool:
@@ -207,8 +213,11 @@ class Dispatched(Wire):
     """The decision of the first pass."""
 
     method: str
-    label: str
+    label: str | None
+    confidence: float
+    probabilities: dict[str, float]
     reason: str
+    prompt_tokens: int
 
 
 class Answered(Wire):

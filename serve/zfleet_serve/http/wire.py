@@ -137,7 +137,14 @@ def answered(answer: Answer) -> Json:
         ],
         dispatch=None
         if decision is None
-        else Dispatched(method=decision.method, label=decision.label, reason=decision.reason),
+        else Dispatched(
+            method=decision.method,
+            label=decision.label,
+            confidence=decision.confidence,
+            probabilities=dict(decision.probabilities),
+            reason=decision.reason,
+            prompt_tokens=decision.prompt_tokens,
+        ),
         z=route.z,
         first_pass_ms=route.first_pass_ms,
         second_pass_ms=answer.second_pass_ms,

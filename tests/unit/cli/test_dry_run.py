@@ -58,6 +58,11 @@ def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
             "methods": {"svf": {}, "lora": {"adapter": "lora"}},
             "against": "svf",
         },
+        "calibrate": {
+            "name": "router",
+            "dispatcher": "nearest",
+            "labels": {"flip": {"expert": "flip", "task": task}},
+        },
         "serve": {},
     }
     for kind, job in jobs.items():
@@ -67,7 +72,8 @@ def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
 
 def test_a_dry_run_prints_the_memory_of_every_kind_of_job(plain: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for path, process in zip(plain, ("a worker", "an actor of the search", "a worker", "a replica"), strict=True):
+    processes = ("a worker", "an actor of the search", "a worker", "the calibration", "a replica")
+    for path, process in zip(plain, processes, strict=True):
         done = CliRunner().invoke(app, [Path(path).stem, path, "--dry-run"])
         assert done.exit_code == 0, done.output
         assert f"memory of {process}" in done.stderr
@@ -86,7 +92,7 @@ def test_a_dry_run_as_json_has_the_memory_in_bytes(plain: list[str]) -> None:
     assert memory["available"]["bytes"] > 0
 
 
-@pytest.mark.parametrize("kind", ["train", "search", "compare", "serve"])
+@pytest.mark.parametrize("kind", ["train", "search", "compare", "calibrate", "serve"])
 def test_a_dry_run_refuses_memory_below_the_weights(plain: list[str], kind: str) -> None:
     (path,) = (path for path in plain if Path(path).stem == kind)
     done = CliRunner().invoke(app, [kind, path, "--dry-run", "--set", "resources.memory=64MiB"])

@@ -35,6 +35,11 @@ def parsed(**values: Any) -> EvaluateSpec:
         ({"searches": {"cem": {"population": 1}}}, "searches.cem.population is 1"),
         ({"prompts": {"bare": "Think."}}, "prompts.bare is 'Think.': put {prompt} where the user's text goes"),
         ({"dispatchers": {"d": {"question": "kind?"}}}, "put {prompt} where the user's text goes"),
+        (
+            {"dispatchers": {"d": {"registered": "router/1", "classifier": "kind"}}},
+            "registered is 'router/1', which brings its own: leave out classifier",
+        ),
+        ({"dispatchers": {"d": "not a reference"}}, "write a reference such as math, math/3 or math@champion"),
         ({"against": "cem"}, "against is 'cem', the ways are best-single, uniform"),
         ({"against": "best-prompt"}, "against is 'best-prompt'"),
         ({"against": "lora"}, "against is 'lora'"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
@@ -56,7 +57,7 @@ def test_every_example_loads_and_equals_its_dump(path: Path) -> None:
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
-    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, EvaluateSpec, ServeSpec}
+    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, EvaluateSpec, CalibrateSpec, ServeSpec}
     assert {type(load_job(path)) for path in EXAMPLES} == kinds
 
 

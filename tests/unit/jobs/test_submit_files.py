@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.load import dump_spec, load_spec
 from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
 from zfleet.errors import BaseModelError, RegistryError, SpecError, TaskError
@@ -63,6 +64,12 @@ def _search(**changes: Any) -> SearchSpec:
     return SearchSpec.model_validate({"experts": ["a"], "name": "mix", "task": {"lab": "reverse"}} | KEPT | changes)
 
 
+def _calibrate(**changes: Any) -> CalibrateSpec:
+    labels = {"flip": {"expert": "flip", "task": {"jsonl": "data/prompts.jsonl", "test_fraction": 0.5}}}
+    values = {"name": "router", "dispatcher": "nearest", "labels": labels, "registry": KEPT["registry"]}
+    return CalibrateSpec.model_validate(values | changes)
+
+
 PYTHON = {"kind": "python", "value": f"{REWARDS}:good"}
 
 
@@ -92,6 +99,14 @@ def test_the_job_gets_the_resolved_spec_the_files_and_the_code(project: Path) ->
         assert {Path(place).name for place in environment["py_modules"]} == set(PACKAGES)
         assert environment["env_vars"].keys() == {"RAY_JOB_STOP_WAIT_TIME_S"}
     assert not folder.exists()
+
+
+def test_a_calibration_takes_the_prompts_of_its_labels_along(project: Path) -> None:
+    submission = prepare(_calibrate())
+    assert submission.files == {"data/prompts.jsonl": project / "data" / "prompts.jsonl"}
+    assert submission.metadata["zfleet.run"] == "router"
+    with pytest.raises(SpecError, match="registry is not set"):
+        prepare(_calibrate(registry=None))
 
 
 def test_images_travel_with_their_rows(project: Path) -> None:

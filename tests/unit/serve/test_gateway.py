@@ -69,22 +69,33 @@ async def test_a_mixture_tells_its_experts(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "answer", "model", "reason"),
+    ("prompt", "answer", "model", "label", "reason"),
     [
-        ("math 1 2", "math: math 1 2", "fake:math/2", "the classifier dispatch said 'math'"),
-        ("plus 1 2", "math: plus 1 2", "fake:math/2", "the classifier dispatch said 'plus'"),
-        ("rain now", "base: rain now", "fake", "there is no expert of that name: base"),
-        ("kind it", "base: kind it", "fake", "there is no expert of that name: base"),
-        ("lost it", "base: lost it", "fake", "there is no expert 'gone': base"),
+        (
+            "math 1 2",
+            "math: math 1 2",
+            "fake:math/2",
+            "math",
+            "the classifier dispatcher says 'math' with",
+        ),
+        ("plus 1 2", "math: plus 1 2", "fake:math/2", "plus", "the classifier dispatcher says 'plus'"),
+        ("rain now", "base: rain now", "fake", None, "because the answer to its question is none of the labels: base"),
+        ("kind it", "base: kind it", "fake", None, "because the answer to its question is none of the labels: base"),
+        ("lost it", "base: lost it", "fake", "lost", "there is no expert 'gone': base"),
     ],
 )
-async def test_auto_says_who_answered_and_why(stage: Stage, prompt: str, answer: str, model: str, reason: str) -> None:
+async def test_auto_says_who_answered_and_why(
+    stage: Stage, prompt: str, answer: str, model: str, label: str | None, reason: str
+) -> None:
     response = await chat(stage, "fake:auto", prompt)
     assert text(response) == answer
     said = zfleet(response)
     assert said["model"] == model
     assert said["dispatch"]["method"] == "classifier"
-    assert said["dispatch"]["label"] == prompt.split()[0]
+    assert said["dispatch"]["label"] == label
+    assert said["dispatch"]["confidence"] == pytest.approx(0.0 if label is None else 1.0)
+    assert set(said["dispatch"]["probabilities"]) == {"both", "lost", "math", "plus", "sort"}
+    assert said["dispatch"]["prompt_tokens"] == len(f"kind? {prompt}") + len("bothlostmathplussort")
     assert reason in said["dispatch"]["reason"]
     assert said["first_pass_ms"] > 0
     assert said["second_pass_ms"] > 0
@@ -167,3 +178,4 @@ async def test_health(stage: Stage) -> None:
     assert response.status_code == 200
     assert response.json()["base"] == "fake"
     assert response.json()["engine"]["table_rows"] == 8
+    assert response.json()["dispatchers"] == []

@@ -25,7 +25,8 @@ from zfleet_serve.adaptive import last_known, registry_line
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.last_known import LastKnown
 from zfleet_serve.adaptive.registry_line import THREADS, Registry
-from zfleet_serve.adaptive.service import Served, Service
+from zfleet_serve.adaptive.service import Service
+from zfleet_serve.adaptive.settings import Served
 from zfleet_serve.http.gateway import create_app
 from zfleet_serve.testing import FakeRegistry, FakeText, Stage, always_asked
 

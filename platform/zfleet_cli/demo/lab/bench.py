@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
+from zfleet.adapt.asking import AskingDispatcher
+from zfleet.adapt.calibration import Calibration
+from zfleet.adapt.contract import Decision
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
 from zfleet.evaluate.graded import Evaluation, evaluate
@@ -76,28 +78,28 @@ class Bench:
             method: ``prompt``, ``classifier``, or ``oracle``, which knows the kind.
         """
         if method == "oracle":
-            experts: list[str | None] = [sample.fields["kind"] for sample in task.test]
+            experts = [{sample.fields["kind"]: 1.0} for sample in task.test]
         else:
-            experts = [decision.expert for decision in self._decide(task.test, self._dispatcher(method))]
-        z = [BASE_Z if expert is None else self._z[expert] for expert in experts]
+            experts = [decision.mixture for decision in self._decide(task.test, self._dispatcher(method))]
+        z = [self._z[next(iter(expert))] if expert else BASE_Z for expert in experts]
         return Accuracy.of(evaluate(self.engine, self.tokenizer, task, task.test, z))
 
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
 
-    def _dispatcher(self, method: str) -> Dispatcher:
-        routes = Routes([*SKILLS, WEAK_SKILL])
+    def _dispatcher(self, method: str) -> AskingDispatcher:
         template = lab_task(CLASSIFIER).template
+        return AskingDispatcher(
+            kind="prompt" if method == "prompt" else "classifier",
+            routes={name: {name: 1.0} for name in (*SKILLS, WEAK_SKILL)},
+            # It names a skill if the answer is probably one; it always decides.
+            calibration=Calibration(limit=0.5),
+            render=lambda prompt: template.render(self.tokenizer, prompt),
+            z_digest=BASE_Z if method == "prompt" else self._z[CLASSIFIER],
+        )
 
-        def render(prompt: str) -> tuple[int, ...]:
-            return template.render(self.tokenizer, prompt)
-
-        if method == "prompt":
-            return PromptDispatcher(routes, render)
-        return ClassifierDispatcher(routes, render, self._z[CLASSIFIER])
-
-    def _decide(self, samples: Sequence[Sample], dispatcher: Dispatcher) -> list[Decision]:
+    def _decide(self, samples: Sequence[Sample], dispatcher: AskingDispatcher) -> list[Decision]:
         async def decide() -> list[Decision]:
             engine = self.engine.engine
             return await asyncio.gather(*(dispatcher.decide(engine, sample.prompt) for sample in samples))

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.adapt.dispatch import ClassifierDispatcher, Decision, Dispatcher, PromptDispatcher, Routes
+from zfleet.adapt.asking import AskingDispatcher
+from zfleet.adapt.contract import Decision
 from zfleet.config.generated import KIND_QUESTION
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
 from zfleet.evaluate.graded import evaluate
 from zfleet.svf.zvector import ZVector
-from zfleet.tasks.generated.load import FAMILIES
+from zfleet.tasks.generated.load import FAMILIES, TRAINED
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
 from zfleet_cli.demo.real.measured import Measured, Rewards
@@ -62,16 +63,14 @@ class Bench:
 
     def dispatched(self, samples: Sequence[Sample], method: str) -> list[Decision]:
         """Ask the base (``prompt``) or the classifier (``classifier``) who answers each prompt."""
-        labels = {FAMILIES[name].label: name for name in self._z if name in FAMILIES}
-        routes = Routes(tuple(self._z), labels)
-
-        def render(prompt: str) -> tuple[int, ...]:
-            return PromptTemplate().render(self._tokenizer, prompt)
-
-        dispatcher: Dispatcher = (
-            PromptDispatcher(routes, render, KIND_QUESTION)
-            if method == "prompt"
-            else ClassifierDispatcher(routes, render, self._classifier, KIND_QUESTION)
+        template = PromptTemplate()
+        dispatcher = AskingDispatcher(
+            kind="prompt" if method == "prompt" else "classifier",
+            # The base answers kinds whose expert this run does not have.
+            routes={FAMILIES[name].label: {name: 1.0} if name in self._z else {} for name in TRAINED},
+            render=lambda prompt: template.render(self._tokenizer, prompt),
+            z_digest=BASE_Z if method == "prompt" else self._classifier,
+            question=KIND_QUESTION,
         )
 
         async def decide() -> list[Decision]:

@@ -67,7 +67,7 @@ def measure_dispatch(bench: Bench, plan: Plan) -> Section:
     own = [name if name in plan.experts else None for name in families]
     section: Section = {"n": len(task.test), "base": {"accuracy": _accuracy(_right(base))}}
     for method in ("prompt", "classifier"):
-        chosen = [decision.expert for decision in bench.dispatched(task.test, method)]
+        chosen = [next(iter(decision.mixture), None) for decision in bench.dispatched(task.test, method)]
         section[method] = _routed(bench, task, base, chosen)
         section[method]["named_right"] = sum(a == b for a, b in zip(chosen, own, strict=True)) / len(own)
     section["oracle"] = _routed(bench, task, base, own)

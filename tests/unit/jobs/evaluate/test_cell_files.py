@@ -36,6 +36,9 @@ def test_cells_are_read_as_they_were_measured(run: Storage) -> None:
     assert found.rewards.shape == found.tokens.shape == (12,)
     assert np.isnan(found.confidences).all()
     dispatched = cells[CellKey("mixed", "asks-expert")]
+    assert np.isnan(dispatched.confidences[2])
+    assert (dispatched.confidences[:2] > 0.99).all()
+    assert list(dispatched.named[:3]) == ["up/1", "down/2", ""]
     assert (dispatched.first_tokens > 0).all()
     assert list(dispatched.own[:3]) == ["up/1", "down/2", ""]
     assert cells[CellKey("mixed", "up/1")].own_task is False
@@ -63,7 +66,7 @@ def test_any_program_can_read_them(run: Storage) -> None:
     (file,) = Path(run.place, FOLDER).glob("mixed-asks-expert-*.parquet")
     table = pq.read_table(file)
     assert table.column_names == SCHEMA.names
-    assert table["label"].to_pylist()[:3] == ["up", "down", "same"]
+    assert table["label"].to_pylist()[:3] == ["up", "down", None]
 
 
 def test_names_that_look_the_same_are_different_files() -> None:

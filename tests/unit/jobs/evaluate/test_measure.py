@@ -102,13 +102,18 @@ def test_the_best_prompt_is_chosen_on_the_selection(stage: FakeEvaluation) -> No
 
 
 def test_a_first_pass_is_recorded_with_what_it_cost(stage: FakeEvaluation) -> None:
-    row = stage.run()[CellKey("mixed", "asks-expert")].rows[2]
-    assert row.first is not None
-    assert (row.first.label, row.first.named, row.first.mixture, row.mixture) == ("same", "", {}, {})
-    assert row.first.prompt_tokens == len("kind? same test mixed 2")
-    assert row.first.seconds > 0
-    assert "there is no expert of that name: base" in row.first.reason
-    assert (row.own, row.z) == ("", "base")
+    rows = stage.run()[CellKey("mixed", "asks-expert")].rows
+    known, strange = rows[1].first, rows[2].first
+    assert known is not None
+    assert strange is not None
+    assert (known.label, known.named, known.mixture) == ("down", "down/2", {"down/2": 1.0})
+    assert known.confidence == pytest.approx(1.0)
+    # The question, and both labels after it.
+    assert known.prompt_tokens == len("kind? down test mixed 1") + len("updown")
+    assert known.seconds > 0
+    assert (strange.label, strange.named, strange.confidence, strange.mixture) == (None, "", None, {})
+    assert strange.reason.endswith(": base")
+    assert (rows[2].own, rows[2].z) == ("", "base")
     own = [row.own for row in stage.run()[CellKey("mixed", "base")].rows[:3]]
     assert own == ["up/1", "down/2", ""]
 

@@ -1,0 +1,1 @@
+"""What the benchmark of dispatchers measures, and on what."""

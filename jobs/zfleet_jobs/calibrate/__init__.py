@@ -1,0 +1,1 @@
+"""Calibrating dispatchers, and registering them."""
