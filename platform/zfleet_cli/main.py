@@ -21,6 +21,7 @@ from zfleet_cli.commands import (
     decompose,
     demo,
     doctor,
+    evaluate,
     experiment,
     experts,
     grade,
@@ -87,6 +88,7 @@ app.command("ablate")(experiment.ablate)
 app.command("samples")(samples.samples)
 app.command("search")(search.search)
 app.command("calibrate")(calibrate.calibrate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serve.serve)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")

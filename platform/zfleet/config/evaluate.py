@@ -107,6 +107,8 @@ class EvaluateSpec(PlacedSpec):
         known = [BEST_SINGLE, UNIFORM, *([BEST_PROMPT] if self.prompts else []), *named, *([LORA] if self.lora else [])]
         if self.against not in known:
             raise ValueError(f"against is {self.against!r}, the ways are {', '.join(known)}")
+        if "://" in self.storage:
+            raise ValueError(f"storage is {self.storage!r}: searches keep their state in a folder, give a path")
         if self.lora is not None and self.temperature:
             raise ValueError(f"temperature is {self.temperature:g}, but `zfleet compare` grades greedy answers of LoRA")
         for name in ("shots", "draws", "seeds", "experts"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -54,6 +54,23 @@ def keys_of(spec: EvaluateSpec, way: Way, task: str) -> list[CellKey]:
     return [CellKey(task, way.name, *rest) for rest in product(shots, draws, seeds)]
 
 
-def all_keys(spec: EvaluateSpec, experts: Sequence[str]) -> list[CellKey]:
-    """List the cells of all ways on all tasks, as ``ways_of``."""
-    return [key for task in spec.tasks for way in ways_of(spec, experts) for key in keys_of(spec, way, task)]
+def sizes_of(spec: EvaluateSpec, tests: Mapping[str, int]) -> dict[str, int]:
+    """Count what an evaluation computes, before anything is known of its experts.
+
+    Args:
+        spec: The evaluation.
+        tests: {task: held-out prompts}.
+
+    Returns:
+        Cells; the answers that they have together; and the most that are computed, because the best single expert and
+        the oracle take theirs from the experts, as dispatchers do that choose one expert for each prompt.
+    """
+    shared = ("best-single", "oracle", "dispatcher")
+    ways = ways_of(spec, spec.experts)
+    cells = [(way, key) for task in spec.tasks for way in ways for key in keys_of(spec, way, task)]
+    return {
+        "cells": len(cells),
+        "answers": sum(tests[key.task] for _, key in cells),
+        "computed": sum(tests[key.task] for way, key in cells if way.kind not in shared),
+        "first passes": sum(tests[key.task] for way, key in cells if way.kind == "dispatcher"),
+    }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import matplotlib
 
@@ -11,15 +12,16 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 Interval = tuple[float, float]
 
 GREY, BLUE, GREEN, ORANGE, PALE = "#9aa0a6", "#4c78a8", "#2e8b57", "#e08214", "#a6d0b4"
 
 
-def picture(draw: Callable[[Axes], None], width: float) -> bytes:
-    """Draw on the axes of a new figure, ``width`` inches wide, and return it as a PNG."""
-    figure, axes = plt.subplots(figsize=(width, 4.2), dpi=120, layout="constrained")
+def picture(draw: Callable[[Axes], None], width: float, height: float = 4.2) -> bytes:
+    """Draw on the axes of a new figure of this size in inches, and return it as a PNG."""
+    figure, axes = plt.subplots(figsize=(width, height), dpi=120, layout="constrained")
     draw(axes)
     axes.spines[["top", "right"]].set_visible(False)
     out = io.BytesIO()
@@ -56,3 +58,65 @@ def finish(axes: Axes, names: list[str], ylabel: str, title: str) -> None:
     axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
+
+
+def panels(draws: Mapping[str, Callable[[Axes], None]], columns: int, size: Interval, share_y: bool = False) -> bytes:
+    """Draw on several axes of a new figure, and return it as a PNG.
+
+    Args:
+        draws: {title: function that draws on its axes}, row by row.
+        columns: The most in a row.
+        size: Width and height of each, in inches.
+        share_y: Whether all have one scale upwards.
+    """
+    wide = min(columns, len(draws))
+    rows = -(-len(draws) // wide)
+    figure, grid = plt.subplots(
+        rows,
+        wide,
+        figsize=(size[0] * wide, size[1] * rows),
+        dpi=120,
+        layout="constrained",
+        squeeze=False,
+        sharey=share_y,
+    )
+    for axes, (title, draw) in zip(grid.flat, draws.items(), strict=False):
+        draw(axes)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid.flat[len(draws) :]:
+        axes.set_visible(False)
+    _legend_below(figure, grid.flat[: len(draws)])
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    plt.close(figure)
+    return out.getvalue()
+
+
+def heat_map(
+    axes: Axes, values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], text: str
+) -> None:
+    """Draw values as colours around 0, each with its number; NaN stays empty.
+
+    Args:
+        values: [rows][columns].
+        text: The format of a number.
+    """
+    most = max((abs(value) for row in values for value in row if not math.isnan(value)), default=0.0) or 1.0
+    axes.imshow(values, cmap="RdYlGn", vmin=-most, vmax=most, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            if not math.isnan(value):
+                axes.text(x, y, format(value, text), ha="center", va="center", fontsize=8, color="black")
+
+
+def _legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
+    """Put one legend for all axes below them; a label that several have stands once."""
+    labelled = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    if labelled:
+        figure.legend(
+            labelled.values(), labelled.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False
+        )

@@ -45,6 +45,7 @@ def parsed(**values: Any) -> EvaluateSpec:
         ({"against": "lora"}, "against is 'lora'"),
         ({"lora": {}}, "lora.method is missing"),
         ({"temperature": 1, "lora": {"method": "l"}}, "temperature is 1, but `zfleet compare` grades greedy answers"),
+        ({"storage": "s3://bucket/runs"}, "storage is 's3://bucket/runs': searches keep their state in a folder"),
         ({"temperature": -1}, "temperature is -1"),
     ],
 )
