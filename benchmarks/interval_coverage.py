@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from zfleet.evaluate.statistics.crossed import accuracy, average
+from zfleet.evaluate.statistics.crossed import accuracy, difference
 from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet.evaluate.statistics.proportions import Z95
 from zfleet.evaluate.statistics.single import mean_of, paired, proportion
@@ -36,6 +36,7 @@ NEAR_0, MIDDLE, NEAR_1 = (0.01, 0.06), (0.3, 0.7), (0.94, 0.99)
 
 Range = tuple[float, float]
 Values = NDArray[np.float64]
+Bits = NDArray[np.bool_]
 Draw = Callable[[np.random.Generator], tuple[Estimate, Estimate, float]]
 """Draws one measurement: its interval, the plain normal one, and the true value."""
 
@@ -110,14 +111,14 @@ def passages_difference(
     truths = rng.uniform(*accuracies, size=2)
     places = _places(rng, passages, sizes)
     chances = [_of_passages(rng, truth, alike, passages)[places] for truth in truths]
-    first, second = _two(rng, *chances, shared=0.5)
+    first, second = _two(rng, chances[0], chances[1], 0.5)
     found = paired(first.tolist(), second.tolist(), places.tolist())
     return found, _plain(first * 1.0 - second), truths[0] - truths[1]
 
 
 def mean_reward(rng: np.random.Generator, n: int) -> tuple[Estimate, Estimate, float]:
     """Draw skewed rewards of n prompts: exponential ones."""
-    rewards = rng.exponential(1.0, n)
+    rewards: Values = rng.exponential(1.0, n)
     return mean_of(rewards), _plain(rewards), 1.0
 
 
@@ -136,7 +137,7 @@ def seeds_difference(
     right, truth = _seeds(rng, seeds, n, spread, alike, accuracies)
     base = rng.uniform(*accuracies)
     differences = right - (rng.random(n) < base)
-    return average(differences), _plain(differences.ravel()), truth - base
+    return difference(differences), _plain(differences.ravel()), truth - base
 
 
 def seeds_passages_difference(
@@ -148,7 +149,7 @@ def seeds_passages_difference(
     chances = [_of_passages(rng, truth, alike, passages)[places] for truth in truths]
     right = rng.random((seeds, len(places))) < chances[0]
     differences = right * 1.0 - (rng.random(len(places)) < chances[1])
-    return average(differences, places.tolist()), _plain(differences.ravel()), truths[0] - truths[1]
+    return difference(differences, places.tolist()), _plain(differences.ravel()), truths[0] - truths[1]
 
 
 CASES: dict[str, Draw] = {
@@ -223,7 +224,7 @@ def _seeds(
     return (scores < total * NormalDist().inv_cdf(truth)).astype(float), truth
 
 
-def _two(rng: np.random.Generator, first: Values, second: Values, shared: float) -> tuple[Values, Values]:
+def _two(rng: np.random.Generator, first: Values, second: Values, shared: float) -> tuple[Bits, Bits]:
     """Draw right and wrong for two ways; on a share of the prompts both have the same luck."""
     luck, other = rng.random(len(first)), rng.random(len(first))
     same = rng.random(len(first)) < shared

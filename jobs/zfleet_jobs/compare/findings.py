@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from zfleet.evaluate.statistics.crossed import accuracy, average, ratio
+from zfleet.evaluate.statistics.crossed import accuracy, average, difference, ratio
 from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet_jobs.compare.outcome import Outcome
 
@@ -136,7 +136,7 @@ def _ratio(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> Ratio | None:
         len(mine),
         len(right[0]),
         ratio(ours, others),
-        average(differences),
+        difference(differences),
         mine[0].parameters / theirs[0].parameters,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +11,11 @@ from typing import Any
 
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.engine.blocking import SyncEngine
+from zfleet.evaluate.about import About
 from zfleet.evaluate.cells import CellKey, Mixture
 from zfleet.evaluate.splits import split
+from zfleet.evaluate.traces import Candidate, Generation, SearchTrace
+from zfleet.evaluate.ways import ways_of
 from zfleet.rewards.text import Exact
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Reward, Sample, Task
@@ -18,10 +23,12 @@ from zfleet.tasks.template import PromptTemplate
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
 from zfleet_jobs.evaluate.answerer import Answerer, Result, Work
 from zfleet_jobs.evaluate.answers import Answers, StageProgress
+from zfleet_jobs.evaluate.cell_files import write_cell
 from zfleet_jobs.evaluate.dispatchers import bare_dispatcher
 from zfleet_jobs.evaluate.identity import EngineIdentity
 from zfleet_jobs.evaluate.measure import MeasuredCell, measure
 from zfleet_jobs.evaluate.prepared import Mixtures, Prepared, expert_names
+from zfleet_jobs.evaluate.results import ABOUT_FILE, write_trace
 from zfleet_jobs.run_folder.storage import Storage
 
 ENGINE = EngineIdentity("fake-base", "fake-factors", "float32", "cpu", "torch", "factored")
@@ -54,8 +61,24 @@ def _rows(side: str, kinds: Sequence[str], count: int, passages: int = 0) -> tup
     return tuple(samples)
 
 
-def made_up_task(name: str, kinds: Sequence[str], reward: Reward | None = None, passages: int = 0) -> Task:
-    train, test = _rows(f"train {name}", kinds, 40), _rows(f"test {name}", kinds, 12, passages)
+def _made_up_trace(key: CellKey, mixture: Mixture) -> SearchTrace:
+    """Make the trace of a search whose score grows with the first expert's alpha."""
+    rng = random.Random(str(key))
+    names, shots = list(mixture), key.shots or 1
+    candidates = []
+    for _ in range(40):
+        drawn = {name: rng.random() for name in names}
+        candidates.append(Candidate(drawn, min(1.0, 0.3 + 0.5 * drawn[names[0]] + 0.1 * rng.random()), shots))
+    best = [max(one.value for one in candidates[: 10 * (step + 1)]) for step in range(4)]
+    history = tuple(Generation(value, value / 2, 10 * shots * (step + 1)) for step, value in enumerate(best))
+    return SearchTrace(key, best[-1], 40 * shots, 1.0, history, tuple(candidates))
+
+
+def made_up_task(
+    name: str, kinds: Sequence[str], reward: Reward | None = None, passages: int = 0, test_size: int = 12
+) -> Task:
+    """Make a task whose prompts are of some kinds in turn."""
+    train, test = _rows(f"train {name}", kinds, 40), _rows(f"test {name}", kinds, test_size, passages)
     return Task(name, train, test, PromptTemplate("{prompt}"), reward or Exact(), 4)
 
 
@@ -69,6 +92,7 @@ class FakeEvaluation:
         work: All that the engine was given to do.
         progress: All that was told.
         found: What searches found.
+        noise: The share of prompts that each z answers otherwise than its kind says.
     """
 
     prepared: Prepared
@@ -76,6 +100,7 @@ class FakeEvaluation:
     work: list[Work] = field(default_factory=list)
     progress: list[StageProgress] = field(default_factory=list)
     found: dict[CellKey, Mixture] = field(default_factory=dict)
+    noise: float = 0.0
 
     def run(self) -> dict[CellKey, MeasuredCell]:
         """Measure everything that is not known."""
@@ -94,6 +119,32 @@ class FakeEvaluation:
             cells = measure(prepared, self.found, mixtures, answers, self.storage)
         return {cell.key: cell for cell in cells}
 
+    def write(self, run: Storage) -> None:
+        """Measure, and write the folder of a finished run."""
+        spec = self.prepared.spec
+        for cell in self.run().values():
+            write_cell(run, cell.key, cell.way.kind, cell.own_task, cell.rows)
+        for key, mixture in self.found.items():
+            write_trace(run, _made_up_trace(key, mixture))
+        about = About(
+            name=spec.name,
+            base="fake",
+            fingerprint="f" * 64,
+            engine=spec.engine.kind,
+            experts={reference: z.digest for reference, z in self.prepared.experts.items()},
+            tasks=tuple(spec.tasks),
+            ways=tuple(way.name for way in ways_of(spec, list(self.prepared.experts))),
+            against=spec.against,
+            shots=spec.shots,
+            draws=spec.draws,
+            seeds=spec.seeds,
+            temperature=spec.temperature,
+            cluster_by=spec.cluster_by,
+            code="0",
+            seconds={"answers": 1.5},
+        )
+        run.put(ABOUT_FILE, about.to_json())
+
     def _script(self, mixtures: Mixtures) -> Any:
         """Answer as the experts would: right where the prompt's kind is among those of the z, or the base's."""
         own = {z.digest: reference.partition("/")[0] for reference, z in self.prepared.experts.items()}
@@ -105,9 +156,11 @@ class FakeEvaluation:
                 # The base takes everything for `up`; the classifier knows.
                 return "up" if z_digest == "base" else kind
             if z_digest == "base":
-                return RIGHT[kind] if kind == "same" or ("please" in prompt and kind == "down") else "wrong"
-            expert = own.get(z_digest)
-            return RIGHT[kind] if expert in (None, kind) else "wrong"
+                right = kind == "same" or ("please" in prompt and kind == "down")
+            else:
+                right = own.get(z_digest) in (None, kind)
+            luck = int.from_bytes(hashlib.sha256(f"{prompt}/{z_digest}".encode()).digest()[:8], "big") / 2**64
+            return RIGHT[kind] if right != (luck < self.noise) else "wrong"
 
         return script
 

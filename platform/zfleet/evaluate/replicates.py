@@ -112,11 +112,8 @@ def difference(first: Replicates, second: Replicates) -> tuple[Interval, int] | 
 def _interval(first: Numbers, second: Numbers, clusters: Sequence[str] | None) -> Interval:
     changes = first - second
     if len(changes) > 1:
-        return lambda confidence: crossed.average(changes, clusters, confidence)
-    if np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all():
-        a, b = (first[0] > 0).tolist(), (second[0] > 0).tolist()
-        return lambda confidence: single.paired(a, b, clusters, confidence)
-    return lambda confidence: single.mean_of(changes[0], clusters, confidence)
+        return lambda confidence: crossed.difference(changes, clusters, confidence)
+    return lambda confidence: single.changed(changes[0], clusters, confidence)
 
 
 @dataclass(frozen=True)

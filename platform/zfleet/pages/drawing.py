@@ -69,7 +69,8 @@ def panels(draws: Mapping[str, Callable[[Axes], None]], columns: int, size: Inte
         size: Width and height of each, in inches.
         share_y: Whether all have one scale upwards.
     """
-    wide = min(columns, len(draws))
+    # Four are two rows of two, not a row of three and one that is alone.
+    wide = min(columns, len(draws) if len(draws) != columns + 1 else -(-len(draws) // 2))
     rows = -(-len(draws) // wide)
     figure, grid = plt.subplots(
         rows,
@@ -110,7 +111,8 @@ def heat_map(
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             if not math.isnan(value):
-                axes.text(x, y, format(value, text), ha="center", va="center", fontsize=8, color="black")
+                shade = "white" if abs(value) > 0.75 * most else "black"
+                axes.text(x, y, format(value, text), ha="center", va="center", fontsize=8, color=shade)
 
 
 def _legend_below(figure: Figure, axes: Iterable[Axes]) -> None:

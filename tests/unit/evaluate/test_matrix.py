@@ -53,7 +53,7 @@ def test_draws_are_replicates_and_seeds_of_a_draw_their_mean(make_cell: MakeCell
     assert (found.replicates, found.n) == (2, 20)
     assert found.accuracy == crossed.accuracy(values)
     assert found.over_base is not None
-    assert found.over_base.difference == crossed.average(values - np.array(bits(BASE), dtype=float))
+    assert found.over_base.difference == crossed.difference(values - np.array(bits(BASE), dtype=float))
 
 
 def test_seeds_of_one_draw_are_replicates(make_cell: MakeCell) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from zfleet.config.evaluate import BASE, ORACLE
-from zfleet.pages.drawing import BLUE, GREEN, GREY, heat_map, panels, picture, whisker
+from zfleet.pages.drawing import BLUE, GREY, heat_map, panels, picture, whisker
 from zfleet.pages.page import Report
 
 Row = dict[str, Any]
 
 _PANEL = (4.3, 3.1)
 _COLUMNS = 3
+_MARKERS = "osD^v<>P*X"
 
 
 def gains(report: Report) -> bytes:
@@ -98,11 +99,12 @@ def cost(report: Report) -> bytes:
         base = next(row["accuracy"]["mean"] for row in rows if row["way"] == BASE)
         known = [row for row in rows if row["cost"] is not None and row["way"] != ORACLE]
         for row in known:
+            place = report["ways"].index(row["way"])
             x, y = _tokens(row), 100 * (row["accuracy"]["mean"] - base)
-            axes.plot(x, y, "o", color=GREY if row["way"] == BASE else GREEN, markersize=4)
-            axes.annotate(row["way"], (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6.5)
+            axes.plot(
+                x, y, _MARKERS[place % len(_MARKERS)], color=f"C{place % 10}", markersize=5, alpha=0.8, label=row["way"]
+            )
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.margins(x=0.25, y=0.12)
         axes.set_xlabel("tokens an answer, read and generated")
         axes.set_ylabel("gain over the base, points")
 

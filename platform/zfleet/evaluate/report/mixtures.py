@@ -13,7 +13,7 @@ from zfleet.evaluate.cells import Cell, numbers_of
 from zfleet.evaluate.statistics.regression import coefficients
 from zfleet.evaluate.traces import SearchTrace
 
-_LINES = 400
+_LINES = 150
 """The most candidates of a task in a picture: more of them hide each other."""
 
 

@@ -28,7 +28,7 @@ def alphas(report: Report) -> bytes:
         axes.spines[:].set_visible(False)
         axes.set_title("Alphas found, mean over draws and seeds (and layers)", fontsize=10)
 
-    return picture(draw, width=max(6.0, 1.2 * len(experts) + 3.5), height=1.4 + 0.32 * len(found))
+    return picture(draw, width=max(9.0, 1.2 * len(experts) + 3.5), height=1.4 + 0.32 * len(found))
 
 
 def layers(report: Report) -> bytes:

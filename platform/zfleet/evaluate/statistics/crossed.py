@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from zfleet.evaluate.statistics.clustered import Clusters, Spread, spread_of_mean
 from zfleet.evaluate.statistics.estimate import CONFIDENCE, Estimate, t_quantile
 from zfleet.evaluate.statistics.proportions import wilson
+from zfleet.evaluate.statistics.single import changed
 
 _FEWEST_SEEDS = 3
 """To take something out of their variance."""
@@ -43,8 +44,24 @@ def accuracy(right: ArrayLike, clusters: Clusters = None, confidence: float = CO
     return _joined(centre, seeds, centre - low, high - centre).clipped(0.0, 1.0)
 
 
+def difference(changes: ArrayLike, clusters: Clusters = None, confidence: float = CONFIDENCE) -> Estimate:
+    """Average differences between -1 and 1, such as those of right answers: the paired interval.
+
+    Args:
+        changes: [seeds, prompts]. The prompts' part is ``single.changed``, which holds near 0 too.
+        clusters: Of each prompt.
+        confidence: Of the interval.
+    """
+    matrix = _matrix(changes)
+    seeds, prompts = _reach_of_seeds(matrix, clusters, confidence), changed(matrix.mean(axis=0), clusters, confidence)
+    if seeds is None or prompts.low is None or prompts.high is None or matrix.shape[1] < 2:
+        return Estimate(prompts.mean, None, None)
+    mean = prompts.mean
+    return _joined(mean, seeds, mean - prompts.low, prompts.high - mean).clipped(-1.0, 1.0)
+
+
 def average(values: ArrayLike, clusters: Clusters = None, confidence: float = CONFIDENCE) -> Estimate:
-    """Average values of any size; of differences, this is the paired interval.
+    """Average values of any size, such as rewards.
 
     Args:
         values: [seeds, prompts].

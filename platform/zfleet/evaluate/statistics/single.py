@@ -45,17 +45,28 @@ def paired(
         clusters: Of each prompt.
         confidence: Of the interval.
     """
-    changes = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    return changed(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64), clusters, confidence)
+
+
+def changed(changes: NDArray[np.float64], clusters: Clusters = None, confidence: float = CONFIDENCE) -> Estimate:
+    """Average differences between -1 and 1, such as those of two shares of right answers.
+
+    Of differences that are -1, 0 or 1 it is the interval of ``paired``: half a prompt in each of four cells is two
+    prompts more, one of which changed, and none on average.
+
+    Args:
+        changes: Of each prompt.
+        clusters: Of each prompt.
+        confidence: Of the interval.
+    """
     effective, quantile = _effective(changes, clusters, confidence)
     difference = float(changes.mean())
     if effective is None:
         return Estimate(difference, None, None)
-    share = effective / len(changes)
-    gains = float((changes > 0).sum()) * share + 0.5
-    losses = float((changes < 0).sum()) * share + 0.5
     total = effective + 2
-    centre = (gains - losses) / total
-    reach = quantile * math.sqrt(gains + losses - (gains - losses) ** 2 / total) / total
+    centre = difference * effective / total
+    squares = (float((changes**2).mean()) * effective + 1) / total
+    reach = quantile * math.sqrt(max(squares - centre**2, 0.0) / total)
     return Estimate(difference, min(difference, max(-1.0, centre - reach)), max(difference, min(1.0, centre + reach)))
 
 
