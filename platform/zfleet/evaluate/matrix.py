@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, median
 
 import numpy as np
 
@@ -123,6 +123,12 @@ class Matrix:
             if entry.task == task and (entry.shots or 0) >= (most[entry.way].shots or 0 if entry.way in most else 0):
                 most[entry.way] = entry
         return list(most.values())
+
+    def detectable(self, task: str) -> float | None:
+        """The least difference to the base that a task's prompts could show at 80 % power, for the median way."""
+        compared = [entry.over_base for entry in self.of_task(task) if entry.over_base is not None]
+        found = [one.detectable for one in compared if one.detectable is not None]
+        return median(found) if found else None
 
 
 def matrix_of(cells: Iterable[Cell], against: str | None = None) -> Matrix:

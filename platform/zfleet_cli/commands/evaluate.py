@@ -120,9 +120,8 @@ def _print(results: Results) -> None:
     matrix = results.matrix
     for task in matrix.tasks:
         entries = matrix.of_task(task)
-        detectable = [one.over_base.detectable for one in entries if one.over_base is not None]
-        most = max((one for one in detectable if one is not None), default=None)
-        could = "" if most is None else f"; differences of {100 * most:.1f} points could be shown"
+        least = matrix.detectable(task)
+        could = "" if least is None else f"; differences of {100 * least:.1f} points could be shown"
         rows = [
             [
                 Text(_way(entry)),
@@ -137,7 +136,7 @@ def _print(results: Results) -> None:
         print_table(console, f"{task}: {entries[0].n} prompts{could}", names, rows)
     comparisons = sum(entry.over_base is not None for entry in matrix.entries)
     console.print(
-        f"95 % intervals. + better, - worse, at 5 % after the correction for {comparisons} comparisons (Holm).",
+        f"95 % intervals. *: shown at 5 %, after the correction for {comparisons} comparisons (Holm).",
         markup=False,
         highlight=False,
     )
@@ -148,19 +147,21 @@ def _way(entry: Entry) -> str:
 
 
 def _percent(estimate: Estimate) -> str:
-    bounds = (
-        "" if estimate.low is None or estimate.high is None else f" {100 * estimate.low:.0f}-{100 * estimate.high:.0f}"
-    )
-    return f"{100 * estimate.mean:.1f}{bounds}"
+    return f"{100 * estimate.mean:.1f}{_bounds(estimate)}"
 
 
 def _difference(compared: Comparison | None) -> str:
+    """Write a difference in points, short enough for two of them in a line; a star marks one that is shown."""
     if compared is None:
         return ""
-    one = compared.difference
-    bounds = "" if one.low is None or one.high is None else f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    mark = {"better": " +", "worse": " -"}.get(compared.verdict, "")
-    return f"{100 * one.mean:+.1f}{bounds}{mark}"
+    star = "" if compared.verdict == "not shown" else "*"
+    return f"{100 * compared.difference.mean:+.1f}{_bounds(compared.difference)}{star}"
+
+
+def _bounds(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
 
 
 def _print_changes(changes: Changes) -> None:

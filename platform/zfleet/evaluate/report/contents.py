@@ -25,7 +25,7 @@ def contents(about: About, matrix: Matrix, cells: Sequence[Cell], traces: Sequen
         "ways": list(dict.fromkeys(entry.way for entry in matrix.entries)),
         "rows": {task: [_row(entry) for entry in matrix.of_task(task)] for task in matrix.tasks},
         "comparisons": sum(entry.over_base is not None for entry in matrix.entries),
-        "detectable": {task: _detectable(matrix.of_task(task)) for task in matrix.tasks},
+        "detectable": {task: matrix.detectable(task) for task in matrix.tasks},
         "shots": {task: _against_shots(matrix, task) for task in matrix.tasks if len(about.shots) > 1},
         "alphas": alphas(cells, about.tasks, max(about.shots)),
         "candidates": candidates(traces, about.tasks, max(about.shots)),
@@ -42,12 +42,6 @@ def _row(entry: Entry) -> dict[str, Any]:
         for name, one in (("over_base", entry.over_base), ("over_named", entry.over_named))
     }
     return asdict(entry) | compared
-
-
-def _detectable(entries: Sequence[Entry]) -> float | None:
-    """Return the largest of the differences that the ways' comparisons with the base could show, on one task."""
-    found = [entry.over_base.detectable for entry in entries if entry.over_base is not None]
-    return max((one for one in found if one is not None), default=None)
 
 
 def _against_shots(matrix: Matrix, task: str) -> dict[str, Any]:
