@@ -38,13 +38,13 @@ from zfleet.config.specs import EngineSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet.evaluate import evaluate
-from zfleet.interference import Pair, Shortfall, measure_shortfall, rank_correlation
+from zfleet.evaluate.graded import evaluate
+from zfleet.evaluate.interference import Pair, Shortfall, measure_shortfall, rank_correlation
+from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.learner import Learner
 from zfleet.rl.weights import SvfWeights
-from zfleet.statistics import Estimate
 from zfleet.svf.interference import Interference, predict_interference
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector

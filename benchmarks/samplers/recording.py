@@ -22,7 +22,7 @@ from zfleet.config.specs import BaseSpec, EngineSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import ScoreRequest
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet.evaluate import answers_graded
+from zfleet.evaluate.graded import answers_graded
 from zfleet.files import write_atomic
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.paths import cache_root

@@ -21,6 +21,7 @@ from zfleet_cli.commands import (
     decompose,
     demo,
     doctor,
+    evaluate,
     experiment,
     experts,
     grade,
@@ -90,6 +91,7 @@ app.command("ablate")(experiment.ablate)
 app.command("samples")(samples.samples)
 app.command("search")(search.search)
 app.command("calibrate")(calibrate.calibrate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("transfer")(transfer.transfer)
 app.command("serve")(serve.serve)
 app.command("submit")(submit.submit)

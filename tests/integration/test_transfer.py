@@ -16,7 +16,7 @@ from zfleet.config.transfer import TransferSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import WrongBase
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.models.bundle import pack_base
 from zfleet.svf.transfer import transfer
 from zfleet.tasks.build import build_task

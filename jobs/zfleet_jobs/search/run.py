@@ -11,13 +11,14 @@ from zfleet.config.search import SearchSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
 from zfleet.errors import ExpertNotFound, SpecError
-from zfleet.evaluate import wilson
+from zfleet.evaluate.statistics.estimate import Estimate
+from zfleet.evaluate.statistics.proportions import wilson
+from zfleet.evaluate.statistics.single import paired
 from zfleet.memory.jobs import planned
 from zfleet.models.base import Base
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.rewards.grading import check_reward
 from zfleet.search.plan import Generation
-from zfleet.statistics import Estimate, paired
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from zfleet.config.calibrate import CalibrateSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import TrainSpec
@@ -95,7 +96,7 @@ def prepare(spec: BatchSpec) -> Submission:
 def _name(spec: BatchSpec) -> str:
     if isinstance(spec, TrainSpec):
         return spec.run
-    return spec.name if isinstance(spec, SearchSpec | CalibrateSpec) else ", ".join(spec.tasks)
+    return spec.name if isinstance(spec, SearchSpec | EvaluateSpec | CalibrateSpec) else ", ".join(spec.tasks)
 
 
 def _write_requirements(folder: Path) -> None:

@@ -13,7 +13,7 @@ from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Task
 from zfleet_cluster.capacity import actors_that_fit, ray_options

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zfleet.errors import RewardError
-from zfleet.evaluate import wilson
-from zfleet.statistics import Estimate, paired
+from zfleet.evaluate.statistics.estimate import Estimate
+from zfleet.evaluate.statistics.proportions import wilson
+from zfleet.evaluate.statistics.single import paired
 from zfleet_jobs.transfer.answers import Rewards
 
 BASE, ORDERED, SHUFFLED, SEARCHED = "base", "ordered", "shuffled", "searched"

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
@@ -23,7 +24,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | CalibrateSpec | TransferSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | CalibrateSpec | TransferSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -31,6 +32,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "compare": CompareSpec,
     "ablate": AblateSpec,
     "search": SearchSpec,
+    "evaluate": EvaluateSpec,
     "transfer": TransferSpec,
     "calibrate": CalibrateSpec,
     "serve": ServeSpec,

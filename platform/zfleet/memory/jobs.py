@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import ServeSpec, TrainSpec
 from zfleet.config.transfer import TransferSpec
@@ -21,6 +22,7 @@ from zfleet.memory.trace import TracedBase
 from zfleet.memory.worker import (
     TaskSize,
     calibrate_table,
+    evaluate_table,
     experiment_table,
     replica_table,
     room_of,
@@ -33,7 +35,7 @@ from zfleet.memory.worker import (
 from zfleet.models.base import context_of
 from zfleet.tasks.fit import FitReport
 
-Job = TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec | TransferSpec | ServeSpec
+Job = TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec | ServeSpec
 
 
 def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[MemoryTable, Room | None]:
@@ -59,6 +61,8 @@ def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[Mem
         table = search_table(job, base, tasks[0])
     elif isinstance(job, TransferSpec):
         table = transfer_table(job, base, tasks[0])
+    elif isinstance(job, EvaluateSpec):
+        table = evaluate_table(job, base, tasks)
     elif isinstance(job, CalibrateSpec):
         table = calibrate_table(job, base, tasks)
     else:
@@ -118,6 +122,8 @@ def processes_at_once(job: Job, cpus: int) -> int:
         wanted = min(job.concurrent_experts, cohorts) * job.num_workers
     elif isinstance(job, SearchSpec):
         wanted = job.trials_per_generation
+    elif isinstance(job, EvaluateSpec):
+        wanted = job.workers
     elif isinstance(job, ServeSpec):
         wanted = job.max_replicas or job.replicas
     elif isinstance(job, TransferSpec | CalibrateSpec):

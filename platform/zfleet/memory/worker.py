@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, ServeSpec, TrainSpec
 from zfleet.config.transfer import TransferSpec
@@ -129,6 +130,15 @@ def transfer_table(spec: TransferSpec, base: TracedBase, task: TaskSize) -> Memo
     slots = Answers(min(spec.engine.slots, answers), task.prompt, task.answer)
     parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine))
     return MemoryTable("the process that answers", parts)
+
+
+def evaluate_table(spec: EvaluateSpec, base: TracedBase, tasks: Sequence[TaskSize]) -> MemoryTable:
+    """Plan a worker of an evaluation in which every slot has the longest prompt and answer of any task."""
+    if spec.engine.kind != "torch":
+        return replica_table(spec.engine, base)
+    answers = Answers(spec.engine.slots, max(task.prompt for task in tasks), max(task.answer for task in tasks))
+    parts = (*held_parts(base), _data(tasks), *engine_parts(base, answers, spec.engine))
+    return MemoryTable("a worker of the evaluation", parts)
 
 
 def calibrate_table(spec: CalibrateSpec, base: TracedBase, tasks: Sequence[TaskSize]) -> MemoryTable:

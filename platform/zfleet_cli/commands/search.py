@@ -13,7 +13,7 @@ from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
-    from zfleet.statistics import Estimate
+    from zfleet.evaluate.statistics.estimate import Estimate
     from zfleet_jobs.search.run import SearchResult
 
 

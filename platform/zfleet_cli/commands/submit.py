@@ -31,7 +31,7 @@ def submit(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Run a job of kind train, search, calibrate, compare or ablate on a Ray cluster, and follow it.
+    """Run a job of kind train, search, evaluate, calibrate, compare or ablate on a Ray cluster, and follow it.
 
     The resolved spec, zfleet's code and the files that the spec names by relative paths are sent; absolute paths mean
     the cluster's own. Ctrl-C leaves the job running; `zfleet jobs` follows or stops it. The exit code is the job's.

@@ -8,8 +8,8 @@ from interference import MeasuredPair, correlate, measure_pairs, train_experts
 from zfleet.config.learner import LearnerSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
-from zfleet.evaluate import evaluate
-from zfleet.interference import measure_shortfall
+from zfleet.evaluate.graded import evaluate
+from zfleet.evaluate.interference import measure_shortfall
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.text import Regex
 from zfleet.svf.mixture import mix

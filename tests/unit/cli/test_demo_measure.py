@@ -15,7 +15,7 @@ import pytest
 
 from zfleet.engine.contract import BASE_Z
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task

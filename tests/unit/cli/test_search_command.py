@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from zfleet.config.load import load_spec
 from zfleet.config.search import SearchSpec
+from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet.search.plan import Generation
-from zfleet.statistics import Estimate
 from zfleet_cli.main import app
 from zfleet_jobs.search.run import SearchResult
 

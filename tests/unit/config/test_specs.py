@@ -13,6 +13,7 @@ import yaml
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
@@ -58,7 +59,7 @@ def test_every_example_loads_and_equals_its_dump(path: Path) -> None:
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
-    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, CalibrateSpec, TransferSpec, ServeSpec}
+    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, EvaluateSpec, CalibrateSpec, TransferSpec, ServeSpec}
     assert {type(load_job(path)) for path in EXAMPLES} == kinds
 
 

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from zfleet.config.specs import BaseSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet.errors import RegistryError, RewardError, SpecError, WrongBase
+from zfleet.evaluate.statistics.single import paired
 from zfleet.models.bundle import BaseBundle, pack_base
-from zfleet.statistics import paired
 from zfleet.svf.transfer import shuffled
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z

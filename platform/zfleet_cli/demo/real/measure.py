@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from zfleet.config.generated import EXAM, KIND, GeneratedName
-from zfleet.evaluate import wilson
-from zfleet.statistics import paired
+from zfleet.evaluate.statistics.proportions import wilson
+from zfleet.evaluate.statistics.single import paired
 from zfleet.tasks.generated.load import generated_task
 from zfleet.tasks.task import Task
 from zfleet_cli.demo.real.bench import Bench

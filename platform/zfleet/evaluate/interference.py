@@ -13,7 +13,8 @@ from statistics import mean
 from scipy import stats
 
 from zfleet.errors import RewardError, SpecError
-from zfleet.statistics import Estimate, paired
+from zfleet.evaluate.statistics.estimate import Estimate
+from zfleet.evaluate.statistics.single import paired
 
 Pair = tuple[str, str]
 

@@ -1,8 +1,7 @@
-"""Evaluation: how many held-out prompts are answered right, with an interval."""
+"""Answer held-out prompts and grade the answers: how many are right, with an interval."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, GenerationRequest, SamplingParams
 from zfleet.errors import RewardError
+from zfleet.evaluate.statistics.proportions import wilson
 from zfleet.rewards.grading import grade_all
 from zfleet.tasks.task import Grade, Sample, Task, Ungraded
-
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,6 @@ class Evaluation:
         return wilson(self.accuracy, self.n)
 
 
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """Compute Wilson's 95% interval of a proportion measured on n independent samples (Wilson 1927)."""
-    center = accuracy + _Z95**2 / (2 * n)
-    spread = _Z95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z95**2 / (4 * n**2))
-    scale = 1 + _Z95**2 / n
-    # Exact arithmetic keeps the proportion inside; rounding may not, at 0 and 1.
-    return min(accuracy, max(0.0, (center - spread) / scale)), max(accuracy, min(1.0, (center + spread) / scale))
-
-
 def evaluate(
     engine: SyncEngine,
     tokenizer: PreTrainedTokenizerBase,
@@ -116,18 +105,30 @@ def answers_graded(
         digests: One for each sample.
         first: Place of the part in the list.
     """
-    requests = [
+    requests = requests_of(tokenizer, task, samples, digests, temperature, range(first, first + len(samples)))
+    texts = tuple(answer.text for (answer,) in engine.generate(requests))
+    grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
+    return Evaluation(texts, tuple(grades))
+
+
+def requests_of(
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    samples: Sequence[Sample],
+    digests: Sequence[str],
+    temperature: float,
+    seeds: Sequence[int],
+) -> list[GenerationRequest]:
+    """Make the requests of a task's prompts, each under its own z and with its own seed."""
+    return [
         GenerationRequest(
             task.prompt(tokenizer, sample),
             SamplingParams(temperature=temperature, max_tokens=task.max_tokens, stop=task.stop, seed=seed),
             digest,
             sample.read_images(),
         )
-        for seed, (sample, digest) in enumerate(zip(samples, digests, strict=True), start=first)
+        for sample, digest, seed in zip(samples, digests, seeds, strict=True)
     ]
-    texts = tuple(answer.text for (answer,) in engine.generate(requests))
-    grades = grade_all(task.reward, list(zip(samples, texts, strict=True)), skip_failed_rewards)
-    return Evaluation(texts, tuple(grades))
 
 
 def nothing_graded(task: Task, count: int) -> RewardError:

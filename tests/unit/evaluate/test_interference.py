@@ -9,8 +9,8 @@ from statistics import mean
 import pytest
 
 from zfleet.errors import RewardError, SpecError
-from zfleet.interference import measure_shortfall, rank_correlation
-from zfleet.statistics import paired
+from zfleet.evaluate.interference import measure_shortfall, rank_correlation
+from zfleet.evaluate.statistics.single import paired
 
 RIGHT, WRONG = 1.0, -1.0
 
