@@ -12,7 +12,7 @@ from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, TrainSpec
+from zfleet.config.specs import AnsweringSpec, BaseSpec, EngineSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet_cli.memory_rows import memory_rows, print_memory
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", bound=SearchSpec | EvaluateSpec | CalibrateSpec | ServeSpec | TransferSpec)
+Answering = TypeVar("Answering", bound=AnsweringSpec)
 
 
 def check_job(
@@ -55,7 +55,7 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec | EvaluateSpec | CalibrateSpec | TransferSpec) else job
+        checked = with_engine(job) if isinstance(job, AnsweringSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits, None if sizes is None else sizes(built))
     return not dry_run

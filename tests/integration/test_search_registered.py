@@ -21,6 +21,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search import mixtures
 from zfleet_jobs.search import run as search_run
+from zfleet_jobs.search.mixtures import finished_mixtures
 from zfleet_jobs.search.run import run_search
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.registry import ExpertRegistry
@@ -100,7 +101,7 @@ def test_the_winner_is_registered_with_its_parents(
         registry._client.delete_model_version(f"{packed.slug}.two", "1")
         return finished(*arguments)
 
-    finished = search_run.finished_mixtures
+    finished = finished_mixtures
     monkeypatch.setattr(search_run, "finished_mixtures", found_and_deleted)
     with pytest.raises(ExpertNotFound, match="expert two/1 was deleted while the search ran"):
         run_search(spec)

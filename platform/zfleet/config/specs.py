@@ -193,6 +193,12 @@ class PlacedSpec(Spec):
         return self
 
 
+class AnsweringSpec(PlacedSpec):
+    """The keys of jobs that only answer, such as a search: their engine may be chosen."""
+
+    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
+
+
 class ExpertSpec(Spec):
     """One expert to train; `learner` overrides single values of the job's learner."""
 
@@ -270,7 +276,7 @@ class TrainSpec(PlacedSpec):
         return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
 
 
-class ServeSpec(PlacedSpec):
+class ServeSpec(AnsweringSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from zfleet.config.spec import Name, Spec
-from zfleet.config.specs import REGISTRY_URI, AnsweringEngine, EngineSpec, PlacedSpec
+from zfleet.config.specs import REGISTRY_URI, AnsweringSpec
 from zfleet.config.task_specs import TaskSpec
 
 
@@ -18,7 +18,7 @@ class OriginSpec(Spec):
     name: Name | None = Field(None, description="as `base.name`: the name in the registry")
 
 
-class TransferSpec(PlacedSpec):
+class TransferSpec(AnsweringSpec):
     """`zfleet transfer`: experts of `origin`, ordered and shuffled, on `base`."""
 
     kind: Literal["transfer"] = "transfer"
@@ -35,7 +35,6 @@ class TransferSpec(PlacedSpec):
     register_ordered: bool = Field(
         False, description="register each transferred expert, values in order, as NAME-from-ORIGIN of `base`"
     )
-    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
     storage: str = Field("runs/transfer", description="folder of the search's state")
     registry: str | None = Field(None, description=REGISTRY_URI)
 

@@ -83,7 +83,8 @@ def test_settings_that_are_the_defaults_are_not_written() -> None:
         "name": "reference",
         "ties": False,
     }
-    assert search(method={"name": "cem", "elites": 0.2}).method.model_dump() == "cem"
+    written: object = search(method={"name": "cem", "elites": 0.2}).method.model_dump()
+    assert written == "cem"
 
 
 @pytest.mark.parametrize(
