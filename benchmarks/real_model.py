@@ -5,6 +5,8 @@
     python benchmarks/real_model.py --json > result.json
     python benchmarks/real_model.py --base FOLDER                 a base of your own
 
+- ``choices``: prompts a second whose four labels are scored by one request, over those of which each label is scored
+  alone, and over those to which eight tokens are generated.
 - ``learner_group``: seconds of a gradient step of 8 samples of one prompt (400 tokens, answers of 8) with a row for
   each sample, over those with one row for all.
 - ``chunked_logits``: memory and seconds of a gradient step whose log-probabilities and divergences are computed in
@@ -31,7 +33,7 @@ from rich.table import Table
 
 from clean_streams import streams_kept_clean
 from exit_code import exit_code
-from real.engine import engine, group_prefill
+from real.engine import choices, engine, group_prefill
 from real.learner import chunked_logits, learner_group
 from real.memory import memory
 from real.peaks import peaks
@@ -40,6 +42,7 @@ from real.settings import Part, Settings
 PARTS: dict[str, Part] = {
     "engine": engine,
     "group_prefill": group_prefill,
+    "choices": choices,
     "learner_group": learner_group,
     "chunked_logits": chunked_logits,
     "memory": memory,

@@ -12,8 +12,8 @@ from typing import Any
 from dispatching.project import CLASSIFIER, Project
 from zfleet.adapt.contract import Decision
 from zfleet.adapt.drift import DriftAlarm
+from zfleet.evaluate.statistics.single import paired
 from zfleet.models.lab.skills import KINDS
-from zfleet.statistics import paired
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Sample
 from zfleet_jobs.calibrate.data import calibrates

@@ -20,7 +20,7 @@ from zfleet.config.specs import BaseSpec, EngineSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z
 from zfleet.engine.torch_engine.engine import TorchEngine
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.models.lab.skills import KINDS
 from zfleet.models.svf_model import SvfModel

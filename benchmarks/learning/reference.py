@@ -10,11 +10,10 @@ from torch.nn import functional
 
 from learning.opened import Opened
 from zfleet.config.learner import LearnerSpec
-from zfleet.models.completions import Row, lay_out
+from zfleet.models.completions import Row, lay_out, micro_batches
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.rl.loss import policy_loss
-from zfleet.rl.micro_batches import micro_batches
 from zfleet.rl.parametrisation import PARAMETRISATIONS
 from zfleet.rl.rollout import Rollout
 from zfleet.svf.factors import Factors, MatrixFactors

@@ -1,10 +1,10 @@
-"""The engine at a real size: many z in one batch beside transformers' ``generate`` and vLLM, and groups of answers."""
+"""The engine at a real size: many z in a batch beside transformers' ``generate`` and vLLM; prompts that are shared."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from hetero.statistics import estimate
 from learning.opened import find_spec, open_base
-from real.generation import Load, Prompt, Way, answering, generating, random_experts, torch_engine, vllm_engine
+from real.generation import Load, Prompt, answering, generating, random_experts, torch_engine, vllm_engine
 from real.settings import Settings
+from zfleet.engine.contract import ChoicesRequest, ScoreRequest
 from zfleet.engine.vllm_engine.version import installed_vllm
 from zfleet.models.svf_model import SvfModel
 from zfleet.svf.linear import SvfLinear, merge_into
@@ -25,6 +26,9 @@ PROMPT_TOKENS = range(48, 48 + REQUESTS)
 NEW_TOKENS = 64
 
 GROUP, GROUP_PROMPT, GROUP_NEW = 8, 400, 8
+
+ASKED, ASKED_PROMPT, LABELS, LABEL_NEW = 8, 128, (1, 2, 2, 3), 8
+"""Prompts at once, tokens of each; tokens of the labels that may answer it, and of an answer that is generated."""
 
 _CACHES = ("dynamic", "static")
 """The key-value caches of ``generate``; the faster one counts."""
@@ -45,6 +49,11 @@ def engine(settings: Settings) -> dict[str, Any]:
 def group_prefill(settings: Settings) -> dict[str, Any]:
     """Answers a second to one prompt of 400 tokens, over those to as many prompts that differ in the first token."""
     return asyncio.run(_group_prefill(settings))
+
+
+def choices(settings: Settings) -> dict[str, Any]:
+    """Prompts a second whose four labels are scored together, over those with labels scored or an answer generated."""
+    return asyncio.run(_choices(settings))
 
 
 async def _engine(settings: Settings) -> dict[str, Any]:
@@ -119,7 +128,44 @@ async def _group_prefill(settings: Settings) -> dict[str, Any]:
     return {"group_prefill": {"ratio": what, **_ratio(rates["shared"], rates["separate"])}}
 
 
-async def _rounds(ways: Mapping[str, Way], rounds: int, work: int) -> dict[str, list[float]]:
+async def _choices(settings: Settings) -> dict[str, Any]:
+    settings.tell("choices")
+    opened = open_base(settings.base)
+    model = SvfModel(opened.base, opened.factors)
+    vocabulary = int(opened.base.model.config.vocab_size)
+    load = Load.of([ASKED_PROMPT] * ASKED, LABEL_NEW, vocabulary)
+    labels = Load.of(LABELS, 0, vocabulary, seed=1).prompts
+    async with torch_engine(model, ASKED, ASKED_PROMPT + LABEL_NEW) as ours:
+        (digest,) = [await ours.put_z(z) for z in random_experts(model, 1)]
+
+        async def together() -> None:
+            requests = [ChoicesRequest(prompt, labels, digest) for prompt in load.prompts]
+            await asyncio.gather(*(ours.score_choices(request) for request in requests))
+
+        async def apart() -> None:
+            # One label after the other: those of a prompt that are there at once share it.
+            for label in labels:
+                await asyncio.gather(*(ours.score(ScoreRequest(prompt, label, digest)) for prompt in load.prompts))
+
+        ways: dict[str, Callable[[], Awaitable[object]]] = {
+            "choices": together,
+            "scores": apart,
+            "generation": answering(ours, load, [digest]),
+        }
+        rates = await _rounds(ways, settings.rounds, ASKED)
+    what = f"prompts of {ASKED_PROMPT} tokens a second, {len(LABELS)} labels scored together / "
+    return {
+        "choices_over_scores": {"ratio": what + "each alone", **_ratio(rates["choices"], rates["scores"])},
+        "choices_over_generation": {
+            "ratio": what + f"{LABEL_NEW} tokens generated",
+            **_ratio(rates["choices"], rates["generation"]),
+        },
+    }
+
+
+async def _rounds(
+    ways: Mapping[str, Callable[[], Awaitable[object]]], rounds: int, work: int
+) -> dict[str, list[float]]:
     """Run every way in each round, in an order that turns. Returns {way: [work a second of each round]}."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():

@@ -11,10 +11,10 @@ from pathlib import Path
 import requests
 
 from zfleet.adapt.stored import StoredDispatcher
-from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ, RegistryError
-from zfleet.files import write_atomic
+from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
 from zfleet.svf.zvector import ZVector
 from zfleet_registry.connect import Connection
+from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, facts_of
 from zfleet_registry.version import ExpertVersion
 
@@ -39,22 +39,9 @@ def store(
         data = content.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
     else:
         name, data = DISPATCHER_FILE, content.to_bytes()
-    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
-    local = connection.local_file(run_id, f"{folder}/{name}")
-    if local is None:
-        with tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / name
-            file.write_bytes(data)
-            connection.client.log_artifact(run_id, str(file), folder)
-    else:
-        # Written without MLflow, because MLflow caches the place of a run's artifacts, and a registry may be moved.
-        try:
-            write_atomic(local, data)
-        except OSError as error:
-            raise RegistryError(
-                f"{local} cannot be written: {error.strerror or error}", "free disk space, or correct the permissions"
-            ) from error
-    return f"{folder}/{name}", hashlib.sha256(data).hexdigest()
+    path = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}/{name}"
+    store_file(connection, run_id, path, data)
+    return path, hashlib.sha256(data).hexdigest()
 
 
 def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDispatcher:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from zfleet.errors import RegistryError
 from zfleet.paths import REGISTRY_FOLDER
 from zfleet_registry.connect import connect
+from zfleet_registry.files import store_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric
@@ -123,6 +124,20 @@ class RunLog:
                     for key, value in metrics.items()
                 ]
                 self._client.log_batch(run_id, metrics=entries)
+
+    def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Store files as artifacts of a run.
+
+        Args:
+            run_id: The run.
+            files: {path within the run's artifacts: bytes}.
+
+        Raises:
+            RegistryError: A file of a local registry cannot be written, for example because the disk is full.
+        """
+        with self._connection.answering(f"store files of run {run_id}"):
+            for path, data in files.items():
+                store_file(self._connection, run_id, path, data)
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import ChoicesRequest, Chunk, Engine, EngineStats, GenerationRequest
 from zfleet.errors import ZfleetError
 from zfleet.testing.fake_engine import FakeEngine
 from zfleet_cluster.fleet.client import FleetEngine
@@ -122,9 +122,11 @@ class Acting(FakeEngine):
         done = act()
         return await done if asyncio.iscoroutine(done) else done
 
-    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        """As ``Engine.score``."""
-        scores: tuple[float, ...] = await self._act("score", lambda: FakeEngine.score(self, request))
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
+        """As ``Engine.score_choices``."""
+        scores: tuple[tuple[float, ...], ...] = await self._act(
+            "score_choices", lambda: FakeEngine.score_choices(self, request)
+        )
         return scores
 
     async def stats(self) -> EngineStats:

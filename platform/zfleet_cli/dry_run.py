@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.evaluate import EvaluateSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import AnsweringSpec, BaseSpec, EngineSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet_cli.memory_rows import memory_rows, print_memory
 from zfleet_cli.output import print_spec
 
@@ -19,15 +22,16 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", SearchSpec, CalibrateSpec, ServeSpec)
+Answering = TypeVar("Answering", bound=AnsweringSpec)
 
 
 def check_job(
-    job: TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec,
+    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec,
     tasks: Sequence[TaskSpec],
     dry_run: bool,
     as_json: bool,
     supervised: Sequence[TaskSpec] = (),
+    sizes: Callable[[Sequence[Task]], Mapping[str, int]] | None = None,
 ) -> bool:
     """Build a job's tasks before any cluster is started, so that a bad prompt file or reward is found in seconds.
 
@@ -36,6 +40,7 @@ def check_job(
     Args:
         tasks: All tasks of the job.
         supervised: The tasks whose reference answers are learned.
+        sizes: Of a dry run of this job, which are printed with the spec; computed from its tasks.
 
     Returns:
         Whether the job should run: False for a dry run.
@@ -50,38 +55,42 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        # One at a time: a type variable is not a union.
-        checked = with_engine(job) if isinstance(job, SearchSpec) else job
-        checked = with_engine(checked) if isinstance(checked, CalibrateSpec) else checked
+        checked = with_engine(job) if isinstance(job, AnsweringSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
-        print_planned(checked, as_json, folder, fits)
+        print_planned(checked, as_json, folder, fits, None if sizes is None else sizes(built))
     return not dry_run
 
 
 def print_planned(
-    job: TrainSpec | SearchSpec | CalibrateSpec | ExperimentSpec | ServeSpec,
+    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec | ServeSpec,
     as_json: bool = False,
     folder: Path | None = None,
     fits: Sequence[FitReport] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
     """Print the spec of a job that is not run, and the memory of its processes if its base's files are here.
 
     Args:
         job: The job.
-        as_json: Print one JSON object: the spec's keys, and `memory`.
+        as_json: Print one JSON object: the spec's keys, `sizes` and `memory`.
         folder: Of its base; None if its files are not here.
         fits: Its tasks, measured.
+        sizes: Of the job.
 
     Raises:
         SpecError: The job can never fit the memory.
     """
+    more: dict[str, Any] = {"sizes": dict(sizes)} if sizes else {}
+    if not as_json:
+        for name, size in (sizes or {}).items():
+            typer.echo(f"{name}: {size:,}", err=True)
     if folder is None:
-        print_spec(job, as_json)
+        print_spec(job, as_json, more if as_json else {})
         return
     from zfleet.memory.jobs import planned
 
     table, room = planned(job, folder, fits)
-    print_spec(job, as_json, {"memory": memory_rows(table, room)} if as_json else {})
+    print_spec(job, as_json, more | {"memory": memory_rows(table, room)} if as_json else {})
     if not as_json:
         print_memory(table, room)
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -21,7 +22,8 @@ from psutil import STATUS_ZOMBIE, Process
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import BaseSpec, EngineSpec, FormSpec, VllmSpec
-from zfleet.engine.contract import Engine, ScoreRequest
+from zfleet.engine.contract import ChoicesRequest, Engine, HiddenRequest
+from zfleet.engine.vllm_engine import reading
 from zfleet.engine.vllm_engine.engine import VllmEngine
 from zfleet.engine.vllm_engine.plan import VllmPlan
 from zfleet.engine.vllm_engine.processes import VllmCore
@@ -31,7 +33,15 @@ from zfleet.svf.factors import Factors
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
 from zfleet.testing.engine_harness import greedy, run, sampled
-from zfleet.testing.parity import collect_greedy, compare, random_prompts, random_z
+from zfleet.testing.parity import (
+    HIDDEN_TOLERANCE,
+    collect_greedy,
+    collect_hidden,
+    compare,
+    hidden_error,
+    random_prompts,
+    random_z,
+)
 
 SLOTS, ROWS = 64, 20
 SPEC = EngineSpec(kind="vllm", slots=SLOTS, z_rows=ROWS, vllm=VllmSpec(cache_gib=0.25, batch_tokens=64))
@@ -105,6 +115,43 @@ async def test_64_prompts_of_16_experts_in_one_batch_give_the_merged_models_toke
         assert len(parity.unmoved) < 8, "the z change nothing"
     stats = await engine.stats()
     assert stats.peak_distinct_z == 16
+    # In pieces of 64 tokens at most, though every prefix is in the cache.
+    states = await collect_hidden(engine, prompts, zs)
+    assert hidden_error(tiny_folder, factors, prompts, zs, states) < HIDDEN_TOLERANCE
+
+
+async def test_choices_compute_their_prompt_once(
+    core: KeptCore, bundle: BaseBundle, factors: Factors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await core.fresh(bundle.tokenizer(), SPEC)
+    z = await engine.put_z(random_z(factors, 40))
+    prompt, *choices = random_prompts(core.plan.vocabulary, [96, 1, 3, 2, 5])
+    generate, computed = core.generate, []
+
+    async def noted(tokens: tuple[int, ...], *rest: Any) -> AsyncIterator[Any]:
+        async for output in generate(tokens, *rest):
+            computed.append(len(tokens) - output.num_cached_tokens)
+            yield output
+
+    monkeypatch.setattr(core, "generate", noted)
+    scores = await engine.score_choices(ChoicesRequest(prompt, tuple(choices), z))
+    assert [len(one) for one in scores] == [1, 3, 2, 5]
+    assert computed[0] == 96
+    assert sorted(computed[1:]) == [1, 2, 4], "what a block has not room for is computed again, here nothing"
+
+
+async def test_more_choices_than_vllm_reads_at_once(
+    core: KeptCore, bundle: BaseBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS
+
+    assert reading._MOST_TOKENS == MAX_LOGPROB_TOKEN_IDS
+    engine = await core.fresh(bundle.tokenizer(), SPEC)
+    request = ChoicesRequest((5, 6, 7), tuple((token,) for token in range(5, 25)))
+    expected = await engine.score_choices(request)
+    monkeypatch.setattr(reading, "_MOST_TOKENS", 3)
+    for found, one in zip(await engine.score_choices(request), expected, strict=True):
+        assert found == pytest.approx(one, abs=1e-4)
 
 
 async def test_delta_gives_merged_tokens_and_changes_directions_only_when_asked(
@@ -140,11 +187,11 @@ async def test_delta_gives_merged_tokens_and_changes_directions_only_when_asked(
         assert await engine.truncation_errors() == errors, "they change on request alone"
         await engine.choose_directions([known.digest, other.digest], again=True)
         assert all(0 < error <= 0.3 for error in (await engine.truncation_errors()).values())
-        again = greedy(prompts[2], known.digest, max_tokens=8)
-        # Scores never read the prefix cache, which must not hold what the old directions gave.
-        first = await run(engine, replace(again, sampling=replace(again.sampling, logprobs=True)))
-        scored = await engine.score(ScoreRequest(prompts[2], first.token_ids, known.digest))
-        assert first.logprobs == pytest.approx(scored, abs=1e-4)
+        # The prefix cache must not hold what the old directions gave.
+        for z in (known, other):
+            answers = await collect_greedy(engine, prompts, [z] * 8, max_tokens=24)
+            computed = _merged_with(factors, z, engine)
+            assert compare(tiny_folder, factors, prompts, [computed] * 8, answers).different == ()
     finally:
         await core.end()
 
@@ -184,9 +231,13 @@ async def _loses_only_what_is_read(core: KeptCore, bundle: BaseBundle, factors: 
     prompt = random_prompts(core.plan.vocabulary, [8])[0]
     whole = sampled(prompt, 5, z, max_tokens=200)
     expected = await run(engine, whole)
+    state, choices = HiddenRequest(prompt * 30, z), ChoicesRequest(prompt * 5, (prompt, prompt[:1], prompt[2:]), z)
+    mean, scores = await engine.hidden_state(state), await engine.score_choices(choices)
     stream = engine.generate(replace(whole, stream=True))
     await anext(stream)
     unread = asyncio.create_task(run(engine, whole))
+    reading_state = asyncio.create_task(engine.hidden_state(state))
+    reading_scores = asyncio.create_task(engine.score_choices(choices))
     await asyncio.sleep(0)
     victim.kill()
     with pytest.raises(EngineError, match=r"died in the middle of .*send it again"):
@@ -195,6 +246,9 @@ async def _loses_only_what_is_read(core: KeptCore, bundle: BaseBundle, factors: 
     later = asyncio.create_task(run(engine, whole))
     other = asyncio.create_task(engine.put_z(random_z(factors, 2)))
     assert await unread == expected, "what nothing was read of is run again, under its own z"
+    assert await reading_state == pytest.approx(mean, abs=1e-4)
+    for found, one in zip(await reading_scores, scores, strict=True):
+        assert found == pytest.approx(one, abs=1e-4)
     assert await run(engine, whole) == expected, "the engine comes back and knows its z"
     assert await later == expected, "who comes while it starts waits, and is answered under its own z"
     assert await run(engine, replace(whole, z_digest=await other)) != expected

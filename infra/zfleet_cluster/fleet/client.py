@@ -7,7 +7,15 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import (
+    BASE_Z,
+    ChoicesRequest,
+    Chunk,
+    Engine,
+    EngineStats,
+    GenerationRequest,
+    HiddenRequest,
+)
 from zfleet.errors import EngineError, RequestAborted, UnknownZ, ZfleetError
 from zfleet.supervise import guarded
 from zfleet.svf.zvector import ZVector
@@ -22,13 +30,14 @@ from zfleet_cluster.fleet.messages import (
     Done,
     Errors,
     Failed,
+    Hidden,
     Piece,
     Reply,
     Scored,
     Stats,
 )
 from zfleet_cluster.fleet.questions import Questions, closed, nobody
-from zfleet_cluster.fleet.request import FleetRequest
+from zfleet_cluster.fleet.request import FleetRequest, Whole, Work
 
 ATTEMPTS = 3
 """How often a request is sent before it fails: a request that kills replicas must not kill all of them."""
@@ -112,15 +121,13 @@ class FleetEngine(Engine):
         finally:
             self._end(fleet_request)
 
-    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        """As ``Engine.score``."""
-        fleet_request = self._submit(request, 1)
-        try:
-            logprobs = await fleet_request.next()
-            assert isinstance(logprobs, tuple)
-            return logprobs
-        finally:
-            self._end(fleet_request)
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
+        """As ``Engine.score_choices``."""
+        return await self._whole(request)
+
+    async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
+        """As ``Engine.hidden_state``."""
+        return await self._whole(request)
 
     async def abort(self, request_id: str) -> None:
         """As ``Engine.abort``, for this client's requests."""
@@ -204,7 +211,17 @@ class FleetEngine(Engine):
             raise closed()
         self._links.start()
 
-    def _submit(self, work: GenerationRequest | ScoreRequest, answers: int) -> FleetRequest:
+    async def _whole(self, work: ChoicesRequest | HiddenRequest) -> Whole:
+        """Send a request that one reply answers, and wait for it."""
+        request = self._submit(work, 1)
+        try:
+            reply = await request.next()
+            assert isinstance(reply, tuple)
+            return reply
+        finally:
+            self._end(request)
+
+    def _submit(self, work: Work, answers: int) -> FleetRequest:
         self._start()
         if work.z_digest != BASE_Z:
             self._check_held(work.z_digest)
@@ -243,8 +260,15 @@ class FleetEngine(Engine):
                 request.take_back()
                 self._end(request, error)
             return
-        assert isinstance(reply, Piece | Scored)
-        request.put(reply.chunk if isinstance(reply, Piece) else reply.logprobs)
+        match reply:
+            case Piece():
+                request.put(reply.chunk)
+            case Scored():
+                request.put(reply.logprobs)
+            case Hidden():
+                request.put(reply.state)
+            case _:
+                raise AssertionError(f"a {type(reply).__name__} answers no request")
         if not request.unended:
             self._end(request)
 

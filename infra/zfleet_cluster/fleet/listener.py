@@ -26,8 +26,10 @@ from zfleet_cluster.fleet.messages import (
     Errors,
     Failed,
     Generate,
+    Hidden,
     Piece,
     PutZ,
+    ReadHidden,
     Reply,
     Score,
     Scored,
@@ -199,11 +201,15 @@ class _Connection:
             except Exception as error:
                 _described(error)  # logs it; nobody waits for an answer
 
-    async def _answer(self, call: ChooseDirections | AskErrors | Generate | Score | AskStats | CheckHealth) -> None:
+    async def _answer(
+        self, call: ChooseDirections | AskErrors | Generate | Score | ReadHidden | AskStats | CheckHealth
+    ) -> None:
         try:
             match call:
                 case Score():
-                    self._send(Scored(call.number, await self._engine.score(call.request)))
+                    self._send(Scored(call.number, await self._engine.score_choices(call.request)))
+                case ReadHidden():
+                    self._send(Hidden(call.number, await self._engine.hidden_state(call.request)))
                 case ChooseDirections():
                     await self._engine.choose_directions(call.digests, call.again)
                     self._send(Done(call.number))

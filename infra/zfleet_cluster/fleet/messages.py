@@ -7,7 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 import zfleet.errors
-from zfleet.engine.contract import Chunk, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import ChoicesRequest, Chunk, EngineStats, GenerationRequest, HiddenRequest
 from zfleet.errors import EngineError, ZfleetError
 
 
@@ -49,7 +49,14 @@ class Score(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """Answered by ``Scored`` or ``Failed``."""
 
     number: int
-    request: ScoreRequest
+    request: ChoicesRequest
+
+
+class ReadHidden(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Answered by ``Hidden`` or ``Failed``."""
+
+    number: int
+    request: HiddenRequest
 
 
 class Stop(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -70,7 +77,9 @@ class CheckHealth(msgspec.Struct, tag=True, array_like=True, frozen=True):
     number: int
 
 
-Call: TypeAlias = PutZ | DropZ | ChooseDirections | AskErrors | Generate | Score | Stop | AskStats | CheckHealth
+Call: TypeAlias = (
+    PutZ | DropZ | ChooseDirections | AskErrors | Generate | Score | ReadHidden | Stop | AskStats | CheckHealth
+)
 """From client to replica; ``number`` names a call on its connection and is never used twice there."""
 
 
@@ -88,10 +97,17 @@ class Piece(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 class Scored(msgspec.Struct, tag=True, array_like=True, frozen=True):
-    """Log-probabilities of a completion's tokens."""
+    """Log-probabilities of the tokens of each completion."""
 
     number: int
-    logprobs: tuple[float, ...]
+    logprobs: tuple[tuple[float, ...], ...]
+
+
+class Hidden(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """The mean of a prompt's hidden states."""
+
+    number: int
+    state: tuple[float, ...]
 
 
 class Stats(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -131,7 +147,7 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
         return kind(self.message, self.remedy)
 
 
-Reply: TypeAlias = Done | Piece | Scored | Stats | Errors | Failed
+Reply: TypeAlias = Done | Piece | Scored | Hidden | Stats | Errors | Failed
 """From replica to client."""
 
 Message: TypeAlias = Call | Reply

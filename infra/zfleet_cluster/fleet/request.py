@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import zlib
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from zfleet.engine.contract import Chunk, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import ChoicesRequest, Chunk, GenerationRequest, HiddenRequest
 from zfleet.errors import ZfleetError
 from zfleet_cluster.fleet.link import Link
-from zfleet_cluster.fleet.messages import Generate, Score
+from zfleet_cluster.fleet.messages import Generate, ReadHidden, Score
+
+Work: TypeAlias = GenerationRequest | ChoicesRequest | HiddenRequest
+
+Whole: TypeAlias = tuple[Any, ...]
+"""All of what a request without a stream is answered by: scores, or a hidden state."""
 
 _PREFIX = 32
 """Tokens, or characters, whose replica is preferred: a block of the prefix cache."""
@@ -29,18 +35,18 @@ class FleetRequest:
         done: Whether its reader has got everything.
     """
 
-    work: GenerationRequest | ScoreRequest
+    work: Work
     unended: int
     attempts: int = 0
     answered: bool = False
     link: Link | None = None
     number: int = 0
     done: bool = False
-    _arrived: asyncio.Queue[Chunk | tuple[float, ...] | ZfleetError] = field(default_factory=asyncio.Queue)
+    _arrived: asyncio.Queue[Chunk | Whole | ZfleetError] = field(default_factory=asyncio.Queue)
 
     @property
     def request_id(self) -> str | None:
-        """Return the caller's name for the request; a score has none."""
+        """Return the caller's name for the request; only those with a stream have one."""
         return self.work.request_id if isinstance(self.work, GenerationRequest) else None
 
     def preference(self, replica: str) -> int:
@@ -52,13 +58,17 @@ class FleetRequest:
         beginning = f"{self.work.z_digest} {self.work.prompt[:_PREFIX]} {replica}"
         return zlib.crc32(beginning.encode(errors="surrogatepass"))
 
-    def message(self, number: int) -> Generate | Score:
+    def message(self, number: int) -> Generate | Score | ReadHidden:
         """Build the call for a replica."""
-        if isinstance(self.work, ScoreRequest):
-            return Score(number, self.work)
-        return Generate(number, self.work)
+        match self.work:
+            case GenerationRequest():
+                return Generate(number, self.work)
+            case ChoicesRequest():
+                return Score(number, self.work)
+            case HiddenRequest():
+                return ReadHidden(number, self.work)
 
-    async def next(self) -> Chunk | tuple[float, ...]:
+    async def next(self) -> Chunk | Whole:
         """Wait for the next piece, or raise the error that ends the request."""
         item = await self._arrived.get()
         if isinstance(item, ZfleetError):
@@ -77,7 +87,7 @@ class FleetRequest:
             self.link.load -= self.unended
             self.link = None
 
-    def put(self, item: Chunk | tuple[float, ...]) -> None:
+    def put(self, item: Chunk | Whole) -> None:
         """Hand on a piece that arrived."""
         self.answered = True
         if isinstance(item, tuple) or item.finish_reason is not None:

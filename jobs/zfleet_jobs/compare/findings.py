@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from zfleet.statistics import Estimate, accuracy, average, ratio
+from zfleet.evaluate.statistics.crossed import accuracy, average, difference, ratio
+from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet_jobs.compare.outcome import Outcome
 
 
@@ -19,9 +20,9 @@ class Finding:
         seeds: How many finished.
         n: Held-out prompts graded.
         before: Accuracy of the base.
-        accuracy: Of what was learned.
+        accuracy: Of what was learned, on the prompts that every seed graded.
         reward_before: Mean reward of the base.
-        reward: Mean reward of what was learned.
+        reward: Mean reward of what was learned, on the same prompts.
         parameters: Numbers trained.
         seconds: Of one training, mean.
         held_mib: Memory that the opened base and engine took, mean.
@@ -103,16 +104,17 @@ def _grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]
 
 
 def _finding(task: str, method: str, some: Sequence[Outcome]) -> Finding:
-    n = min(one.n for one in some)
+    rewards = _graded_by_all(some)
+    shared = bool(rewards[0])
     return Finding(
         task,
         method,
         len(some),
-        n,
+        min(one.n for one in some),
         mean(one.before for one in some),
-        accuracy([one.accuracy for one in some], n),
+        accuracy(_right(rewards)) if shared else Estimate(mean(one.accuracy for one in some), None, None),
         mean(one.reward_before for one in some),
-        average([one.reward for one in some], _means(_graded_by_all(some))),
+        average(rewards) if shared else Estimate(mean(one.reward for one in some), None, None),
         some[0].parameters,
         mean(one.seconds for one in some),
         mean(one.held_mib for one in some),
@@ -122,20 +124,19 @@ def _finding(task: str, method: str, some: Sequence[Outcome]) -> Finding:
 
 def _ratio(mine: Sequence[Outcome], theirs: Sequence[Outcome]) -> Ratio | None:
     """Compare trainings with the same seeds, in the same order; None if no prompt was graded by all."""
-    right = [[float(reward > 0) for reward in rewards] for rewards in _graded_by_all([*mine, *theirs])]
+    right = _right(_graded_by_all([*mine, *theirs]))
     if not right[0]:
         return None
     ours, others = right[: len(mine)], right[len(mine) :]
-    seeds = [(mean(a), mean(b)) for a, b in zip(ours, others, strict=True)]
-    prompts = list(zip(_means(ours), _means(others), strict=True))
+    differences = [[a - b for a, b in zip(*seed, strict=True)] for seed in zip(ours, others, strict=True)]
     return Ratio(
         mine[0].task,
         mine[0].method,
         theirs[0].method,
         len(mine),
-        len(prompts),
-        ratio(seeds, prompts),
-        average([a - b for a, b in seeds], [a - b for a, b in prompts]),
+        len(right[0]),
+        ratio(ours, others),
+        difference(differences),
         mine[0].parameters / theirs[0].parameters,
     )
 
@@ -146,6 +147,6 @@ def _graded_by_all(some: Sequence[Outcome]) -> list[list[float]]:
     return [[rewards[place] for rewards in of_prompts] for place in range(len(some))]
 
 
-def _means(trainings: Sequence[Sequence[float]]) -> list[float]:
-    """Average each prompt over trainings."""
-    return [mean(values) for values in zip(*trainings, strict=True)]
+def _right(rewards: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return 1 for each answer that is right and 0 for the others."""
+    return [[float(reward > 0) for reward in of_training] for of_training in rewards]

@@ -11,27 +11,34 @@ from pathlib import Path
 from zfleet.config.names import Alpha
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle
-from zfleet.search.coefficients import alphas_of
-from zfleet.search.cross_entropy import CrossEntropy, Generation
+from zfleet.search.method import Score
+from zfleet.search.objective import ACCURACY, Measured
+from zfleet.search.plan import Generation, Tried
+from zfleet.search.search import Search
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_jobs.search.finished import read_finished
-from zfleet_jobs.search.problem import SearchProblem, SearchSettings, problems_digest
+from zfleet_jobs.search.problem import SearchProblem, problems_digest
 from zfleet_jobs.search.searcher import ChunkSearcher
+from zfleet_jobs.search.settings import SearchSettings
+from zfleet_jobs.search.study import write_study
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
 
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """One Tune trial: a chunk of a population in one engine batch.
+    """One Tune trial: a chunk of a round in one engine batch.
 
     Attributes:
+        round: Counted from 0.
+        chunk: Which part of the round.
+        stage: What the round was for.
         generation: Counted from 0.
-        chunk: Which part of the population.
-        candidates: How many it scored.
+        candidates: How many it tried.
+        answers: How many answers it graded.
         actor: Id of the Ray actor that ran it.
         batch_rows: The most answers that grew in one engine step while it ran. In a fleet trials share steps, and
             it is the most of any step of the fleet until the trial's end.
@@ -40,9 +47,12 @@ class SearchTrial:
         opened_seconds: Of opening the base (of a fleet's trial, the tokenizer), if the trial started its actor; else 0.
     """
 
-    generation: int
+    round: int
     chunk: int
+    stage: str
+    generation: int
     candidates: int
+    answers: int
     actor: str
     batch_rows: int
     distinct_z: int
@@ -55,12 +65,17 @@ class ShotScore:
     """What a mixture scores on the shots.
 
     Attributes:
-        accuracy: Fraction answered right, greedily.
-        log_likelihood: Of a correct answer, averaged over the shots; it breaks ties.
+        value: Of the objective; of its first target if there are two.
+        tie: What breaks ties: the log-likelihood of a right answer, averaged over the shots.
     """
 
-    accuracy: float
-    log_likelihood: float
+    value: float
+    tie: float
+
+    @classmethod
+    def of(cls, score: Score) -> ShotScore:
+        """Take the first and the last entry of a score."""
+        return cls(score[0], score[-1] if len(score) > 1 else 0.0)
 
 
 @dataclass(frozen=True)
@@ -74,8 +89,13 @@ class FoundMixture:
         score: Of the winner, on the shots.
         base: Of the base.
         singles: {expert: its score alone}; the best of them is the pick-one baseline.
-        history: Best and mean accuracy of each generation.
-        trials: In order of generation and chunk.
+        searched_best: The highest value of any candidate on the shots, which is an optimistic number.
+        selection: Scores of the winner, the base and the best single expert on the fresh samples of the finals.
+        test: Whether each of the three answered each held-out prompt right; empty if none were asked.
+        tried: Every candidate that answered shots.
+        evaluations: Answers to shots and to samples of the selection.
+        history: Best and mean value of each generation.
+        trials: In order of round and chunk.
         seconds: The Tune run's, which all searches of the call share; 0 if a finished run was used again.
     """
 
@@ -85,6 +105,11 @@ class FoundMixture:
     score: ShotScore
     base: ShotScore
     singles: Mapping[str, ShotScore]
+    searched_best: float
+    selection: Mapping[str, ShotScore]
+    test: Mapping[str, tuple[bool, ...]]
+    tried: tuple[Tried, ...]
+    evaluations: int
     history: tuple[Generation, ...]
     trials: tuple[SearchTrial, ...]
     seconds: float
@@ -127,11 +152,17 @@ def search_mixtures(
     base = f"{shipped.fingerprint} {shipped.dtype}"
     named, searcher, folder = _prepared(base, problems, settings, storage, name)
     if read_finished(searcher, folder):
-        return _all_found(named, searcher, 0.0)
+        return _all_found(named, searcher, settings, 0.0)
     started = time.perf_counter()
-    with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
-        run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
-    return _all_found(named, searcher, time.perf_counter() - started)
+    try:
+        with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
+            run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
+    finally:
+        # What was tried before an interruption is a study, too.
+        for search, state in searcher.searches.items():
+            if state.told:
+                write_study(state, f"{search}-{folder.name[-12:]}", folder, settings.study)
+    return _all_found(named, searcher, settings, time.perf_counter() - started)
 
 
 def finished_mixtures(
@@ -155,7 +186,7 @@ def finished_mixtures(
     """
     base = f"{bundle.fingerprint} {bundle.spec.dtype}"
     named, searcher, folder = _prepared(base, problems, settings, storage, name)
-    return _all_found(named, searcher, 0.0) if read_finished(searcher, folder) else None
+    return _all_found(named, searcher, settings, 0.0) if read_finished(searcher, folder) else None
 
 
 def _prepared(
@@ -169,44 +200,43 @@ def _prepared(
     return named, new_searcher(named, settings), storage.resolve() / f"{name}-{digest[:12]}"
 
 
-def _all_found(problems: Mapping[str, SearchProblem], searcher: ChunkSearcher, seconds: float) -> list[FoundMixture]:
+def _all_found(
+    problems: Mapping[str, SearchProblem], searcher: ChunkSearcher, settings: SearchSettings, seconds: float
+) -> list[FoundMixture]:
     return [
-        _found(problem, searcher.searches[name], searcher.records[name], seconds) for name, problem in problems.items()
+        _found(problem, searcher.searches[name], searcher.records[name], settings, seconds)
+        for name, problem in problems.items()
     ]
 
 
 def _found(
-    problem: SearchProblem, search: CrossEntropy, records: list[dict[str, object]], seconds: float
+    problem: SearchProblem,
+    search: Search,
+    records: list[dict[str, object]],
+    settings: SearchSettings,
+    seconds: float,
 ) -> FoundMixture:
-    assert search.best is not None
-    alphas = alphas_of(search.best.point, search.experts, search.layers)
-    trials = sorted((_trial(record) for record in records), key=lambda trial: (trial.generation, trial.chunk))
-    scores = _first_scores(records)
+    outcome = search.outcome
+    assert outcome is not None
+    alphas = search.space.alphas(outcome.winner.tolist())
+    trials = [SearchTrial(**record) for record in records]  # type: ignore[arg-type]  # JSON of its own fields
     return FoundMixture(
         name=problem.name,
         z=mix(list(problem.experts.values()), alphas),
         alphas=dict(zip(problem.experts, alphas, strict=True)),
-        score=ShotScore(*search.best.score),
-        base=scores[0],
-        singles=dict(zip(problem.experts, scores[1:], strict=False)),
+        score=ShotScore.of(outcome.shots["winner"]),
+        base=ShotScore.of(outcome.shots["base"]),
+        singles={name: ShotScore.of(outcome.shots[name]) for name in problem.experts},
+        searched_best=outcome.searched_best,
+        selection={name: ShotScore.of(score) for name, score in outcome.selection.items()},
+        test={name: _right(rows, settings) for name, rows in outcome.test.items()},
+        tried=tuple(search.tried()),
+        evaluations=search.evaluations,
         history=search.history,
-        trials=tuple(trials),
+        trials=tuple(sorted(trials, key=lambda trial: (trial.round, trial.chunk))),
         seconds=seconds,
     )
 
 
-def _first_scores(records: list[dict[str, object]]) -> list[ShotScore]:
-    """Select the scores of the first population, which begins with the base and every single expert."""
-    first = sorted((r for r in records if r["generation"] == 0), key=lambda r: str(r["chunk"]).zfill(9))
-    return [ShotScore(*score) for record in first for score in _scores(record)]
-
-
-def _scores(record: dict[str, object]) -> list[tuple[float, float]]:
-    scores = record["scores"]
-    assert isinstance(scores, list)
-    return scores
-
-
-def _trial(record: dict[str, object]) -> SearchTrial:
-    values = {key: value for key, value in record.items() if key != "scores"}
-    return SearchTrial(candidates=len(_scores(record)), **values)  # type: ignore[arg-type]  # JSON of its own fields
+def _right(rows: Measured, settings: SearchSettings) -> tuple[bool, ...]:
+    return tuple((rows[:, settings.objective.metrics.index(ACCURACY)] > 0).tolist())

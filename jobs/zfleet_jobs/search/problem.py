@@ -6,51 +6,23 @@ import hashlib
 import json
 import random
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.errors import JobError, SpecError, WrongBase
 from zfleet.rewards.grading import reward_identity
-from zfleet.search.cross_entropy import CrossEntropy
-from zfleet.svf.layout import layer_of
+from zfleet.search.plan import Plan
+from zfleet.search.search import Search
+from zfleet.search.space import Space
+from zfleet.svf.layout import kind_of, layer_of
+from zfleet.svf.similarity import cosines
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.fit import data_digest
 from zfleet.tasks.task import Sample, Task
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How to search; the same for all searches of one call.
-
-    Attributes:
-        population: Candidates in each generation.
-        generations: How many.
-        elites: The fraction that the next generation is fitted to.
-        per_layer: An alpha for every layer of each expert.
-        trials_per_generation: Chunks of a population; each is a Tune trial and one engine batch.
-        engine: The engine of every actor.
-        resources: What every actor gets.
-        seed: Of the sampling of candidates.
-    """
-
-    population: int = 32
-    generations: int = 8
-    elites: float = 0.2
-    per_layer: bool = False
-    trials_per_generation: int = 2
-    engine: EngineSpec = field(default_factory=lambda: EngineSpec(slots=192))
-    resources: ResourceSpec = field(default_factory=ResourceSpec)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.trials_per_generation <= self.population:
-            raise SpecError(
-                f"trials_per_generation is {self.trials_per_generation} for a population of {self.population}",
-                "give from 1 to the size of the population",
-            )
+from zfleet_jobs.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -60,12 +32,14 @@ class SearchProblem:
     Attributes:
         name: Names the search in progress, results and errors.
         experts: {name: z}, all of the same base and factors.
-        task: Its train split is exactly the shots; see ``shots_of``.
+        task: Its train split is exactly the shots, and its test split what the winner is reported on; see ``drawn``.
+        selection: The samples by which the winner is chosen of the finalists.
     """
 
     name: str
     experts: Mapping[str, ZVector]
     task: Task
+    selection: Sequence[Sample] = field(default=())
 
     def __post_init__(self) -> None:
         if not self.experts or not self.task.train:
@@ -78,30 +52,69 @@ class SearchProblem:
                 f"the experts of search {self.name} belong to different bases or factors",
                 "mix only experts that share one base and its factors",
             )
+        _check_disjoint(self.name, self.samples)
 
-    @property
-    def layers(self) -> int:
-        """Transformer layers that the experts' matrices are of."""
-        first = next(iter(self.experts.values()))
-        return 1 + max(layer_of(matrix) for matrix in first.values)
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples, as ``zfleet.search.search`` numbers them: shots, selection, test."""
+        return (*self.task.train, *self.selection, *self.task.test)
 
-    def cross_entropy(self, settings: SearchSettings) -> CrossEntropy:
+    def space(self, settings: SearchSettings) -> Space:
+        """Return the space of the search.
+
+        Raises:
+            SpecError: Limits that no mixture of these experts keeps.
+        """
+        matrices = tuple(next(iter(self.experts.values())).values)
+        groups = {
+            "global": ("",),
+            "layer": tuple(str(layer) for layer in range(1 + max(map(layer_of, matrices)))),
+            "kind": tuple(dict.fromkeys(map(kind_of, matrices))),
+            "matrix": matrices,
+        }
+        limits = settings.space
+        return Space(
+            tuple(self.experts),
+            limits.alphas,
+            groups[limits.alphas],
+            limits.low,
+            limits.high,
+            limits.sum_to_one,
+            limits.max_experts,
+        )
+
+    def search(self, settings: SearchSettings) -> Search:
         """Make the search, at its start.
 
         Raises:
-            SpecError: The population is too small for the experts.
+            SpecError: A setting does not fit the experts.
         """
-        return CrossEntropy(
-            len(self.experts),
-            layers=self.layers if settings.per_layer else None,
-            population=settings.population,
-            elites=settings.elites,
-            seed=settings.seed,
+        plan = Plan(
+            shots=len(self.task.train),
+            selection=len(self.selection),
+            test=len(self.task.test),
+            generations=settings.generations,
+            block=settings.block,
+            keep=settings.keep,
         )
+        similarity = None if settings.keep is None else cosines(list(self.experts.values()))
+        return Search(self.space(settings), settings.make_method, settings.objective, plan, similarity)
 
 
 def shots_of(task: Task, shots: int, seed: int) -> Task:
-    """Select ``shots`` training prompts of a task, without a test side: all that a search may see.
+    """Select ``shots`` training prompts of a task, without a test side.
+
+    Raises:
+        JobError: The training split has fewer distinct prompts.
+    """
+    return replace(drawn(task, shots, 0, seed)[0], test=())
+
+
+def drawn(task: Task, shots: int, selection: int, seed: int) -> tuple[Task, tuple[Sample, ...]]:
+    """Draw distinct training prompts of a task: the shots, and those of the selection.
+
+    Returns:
+        The task with the shots as its train split, and the samples of the selection.
 
     Raises:
         JobError: The training split has fewer distinct prompts.
@@ -109,13 +122,32 @@ def shots_of(task: Task, shots: int, seed: int) -> Task:
     # Small families repeat prompts; a shot that came twice would count twice.
     digests = array("Q", (_digest(sample) for sample in task.train))
     distinct = np.sort(np.unique(np.frombuffer(digests, np.uint64), return_index=True)[1]).tolist() if digests else []
-    if len(distinct) < shots:
+    if len(distinct) < shots + selection:
         raise JobError(
-            f"task {task.name} has {len(distinct)} distinct training prompts, {shots} shots were asked for",
-            "lower `shots`, or give the task more prompts",
+            f"task {task.name} has {len(distinct)} distinct training prompts, {shots} shots"
+            f"{f' and {selection} for the selection' if selection else ''} were asked for",
+            f"lower `shots`{' or `selection`' if selection else ''}, or give the task more prompts",
         )
-    drawn = random.Random(seed).sample(distinct, shots)
-    return replace(task, train=tuple(task.train[place] for place in drawn), test=())
+    draw = random.Random(seed)
+    first = draw.sample(distinct, shots)
+    rest = draw.sample(sorted(set(distinct) - set(first)), selection)
+    return replace(task, train=tuple(task.train[at] for at in first)), tuple(task.train[at] for at in rest)
+
+
+def drawn_from_test(task: Task, shots: int, seed: int) -> Task:
+    """Draw the shots from the test split, as the paper's code does; the rest of it is what the winner is reported on.
+
+    Raises:
+        JobError: The test split has no more distinct prompts than shots.
+    """
+    shifted, rest = replace(task, train=task.test, test=()), len(set(map(_digest, task.test))) - shots
+    if rest < 1:
+        raise JobError(
+            f"task {task.name} has {rest + shots} distinct test prompts, and {shots} shots are drawn from them",
+            "lower `shots`, or give the task more test prompts",
+        )
+    chosen, others = drawn(shifted, shots, rest, seed)
+    return replace(chosen, test=others)
 
 
 def _digest(sample: Sample) -> int:
@@ -123,28 +155,35 @@ def _digest(sample: Sample) -> int:
     return int.from_bytes(said[:8], "big")
 
 
+_SHOWN = 10
+
+
+def _check_disjoint(name: str, samples: Sequence[Sample]) -> None:
+    first: dict[int, Sample] = {}
+    again = [(sample, first.setdefault(_digest(sample), sample)) for sample in samples]
+    rows = [f"{sample.id} is {other.id}" for sample, other in again if sample is not other]
+    if rows:
+        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        raise JobError(
+            f"shots, selection and test of search {name} share prompts: {', '.join(rows[:_SHOWN])}{more}",
+            "remove the repeated rows from the task, or give its test split other prompts",
+        )
+
+
 def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSettings, code: str) -> str:
     """Compute sha256 over everything that the outcome depends on: only a run with the same digest may be resumed.
 
     Resources and engine sizes are left out: they change how fast it goes, not where to.
     """
-    engine = settings.engine
     state = {
         "code": code,
-        "settings": [
-            settings.population,
-            settings.generations,
-            settings.elites,
-            settings.per_layer,
-            settings.trials_per_generation,
-            settings.seed,
-        ],
-        "engine": [engine.kind, engine.vllm.form.model_dump()],
+        "settings": settings.identity(),
         "problems": [
             [
                 name,
                 [[expert, z.digest] for expert, z in problem.experts.items()],
                 data_digest(problem.task),
+                [_digest(sample) for sample in problem.samples],
                 [problem.task.name, problem.task.max_tokens, list(problem.task.stop), problem.task.template.text],
                 reward_identity(problem.task.reward),
             ]

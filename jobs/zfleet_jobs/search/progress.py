@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class SearchProgress(Callback):
-    """A bar for each search, with the best accuracy so far.
+    """A bar for each search, and how many answers were graded.
 
     Tune stores its callbacks with the run, so that this one holds plain data until the run begins.
 
     Args:
-        names: Of the searches.
-        generations: Of each.
-        chunks: Of each generation.
+        generations: {search: how many}.
     """
 
-    def __init__(self, names: tuple[str, ...], generations: int, chunks: int) -> None:
-        self._names = names
-        self._generations = generations
-        self._chunks = chunks
-        self._seen: dict[tuple[str, int], int] = {}
-        self._best = dict.fromkeys(names, 0.0)
+    def __init__(self, generations: Mapping[str, int]) -> None:
+        self._generations = dict(generations)
+        self._at: dict[str, int] = {}
+        self._answers: dict[str, int] = dict.fromkeys(generations, 0)
         self._display: Progress | None = None
         self._bars: dict[str, TaskID] = {}
 
@@ -38,26 +43,31 @@ class SearchProgress(Callback):
             TextColumn("search {task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("generations, best {task.fields[best]:.3f} on the shots"),
+            TextColumn("generations, {task.fields[answers]} answers"),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
         )
         self._display = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._bars = {name: self._display.add_task(name, total=self._generations, best=0.0) for name in self._names}
+        self._bars = {
+            name: self._display.add_task(name, total=total, answers=0) for name, total in self._generations.items()
+        }
         self._display.start()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         name, generation = result["search"], result["generation"]
-        self._seen[name, generation] = self._seen.get((name, generation), 0) + 1
-        done = generation + self._seen[name, generation] / self._chunks
-        self._best[name] = max(self._best[name], *(accuracy for accuracy, _ in result["scores"]))
+        total = self._generations[name]
+        self._answers[name] += result["answers"]
         if self._display is None:
             return
-        self._display.update(self._bars[name], completed=done, best=self._best[name])
-        if self._display.disable and self._seen[name, generation] == self._chunks:
-            line = f"search {name}: generation {generation + 1} of {self._generations}, best {self._best[name]:.3f}"
-            self._display.console.print(f"{line} on the shots", markup=False, soft_wrap=True)
+        # The test comes last: the bar is full when it has begun.
+        done = total if result["stage"] == "test" else generation
+        self._display.update(self._bars[name], completed=done, answers=self._answers[name])
+        if self._display.disable and result["stage"] == "population" and generation > self._at.get(name, -1):
+            self._at[name] = generation
+            line = f"search {name}: generation {generation + 1} of {total}, {self._answers[name]} answers"
+            self._display.console.print(line, markup=False, soft_wrap=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._display is not None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zfleet.config.names import CHAMPION, Alpha
-from zfleet.config.specs import SearchSpec
+from zfleet.config.search import SearchSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
-from zfleet.errors import SpecError
+from zfleet.errors import ExpertNotFound, SpecError
+from zfleet.evaluate.statistics.estimate import Estimate
+from zfleet.evaluate.statistics.proportions import wilson
+from zfleet.evaluate.statistics.single import paired
 from zfleet.memory.jobs import planned
 from zfleet.models.base import Base
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.rewards.grading import check_reward
-from zfleet.search.cross_entropy import Generation
+from zfleet.search.plan import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import data_digest, fit_prompts
@@ -24,7 +27,8 @@ from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
-from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
+from zfleet_jobs.search.problem import SearchProblem, drawn, drawn_from_test
+from zfleet_jobs.search.settings import SearchSettings
 from zfleet_jobs.task_shipping import by_value
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.provenance import Parent, Provenance
@@ -41,24 +45,38 @@ class SearchResult:
     Attributes:
         reference: The registered mixture, such as ``exam/1``.
         alphas: {expert's reference: coefficient}.
-        accuracy: Of the mixture on the shots.
-        log_likelihood: Of a correct answer, averaged over the shots.
+        accuracy: Of the mixture on held-out prompts; None if none were asked.
+        over_base: The mixture's accuracy minus the base's, on the same held-out prompts.
+        over_best_single: The same against the expert that is best alone on the shots.
+        best_single: That expert.
+        test: How many held-out prompts.
+        on_shots: Of the mixture on the shots it was searched on: an optimistic number.
+        whole_test: For method `reference`, whose shots are of the test split: the accuracy on all of it, as the paper
+            counts; None for the others.
         z_digest: Of the mixture.
-        shots: How many prompts it was searched on.
+        shots, selection: How many prompts it was searched on, and chosen by.
+        evaluations: Answers to these prompts.
         left_out: Training prompts that do not fit the engine and could not be drawn.
         trials: Tune trials.
         actors: Ids of the Ray actors that ran them.
         batch_rows: The most engine rows in one step, of each trial (of a fleet's trials: until its end).
-        history: Best and mean accuracy of each generation.
+        history: Best and mean value of each generation.
         seconds: Of the Tune run; 0 if a finished one was used again.
     """
 
     reference: str
     alphas: Mapping[str, Alpha]
-    accuracy: float
-    log_likelihood: float
+    accuracy: Estimate | None
+    over_base: Estimate | None
+    over_best_single: Estimate | None
+    best_single: str
+    test: int
+    on_shots: float
+    whole_test: float | None
     z_digest: str
     shots: int
+    selection: int
+    evaluations: int
     left_out: int
     trials: int
     actors: tuple[str, ...]
@@ -87,14 +105,14 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     registry = ExpertRegistry(spec.registry)
     registry.check_experiments(EXPERIMENT)
     spec = resolve_engine(spec)
-    settings = settings_of(spec)
+    settings = SearchSettings.of(spec)
     bundle = pack_base(spec.base)
     versions = _resolve(registry, spec.experts, bundle.slug)
     experts = {reference: registry.load(version) for reference, version in versions.items()}
     max_length = min(spec.engine.max_length or bundle.context, bundle.context)
     fit = fit_prompts(task, bundle.tokenizer(), max_length, bundle.image_reader())
-    shots = shots_of(fit.task, spec.shots, spec.shots_seed)
-    problems = [SearchProblem(spec.name, experts, by_value(shots))]
+    problem = problem_of(spec, experts, fit.task)
+    problems = [problem]
     results = finished_mixtures(bundle, problems, settings, Path(spec.storage), spec.name)
     if results is None:
         if address is None:
@@ -104,15 +122,49 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         with cluster(address):
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (mixture,) = results
-    registered = register_mixture(registry, mixture, shots, experts, bundle, spec.model_dump_json())
+    _check_still_there(registry, versions.values())
+    registered = register_mixture(registry, mixture, problem.task, experts, bundle, spec.model_dump_json())
+    return _result(spec, problem, mixture, registered.reference, len(fit.left_out))
+
+
+def problem_of(spec: SearchSpec, experts: Mapping[str, ZVector], task: Task) -> SearchProblem:
+    """Draw the shots, the samples of the selection and those of the test.
+
+    Args:
+        experts: {reference: z}.
+        task: The spec's, without the prompts that do not fit.
+
+    Raises:
+        JobError: There are too few prompts.
+    """
+    if spec.method.name == "reference":
+        return SearchProblem(spec.name, experts, by_value(drawn_from_test(task, spec.shots, spec.shots_seed)))
+    shots, selection = drawn(task, spec.shots, spec.selection, spec.shots_seed)
+    return SearchProblem(spec.name, experts, by_value(replace(shots, test=task.test[: spec.test_samples])), selection)
+
+
+def _result(
+    spec: SearchSpec, problem: SearchProblem, mixture: FoundMixture, reference: str, left_out: int
+) -> SearchResult:
+    winner = mixture.test.get("winner")
+    shots, whole = len(problem.task.train), None
+    if spec.method.name == "reference" and winner is not None:
+        whole = (mixture.score.value * shots + sum(winner)) / (shots + len(winner))
     return SearchResult(
-        reference=registered.reference,
+        reference=reference,
         alphas=mixture.alphas,
-        accuracy=mixture.score.accuracy,
-        log_likelihood=mixture.score.log_likelihood,
+        accuracy=None if winner is None else _accuracy(winner),
+        over_base=None if winner is None else paired(winner, mixture.test["base"]),
+        over_best_single=None if winner is None else paired(winner, mixture.test["best_single"]),
+        best_single=max(mixture.singles, key=lambda name: (mixture.singles[name].value, mixture.singles[name].tie)),
+        test=len(winner or ()),
+        on_shots=mixture.score.value,
+        whole_test=whole,
         z_digest=mixture.z.digest,
-        shots=len(shots.train),
-        left_out=len(fit.left_out),
+        shots=shots,
+        selection=len(problem.selection),
+        evaluations=mixture.evaluations,
+        left_out=left_out,
         trials=len(mixture.trials),
         actors=mixture.actors,
         batch_rows=tuple(trial.batch_rows for trial in mixture.trials),
@@ -121,24 +173,15 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     )
 
 
-def settings_of(spec: SearchSpec) -> SearchSettings:
-    """Select the settings of a search from its spec."""
-    return SearchSettings(
-        population=spec.population,
-        generations=spec.generations,
-        elites=spec.elites,
-        per_layer=spec.per_layer,
-        trials_per_generation=spec.trials_per_generation,
-        engine=spec.engine,
-        resources=spec.resources,
-        seed=spec.seed,
-    )
+def _accuracy(right: Sequence[bool]) -> Estimate:
+    mean = sum(right) / len(right)
+    return Estimate(mean, *wilson(mean, len(right)))
 
 
 def register_mixture(
     registry: ExpertRegistry,
     mixture: FoundMixture,
-    shots: Task,
+    task: Task,
     experts: Mapping[str, ZVector],
     base: Base | BaseBundle,
     spec: str = "",
@@ -150,6 +193,7 @@ def register_mixture(
     moves: a roll-back to another version stays.
 
     Args:
+        task: Its train split are the shots.
         experts: {reference: z}, as searched over.
         spec: The job's spec, as JSON.
 
@@ -166,15 +210,16 @@ def register_mixture(
         return newest
     parents = tuple(Parent(reference, z.digest, mixture.alphas[reference]) for reference, z in experts.items())
     metrics = {
-        "shots_accuracy": mixture.score.accuracy,
-        "shots_log_likelihood": mixture.score.log_likelihood,
-        "shots_accuracy_base": mixture.base.accuracy,
-        "shots_accuracy_best_single": max(score.accuracy for score in mixture.singles.values()),
+        "shots_value": mixture.score.value,
+        "shots_tie": mixture.score.tie,
+        "shots_value_base": mixture.base.value,
+        "shots_value_best_single": max(score.value for score in mixture.singles.values()),
+        **{f"test_accuracy_{name}": sum(right) / len(right) for name, right in mixture.test.items()},
     }
     provenance = Provenance.of(
         mixture.z,
-        task=shots.name,
-        data_digest=data_digest(shots),
+        task=task.name,
+        data_digest=data_digest(task),
         spec=spec,
         code_version=code_version(),
         metrics=metrics,
@@ -182,12 +227,13 @@ def register_mixture(
         kind="mixture",
     )
     run = registry.start_run(
-        mixture.name, experiment=EXPERIMENT, params={"task": shots.name, "shots": str(len(shots.train))}
+        mixture.name, experiment=EXPERIMENT, params={"task": task.name, "shots": str(len(task.train))}
     )
     try:
         registry.log_curve(
             run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(mixture.history)]
         )
+        _log_candidates(registry, run, mixture)
         registry.log_metrics(run, metrics, step=len(mixture.history) - 1)
         registered = registry.register(
             mixture.name, mixture.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION
@@ -197,6 +243,39 @@ def register_mixture(
         raise
     registry.end_run(run)
     return registered
+
+
+def _log_candidates(registry: ExpertRegistry, run: str, mixture: FoundMixture) -> None:
+    """Log every candidate in a nested run: a candidate is a step, with its score and each expert's mean alpha."""
+    tags = {"mlflow.parentRunId": run}
+    nested = registry.start_run(f"{mixture.name} candidates", experiment=EXPERIMENT, tags=tags)
+    rows = [
+        (
+            number,
+            {"value": one.score[0], "shots": float(one.shots), "generation": float(one.generation)}
+            | {f"alpha.{expert.replace('@', '.')}": value for expert, value in zip(mixture.alphas, means, strict=True)},
+        )
+        for number, one in enumerate(mixture.tried)
+        for means in [one.point.reshape(len(mixture.alphas), -1).mean(axis=1).tolist()]
+    ]
+    registry.log_curve(nested, rows)
+    registry.end_run(nested)
+
+
+def _check_still_there(registry: ExpertRegistry, versions: Iterable[ExpertVersion]) -> None:
+    """Refuse to register a mixture of an expert that was deleted while the search ran.
+
+    Raises:
+        ExpertNotFound: Names the expert.
+    """
+    for version in versions:
+        try:
+            registry.resolve(version.qualified)
+        except ExpertNotFound as error:
+            raise ExpertNotFound(
+                f"expert {version.reference} was deleted while the search ran: its mixture is not registered",
+                "register the expert again and name it in `experts`, or leave it out; the search's answers are kept",
+            ) from error
 
 
 def _resolve(registry: ExpertRegistry, references: tuple[str, ...], slug: str) -> dict[str, ExpertVersion]:

@@ -34,7 +34,7 @@ class HoldActors(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         trials = tune_controller.get_trials()
-        held = [trial for trial in trials if trial.status == Trial.RUNNING and "scores" in trial.last_result]
+        held = [trial for trial in trials if trial.status == Trial.RUNNING and "measured" in trial.last_result]
         waiting = [trial for trial in trials if trial.status == Trial.PENDING]
         if tune_controller.search_alg.is_finished():
             for trial in held:
@@ -51,8 +51,8 @@ class HoldActors(FIFOScheduler):
         if not trial.should_recover():
             config = trial.config
             raise JobError(
-                f"search {config['search']}, generation {config['generation']}, chunk {config['chunk']} failed "
-                f"again: {type(error).__name__}: {str(error).strip().splitlines()[-1]}",
+                f"search {config['search']}, generation {config['generation']}, chunk {config['chunk']} of round "
+                f"{config['round']} failed again: {type(error).__name__}: {str(error).strip().splitlines()[-1]}",
                 "run the same command again: what is done is kept",
             )
 

@@ -1,15 +1,16 @@
-"""The cross-entropy method as a Ray Tune searcher: every suggestion is one chunk of a population.
+"""Searches as a Ray Tune searcher: every suggestion is one chunk of a round of one search.
 
-A generation is a barrier: no chunk of the next one exists before the last score of this one is in. Several
-searches share one Tune run, so that actors start once, and so that one search's barrier is filled with
-chunks of another.
+A round is a barrier: no chunk of the next one exists before the last answer of this one is in. Several searches share
+one Tune run, so that actors start once, and so that one search's barrier is filled with chunks of another.
 
-Only the searcher's state counts. A chunk is done when its scores are in; after a restore every other chunk is
-offered again, whatever became of its trial. The state is stored as JSON.
+Only the searcher's state counts. A chunk is done when its answers are in; after a restore every other chunk is offered
+again, whatever became of its trial. The state is stored as JSON: what each search was told, which a new search like it
+is told again.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,45 +19,45 @@ from typing import Any
 import numpy as np
 from ray.tune.search import Searcher
 
-from zfleet.errors import CheckpointError
+from zfleet.errors import CheckpointError, ZfleetError
 from zfleet.files import write_atomic
-from zfleet.search.cross_entropy import CrossEntropy
+from zfleet.search.search import Search
 
-FORMAT = "zfleet-chunk-searcher/1"
+FORMAT = "zfleet-chunk-searcher/2"
 Key = tuple[str, int, int]
-"""Search, generation, chunk."""
+"""Search, round, chunk."""
 
 
 class ChunkSearcher(Searcher):
-    """Offers chunks of populations, earlier searches first, and tells whole generations their scores.
+    """Offers chunks of rounds, earlier searches first, and tells the searches whole rounds.
 
     Args:
-        searches: {name: search}; they belong to the searcher from now on.
-        generations: Of each search.
-        chunks: Of each population: near-equal parts in order.
-        actors: How many score chunks at once.
+        searches: {name: search}, at their start; they belong to the searcher from now on.
+        chunks: Of each round: near-equal parts in order; a round of fewer candidates has fewer.
+        actors: How many work on chunks at once.
     """
 
     CKPT_FILE_TMPL = "searcher-state-{}.json"
 
-    def __init__(self, searches: Mapping[str, CrossEntropy], *, generations: int, chunks: int, actors: int = 1) -> None:
+    def __init__(self, searches: Mapping[str, Search], *, chunks: int, actors: int = 1) -> None:
         super().__init__()
         self.searches = dict(searches)
         self.records: dict[str, list[dict[str, Any]]] = {name: [] for name in self.searches}
-        self.generations = generations
         self.chunks = chunks
         self.actors = actors
+        self._begun = copy.deepcopy(self.searches)
+        self._measured: dict[str, dict[int, list[Any]]] = {name: {} for name in self.searches}
         self._running: dict[str, Key] = {}
         # Tune starts an actor for each of the first trials; every later one takes over the actor of a trial whose
-        # scores are in (see scheduler.py), one at a time, because Tune would start another actor for a second one.
+        # answers are in (see scheduler.py), one at a time, because Tune would start another actor for a second one.
         self._started = 0
         self._held: set[str] = set()
         self._handing_over = False
 
     @property
     def finished(self) -> bool:
-        """Whether every search has the scores of its last generation."""
-        return all(search.generation >= self.generations for search in self.searches.values())
+        """Whether every search has its outcome."""
+        return all(search.pending is None for search in self.searches.values())
 
     def suggest(  # type: ignore[override]  # Ray's own FINISHED is a string
         self, trial_id: str
@@ -67,23 +68,23 @@ class ChunkSearcher(Searcher):
         if self._handing_over or (not self._held and self._started >= self.actors):
             return None
         for name, search in self.searches.items():
-            for chunk, points in self._open_chunks(name).items():
-                key = (name, search.generation, chunk)
+            for chunk, part in self._open_chunks(name).items():
+                key = (name, len(search.told), chunk)
                 if key not in self._running.values():
                     self._running[trial_id] = key
                     self._handing_over = bool(self._held)
                     self._started += not self._held
-                    return dict(zip(("search", "generation", "chunk", "points"), (*key, points), strict=True))
+                    return dict(zip(("search", "round", "chunk"), key, strict=True)) | part
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Take a trial's scores. Those of a chunk that has scores, or of a finished generation, are ignored."""
+        """Take a trial's answers. Those of a chunk that has answers, or of a finished round, are ignored."""
         self._running.pop(trial_id, None)
         self._held.add(trial_id)
         self._take(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note the end of a trial. A chunk that failed has no scores: it is offered again."""
+        """Note the end of a trial. A chunk that failed has no answers: it is offered again."""
         if result is not None and not error:
             self._take(result)
         if self._handing_over and trial_id in self._held:
@@ -97,59 +98,84 @@ class ChunkSearcher(Searcher):
         """Write the state as JSON, atomically."""
         state = {
             "format": FORMAT,
-            "generations": self.generations,
             "chunks": self.chunks,
-            "searches": {name: json.loads(search.to_json()) for name, search in self.searches.items()},
+            "told": {name: search.told for name, search in self.searches.items()},
+            "measured": {name: list(chunks.items()) for name, chunks in self._measured.items()},
             "records": self.records,
         }
         write_atomic(Path(checkpoint_path), json.dumps(state).encode())
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read what ``save`` wrote; chunks without scores will be offered again.
+        """Read what ``save`` wrote; chunks without answers will be offered again.
 
         Raises:
             CheckpointError: Damaged, or the state of another search.
         """
         try:
             state = json.loads(Path(checkpoint_path).read_text())
-            if (state["format"], state["generations"], state["chunks"]) != (FORMAT, self.generations, self.chunks):
+            if (state["format"], state["chunks"]) != (FORMAT, self.chunks):
                 raise ValueError("it is of another search")
-            searches = {name: CrossEntropy.from_json(json.dumps(one)) for name, one in state["searches"].items()}
-            records = state["records"]
-            if not list(searches) == list(records) == list(self.searches):
-                raise ValueError(f"it holds the searches {list(searches)}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not list(state["told"]) == list(state["records"]) == list(self.searches):
+                raise ValueError(f"it holds the searches {list(state['told'])}")
+            searches = copy.deepcopy(self._begun)
+            for name, search in searches.items():
+                search.replay((digest, measured) for digest, measured in state["told"][name])
+            measured = {name: dict(state["measured"][name]) for name in searches}
+        except (OSError, ValueError, KeyError, TypeError, ZfleetError) as error:
             raise CheckpointError(
                 f"{Path(checkpoint_path).name} is no state of this search: {error}",
                 "remove the search's folder under `storage` and start again",
             ) from error
-        self.searches, self.records = searches, records
+        self.searches, self.records, self._measured = searches, state["records"], measured
         self._running, self._started, self._held, self._handing_over = {}, 0, set(), False
 
     def _take(self, result: dict[str, Any]) -> None:
         name = result["search"]
-        search = self.searches[name]
-        if result["generation"] != search.generation or result["chunk"] not in self._open_chunks(name):
+        search, measured = self.searches[name], self._measured[name]
+        if result["round"] != len(search.told) or result["chunk"] not in self._open_chunks(name):
             return
+        measured[result["chunk"]] = result["measured"]
         self.records[name].append({key: result[key] for key in RECORD})
-        generation = self._scored(name)
-        if len(generation) == self.chunks:
-            search.tell([score for chunk in range(self.chunks) for score in generation[chunk]["scores"]])
+        if not self._open_chunks(name):
+            self._measured[name] = {}
+            search.tell([np.array(one) for chunk in sorted(measured) for one in measured[chunk]])
 
-    def _open_chunks(self, name: str) -> dict[int, list[list[float]]]:
-        """List chunks of the search's present generation without scores; asks for the population if need be."""
-        search = self.searches[name]
-        if search.generation >= self.generations:
+    def _open_chunks(self, name: str) -> dict[int, dict[str, Any]]:
+        """List chunks of the search's pending round without answers."""
+        pending = self.searches[name].pending
+        if pending is None:
             return {}
-        population = search.ask() if search.pending is None else search.pending
-        scored = self._scored(name)
-        parts = enumerate(np.array_split(population, self.chunks))
-        return {chunk: points.tolist() for chunk, points in parts if chunk not in scored}
+        chunks = min(self.chunks, len(pending.points))
+        parts = enumerate(zip(np.array_split(pending.points, chunks), _split(pending.samples, chunks), strict=True))
+        return {
+            chunk: {
+                "stage": pending.stage,
+                "generation": pending.generation,
+                "points": points.tolist(),
+                "samples": samples,
+            }
+            for chunk, (points, samples) in parts
+            if chunk not in self._measured[name]
+        }
 
-    def _scored(self, name: str) -> dict[int, dict[str, Any]]:
-        generation = self.searches[name].generation
-        return {record["chunk"]: record for record in self.records[name] if record["generation"] == generation}
+
+def _split(samples: tuple[tuple[int, ...], ...], chunks: int) -> list[list[list[int]]]:
+    """Split as ``numpy.array_split`` does, which takes no rows of different lengths."""
+    places = np.array_split(np.arange(len(samples)), chunks)
+    return [[list(samples[place]) for place in part] for part in places]
 
 
-RECORD = ("generation", "chunk", "scores", "actor", "batch_rows", "distinct_z", "seconds", "opened_seconds")
-"""What a trial reports and the searcher stores, besides the name of its search."""
+RECORD = (
+    "round",
+    "chunk",
+    "stage",
+    "generation",
+    "candidates",
+    "answers",
+    "actor",
+    "batch_rows",
+    "distinct_z",
+    "seconds",
+    "opened_seconds",
+)
+"""What a trial reports and the searcher stores, besides the name of its search and the answers."""

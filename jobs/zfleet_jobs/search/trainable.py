@@ -16,8 +16,9 @@ from zfleet.engine.contract import Engine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, fetch_tokenizer, open_model
-from zfleet_jobs.search.problem import SearchProblem, SearchSettings
-from zfleet_jobs.search.scoring import score_candidates
+from zfleet_jobs.search.problem import SearchProblem
+from zfleet_jobs.search.scoring import measure_candidates
+from zfleet_jobs.search.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SearchJob:
 
 
 class ChunkTrainable(tune.Trainable):
-    """Opens the base once, or uses the fleet; each ``step`` scores the chunk in its config. Actors are reused.
+    """Opens the base once, or uses the fleet; each ``step`` answers the chunk in its config. Actors are reused.
 
     An engine costs next to nothing compared with the base, and counts its peaks from its start: each chunk gets an
     engine of its own (a client of its own, with a fleet), so that a trial reports its own peaks.
@@ -66,20 +67,14 @@ class ChunkTrainable(tune.Trainable):
                 # For the experts of all searches, which share the fleet: only the first chunk chooses.
                 experts = [z for other in self._job.problems.values() for z in other.experts.values()]
                 engine.choose_directions([engine.put_z(z) for z in experts])
-            scores = score_candidates(
-                engine,
-                self._tokenizer,
-                list(problem.experts.values()),
-                problem.task,
-                self.config["points"],
-                problem.layers if self._job.settings.per_layer else None,
-            )
+            points, samples = self.config["points"], self.config["samples"]
+            measured = measure_candidates(engine, self._tokenizer, problem, self._job.settings, points, samples)
             stats = engine.stats()
         return {
-            "search": problem.name,
-            "generation": self.config["generation"],
-            "chunk": self.config["chunk"],
-            "scores": scores,
+            **{key: self.config[key] for key in ("search", "round", "chunk", "stage", "generation")},
+            "measured": measured,
+            "candidates": len(points),
+            "answers": sum(map(len, samples)),
             "actor": ray.get_runtime_context().get_actor_id(),
             "batch_rows": stats.peak_batch,
             "distinct_z": stats.peak_distinct_z,

@@ -20,10 +20,11 @@ from ray.tune.experiment import Trial
 from zfleet.errors import CheckpointError, JobError, ZfleetError
 from zfleet_cluster.capacity import actors_that_fit
 from zfleet_jobs.search.finished import FINISHED, write_finished
-from zfleet_jobs.search.problem import SearchProblem, SearchSettings
+from zfleet_jobs.search.problem import SearchProblem
 from zfleet_jobs.search.progress import SearchProgress
 from zfleet_jobs.search.scheduler import HoldActors
 from zfleet_jobs.search.searcher import ChunkSearcher
+from zfleet_jobs.search.settings import SearchSettings
 from zfleet_jobs.search.trainable import ChunkTrainable, SearchJob
 
 _LOG = logging.getLogger(__name__)
@@ -44,12 +45,10 @@ def new_searcher(problems: Mapping[str, SearchProblem], settings: SearchSettings
     """Make the searches, at their start.
 
     Raises:
-        SpecError: The population is too small for the experts.
+        SpecError: A setting does not fit the experts.
     """
     return ChunkSearcher(
-        {name: problem.cross_entropy(settings) for name, problem in problems.items()},
-        generations=settings.generations,
-        chunks=settings.trials_per_generation,
+        {name: problem.search(settings) for name, problem in problems.items()}, chunks=settings.trials_per_generation
     )
 
 
@@ -91,17 +90,16 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
         raise KeyboardInterrupt
     if not searcher.finished:
         done = sum(map(len, searcher.records.values()))
-        trials = searcher.chunks * searcher.generations * len(job.problems)
         raise JobError(
-            f"Ray Tune ended the search after {done} of {trials} trials",
+            f"Ray Tune ended the search after {done} trials, before its outcome",
             "run the same command again: it goes on from there",
         )
 
 
 def trial_name(trial: Trial) -> str:
-    """Name a trial ``exam-3-1``: search, generation, chunk."""
+    """Name a trial ``exam-3-1``: search, round, chunk."""
     config = trial.config
-    return f"{config['search']}-{config['generation']}-{config['chunk']}"
+    return f"{config['search']}-{config['round']}-{config['chunk']}"
 
 
 def trial_folder(trial: Trial) -> str:
@@ -112,7 +110,6 @@ def trial_folder(trial: Trial) -> str:
 def _fresh(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner:
     if folder.exists():
         shutil.rmtree(folder)
-    names = tuple(searcher.searches)
     return tune.Tuner(
         trainable,
         param_space={},
@@ -127,10 +124,10 @@ def _fresh(trainable: Any, searcher: ChunkSearcher, folder: Path) -> tune.Tuner:
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),
-            # A lost actor is replaced once; scores never come from a checkpoint, so none is written.
-            failure_config=FailureConfig(max_failures=1),
+            # A lost actor is replaced twice; answers never come from a checkpoint, so none is written.
+            failure_config=FailureConfig(max_failures=2),
             checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[SearchProgress(names, searcher.generations, searcher.chunks)],
+            callbacks=[SearchProgress({name: search.plan.generations for name, search in searcher.searches.items()})],
             verbose=0,
         ),
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zfleet.config.calibrate import CalibrateSpec
-from zfleet.config.specs import SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.config.task_specs import GraderSpec, TaskSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.build import build_reward

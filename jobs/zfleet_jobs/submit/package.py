@@ -12,8 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from zfleet.config.calibrate import CalibrateSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.errors import SpecError
 from zfleet_cluster.sent_code import CODE_VERSION, code_environment
 from zfleet_jobs.code_version import code_version
@@ -94,7 +96,7 @@ def prepare(spec: BatchSpec) -> Submission:
 def _name(spec: BatchSpec) -> str:
     if isinstance(spec, TrainSpec):
         return spec.run
-    return spec.name if isinstance(spec, SearchSpec | CalibrateSpec) else ", ".join(spec.tasks)
+    return spec.name if isinstance(spec, SearchSpec | EvaluateSpec | CalibrateSpec) else ", ".join(spec.tasks)
 
 
 def _write_requirements(folder: Path) -> None:

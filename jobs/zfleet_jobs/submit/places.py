@@ -9,7 +9,9 @@ from pathlib import Path
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
-from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
+from zfleet.config.evaluate import EvaluateSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, TrainSpec
 from zfleet.errors import SpecError
 from zfleet.models.base import base_name, base_slug
 from zfleet.models.fingerprint import fingerprint
@@ -17,7 +19,7 @@ from zfleet.models.gguf.folders import is_gguf
 from zfleet.models.known import KNOWN_BASES
 from zfleet_registry.address import SQLITE, address_of, carries_secret, check_uri, kind_of, sqlite_file
 
-BatchSpec = TrainSpec | SearchSpec | CalibrateSpec | CompareSpec | AblateSpec
+BatchSpec = TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | CompareSpec | AblateSpec
 """The kinds of spec that can be submitted: jobs that end."""
 
 
@@ -78,17 +80,20 @@ def _storage(job: BatchSpec) -> list[SpecError]:
     if isinstance(job, CalibrateSpec):
         return []
     storage = job.storage
-    uris = not isinstance(job, SearchSpec)
+    uris = not isinstance(job, SearchSpec | EvaluateSpec)
     or_uri = ", or a URI (s3://...)" if uris else ""
     remedy = f"set storage to an absolute path that all nodes share{or_uri}: --set storage=/shared/runs"
     if uris and "://" in storage:
         return [_secret("storage", storage)] if carries_secret(storage) else []
     if not Path(storage).is_absolute():
         return [SpecError(f"storage is {storage!r}: in the job's own folder, results would be lost with it", remedy)]
+    if isinstance(job, EvaluateSpec) and job.lora is not None and not Path(job.lora.experiment).is_absolute():
+        place = f"lora.experiment is {job.lora.experiment!r}: an experiment is not sent with a job"
+        return [SpecError(place, "set lora.experiment to an absolute path that all nodes share")]
     return []
 
 
-def _registry(job: TrainSpec | SearchSpec | CalibrateSpec) -> list[SpecError]:
+def _registry(job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec) -> list[SpecError]:
     uri = job.registry
     remedy = (
         "set registry to one that the cluster reaches: --set registry=http://HOST:5000, an MLflow server, or for a "

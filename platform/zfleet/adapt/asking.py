@@ -17,12 +17,12 @@ from typing import Literal
 import numpy as np
 
 from zfleet.adapt.contract import Mixture, Render
-from zfleet.adapt.engine_calls import ChoicesRequest, HiddenRequest, hidden_state, score_choices
 from zfleet.adapt.examples import Examples
 from zfleet.adapt.scoring import Evidence, ScoringDispatcher
 from zfleet.config.names import Alpha
 from zfleet.config.specs import DISPATCH_PROMPT
-from zfleet.engine.contract import BASE_Z, Engine
+from zfleet.engine.contract import BASE_Z, ChoicesRequest, Engine, HiddenRequest
+from zfleet.errors import SpecError
 
 GRID = 20
 """Mixtures of ``soft`` are rounded to parts of 1/20, so that like prompts share a z and its place in caches."""
@@ -54,7 +54,7 @@ class AskingDispatcher(ScoringDispatcher):
         # Not str.format: braces in the user's text, or elsewhere in the question, are no fields.
         asked, labels = self.render(self.question.replace("{prompt}", prompt)), tuple(self.routes)
         shown = () if self.examples is None else self.render(prompt)
-        scoring = score_choices(engine, ChoicesRequest(asked, labels, self.z_digest))
+        scoring = engine.score_choices(ChoicesRequest(asked, labels, self.z_digest))
         scores, novelty_of = await asyncio.gather(scoring, self._compared(engine, shown))
         log_weights = _apart({label: math.fsum(score) for label, score in zip(labels, scores, strict=True)})
         tokens = len(asked) + sum(map(len, scores)) + len(shown)
@@ -64,7 +64,7 @@ class AskingDispatcher(ScoringDispatcher):
         """Return a function from log-weights to the novelty of a prompt, which is compared with the examples."""
         if self.examples is None:
             return _none_of_the_labels
-        state = np.array(await hidden_state(engine, HiddenRequest(shown)), np.float32)
+        state = np.array(await engine.hidden_state(HiddenRequest(shown)), np.float32)
         examples, distances = self.examples, self.examples.distances(state)
         return lambda log_weights: examples.novelty(max(log_weights, key=log_weights.__getitem__), distances)
 
@@ -115,10 +115,22 @@ def blended(routes: Mapping[str, Mixture], probabilities: Mapping[str, float]) -
 
 
 def _scaled(alpha: Alpha, by: float) -> Alpha:
-    return alpha * by if isinstance(alpha, int | float) else tuple(one * by for one in alpha)
+    if isinstance(alpha, int | float):
+        return alpha * by
+    if isinstance(alpha, Mapping):
+        return {name: one * by for name, one in alpha.items()}
+    return tuple(one * by for one in alpha)
 
 
 def _added(alphas: list[Alpha]) -> Alpha:
-    layered = [alpha for alpha in alphas if not isinstance(alpha, int | float)]
     flat = math.fsum(alpha for alpha in alphas if isinstance(alpha, int | float))
+    named = [alpha for alpha in alphas if isinstance(alpha, Mapping)]
+    layered = [alpha for alpha in alphas if isinstance(alpha, tuple)]
+    if named and (layered or len({frozenset(alpha) for alpha in named}) > 1):
+        raise SpecError(
+            "several labels mix an expert with alphas by layer and by matrix, or by different matrices",
+            "give the expert the same kind of alphas in all labels",
+        )
+    if named:
+        return {name: flat + math.fsum(alpha[name] for alpha in named) for name in named[0]}
     return tuple(flat + math.fsum(layer) for layer in zip(*layered, strict=True)) if layered else flat

@@ -19,11 +19,11 @@ from scipy.optimize import minimize_scalar
 
 from zfleet.adapt.calibration import Calibration, Facts, softmax
 from zfleet.adapt.contract import Decision
-from zfleet.adapt.reliability import expected_calibration_error
 from zfleet.adapt.risk import candidates, threshold_for_risk, upper_bound
 from zfleet.adapt.scoring import Evidence, ScoringDispatcher
 from zfleet.engine.contract import Engine
 from zfleet.errors import DispatcherError
+from zfleet.evaluate.statistics.reliability import expected_calibration_error
 
 LEAST_PROMPTS = 40
 """The fewest validation prompts. To show a risk of .05 takes about 250, of which half choose the threshold."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from zfleet.adapt.calibrate import LabelledPrompt
 from zfleet.adapt.contract import Decision, Dispatcher
-from zfleet.adapt.reliability import expected_calibration_error
 from zfleet.engine.contract import Engine
+from zfleet.evaluate.statistics.reliability import expected_calibration_error
 
 
 @dataclass(frozen=True)

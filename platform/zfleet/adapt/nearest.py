@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from zfleet.adapt.contract import Mixture, Render
-from zfleet.adapt.engine_calls import HiddenRequest, hidden_state
 from zfleet.adapt.examples import NEIGHBOURS, Examples
 from zfleet.adapt.scoring import Evidence, ScoringDispatcher
-from zfleet.engine.contract import Engine
+from zfleet.engine.contract import Engine, HiddenRequest
 from zfleet.errors import DispatcherError
 
 _SHARPNESS = 0.07
@@ -48,7 +47,7 @@ class NearestDispatcher(ScoringDispatcher):
     async def evidence(self, engine: Engine, prompt: str) -> Evidence:
         """As ``ScoringDispatcher.evidence``."""
         shown = self.render(prompt)
-        distances = self.examples.distances(np.array(await hidden_state(engine, HiddenRequest(shown)), np.float32))
+        distances = self.examples.distances(np.array(await engine.hidden_state(HiddenRequest(shown)), np.float32))
         labels = self.examples.labels
         nearest = np.sort(np.concatenate(distances))[:NEIGHBOURS]
         # Relative to the nearest, so that nothing overflows; on the sphere, distance^2 = 2 - 2 cosine.
@@ -86,4 +85,4 @@ async def hidden_states(engine: Engine, render: Render, prompts: Sequence[str]) 
         EngineError, RequestTooLong: As ``Dispatcher.decide``.
     """
     asked = [HiddenRequest(render(prompt)) for prompt in prompts]
-    return np.array(await asyncio.gather(*(hidden_state(engine, request) for request in asked)), np.float32)
+    return np.array(await asyncio.gather(*(engine.hidden_state(request) for request in asked)), np.float32)

@@ -11,9 +11,12 @@ from pydantic import ValidationError
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.explain import explain
+from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
 
@@ -21,7 +24,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | CalibrateSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | CalibrateSpec | TransferSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -29,6 +32,8 @@ _KINDS: dict[str, type[JobSpec]] = {
     "compare": CompareSpec,
     "ablate": AblateSpec,
     "search": SearchSpec,
+    "evaluate": EvaluateSpec,
+    "transfer": TransferSpec,
     "calibrate": CalibrateSpec,
     "serve": ServeSpec,
 }

@@ -6,6 +6,7 @@ Each stands here once. Nothing heavy is imported, so that specs load fast.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 """What experts and mixtures may be called."""
@@ -19,8 +20,8 @@ ALIAS = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 REFERENCE = re.compile(rf"(?P<name>{NAME})(?:/(?P<version>[1-9][0-9]*)|@(?P<alias>{ALIAS}))?")
 """A reference to an expert: ``math``, ``math/3`` or ``math@champion``; a base may be part of the name."""
 
-Alpha = float | tuple[float, ...]
-"""A mixing coefficient: one number, or one per transformer layer."""
+Alpha = float | tuple[float, ...] | Mapping[str, float]
+"""A mixing coefficient: one number, one per transformer layer, or one per matrix or kind of matrix, by its name."""
 
 _BORDER = re.compile(r"-[0-9a-f]{8}\.")
 

@@ -16,7 +16,8 @@ from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 DISPATCH_PROMPT = "kind? {prompt}"
 """The first pass's question, in the words that the lab's classifier is trained on."""
 
-REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
+REGISTRY_URI = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
+"""Describes the key `registry` of all specs."""
 
 
 class BaseSpec(Spec):
@@ -132,6 +133,10 @@ def answering(slots: int) -> BeforeValidator:
     return BeforeValidator(fill)
 
 
+AnsweringEngine = Annotated[EngineSpec, answering(192)]
+"""The engine of a job that only answers: a search, an evaluation, a transfer."""
+
+
 def _beside_a_learner(engine: EngineSpec) -> EngineSpec:
     """Resolve `auto`: the engine inside the worker generates on the very weights that learn."""
     if engine.kind != "auto":
@@ -188,11 +193,20 @@ class PlacedSpec(Spec):
         return self
 
 
+class AnsweringSpec(PlacedSpec):
+    """The keys of jobs that only answer, such as a search: their engine may be chosen."""
+
+    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
+
+
 class ExpertSpec(Spec):
     """One expert to train; `learner` overrides single values of the job's learner."""
 
     name: ExpertName
     task: TaskSpec
+    start: str | None = Field(
+        None, description="the expert or mixture whose z training begins at, such as `exam-mix/1`; none: the base"
+    )
     learner: dict[str, int | float | str | None] = Field(
         {}, description="single values that replace the job's learner's"
     )
@@ -230,7 +244,7 @@ class TrainSpec(PlacedSpec):
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
     eval_temperature: float = Field(0.0, ge=0, description="0 grades greedy answers")
     storage: str = Field(TRAIN_FOLDER, description="folder of checkpoints; with several machines, one that all share")
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
     run: Name = Field("train", description="the run's name; by default the name of the spec file. A used name resumes")
 
     @model_validator(mode="after")
@@ -262,40 +276,11 @@ class TrainSpec(PlacedSpec):
         return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
 
 
-class SearchSpec(PlacedSpec):
-    """`zfleet search`: the cross-entropy method over mixture coefficients, run by Ray Tune."""
-
-    kind: Literal["search"] = "search"
-    experts: tuple[str, ...] = Field(min_length=1, description="references such as `math`, `math/3`, `math@champion`")
-    task: TaskSpec
-    name: ExpertName = Field(description="the name under which the best mixture is registered")
-    shots: int = Field(10, ge=1)
-    shots_seed: int = 0
-    seed: int = 0
-    population: int = Field(32, ge=2)
-    generations: int = Field(8, ge=1)
-    elites: float = Field(0.2, gt=0, le=1)
-    per_layer: bool = False
-    trials_per_generation: int = Field(2, ge=2, description="chunks of a population; each is one engine batch")
-    engine: Annotated[EngineSpec, answering(192)] = EngineSpec(kind="auto", slots=192)
-    storage: str = Field("runs/search", description="folder of the search's state")
-    registry: str | None = Field(None, description=REGISTRY)
-
-    @model_validator(mode="after")
-    def _same_shots_for_all(self) -> SearchSpec:
-        if self.task.reward.on_error == "skip":
-            raise ValueError(
-                "task.reward.on_error is 'skip': a search compares candidates on the same shots and cannot skip "
-                "one; write `stop`"
-            )
-        return self
-
-
-class ServeSpec(PlacedSpec):
+class ServeSpec(AnsweringSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
     replicas: int = Field(1, ge=1, description="engines; the fewest where max_replicas is more")
     max_replicas: int | None = Field(None, ge=1, description="the most engines, as the load asks; none: as replicas")
     gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")

@@ -8,7 +8,16 @@ from collections.abc import Coroutine, Sequence
 from concurrent.futures import wait
 from typing import Any, TypeVar
 
-from zfleet.engine.contract import Completion, Engine, EngineStats, GenerationRequest, ScoreRequest, collect
+from zfleet.engine.contract import (
+    ChoicesRequest,
+    Completion,
+    Engine,
+    EngineStats,
+    GenerationRequest,
+    HiddenRequest,
+    ScoreRequest,
+    collect,
+)
 from zfleet.errors import EngineError
 from zfleet.openmp import end_helpers
 from zfleet.svf.zvector import ZVector
@@ -57,6 +66,14 @@ class SyncEngine:
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
         """Score all requests, in order. As ``Engine.score`` for each."""
         return self.run(_gather([self.engine.score(request) for request in requests]))
+
+    def score_choices(self, requests: Sequence[ChoicesRequest]) -> list[tuple[tuple[float, ...], ...]]:
+        """Score the completions of all requests, in order. As ``Engine.score_choices`` for each."""
+        return self.run(_gather([self.engine.score_choices(request) for request in requests]))
+
+    def hidden_states(self, requests: Sequence[HiddenRequest]) -> list[tuple[float, ...]]:
+        """Average the hidden states of all prompts, in order. As ``Engine.hidden_state`` for each."""
+        return self.run(_gather([self.engine.hidden_state(request) for request in requests]))
 
     def stats(self) -> EngineStats:
         """As ``Engine.stats``."""

@@ -7,88 +7,41 @@ engine holds the base once and a table of z rows, and every row of a batch may u
 
 from __future__ import annotations
 
-import math
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from zfleet.errors import InvalidRequest
+from zfleet.engine.requests import (
+    BASE_Z,
+    MAX_N,
+    ChoicesRequest,
+    GenerationRequest,
+    HiddenRequest,
+    SamplingParams,
+    ScoreRequest,
+    refuse_images,
+)
 from zfleet.svf.zvector import ZVector
 
-BASE_Z = "base"
-"""The digest that names the identity, z = 1: the base itself. It is always known and never evicted."""
+__all__ = [
+    "BASE_Z",
+    "MAX_N",
+    "ChoicesRequest",
+    "Chunk",
+    "Completion",
+    "Engine",
+    "EngineStats",
+    "FinishReason",
+    "GenerationRequest",
+    "HiddenRequest",
+    "SamplingParams",
+    "ScoreRequest",
+    "collect",
+    "refuse_images",
+]
 
 FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to sample one answer.
-
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Nucleus mass in (0, 1].
-        max_tokens: The longest answer, in tokens.
-        stop: Strings that end the answer; they are not part of its text.
-        seed: The same request with the same seed gets the same answer, whatever else runs in the batch. None is random.
-        logprobs: Report the log-probability of each sampled token under the unmodified distribution (temperature 1, no
-            top_p).
-        n: How many answers to sample.
-        ignore_eos: Continue after the end-of-sequence token (for benchmarks).
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 16
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    logprobs: bool = False
-    n: int = 1
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        _require(
-            math.isfinite(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "0 or more"
-        )
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
-        _require(1 <= self.n <= MAX_N, "n", self.n, f"from 1 to {MAX_N}")
-        _require(all(self.stop), "stop", self.stop, "strings that are not empty")
-
-
-MAX_N = 128
-"""The most answers one request may ask for."""
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise InvalidRequest(f"{name} is {value!r}", f"{name} must be {allowed}")
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """One prompt to answer under one z.
-
-    Attributes:
-        prompt: Text, or token ids that are used as they are.
-        sampling: How to sample.
-        z_digest: The digest of a z given to ``put_z``, or ``BASE_Z``.
-        images: PNG, JPEG or WebP files, for a base that takes images. The prompt has one image token for each.
-        stream: Yield a chunk per token; otherwise one chunk per answer, when it is complete.
-        request_id: Names the request for ``abort``.
-    """
-
-    prompt: str | tuple[int, ...]
-    sampling: SamplingParams = SamplingParams()
-    z_digest: str = BASE_Z
-    images: tuple[bytes, ...] = ()
-    stream: bool = False
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def __post_init__(self) -> None:
-        _check_images(self.images)
 
 
 @dataclass(frozen=True)
@@ -127,44 +80,6 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
-
-
-@dataclass(frozen=True)
-class ScoreRequest:
-    """A prompt and a completion to score under one z.
-
-    Attributes:
-        prompt: Text, or token ids.
-        completion: Text, or token ids, whose log-probabilities the engine computes.
-        z_digest: As in ``GenerationRequest``.
-        images: As in ``GenerationRequest``.
-    """
-
-    prompt: str | tuple[int, ...]
-    completion: str | tuple[int, ...]
-    z_digest: str = BASE_Z
-    images: tuple[bytes, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_images(self.images)
-
-
-def _check_images(images: object) -> None:
-    encoded = isinstance(images, tuple) and all(isinstance(image, bytes) for image in images)
-    _require(encoded, "images", type(images).__name__, "a tuple of the bytes of image files")
-
-
-def refuse_images(images: Sequence[bytes]) -> None:
-    """Refuse images, for engines and bases that read text only.
-
-    Raises:
-        InvalidRequest: There are images.
-    """
-    if images:
-        raise InvalidRequest(
-            f"the request has {len(images)} images, this base takes none here",
-            "leave them out, or run a vision-language base on TorchEngine",
-        )
 
 
 @dataclass(frozen=True)
@@ -253,12 +168,36 @@ class Engine(ABC):
             RequestAborted: ``abort`` was called.
         """
 
-    @abstractmethod
     async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        """Compute the teacher-forced log-probability of each completion token under the request's z.
+        """As ``score_choices``, for one completion."""
+        choices = ChoicesRequest(request.prompt, (request.completion,), request.z_digest, request.images)
+        (logprobs,) = await self.score_choices(choices)
+        return logprobs
+
+    @abstractmethod
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
+        """Compute the teacher-forced log-probability of each token of each completion, under the request's z.
+
+        The prompt is computed once for all completions, and each of them sees the prompt and itself alone.
 
         Raises:
-            UnknownZ, RequestTooLong: As in ``generate``.
+            InvalidRequest: A completion has no tokens, or one that the base does not know.
+            UnknownZ: As in ``generate``.
+            RequestTooLong: The prompt and a completion do not fit.
+        """
+
+    @abstractmethod
+    async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
+        """Average the hidden states of the prompt's tokens, after the base's final norm and under the request's z.
+
+        Requests that run at the same time share batches, as answers do.
+
+        Returns:
+            [hidden], in the width of the base.
+
+        Raises:
+            UnknownZ: As in ``generate``.
+            RequestTooLong: The prompt leaves no room for an answer of one token.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.engine.contract import GenerationRequest, ScoreRequest, refuse_images
+from zfleet.engine.contract import ChoicesRequest, GenerationRequest, HiddenRequest, refuse_images
 from zfleet.errors import InvalidRequest, RequestTooLong
 from zfleet.models.images import ImageReader
 from zfleet.models.tokens import text_tokens
@@ -42,20 +42,40 @@ class Prompts:
         self._check_length(len(prompt), request.sampling.max_tokens, "max_tokens")
         return prompt
 
-    def score(self, request: ScoreRequest) -> tuple[Tokens, Tokens]:
-        """Return token ids of the prompt and of the completion, which may be empty.
+    def choices(self, request: ChoicesRequest) -> tuple[Tokens, tuple[Tokens, ...]]:
+        """Return token ids of the prompt and of each completion.
 
         Raises:
-            InvalidRequest, RequestTooLong: As in ``generation``.
+            InvalidRequest: As in ``generation``, or a completion has no tokens.
+            RequestTooLong: The prompt and a completion do not fit.
         """
-        prompt, completion = self._prompt(request), request.completion
-        if isinstance(completion, str):
-            completion = tuple(self.tokenizer(completion, add_special_tokens=False)["input_ids"])
-        self._check_length(len(prompt), len(completion), "the completion")
-        self._check_vocabulary(completion, "the completion")
-        return prompt, completion
+        prompt = self._prompt(request)
+        completions = tuple(
+            tuple(self.tokenizer(completion, add_special_tokens=False)["input_ids"])
+            if isinstance(completion, str)
+            else completion
+            for completion in request.completions
+        )
+        for place, completion in enumerate(completions):
+            name = request.name(place)
+            if not completion:
+                raise InvalidRequest(f"{name} has no tokens", "give at least one token")
+            self._check_length(len(prompt), len(completion), name)
+            self._check_vocabulary(completion, name)
+        return prompt, completions
 
-    def _prompt(self, request: GenerationRequest | ScoreRequest) -> Tokens:
+    def hidden(self, request: HiddenRequest) -> Tokens:
+        """Return the prompt's token ids, as ``generation``.
+
+        Raises:
+            InvalidRequest: As in ``generation``.
+            RequestTooLong: The prompt leaves no room for an answer of one token.
+        """
+        prompt = self._prompt(request)
+        self._check_length(len(prompt), 1, "an answer")
+        return prompt
+
+    def _prompt(self, request: GenerationRequest | ChoicesRequest | HiddenRequest) -> Tokens:
         prompt, images = request.prompt, request.images
         tokens = text_tokens(self.tokenizer, prompt) if isinstance(prompt, str) else prompt
         if not tokens:
@@ -75,8 +95,9 @@ class Prompts:
             )
 
     def _check_length(self, prompt: int, rest: int, what: str) -> None:
-        if prompt + rest > self.max_length:
+        room = self.max_length - prompt
+        if rest > room:
             raise RequestTooLong(
                 f"the prompt has {prompt} tokens and {what} {rest}: together more than the {self.max_length} that fit",
-                f"shorten the prompt, or let {what} be at most {max(self.max_length - prompt, 0)}",
+                "shorten the prompt" + (f", or let {what} be at most {room}" if room > 0 else ""),
             )

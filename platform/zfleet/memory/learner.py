@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from zfleet.memory.table import Part
 from zfleet.memory.trace import TracedBase
-from zfleet.models.completions import Row
-from zfleet.rl.micro_batches import micro_batches, rows_of_prompt
+from zfleet.models.completions import Row, micro_batches, rows_of_prompt
 
 _SHORT_ANSWER = 8
 """Tokens of the short answers that are tried beside the longest: of these more share a prompt in one micro-batch."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zfleet.models.images import Images
-from zfleet.models.shared_prompt import SharedPrompts, share_prompts
+from zfleet.models.shared_prompt import PassCost, SharedPrompts, share_prompts, sharing_pays
 from zfleet.models.svf_model import SvfModel
 
 Tokens = Sequence[int]
@@ -41,6 +41,58 @@ class Row:
 def row_length(prompt: int, completions: Sequence[int]) -> int:
     """Count the tokens that a row of these lengths runs through the model."""
     return prompt + sum(max(length - 1, 0) for length in completions)
+
+
+def micro_batches(lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Split rows so that no micro-batch holds more than ``limit`` tokens with its padding.
+
+    Rows of like length go together, which wastes the least on padding. One that is longer than the limit goes alone.
+
+    Args:
+        lengths: Of the rows, in tokens.
+        limit: Rows times the longest of a micro-batch.
+
+    Returns:
+        The places of each micro-batch's rows.
+    """
+    if not lengths:
+        return []
+    if len(lengths) * max(lengths) <= limit:
+        return [list(range(len(lengths)))]
+    packed: list[list[int]] = []
+    # The longest first: the first row of each sets its width, and a lack of memory shows at once.
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if packed and (len(packed[-1]) + 1) * lengths[packed[-1][0]] <= limit:
+            packed[-1].append(place)
+        else:
+            packed.append([place])
+    return packed
+
+
+def rows_of_prompt(cost: PassCost, prompt: int, completions: Sequence[int], limit: int) -> list[list[int]]:
+    """Split the completions of one prompt into rows: as many in each as fit, or one in each if that costs less.
+
+    Args:
+        cost: Of the base's pass.
+        prompt: Its tokens.
+        completions: Tokens of each completion.
+        limit: The most tokens of a row, if it has several completions.
+
+    Returns:
+        The places of each row's completions.
+    """
+    inputs = [row_length(0, [length]) for length in completions]
+    rows: list[list[int]] = []
+    for place, length in enumerate(inputs):
+        if rows and prompt + sum(inputs[other] for other in rows[-1]) + length <= limit:
+            rows[-1].append(place)
+        else:
+            rows.append([place])
+    return [
+        part
+        for row in rows
+        for part in ([row] if sharing_pays(cost, prompt, [inputs[place] for place in row]) else [[p] for p in row])
+    ]
 
 
 @dataclass(frozen=True)

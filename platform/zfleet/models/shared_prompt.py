@@ -8,7 +8,7 @@ mask over the whole row would be simpler, but costs (prompt + all completions)^2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ from zfleet.svf.linear import SvfLinear
 _ATTENTION_WEIGHT = 2
 """How much longer a multiplication in attention takes than one in a linear, backward pass included: attention has five
 products there for two forward, a frozen linear one for one. Measured on a CPU where it decides: 1 to 2.5."""
+
+_COPIED_TOKENS = 2**16
+"""The most tokens whose keys and values are copied at once, a prompt for each of its completions: about as much memory
+as the activations of a pass of a few thousand tokens."""
 
 Span = tuple[int, int]
 """First place and length of a completion's part of its row."""
@@ -53,10 +57,22 @@ class SharedPrompts:
         tokens = states.transpose(1, 2).flatten(0, 1).index_select(0, self.tokens)
         return tokens.view(len(self.rows), -1, heads, size).transpose(1, 2)
 
-    def with_prompts(self, states: Tensor) -> Tensor:
-        """Gather [M, heads, P + C, dim] of [B, heads, T, dim]: before each completion its prompt."""
-        prompts = states[:, :, : self.prompt].index_select(0, self.rows)
-        return torch.cat([prompts, self.of_completions(states)], 2)
+    def with_prompts(self, states: Tensor, own: Tensor, part: slice) -> Tensor:
+        """Gather [m, heads, P + C, dim] for a part of the completions: before each its prompt.
+
+        Args:
+            states: [B, heads, T, dim].
+            own: [M, heads, C, dim], as ``of_completions`` gathers them.
+            part: Of 0 .. M.
+        """
+        prompts = states[:, :, : self.prompt].index_select(0, self.rows[part])
+        return torch.cat([prompts, own[part]], 2)
+
+    def parts(self) -> Iterator[slice]:
+        """Cut the completions into parts of ``_COPIED_TOKENS`` at most, one completion at least."""
+        size = max(_COPIED_TOKENS // self.mask.shape[-1], 1)
+        for first in range(0, len(self.rows), size):
+            yield slice(first, first + size)
 
 
 def share_prompts(
@@ -123,17 +139,21 @@ def attend_shared(
     prompts, _ = sdpa_attention_forward(
         module, query[:, :, :first], key[:, :, :first], value[:, :, :first], None, **options
     )
-    completions = attend_masked(
-        shared.of_completions(query),
-        shared.with_prompts(key),
-        shared.with_prompts(value),
-        shared.mask,
-        options["scaling"],
-        grouped=query.is_cpu,
-    )
-    both = torch.cat([prompts.flatten(0, 1), completions.transpose(1, 2).flatten(0, 1)])
-    placed: Tensor = both.index_select(0, shared.output)
-    return placed.view(len(query), -1, *placed.shape[1:])
+    queries, keys, values = (shared.of_completions(states) for states in (query, key, value))
+    completions = [
+        attend_masked(
+            queries[part],
+            shared.with_prompts(key, keys, part),
+            shared.with_prompts(value, values, part),
+            shared.mask[part],
+            options["scaling"],
+            grouped=query.is_cpu,
+        )
+        for part in shared.parts()
+    ]
+    both = torch.cat([prompts.flatten(0, 1), *(part.transpose(1, 2).flatten(0, 1) for part in completions)])
+    both = both.index_select(0, shared.output)
+    return both.view(len(query), -1, *both.shape[1:])
 
 
 def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, *, grouped: bool) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import InvalidZ, TrainingDiverged
-from zfleet.evaluate import answers_graded, nothing_graded
+from zfleet.evaluate.graded import answers_graded, nothing_graded
 from zfleet.rl.batch import ExpertBatch, compare
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.expert import ExpertInTraining

@@ -65,6 +65,11 @@ def layer_of(name: str) -> int:
     return int(match.group(1)) if match else 0
 
 
+def kind_of(name: str) -> str:
+    """Return the kind of a matrix, the last part of its module path: ``model.layers.3.mlp.up_proj`` is ``up_proj``."""
+    return name.rpartition(".")[2]
+
+
 def target_names(model: nn.Module, targets: str) -> list[str]:
     """List the module paths of the linears that ``targets`` selects, in the order of the model.
 

@@ -6,13 +6,13 @@ section 3.2) whenever the alphas sum to 1, and the base when every alpha is 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from zfleet.config.names import Alpha
 from zfleet.errors import InvalidZ, SpecError, WrongBase
-from zfleet.svf.layout import layer_of
+from zfleet.svf.layout import kind_of, layer_of
 from zfleet.svf.zvector import ZVector
 
 
@@ -33,6 +33,9 @@ def mix(experts: Sequence[ZVector], alphas: Sequence[Alpha]) -> ZVector:
     first = experts[0]
     for expert in experts[1:]:
         _check_same(first, expert)
+    for alpha in alphas:
+        if isinstance(alpha, Mapping):
+            _check_names(alpha, first)
     ordered = sorted(zip(experts, alphas, strict=True), key=lambda pair: (pair[0].digest, _as_key(pair[1])))
     values = {}
     for name, value in first.values.items():
@@ -60,10 +63,24 @@ def _check_same(first: ZVector, other: ZVector) -> None:
 def _alpha_of(alpha: Alpha, name: str, z: ZVector) -> float:
     if isinstance(alpha, int | float):
         return _finite(float(alpha))
+    if isinstance(alpha, Mapping):
+        key = name if name in alpha else kind_of(name)
+        if key not in alpha:
+            raise SpecError(f"alpha has no number for {name}", "give one for each matrix, or each kind of matrix")
+        return _finite(float(alpha[key]))
     layers = 1 + max(layer_of(matrix) for matrix in z.values)
     if len(alpha) != layers:
         raise SpecError(f"alpha has {len(alpha)} numbers, the base has {layers} layers", "give one for each layer")
     return _finite(float(alpha[layer_of(name)]))
+
+
+def _check_names(alpha: Mapping[str, float], z: ZVector) -> None:
+    known = {*z.values, *map(kind_of, z.values)}
+    if unknown := sorted(alpha.keys() - known):
+        raise SpecError(
+            f"alpha names {unknown[0]}, but the experts have no such matrix",
+            f"name matrices, or kinds of them: {', '.join(sorted({*map(kind_of, z.values)}))}",
+        )
 
 
 def _finite(alpha: float) -> float:
@@ -72,5 +89,8 @@ def _finite(alpha: float) -> float:
     return alpha
 
 
-def _as_key(alpha: Alpha) -> tuple[float, ...]:
-    return (float(alpha),) if isinstance(alpha, int | float) else tuple(float(a) for a in alpha)
+def _as_key(alpha: Alpha) -> tuple[tuple[str, float], ...]:
+    if isinstance(alpha, Mapping):
+        return tuple(sorted((name, float(value)) for name, value in alpha.items()))
+    numbers = (alpha,) if isinstance(alpha, int | float) else alpha
+    return tuple(("", float(value)) for value in numbers)

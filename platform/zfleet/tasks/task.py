@@ -38,7 +38,7 @@ class Sample:
         Raises:
             TaskError: A file cannot be read on this machine.
         """
-        return tuple(map(_read_image, self.images))
+        return tuple(map(read_image, self.images))
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,11 @@ class Task:
         return self.template.render(tokenizer, sample.prompt, sample.fields, len(sample.images))
 
 
-def _read_image(path: str) -> bytes:
+def read_image(path: str) -> bytes:
+    """Read one image file.
+
+    Raises:
+        TaskError: It cannot be read on this machine.
+    """
     remedy = "images are not copied: put them on a path that every machine of the cluster can read"
     return read_or(Path(path), lambda error: TaskError(f"image {path} cannot be read here: {error}", remedy))

@@ -7,16 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from zfleet.engine.contract import Engine, GenerationRequest, ScoreRequest, collect
+from zfleet.engine.contract import Engine, GenerationRequest, HiddenRequest, ScoreRequest, collect
 from zfleet.errors import EngineError, InvalidRequest, RequestAborted, RequestTooLong
 from zfleet.testing.engine_harness import greedy, put_all, run, run_all, sampled
 from zfleet.testing.engine_sampling import SamplingConformance
+from zfleet.testing.engine_scores import ScoresConformance
 from zfleet.testing.engine_table import TableConformance
 
 __all__ = ["EngineConformance"]
 
 
-class EngineConformance(SamplingConformance, TableConformance):
+class EngineConformance(SamplingConformance, ScoresConformance, TableConformance):
     """Give ``prompts``, ``make_engine`` and ``make_z`` (see ``EngineHarness``) in a class named ``Test...``."""
 
     async def test_abort_ends_one_request_alone(self) -> None:
@@ -54,6 +55,8 @@ class EngineConformance(SamplingConformance, TableConformance):
                 await run(engine, request)
             with pytest.raises(InvalidRequest, match="image"):
                 await engine.score(ScoreRequest(self.prompts[0], self.prompts[1], images=(b"image",)))
+            with pytest.raises(InvalidRequest, match="image"):
+                await engine.hidden_state(HiddenRequest(self.prompts[0], images=(b"image",)))
 
     async def test_a_score_that_makes_no_sense_fails_alone(self) -> None:
         async with self.engine() as engine:

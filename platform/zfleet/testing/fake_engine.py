@@ -1,51 +1,38 @@
 """An engine without a model, for tests of everything above engines.
 
-Its language model is a hash: the distribution of the next token depends on the z in the answer's table row, the
-prompt and the tokens so far, so that a mixed-up row, prompt or position shows in the answer. A script can replace the
-hash. Each character of a text is one token.
+Its answers depend on the z in the answer's table row, the prompt and the tokens so far (``FakeModel``), so that a
+mixed-up row, prompt or position shows in the answer. A script can replace them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
-import numpy as np
 import torch
 
-from zfleet.engine.contract import BASE_Z, Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest, refuse_images
+from zfleet.engine.contract import (
+    BASE_Z,
+    ChoicesRequest,
+    Chunk,
+    Engine,
+    EngineStats,
+    GenerationRequest,
+    HiddenRequest,
+    refuse_images,
+)
 from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ, ZfleetError
 from zfleet.supervise import WorkLoop
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_answer import FakeAnswer
+from zfleet.testing.fake_model import EOS, IDS, PLACES, FakeModel, Script, fake_text, fake_tokens
 from zfleet.testing.fake_table import FakeTable
 
-EOS = 0
-"""The end-of-sequence token; every other token id is the code point of its character."""
-
-VOCABULARY = (EOS, ord("\n"), *range(32, 127))
-"""The tokens that it can sample."""
+__all__ = ["FAKE_LAYOUT", "FakeEngine", "fake_text", "fake_tokens", "fake_z"]
 
 FAKE_LAYOUT = ZLayout(("model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"), (4, 4))
-
-Script = Callable[[str, str], str | None]
-"""Maps prompt text and z digest to the answer; None leaves the answer to the hash."""
-
-_IDS = np.array(VOCABULARY)
-_PLACES = {token: place for place, token in enumerate(VOCABULARY)}
-
-
-def fake_tokens(text: str) -> tuple[int, ...]:
-    """Return the token ids of a text."""
-    return tuple(map(ord, text))
-
-
-def fake_text(tokens: tuple[int, ...]) -> str:
-    """Return the text of token ids, without the end-of-sequence token."""
-    return "".join(chr(token) for token in tokens if token != EOS)
 
 
 def fake_z(seed: int, *, base: str = "fake-base", factors: str = "fake-factors") -> ZVector:
@@ -83,7 +70,7 @@ class FakeEngine(Engine):
         factors: str = "fake-factors",
         step_seconds: float = 0.0,
     ) -> None:
-        self._script = script
+        self._model = FakeModel(script)
         self._slots = slots
         self.max_length = max_length
         self.health_error: EngineError | None = None
@@ -138,17 +125,26 @@ class FakeEngine(Engine):
         finally:
             self._remove(answers)
 
-    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        """As ``Engine.score``."""
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
+        """As ``Engine.score_choices``."""
         self._check_open()
         refuse_images(request.images)
-        prompt, completion = _as_tokens(request.prompt), _as_tokens(request.completion)
-        self._check_fits(request.z_digest, len(prompt), len(completion))
-        places = [_PLACES.get(token) for token in completion]
-        if None in places:
-            raise InvalidRequest(f"the completion {completion!r} has unknown tokens", "use printable ASCII")
-        rows = (self._log_probs(request.z_digest, prompt, completion[:end]) for end in range(len(completion)))
-        return tuple(float(row[place]) for row, place in zip(rows, places, strict=True))
+        prompt = _as_tokens(request.prompt)
+        completions = [_as_tokens(completion) for completion in request.completions]
+        for place, completion in enumerate(completions):
+            if not completion or not PLACES.keys() >= set(completion):
+                name = request.name(place)
+                raise InvalidRequest(f"{name} is {completion!r}", "give at least one token, of printable ASCII")
+            self._check_fits(request.z_digest, len(prompt), len(completion))
+        return tuple(self._score(request.z_digest, prompt, completion) for completion in completions)
+
+    async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
+        """As ``Engine.hidden_state``."""
+        self._check_open()
+        refuse_images(request.images)
+        prompt = _as_tokens(request.prompt)
+        self._check_fits(request.z_digest, len(prompt), 1)
+        return self._model.hidden_state(request.z_digest, prompt)
 
     async def abort(self, request_id: str) -> None:
         """As ``Engine.abort``."""
@@ -194,11 +190,11 @@ class FakeEngine(Engine):
             # The z of the table's row, not of the request, so that a mix-up shows.
             z_digest = self._table.content(answer.row)
             try:
-                log_probs = self._log_probs(z_digest, answer.prompt, tuple(answer.tokens))
+                log_probs = self._model.log_probs(z_digest, answer.prompt, tuple(answer.tokens))
             except ZfleetError as error:
                 self._fail([answer], error)
                 continue
-            answer.take(_IDS, log_probs, EOS)
+            answer.take(IDS, log_probs, EOS)
             self._generated += 1
             if answer.finished:
                 self._remove([answer])
@@ -236,30 +232,9 @@ class FakeEngine(Engine):
         self._running.clear()
         self._table.unpin_all(self._known)
 
-    def _log_probs(self, z_digest: str, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> np.ndarray:
-        """Log-probabilities [vocabulary] float64 of the next token."""
-        state = hashlib.sha256(repr((z_digest, prompt, tokens)).encode()).digest()
-        logits = np.random.default_rng(int.from_bytes(state[:8], "little")).standard_normal(len(VOCABULARY))
-        scripted = self._scripted(fake_text(prompt), z_digest)
-        if scripted is not None:
-            token = ord(scripted[len(tokens)]) if len(tokens) < len(scripted) else EOS
-            if token not in _PLACES:
-                raise InvalidRequest(f"the script answers {scripted!r}", "use printable ASCII")
-            logits[_PLACES[token]] += 50.0
-        shifted = logits - logits.max()
-        result: np.ndarray = shifted - np.log(np.exp(shifted).sum())
-        return result
-
-    def _scripted(self, prompt: str, z_digest: str) -> str | None:
-        if self._script is None:
-            return None
-        try:
-            return self._script(prompt, z_digest)
-        except ZfleetError:
-            raise
-        except Exception as error:
-            message = f"the script failed: {type(error).__name__}: {error}"
-            raise InvalidRequest(message, "mend the script that this FakeEngine was given") from error
+    def _score(self, z_digest: str, prompt: tuple[int, ...], completion: tuple[int, ...]) -> tuple[float, ...]:
+        rows = (self._model.log_probs(z_digest, prompt, completion[:end]) for end in range(len(completion)))
+        return tuple(float(row[PLACES[token]]) for row, token in zip(rows, completion, strict=True))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,4 +1,6 @@
-"""The parity test of an engine: one batch of many z gives, row by row, the greedy tokens of merged Hugging Face models.
+"""The parity test of an engine: one batch of many z gives, row by row, what merged Hugging Face models give.
+
+These are greedy tokens, and hidden states.
 
 For any engine on any base::
 
@@ -9,22 +11,25 @@ For any engine on any base::
     parity = compare(folder, factors, prompts, zs, answers)
     assert parity.different == ()
     assert len(parity.unmoved) < len(zs) // 2                            # else the test could not have failed
+    assert hidden_error(folder, factors, prompts, zs, states) < HIDDEN_TOLERANCE
 
-An async test awaits ``collect_greedy`` in place of ``greedy_answers``. Engines must run in float32.
+An async test awaits ``collect_greedy`` in place of ``greedy_answers``, and ``collect_hidden`` gets the states. Engines
+must run in float32.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from zfleet.engine.blocking import SyncEngine
-from zfleet.engine.contract import BASE_Z, Engine
+from zfleet.engine.contract import BASE_Z, Engine, HiddenRequest
 from zfleet.models.base import load_base
 from zfleet.svf.factors import Factors
 from zfleet.svf.linear import merge_into
@@ -33,6 +38,9 @@ from zfleet.testing.engine_harness import greedy, run_all
 
 MARGIN = 1e-4
 """Two tokens whose logits in the merged model differ by less than this are equally right."""
+
+HIDDEN_TOLERANCE = 1e-4
+"""Of hidden states, whose root mean square is about 1 after the final norm."""
 
 Tokens = tuple[int, ...]
 
@@ -92,6 +100,40 @@ async def collect_greedy(
     return [completion.token_ids for completion in await run_all(engine, requests)]
 
 
+async def collect_hidden(
+    engine: Engine, prompts: Sequence[Tokens], zs: Sequence[ZVector | None]
+) -> list[tuple[float, ...]]:
+    """Average the hidden states of all prompts at once, of prompt i under zs[i] (None: the base)."""
+    digests = await asyncio.gather(*(_put(engine, z) for z in zs))
+    requests = [HiddenRequest(prompt, digest) for prompt, digest in zip(prompts, digests, strict=True)]
+    return await asyncio.gather(*(engine.hidden_state(request) for request in requests))
+
+
+@torch.no_grad()
+def hidden_error(
+    folder: Path,
+    factors: Factors,
+    prompts: Sequence[Tokens],
+    zs: Sequence[ZVector | None],
+    states: Sequence[tuple[float, ...]],
+) -> float:
+    """Return the largest difference of a hidden state from the merged Hugging Face model's; arguments as ``compare``.
+
+    Raises:
+        AssertionError: Under the base, a state would be as close: the test could not have failed.
+    """
+    base = load_base(folder).model
+    largest = 0.0
+    for merged, rows in _merged(base, factors, zs):
+        for row in rows:
+            found = torch.tensor(states[row])
+            largest = max(largest, float((found - _mean_hidden(merged, prompts[row])).abs().max()))
+            if merged is not base:
+                moved = float((found - _mean_hidden(base, prompts[row])).abs().max())
+                assert moved > HIDDEN_TOLERANCE, "the z change nothing"
+    return largest
+
+
 @torch.no_grad()
 def compare(
     folder: Path,
@@ -110,26 +152,37 @@ def compare(
         answers: The engine's answer to each prompt.
     """
     base = load_base(folder).model
-    rows = list(zip(prompts, zs, answers, strict=True))
     different: list[int] = []
     unmoved: list[int] = []
-    for z in {z.digest if z else BASE_Z: z for z in zs}.values():
-        merged = base
-        if z is not None:
-            merged = copy.deepcopy(base)
-            merge_into(merged, dict(factors.matrices), dict(z.values))
-        for index, (prompt, other, answer) in enumerate(rows):
-            if (z.digest if z else None) != (other.digest if other else None):
-                continue
-            if not _chosen_by(merged, prompt, answer):
-                different.append(index)
-            if z is not None and _chosen_by(base, prompt, answer):
-                unmoved.append(index)
+    for merged, rows in _merged(base, factors, zs):
+        for row in rows:
+            if not _chosen_by(merged, prompts[row], answers[row]):
+                different.append(row)
+            if merged is not base and _chosen_by(base, prompts[row], answers[row]):
+                unmoved.append(row)
     return Parity(tuple(sorted(different)), tuple(sorted(unmoved)))
 
 
 async def _put(engine: Engine, z: ZVector | None) -> str:
     return BASE_Z if z is None else await engine.put_z(z)
+
+
+def _merged(
+    base: PreTrainedModel, factors: Factors, zs: Sequence[ZVector | None]
+) -> Iterator[tuple[PreTrainedModel, list[int]]]:
+    """Yield each model, the base itself or W' = U diag(s * z) Vh of one z, and the rows that are under it."""
+    digests = [z.digest if z else BASE_Z for z in zs]
+    for digest, z in dict(zip(digests, zs, strict=True)).items():
+        merged = base
+        if z is not None:
+            merged = copy.deepcopy(base)
+            merge_into(merged, dict(factors.matrices), dict(z.values))
+        yield merged, [row for row, other in enumerate(digests) if other == digest]
+
+
+def _mean_hidden(model: PreTrainedModel, prompt: Tokens) -> torch.Tensor:
+    hidden: torch.Tensor = model.base_model(input_ids=torch.tensor([prompt])).last_hidden_state
+    return hidden[0].mean(0)
 
 
 def _chosen_by(model: torch.nn.Module, prompt: Tokens, answer: Tokens) -> bool:

@@ -8,7 +8,15 @@ from zfleet.config.specs import BaseSpec, EngineSpec, VllmSpec
 from zfleet.engine.vllm_engine.engine import VllmEngine
 from zfleet.models.bundle import pack_base
 from zfleet.svf.zvector import ZVector
-from zfleet.testing.parity import collect_greedy, compare, random_prompts, random_z
+from zfleet.testing.parity import (
+    HIDDEN_TOLERANCE,
+    collect_greedy,
+    collect_hidden,
+    compare,
+    hidden_error,
+    random_prompts,
+    random_z,
+)
 from zfleet.testing.tiny_bases import save_tiny
 
 _VOCABULARY = 80
@@ -16,7 +24,7 @@ _VOCABULARY = 80
 
 
 async def check_family(family: str, folder: Path, *, targets: str = "all", ranks: int = 1) -> None:
-    """Check that a mixed batch of experts and base gives the tokens of the merged models.
+    """Check that a mixed batch of experts and base gives the tokens and the hidden states of the merged models.
 
     Args:
         family: One of ``tiny_bases.FAMILIES``.
@@ -25,7 +33,7 @@ async def check_family(family: str, folder: Path, *, targets: str = "all", ranks
         ranks: Processes over which vLLM splits the base.
 
     Raises:
-        AssertionError: An answer differs, or the z change nothing.
+        AssertionError: An answer or a hidden state differs, or the z change nothing.
     """
     model = save_tiny(family, folder / family)
     bundle = pack_base(BaseSpec(model=str(model), targets=targets))
@@ -36,8 +44,10 @@ async def check_family(family: str, folder: Path, *, targets: str = "all", ranks
         zs: list[ZVector | None] = [*(random_z(factors, seed) for seed in range(3)), None] * 4
         prompts = random_prompts(_VOCABULARY, [3, 31, 7, 18, 5, 44, 12, 9] * 2, shared=40)
         answers = await collect_greedy(engine, prompts, zs, max_tokens=24)
+        states = await collect_hidden(engine, prompts, zs)
     finally:
         await engine.close()
     parity = compare(model, factors, prompts, zs, answers)
     assert parity.different == ()
     assert len(parity.unmoved) < len(zs) // 2, "the z change nothing"
+    assert hidden_error(model, factors, prompts, zs, states) < HIDDEN_TOLERANCE

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zfleet.config.load import load_spec
-from zfleet.config.specs import SearchSpec
+from zfleet.config.search import SearchSpec
 from zfleet_cli.dry_run import check_job
 from zfleet_cli.options import Address, AsJson, DryRun, Overrides, SpecFile
 from zfleet_cli.output import print_rows, results_alone
 
 if TYPE_CHECKING:
+    from zfleet.evaluate.statistics.estimate import Estimate
     from zfleet_jobs.search.run import SearchResult
 
 
@@ -40,12 +41,11 @@ class _SearchRow:
 
     mixture: str
     alphas: Mapping[str, object]
-    shots: int
-    accuracy_on_shots: float
-    left_out: int
-    trials: int
-    actors: int
-    rows_in_a_batch: int
+    held_out: str
+    over_base: str
+    over_single: str
+    on_shots: str
+    answers: int
     seconds: float
 
 
@@ -53,11 +53,14 @@ def _row(result: SearchResult) -> _SearchRow:
     return _SearchRow(
         result.reference,
         result.alphas,
-        result.shots,
-        result.accuracy,
-        result.left_out,
-        result.trials,
-        len(result.actors),
-        max(result.batch_rows),
+        _text(result.accuracy),
+        _text(result.over_base),
+        f"{_text(result.over_best_single)} ({result.best_single})",
+        f"{result.on_shots:.3f} of {result.shots}, optimistic",
+        result.evaluations,
         result.seconds,
     )
+
+
+def _text(estimate: Estimate | None) -> str:
+    return "not asked" if estimate is None else str(estimate)

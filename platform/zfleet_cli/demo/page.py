@@ -1,20 +1,14 @@
-"""Write a demo's report as a self-contained page with its pictures, and print its findings."""
+"""Write a demo's report, and print its findings."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import jinja2
 from rich.console import Console
 
 from zfleet.files import write_atomic
-
-Report = dict[str, Any]
-Findings = tuple[list[str], list[str]]
-"""Sentences about what worked, and about what did not."""
+from zfleet.pages.page import Findings, Report, page_files
 
 
 def write_page(
@@ -27,30 +21,12 @@ def write_page(
     """Write the pictures as PNG, and ``report.html``, which needs no other file and no network.
 
     Args:
-        template: The page's template, from this folder; it extends ``page.html.jinja``.
-        report: What the template and the pictures show.
-        findings: What the page says first.
-        pictures: {file name: function that draws the picture}.
+        template: The page's template, from this folder.
+        report, findings, pictures: As for ``page_files``.
         out: The folder.
     """
-    drawn = {name: draw(report) for name, draw in pictures.items()}
-    for name, data in drawn.items():
-        write_atomic(out / f"{name}.png", data)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("zfleet_cli.demo", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    worked, failed = findings
-    page = environment.get_template(template).render(
-        report=report,
-        worked=worked,
-        failed=failed,
-        pictures={name: base64.b64encode(data).decode() for name, data in drawn.items()},
-    )
-    write_atomic(out / "report.html", page.encode())
+    for name, data in page_files("zfleet_cli.demo", template, report, findings, pictures).items():
+        write_atomic(out / name, data)
 
 
 def print_findings(console: Console, findings: Findings) -> None:

@@ -206,7 +206,7 @@ class MixturePart(Wire):
 
     expert: str
     version: int
-    alpha: float | tuple[float, ...]
+    alpha: float | tuple[float, ...] | dict[str, float]
 
 
 class Dispatched(Wire):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zfleet.engine.contract import Chunk, Completion, FinishReason
@@ -131,7 +131,7 @@ def answered(answer: Answer) -> Json:
             MixturePart(
                 expert=part.expert,
                 version=part.version,
-                alpha=part.alpha if isinstance(part.alpha, int | float) else tuple(part.alpha),
+                alpha=dict(part.alpha) if isinstance(part.alpha, Mapping) else part.alpha,
             )
             for part in route.parts
         ],

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from zfleet.adapt.asking import GRID, AskingDispatcher, blended
 from zfleet.adapt.calibration import Calibration
 from zfleet.adapt.contract import Dispatcher
-from zfleet.adapt.engine_calls import ChoicesRequest
 from zfleet.adapt.examples import Examples
 from zfleet.adapt.nearest import hidden_states
-from zfleet.engine.contract import BASE_Z
+from zfleet.engine.contract import BASE_Z, ChoicesRequest
 from zfleet.errors import DispatcherError, EngineError, UnknownZ
 from zfleet.testing.dispatcher_conformance import (
     CLASSIFIER,

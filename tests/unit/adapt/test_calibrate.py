@@ -14,11 +14,11 @@ from scipy import stats
 
 from zfleet.adapt.calibrate import LabelledPrompt, Wanted, calibrated, fit_temperature
 from zfleet.adapt.calibration import Calibration, softmax
-from zfleet.adapt.reliability import expected_calibration_error, reliability
 from zfleet.adapt.risk import COVERAGES, candidates, threshold_for_risk, upper_bound
 from zfleet.adapt.scoring import Evidence, ScoringDispatcher
 from zfleet.engine.contract import Engine
 from zfleet.errors import DispatcherError
+from zfleet.evaluate.statistics.reliability import expected_calibration_error, reliability
 from zfleet.testing.fake_engine import FakeEngine
 
 LABELS = ("a", "b", "c")

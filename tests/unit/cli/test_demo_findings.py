@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zfleet.evaluate import wilson
+from zfleet.evaluate.statistics.proportions import wilson
 from zfleet_cli.demo.lab.findings import findings
 
 Report = dict[str, Any]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import BASE_Z, ChoicesRequest, Chunk, Engine, GenerationRequest, ScoreRequest
 from zfleet.errors import BaseModelError, EngineError
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_conformance import EngineConformance
@@ -178,7 +178,7 @@ async def test_a_reader_that_leaves_ends_its_request() -> None:
 
 
 class _Breaks(FakeEngine):
-    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
         raise RuntimeError("a secret of the inside")
 
 

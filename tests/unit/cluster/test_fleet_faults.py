@@ -80,11 +80,11 @@ async def test_a_replica_that_hangs_loses_its_requests(
     for name, seconds in (("SILENT_SECONDS", 0.2), ("HANG_SECONDS", 1.0)):
         monkeypatch.setattr(link, name, seconds)
     monkeypatch.setattr(links, "LOOK_SECONDS", 0.02)
-    hanging, well = Acting(), Acting(score=lambda: (1.0,))
+    hanging, well = Acting(), Acting(score_choices=lambda: ((1.0,),))
     async with local_fleet([hanging, well]) as (_, client):
-        hanging.acts |= {"score": for_ever, "check_health": check}
+        hanging.acts |= {"score_choices": for_ever, "check_health": check}
         assert await outcome(asyncio.gather(*(client.score(SCORE) for _ in range(4)))) == [(1.0,)] * 4
-        assert hanging.called["score"] == 2
+        assert hanging.called["score_choices"] == 2
         assert len(client._links.all()) == 1
         # It is used again when it is well again.
         hanging.acts.clear()
@@ -96,15 +96,15 @@ async def test_an_engine_that_works_in_silence_keeps_its_requests(monkeypatch: p
     monkeypatch.setattr(link, "SILENT_SECONDS", 0.02)
     monkeypatch.setattr(links, "LOOK_SECONDS", 0.02)
 
-    async def slowly() -> tuple[float, ...]:
+    async def slowly() -> tuple[tuple[float, ...], ...]:
         while engine.called["check_health"] < 4:
             await asyncio.sleep(0.01)
-        return (1.0,)
+        return ((1.0,),)
 
-    engine = Acting(score=slowly)
+    engine = Acting(score_choices=slowly)
     async with local_fleet([engine]) as (_, client):
         assert await outcome(client.score(SCORE)) == (1.0,)
-        assert engine.called["score"] == 1
+        assert engine.called["score_choices"] == 1
 
 
 async def test_one_replica_that_does_not_answer_holds_up_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ async def test_a_search_that_hangs_keeps_nobody_longer_than_the_limit() -> None:
 
 
 async def test_a_request_waits_from_when_its_replica_died() -> None:
-    slow = Acting(score=for_ever)
+    slow = Acting(score_choices=for_ever)
     async with local_fleet([slow], wait_seconds=1.0) as (replicas, client):
         asked = asyncio.create_task(client.score(SCORE))
         await asyncio.sleep(1.1)
@@ -178,7 +178,7 @@ async def test_a_request_that_kills_its_replicas_fails_before_all_are_dead() -> 
         acting: list[FakeEngine] = []
         asked = asyncio.create_task(client.score(SCORE))
         for number in range(client_module.ATTEMPTS):
-            acting.append(Acting(score=lambda: asyncio.get_running_loop().create_task(kill()) and for_ever()))
+            acting.append(Acting(score_choices=lambda: asyncio.get_running_loop().create_task(kill()) and for_ever()))
             await replicas.start(acting[number])
             async with asyncio.timeout(10):
                 while replicas.listeners:

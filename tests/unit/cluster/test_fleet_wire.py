@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from zfleet.engine.contract import GenerationRequest, SamplingParams, ScoreRequest
+from zfleet.engine.contract import ChoicesRequest, GenerationRequest, HiddenRequest, SamplingParams, ScoreRequest
 from zfleet.errors import EngineError, InvalidRequest, RegistryUnreachable, ZfleetError
 from zfleet.testing.engine_harness import greedy, run, run_all, sampled
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens
@@ -40,19 +40,27 @@ SCORE = ScoreRequest(PROMPT, fake_tokens("you"))
         GenerationRequest(PROMPT, stream=1),  # type: ignore[arg-type]
         GenerationRequest((2.5,)),  # type: ignore[arg-type]
         GenerationRequest(PROMPT, images=(b"x" * 20_000,)),
-        ScoreRequest(PROMPT, "\ud800"),
+        ChoicesRequest(PROMPT, ("a", "\ud800")),
+        HiddenRequest("\ud800"),
     ],
-    ids=["surrogate", "stop", "seed", "numpy", "flag", "fraction", "too large", "score"],
+    ids=["surrogate", "stop", "seed", "numpy", "flag", "fraction", "too large", "choices", "hidden"],
 )
 async def test_a_request_that_cannot_travel_fails_alone(
-    bad: GenerationRequest | ScoreRequest, monkeypatch: pytest.MonkeyPatch
+    bad: GenerationRequest | ChoicesRequest | HiddenRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frames, "LARGEST_FRAME", 10_000)
     async with local_fleet([FakeEngine()]) as (_, client):
         before = client._links.all()
         # More than one frame holds.
         good = [sampled(PROMPT, seed, max_tokens=5) for seed in range(200)]
-        asked = client.score(bad) if isinstance(bad, ScoreRequest) else run(client, bad)
+        asked: Awaitable[Any]
+        match bad:
+            case GenerationRequest():
+                asked = run(client, bad)
+            case ChoicesRequest():
+                asked = client.score_choices(bad)
+            case HiddenRequest():
+                asked = client.hidden_state(bad)
         refused, answers = await asyncio.gather(outcome(asked), run_all(client, good))
         assert isinstance(refused, InvalidRequest)
         assert all(answer.token_ids for answer in answers)
@@ -63,7 +71,7 @@ async def test_a_request_that_cannot_travel_fails_alone(
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda: (np.float64(1.0),), "a message Scored cannot be sent"),
+        (lambda: ((np.float64(1.0),),), "a message Scored cannot be sent"),
         (lambda: ("text",), "cannot be read"),
         (raises(EngineError("\ud800")), "a message Failed cannot be sent"),
         (raises(TimeoutError("a timeout of the inside")), "the engine failed: TimeoutError"),
@@ -73,7 +81,7 @@ async def test_a_request_that_cannot_travel_fails_alone(
     ids=["numpy", "wrong type", "surrogate", "timeout", "connection", "cancelled"],
 )
 async def test_whatever_an_engine_does_its_client_hears_of_it(act: Callable[[], Any], said: str) -> None:
-    async with local_fleet([Acting(score=act)]) as (_, client):
+    async with local_fleet([Acting(score_choices=act)]) as (_, client):
         before = client._links.all()
         error = await outcome(client.score(SCORE))
         assert isinstance(error, EngineError)
@@ -110,14 +118,14 @@ class _OfAnEngine(InvalidRequest):
     [(_OfAnEngine(7), InvalidRequest), (RegistryUnreachable("away", "wait", "a reason"), RegistryUnreachable)],
 )
 async def test_errors_arrive_as_their_nearest_kind(error: ZfleetError, kind: type[ZfleetError]) -> None:
-    async with local_fleet([Acting(score=raises(error))]) as (_, client):
+    async with local_fleet([Acting(score_choices=raises(error))]) as (_, client):
         arrived = await outcome(client.score(SCORE))
         assert type(arrived) is kind
         assert (arrived.message, arrived.remedy) == (error.message, error.remedy)
 
 
 async def test_values_that_are_not_finite_arrive_as_they_are() -> None:
-    async with local_fleet([Acting(score=lambda: (math.nan, -math.inf))]) as (_, client):
+    async with local_fleet([Acting(score_choices=lambda: ((math.nan, -math.inf),))]) as (_, client):
         first, second = await client.score(SCORE)
         assert math.isnan(first)
         assert second == -math.inf

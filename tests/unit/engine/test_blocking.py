@@ -6,7 +6,8 @@ import pytest
 
 from zfleet.engine import blocking
 from zfleet.engine.blocking import SyncEngine
-from zfleet.errors import EngineError
+from zfleet.engine.contract import ChoicesRequest, HiddenRequest, ScoreRequest
+from zfleet.errors import EngineError, InvalidRequest
 from zfleet.testing.fake_engine import FakeEngine
 
 
@@ -24,3 +25,17 @@ def test_a_thread_that_died_answers_with_an_error(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(EngineError, match="thread of the engine's event loop died"):
         engine.stats()
     engine._loop.close()
+
+
+def test_scores_and_hidden_states_come_in_the_order_of_their_requests() -> None:
+    with SyncEngine(FakeEngine()) as engine:
+        choices = [ChoicesRequest(prompt, ("yes", "no")) for prompt in ("one", "two")]
+        assert engine.score_choices(choices) == [
+            tuple(engine.score([ScoreRequest(one.prompt, completion) for completion in one.completions]))
+            for one in choices
+        ]
+        first, second = engine.hidden_states([HiddenRequest("one"), HiddenRequest("two")])
+        assert engine.hidden_states([HiddenRequest("two")]) == [second]
+        assert first != second
+        with pytest.raises(InvalidRequest, match=r"completions\[1\]"):
+            engine.score_choices([choices[0], ChoicesRequest("one", ("yes", ""))])

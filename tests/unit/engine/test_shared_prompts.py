@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.contract import BASE_Z, Completion, GenerationRequest, SamplingParams, collect
@@ -27,20 +25,6 @@ LONG = tuple(range(5, 35))
 SHORT = (7, 9, 11)
 
 Passes = list[tuple[int, int]]
-
-
-@pytest.fixture
-def passes(tiny_model: SvfModel) -> Iterator[Passes]:
-    """Rows and columns of the token ids of every forward pass of the tiny model."""
-    seen: Passes = []
-
-    def note(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        rows, columns = inputs[0].shape
-        seen.append((rows, columns))
-
-    hook = tiny_model.base.model.get_input_embeddings().register_forward_pre_hook(note)
-    yield seen
-    hook.remove()
 
 
 @pytest.fixture

@@ -13,13 +13,24 @@ import pytest
 from zfleet import supervise
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import Admission
-from zfleet.engine.contract import BASE_Z, Completion, Engine, GenerationRequest, SamplingParams, ScoreRequest, collect
+from zfleet.engine.contract import (
+    BASE_Z,
+    ChoicesRequest,
+    Completion,
+    Engine,
+    GenerationRequest,
+    HiddenRequest,
+    SamplingParams,
+    ScoreRequest,
+    collect,
+)
 from zfleet.engine.torch_engine import batch, sequence
 from zfleet.engine.torch_engine import engine as engine_module
 from zfleet.engine.torch_engine.batch import TorchBatch
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.engine.torch_engine.schedule import Schedule
-from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
+from zfleet.engine.torch_engine.sequence import SequenceState
+from zfleet.engine.torch_engine.single_pass import SinglePass
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.torch_engine.text import TextStream
 from zfleet.engine.z_table import TensorZTable
@@ -29,6 +40,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_harness import greedy, run
 from zfleet.testing.fake_answer import FakeAnswer
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens, fake_z
+from zfleet.testing.fake_model import FakeModel
 from zfleet.testing.fake_table import FakeTable
 
 SECONDS = 30.0
@@ -48,6 +60,7 @@ CALLS: list[tuple[object, str]] = [
     (TorchBatch, "extend"),
     (TorchBatch, "decode"),
     (TorchBatch, "score"),
+    (TorchBatch, "pool"),
     (TorchBatch, "compact"),
     (TorchBatch, "rest"),
     (SvfModel, "logits_at"),
@@ -55,6 +68,7 @@ CALLS: list[tuple[object, str]] = [
     (SvfModel, "read"),
     (batch, "lay_out"),
     (batch, "completion_logprobs"),
+    (batch, "mean_hidden"),
     (batch, "sample"),
     (SlotCache, "prefill"),
     (SlotCache, "extend"),
@@ -67,7 +81,7 @@ CALLS: list[tuple[object, str]] = [
     (TextStream, "flush"),
     (SequenceState, "push"),
     (SequenceState, "fail"),
-    (Scoring, "finish"),
+    (SinglePass, "finish"),
     (TorchEngine, "_deliver"),
     (TorchEngine, "_fail_step"),
     (TorchEngine, "_end_aborted"),
@@ -80,7 +94,7 @@ FAKE_CALLS: list[tuple[object, str]] = [
     (FakeTable, "unpin"),
     (FakeTable, "content"),
     (FakeAnswer, "take"),
-    (FakeEngine, "_log_probs"),
+    (FakeModel, "log_probs"),
     (FakeEngine, "_admit"),
 ]
 
@@ -130,7 +144,7 @@ async def _end(work: Any) -> object:
 
 
 async def _crowd(engine: Engine, prompts: list[tuple[int, ...]], zs: list[str]) -> list[object]:
-    """More requests than slots, under more z than rows: streams, stop strings, scores, several answers, an abort."""
+    """More requests than slots, under more z than rows: streams, stops, several answers, an abort, scores, states."""
     sampling = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     requests = [
         GenerationRequest(
@@ -150,9 +164,10 @@ async def _crowd(engine: Engine, prompts: list[tuple[int, ...]], zs: list[str]) 
             await engine.abort(aborted.request_id)
         raise AssertionError("an aborted request went on to its end")
 
-    scores = [engine.score(ScoreRequest(prompts[0], prompts[1], z)) for z in zs]
+    scores = [engine.score_choices(ChoicesRequest(prompts[0], (prompts[1], prompts[2]), z)) for z in zs]
+    states = [engine.hidden_state(HiddenRequest(prompt, zs[0])) for prompt in prompts]
     answers = [collect(engine, request) for request in requests + several]
-    return list(await asyncio.gather(*(_end(work) for work in [*answers[:3], abort(), *scores, *answers[3:]])))
+    return list(await asyncio.gather(*(_end(work) for work in [*answers[:3], abort(), *scores, *states, *answers[3:]])))
 
 
 async def _shows_or_answers(engine: Engine, request: GenerationRequest, expected: Completion) -> None:

@@ -2,67 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from statistics import mean
-
 import pytest
 
-from zfleet.evaluate import wilson
-from zfleet.statistics import Estimate, accuracy, average, ratio
+from zfleet.evaluate.statistics.crossed import accuracy, average
+from zfleet.evaluate.statistics.single import paired
 from zfleet_jobs.compare.findings import findings, ratios
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.plot import plot
 from zfleet_jobs.testing.outcomes import outcomes_of, right
 
-T2 = 4.302652729911275
-"""Student's quantile for 95 % at two degrees of freedom."""
-Z = 1.959963984540054
-
-
-def test_an_accuracy_covers_seeds_and_prompts_by_hand() -> None:
-    """Of .8, .9 and 1 over 100 prompts: Student's half over seeds, Wilson's distances over prompts, square-and-add."""
-    found = accuracy([0.8, 0.9, 1.0], 100)
-    low, high = wilson(0.9, 100)
-    seeds = T2 * 0.1 / math.sqrt(3)
-    assert found.mean == pytest.approx(0.9)
-    assert found.low == pytest.approx(0.9 - math.hypot(seeds, 0.9 - low))
-    assert found.high == 1.0, "an accuracy is no more than 1"
-    # Equal seeds leave the prompts' part.
-    same = accuracy([0.9, 0.9, 0.9], 100)
-    assert (same.low, same.high) == pytest.approx((low, high))
-
-
-def test_an_average_covers_seeds_and_prompts_by_hand() -> None:
-    found = average([1.0, 2.0, 3.0], [1.0, 1.0, 3.0, 3.0])
-    reach = math.hypot(T2 / math.sqrt(3), Z * math.sqrt(4 / 3) / 2)
-    assert found.mean == 2.0
-    assert (found.low, found.high) == pytest.approx((2 - reach, 2 + reach))
-
-
-def test_a_ratio_by_hand() -> None:
-    """.6 over .75: each seed and prompt moves it as (a - .8 b) / .75."""
-    prompts = [(1.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.75)]
-    found = ratio([(0.5, 0.75), (0.7, 0.75)], prompts)
-    assert found is not None
-    assert found.mean == pytest.approx(0.8)
-    # Over two seeds: deviations of .1 / .75 to both sides; Student's quantile at one degree of freedom is 12.706.
-    seeds = 12.706204736 * (0.1 / 0.75 * math.sqrt(2)) / math.sqrt(2)
-    moved = [(a - 0.8 * b) / 0.75 for a, b in prompts]
-    spread = math.sqrt(sum((value - mean(moved)) ** 2 for value in moved) / 4)
-    assert found.high == pytest.approx(0.8 + math.hypot(seeds, Z * spread / math.sqrt(5)))
-    assert found.low == 0.0, "a ratio of accuracies is no less than 0"
-
-
-@pytest.mark.parametrize(
-    "found", [accuracy([0.7], 100), average([0.7], [0.6, 0.8]), average([0.7, 0.7], [0.7]), ratio([(0.7, 1)], [(0, 1)])]
-)
-def test_one_seed_or_one_prompt_has_no_interval(found: Estimate | None) -> None:
-    assert found == Estimate(0.7, None, None)
-    assert str(found) == "0.700"
-
 
 def test_nothing_right_is_nothing_to_divide_by() -> None:
-    assert ratio([(0.6, 0.0), (0.5, 0.0)], [(1.0, 0.0), (0.1, 0.0)]) is None
     outcomes = [*outcomes_of("svf", [right(3, 5)] * 2), *outcomes_of("lora", [right(0, 5)] * 2)]
     (found,) = ratios(outcomes, "lora")
     assert found.ratio is None
@@ -74,10 +24,16 @@ def test_findings_are_means_over_seeds() -> None:
     (svf,) = findings(outcomes)
     assert (svf.method, svf.seeds, svf.n, svf.parameters, svf.seconds) == ("svf", 3, 100, 10, 3.0)
     assert (svf.held_mib, svf.peak_mib) == (30.0, 50.0)
-    assert svf.accuracy == accuracy([0.9, 0.92, 0.94], 100)
+    rewards = [right(90, 100), right(92, 100), right(94, 100)]
+    assert svf.accuracy == accuracy([[reward > 0 for reward in seed] for seed in rewards])
+    assert svf.accuracy.mean == pytest.approx(0.92)
+    assert svf.reward == average(rewards)
     assert svf.reward.mean == pytest.approx(0.84)
-    prompts = [1.0] * 90 + [1 / 3] * 2 + [-1 / 3] * 2 + [-1.0] * 6
-    assert svf.reward.low == pytest.approx(average([0.8, 0.84, 0.88], prompts).low)
+
+
+def test_seeds_that_graded_no_prompt_in_common_have_a_mean_and_no_interval() -> None:
+    (svf,) = findings(outcomes_of("svf", [[1.0, None], [None, -1.0]]))
+    assert (svf.accuracy.mean, svf.accuracy.low, svf.reward.mean, svf.reward.high) == (0.5, None, 0.0, None)
 
 
 def test_one_prompt_of_500_is_not_shown_however_often_it_is_measured() -> None:
@@ -85,7 +41,8 @@ def test_one_prompt_of_500_is_not_shown_however_often_it_is_measured() -> None:
     outcomes = [*outcomes_of("svf", [right(495, 500)] * 3), *outcomes_of("lora", [right(494, 500)] * 3)]
     (found,) = ratios(outcomes, "lora")
     assert found.difference.mean == pytest.approx(0.002)
-    assert found.difference.low == pytest.approx(0.002 - Z * math.sqrt(0.002 * 0.998 / 499))
+    alone = paired([True] * 495 + [False] * 5, [True] * 494 + [False] * 6)
+    assert (found.difference.low, found.difference.high) == pytest.approx((alone.low, alone.high))
     assert (found.verdict, found.seeds, found.n) == ("not shown", 3, 500)
 
 

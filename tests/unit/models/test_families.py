@@ -24,7 +24,15 @@ from zfleet.svf.cache import FactorCache
 from zfleet.svf.factors import Factors
 from zfleet.svf.layout import target_names
 from zfleet.svf.shards import parts_of
-from zfleet.testing.parity import compare, greedy_answers, random_prompts, random_z
+from zfleet.testing.parity import (
+    HIDDEN_TOLERANCE,
+    collect_hidden,
+    compare,
+    greedy_answers,
+    hidden_error,
+    random_prompts,
+    random_z,
+)
 from zfleet.testing.tiny_bases import FAMILIES as TINY
 from zfleet.testing.tiny_bases import save_tiny
 from zfleet_cli.main import app
@@ -119,16 +127,18 @@ def test_logits_at_one_place_of_each_row_are_those_of_the_whole_pass(tiny: Tiny)
             torch.testing.assert_close(model.logits_at(model.inputs(ids), rows, places), whole, atol=1e-5, rtol=1e-5)
 
 
-def test_a_mixed_batch_gives_the_merged_models_tokens(tiny: Tiny) -> None:
+def test_a_mixed_batch_gives_the_merged_models_tokens_and_hidden_states(tiny: Tiny) -> None:
     zs = [*(random_z(tiny.factors, seed) for seed in range(EXPERTS)), None, random_z(tiny.factors, 0)]
     prompts = random_prompts(int(tiny.base.model.config.vocab_size), [3, 31, 7, 18, 60, 44, 12, 9])
     engine = TorchEngine(SvfModel(load_base(tiny.folder), tiny.factors), EngineSpec(slots=len(zs)))
     with SyncEngine(engine) as sync:
         answers = greedy_answers(sync, prompts, zs, NEW_TOKENS)
         assert sync.stats().peak_distinct_z == EXPERTS + 1
+        states = sync.run(collect_hidden(engine, prompts, zs))
     parity = compare(tiny.folder, tiny.factors, prompts, zs, answers)
     assert parity.different == ()
     assert len(parity.unmoved) < len(zs) // 2
+    assert hidden_error(tiny.folder, tiny.factors, prompts, zs, states) < HIDDEN_TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import ScoreRequest
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import SpecError
+from zfleet.models import shared_prompt
 from zfleet.models.base import load_base
 from zfleet.models.completions import Row, lay_out
 from zfleet.models.matrices import target_matrices
@@ -63,6 +64,15 @@ def test_a_prompt_that_is_shared_gives_the_values_and_the_gradient_of_prompts_ap
     together, apart = _values_and_gradient(model, GROUPS), _values_and_gradient(model, _apart(GROUPS))
     assert float(apart[1].abs().max()) > 1e-2, "there is nothing to compare"
     _assert_close(together, apart)
+
+
+def test_prompts_copied_for_a_part_of_the_completions_at_a_time_give_the_same(
+    tiny_model: SvfModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _values_and_gradient(tiny_model, GROUPS)
+    for tokens in (1, 60):
+        monkeypatch.setattr(shared_prompt, "_COPIED_TOKENS", tokens)
+        _assert_close(_values_and_gradient(tiny_model, GROUPS), whole)
 
 
 def test_recomputed_layers_share_prompts_too(tiny_folder: Path, tiny_factors: Factors) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from zfleet.engine.blocking import SyncEngine
 from zfleet.errors import CannotTell, RewardError, SandboxError
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.models.svf_model import SvfModel
 from zfleet.rewards.grading import grade_all
 from zfleet.rewards.programs.grader import Program

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.models.completions import row_length
+from zfleet.models.completions import micro_batches, row_length, rows_of_prompt
 from zfleet.models.shared_prompt import PassCost, sharing_pays
 from zfleet.models.svf_model import SvfModel
 from zfleet.rl.batch import compare
 from zfleet.rl.data_parallel import DataParallel
 from zfleet.rl.expert import ExpertInTraining
 from zfleet.rl.gradient import summed_gradients
-from zfleet.rl.micro_batches import micro_batches, pack, rows_of_prompt
+from zfleet.rl.micro_batches import pack
 from zfleet.rl.rollout import Rollout
 from zfleet.rl.weights import SvfWeights
 from zfleet.tasks.task import Grade, Sample, Task

@@ -1,28 +1,34 @@
-"""Forward passes of the embedded engine: prompts, one token for each running sequence, and scoring."""
+"""Forward passes of the embedded engine: prompts, one token for each running sequence, and work of a single pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zfleet.engine.contract import Chunk
 from zfleet.engine.torch_engine.bound_rows import BoundRows
-from zfleet.engine.torch_engine.prompt import PromptPass
+from zfleet.engine.torch_engine.prompt import Prompt, PromptPass
 from zfleet.engine.torch_engine.sampling import log_probabilities, sample
-from zfleet.engine.torch_engine.schedule import Step
-from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
+from zfleet.engine.torch_engine.schedule import PASS_TOKENS, Step
+from zfleet.engine.torch_engine.sequence import SequenceState
+from zfleet.engine.torch_engine.single_pass import Logprobs, Pooling, Scoring, SinglePass
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.heap import trim_heap
-from zfleet.models.completions import Row, lay_out
+from zfleet.models.completions import Row, lay_out, micro_batches, rows_of_prompt
+from zfleet.models.pooling import mean_hidden
 from zfleet.models.svf_model import SvfModel
 from zfleet.models.teacher_forcing import completion_logprobs
 from zfleet.openmp import end_helpers
 
 Sampled = list[tuple[SequenceState, Chunk]]
 """The chunks that are ready to be sent."""
+
+Results = dict[SinglePass[Any], Any]
+"""What was computed of each work of a single pass."""
 
 _KEPT_BYTES = 64 * 2**20
 """Of the cache of an engine that has nothing to do: growing again to so much takes no time worth mentioning."""
@@ -48,8 +54,8 @@ class TorchBatch:
         self._bound = BoundRows(table)
 
     @torch.no_grad()
-    def run(self, step: Step) -> tuple[Sampled, list[tuple[float, ...]]]:
-        """Compute a step. Returns chunks, and the log-probabilities of what it scores."""
+    def run(self, step: Step) -> tuple[Sampled, Results]:
+        """Compute a step. Returns chunks, and the results of work of a single pass."""
         slots = len(step.running)
         if step.copies:
             new = step.running[-len(step.copies) :]
@@ -63,7 +69,12 @@ class TorchBatch:
             slots += len(prompt.answers) if tokens == prompt.left else 0
         if step.running:
             chunks += self.decode(step.running)
-        return chunks, self.score(step.scoring) if step.scoring else []
+        results: Results = {}
+        if scorings := [work for work in step.single if isinstance(work, Scoring)]:
+            results |= zip(scorings, self.score(scorings), strict=True)
+        if poolings := [work for work in step.single if isinstance(work, Pooling)]:
+            results |= zip(poolings, self.pool(poolings), strict=True)
+        return chunks, results
 
     def prefill(self, first: int, prompts: Sequence[PromptPass]) -> Sampled:
         """Run prompts, each once, into the slots of their answers from ``first`` on. Samples first tokens."""
@@ -130,12 +141,33 @@ class TorchBatch:
         return self._sample(sequences, logits[:, -1])
 
     @torch.no_grad()
-    def score(self, scorings: Sequence[Scoring]) -> list[tuple[float, ...]]:
-        """Compute the log-probability of each completion token: prompts and completions in one pass."""
-        rows = [Row(scoring.prompt, (scoring.completion,), scoring.images) for scoring in scorings]
-        batch = lay_out(rows, self._model)
-        scored = completion_logprobs(self._model, batch, self._rows([scoring.entry for scoring in scorings]))
-        return [tuple(values.tolist()) for values in batch.of_each(scored)]
+    def score(self, scorings: Sequence[Scoring]) -> list[tuple[Logprobs, ...]]:
+        """Compute the log-probability of each completion token. Equal prompts, of any scorings, are computed once."""
+        alike: dict[Prompt, list[tuple[int, int]]] = {}
+        for place, scoring in enumerate(scorings):
+            alike.setdefault(scoring.prompt, []).extend((place, number) for number in range(len(scoring.completions)))
+        rows: list[Row] = []
+        sources: list[list[tuple[int, int]]] = []
+        for prompt, asked in alike.items():
+            completions = [scorings[place].completions[number] for place, number in asked]
+            lengths = [len(completion) for completion in completions]
+            for row in rows_of_prompt(self._model.cost, len(prompt), lengths, len(prompt) + PASS_TOKENS):
+                rows.append(Row(prompt.tokens, [completions[one] for one in row], prompt.images))
+                sources.append([asked[one] for one in row])
+        scores: list[list[Logprobs]] = [[()] * len(scoring.completions) for scoring in scorings]
+        for chosen in micro_batches([row.length for row in rows], PASS_TOKENS):
+            batch = lay_out([rows[row] for row in chosen], self._model)
+            z = self._rows([scorings[sources[row][0][0]].entry for row in chosen])
+            values = batch.of_each(completion_logprobs(self._model, batch, z))
+            for (place, number), value in zip((one for row in chosen for one in sources[row]), values, strict=True):
+                scores[place][number] = tuple(value.tolist())
+        return [tuple(each) for each in scores]
+
+    def pool(self, poolings: Sequence[Pooling]) -> list[tuple[float, ...]]:
+        """Average the hidden states of each prompt, all of them in one pass."""
+        rows = [Row(pooling.prompt.tokens, (), pooling.prompt.images) for pooling in poolings]
+        means = mean_hidden(self._model, rows, self._rows([pooling.entry for pooling in poolings]))
+        return [tuple(mean) for mean in means.tolist()]
 
     def compact(self, sequences: list[SequenceState]) -> list[SequenceState]:
         """Return the sequences that go on, in slots without gaps: the last ones move into the holes."""

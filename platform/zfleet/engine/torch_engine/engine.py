@@ -7,25 +7,30 @@ admits waiting requests, runs their prompts or pieces of them, and adds a token 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import Admission
-from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
-from zfleet.engine.prompts import Prompts
-from zfleet.engine.torch_engine.batch import Sampled, TorchBatch
+from zfleet.engine.contract import ChoicesRequest, Chunk, Engine, EngineStats, GenerationRequest, HiddenRequest
+from zfleet.engine.prompts import Prompts, Tokens
+from zfleet.engine.torch_engine.batch import Results, Sampled, TorchBatch
 from zfleet.engine.torch_engine.limits import check_length, check_whole, piece_tokens
 from zfleet.engine.torch_engine.prompt import Prompt
 from zfleet.engine.torch_engine.schedule import Schedule, Work
-from zfleet.engine.torch_engine.sequence import Scoring, SequenceState, Sink
-from zfleet.engine.z_table import TensorZTable
+from zfleet.engine.torch_engine.sequence import SequenceState, Sink
+from zfleet.engine.torch_engine.single_pass import Pooling, Scoring, SinglePass
+from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
 from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
 from zfleet.openmp import end_helpers
 from zfleet.supervise import WorkLoop, guarded
 from zfleet.svf.zvector import ZVector
+
+T = TypeVar("T")
 
 _NAME = "the loop of TorchEngine"
 
@@ -96,16 +101,14 @@ class TorchEngine(Engine):
             if unfinished:
                 await self.abort(request.request_id)
 
-    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
         await self._read_images(request.images)
-        prompt, completion = self._prompts.score(request)
-        if not completion:
-            return ()
-        self._wake()
-        result: asyncio.Future[tuple[float, ...]] = asyncio.get_running_loop().create_future()
-        entry = self._table.use(request.z_digest)
-        self._admission.queue([Scoring(prompt, completion, request.images, entry, result)])
-        return await result
+        prompt, completions = self._prompts.choices(request)
+        return await self._in_one_pass(request, prompt, partial(Scoring, completions=completions))
+
+    async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
+        await self._read_images(request.images)
+        return await self._in_one_pass(request, self._prompts.hidden(request), Pooling)
 
     async def abort(self, request_id: str) -> None:
         for reading in [key for key, name in self._reading.items() if name == request_id]:
@@ -153,10 +156,24 @@ class TorchEngine(Engine):
             raise _closed()
         self._loop.wake()
 
-    def _begin(self, request: GenerationRequest, sink: Sink) -> list[SequenceState]:
-        tokens, count = self._prompts.generation(request), request.sampling.n
+    async def _in_one_pass(
+        self,
+        request: ChoicesRequest | HiddenRequest,
+        tokens: Tokens,
+        kind: Callable[[Prompt, ZEntry], SinglePass[T]],
+    ) -> T:
+        """Queue work of a single pass, and wait for its result."""
+        self._wake()
+        work = kind(self._prompt(request, tokens), self._table.use(request.z_digest))
+        self._admission.queue([work])
+        return await work.result
+
+    def _prompt(self, request: GenerationRequest | ChoicesRequest | HiddenRequest, tokens: Tokens) -> Prompt:
         reader = self._prompts.reader
-        prompt = Prompt(tokens, request.z_digest, request.images, None if reader is None else reader.token)
+        return Prompt(tokens, request.z_digest, request.images, None if reader is None else reader.token)
+
+    def _begin(self, request: GenerationRequest, sink: Sink) -> list[SequenceState]:
+        prompt, count = self._prompt(request, self._prompts.generation(request)), request.sampling.n
         entry = self._table.use(request.z_digest, count)
         tokenizer = self.model.base.tokenizer
         try:
@@ -190,7 +207,7 @@ class TorchEngine(Engine):
             self._deliver(*computed)
         return True
 
-    def _deliver(self, chunks: Sampled, scores: list[tuple[float, ...]]) -> None:
+    def _deliver(self, chunks: Sampled, results: Results) -> None:
         running = self._schedule.running
         batch = len(running)
         self._generated += batch
@@ -198,13 +215,13 @@ class TorchEngine(Engine):
         self._peak_z = max(self._peak_z, len({sequence.entry.digest for sequence in running}))
         for sequence, chunk in chunks:
             sequence.sink.put_nowait(chunk)
-        for scoring, logprobs in zip(self._schedule.scoring, scores, strict=True):
-            scoring.finish(logprobs)
+        for work, result in results.items():
+            work.finish(result)
         self._free_finished()
-        scored, self._schedule.scoring = self._schedule.scoring, []
-        for scoring in scored:
-            self._free(scoring)
-        if scored or len(self._schedule.running) < batch:
+        self._schedule.single = []
+        for work in results:
+            self._free(work)
+        if results or len(self._schedule.running) < batch:
             self._loop.count_success()
 
     def _end_aborted(self) -> None:

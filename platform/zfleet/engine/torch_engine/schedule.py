@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from zfleet.engine.admission import Admission
 from zfleet.engine.torch_engine.prompt import PromptPass
-from zfleet.engine.torch_engine.sequence import Scoring, SequenceState
+from zfleet.engine.torch_engine.sequence import SequenceState
+from zfleet.engine.torch_engine.single_pass import SinglePass
 
-Work = SequenceState | Scoring
+Work = SequenceState | SinglePass[Any]
 
 PASS_TOKENS = 4096
-"""The most tokens in one pass over prompts or scored completions, padding included."""
+"""The most tokens in one pass over prompts, or of work of a single pass, padding included."""
 
 _LEAST_PIECE = 64
 """A piece of a prompt with fewer tokens would cost as much: the weights are read for each pass."""
@@ -28,17 +30,17 @@ class Step:
         prompts: Prompts that are computed in one pass together. Their answers follow in the next slots.
         pieces: (prompt, tokens) of longer ones, each in a pass of its own. Answers of a prompt that is complete then
             follow in the next slots.
-        scoring: Completions to score.
+        single: Work of a single pass.
     """
 
     running: Sequence[SequenceState]
     copies: Sequence[int]
     prompts: Sequence[PromptPass]
     pieces: Sequence[tuple[PromptPass, int]]
-    scoring: Sequence[Scoring]
+    single: Sequence[SinglePass[Any]]
 
     def __bool__(self) -> bool:
-        return bool(self.running or self.prompts or self.pieces or self.scoring)
+        return bool(self.running or self.prompts or self.pieces or self.single)
 
 
 class Schedule:
@@ -47,7 +49,7 @@ class Schedule:
     Attributes:
         running: Answers that have a slot of the cache, in the order of their slots.
         prompts: Prompts that are being computed; their answers count as running for admission.
-        scoring: Completions that the step under way scores; the engine takes them out when they are.
+        single: Work of a single pass, which the step under way does; the engine takes it out when it is done.
     """
 
     def __init__(self, admission: Admission[Work], piece: int) -> None:
@@ -59,7 +61,7 @@ class Schedule:
         """
         self.running: list[SequenceState] = []
         self.prompts: list[PromptPass] = []
-        self.scoring: list[Scoring] = []
+        self.single: list[SinglePass[Any]] = []
         self._admission = admission
         self._piece = min(piece, PASS_TOKENS)
 
@@ -71,7 +73,7 @@ class Schedule:
     @property
     def work(self) -> list[Work]:
         """All work under way."""
-        return [*self.answers, *self.scoring]
+        return [*self.answers, *self.single]
 
     def plan(self) -> Step:
         """Admit waiting work, and choose what the next step computes."""
@@ -81,7 +83,7 @@ class Schedule:
         copies = self._admit(budget) if self._admission.waiting else []
         whole = [prompt for prompt in self.prompts if not self._is_long(prompt)]
         pieces = self._pieces(max(self._piece - budget.tokens, self._piece // 2))
-        return Step(list(self.running), copies, whole, list(pieces), list(self.scoring))
+        return Step(list(self.running), copies, whole, list(pieces), list(self.single))
 
     def finish(self, step: Step) -> None:
         """Take note of what a step computed: answers whose prompts are complete are running."""
@@ -101,19 +103,19 @@ class Schedule:
 
     def clear(self) -> None:
         """Forget all work under way."""
-        self.running, self.prompts, self.scoring = [], [], []
+        self.running, self.prompts, self.single = [], [], []
 
     def _admit(self, budget: PassBudget) -> list[int]:
         """Admit waiting work. Returns the slots with the prompts of the answers that need no pass of their own."""
         begun = [(answer.prompt, slot) for slot, answer in enumerate(self.running)]
         slots = {prompt: slot for prompt, slot in begun if not prompt.ends_in_image}
         passes = {prompt.prompt: prompt for prompt in self.prompts}
-        scored = PassBudget(PASS_TOKENS)
+        single = PassBudget(PASS_TOKENS)
         copies: list[int] = []
 
         def fits(work: Work) -> bool:
-            if isinstance(work, Scoring):
-                return scored.takes(work.length)
+            if isinstance(work, SinglePass):
+                return single.takes(work.length)
             if work.prompt in slots or work.prompt in passes:
                 return True
             if work.length <= self._piece:
@@ -122,8 +124,8 @@ class Schedule:
             return left + budget.tokens < self._piece
 
         for work in self._admission.admit(fits):
-            if isinstance(work, Scoring):
-                self.scoring.append(work)
+            if isinstance(work, SinglePass):
+                self.single.append(work)
             elif (slot := slots.get(work.prompt)) is not None:
                 copies.append(slot)
                 self.running.append(work)

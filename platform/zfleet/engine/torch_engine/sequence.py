@@ -1,4 +1,4 @@
-"""The state of running work: a sequence that is generated, and a completion that is scored."""
+"""The state of a sequence that is generated."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
-from zfleet.engine.prompts import Tokens
 from zfleet.engine.torch_engine.prompt import Prompt
 from zfleet.engine.torch_engine.sampling import uniforms
 from zfleet.engine.torch_engine.text import TextStream
 from zfleet.engine.z_table import ZEntry
-from zfleet.models.images import Images
 
 Sink = asyncio.Queue[Chunk | Exception]
 
@@ -120,39 +118,3 @@ class SequenceState:
             self.finished,
             len(self.prompt),
         )
-
-
-@dataclass(eq=False)
-class Scoring:
-    """A completion whose log-probability is computed in one step.
-
-    Attributes:
-        slots: It takes no slot: it needs its row for one step only, and never keeps answers waiting.
-        prompt: Token ids.
-        completion: Token ids.
-        images: Of the prompt.
-        entry: The z that it runs under.
-        result: The log-probability of each completion token.
-    """
-
-    slots: ClassVar[int] = 0
-    prompt: Tokens
-    completion: Tokens
-    images: Images
-    entry: ZEntry
-    result: asyncio.Future[tuple[float, ...]]
-
-    @property
-    def length(self) -> int:
-        """Tokens of its pass."""
-        return len(self.prompt) + len(self.completion)
-
-    def finish(self, logprobs: tuple[float, ...]) -> None:
-        """Hand out the log-probabilities, unless the reader has left."""
-        if not self.result.done():
-            self.result.set_result(logprobs)
-
-    def fail(self, error: Exception) -> None:
-        """End it with an error."""
-        if not self.result.done():
-            self.result.set_exception(error)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import AwaitedAdmission
-from zfleet.engine.contract import Chunk, Engine, EngineStats, GenerationRequest, ScoreRequest
+from zfleet.engine.contract import ChoicesRequest, Chunk, Engine, EngineStats, GenerationRequest, HiddenRequest
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.streams import merged
 from zfleet.engine.vllm_engine.directions import Directions, SingularValues
@@ -24,7 +24,8 @@ from zfleet.engine.vllm_engine.linears.step_rows import Assignment
 from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
 from zfleet.engine.vllm_engine.processes import Run, VllmCore, WorkerState, closed
-from zfleet.engine.vllm_engine.translation import chunk, generation_arguments, scores, scoring_arguments
+from zfleet.engine.vllm_engine.reading import HiddenReader, Send, score_choices
+from zfleet.engine.vllm_engine.translation import chunk, generation_arguments
 from zfleet.engine.z_table import ZEntry, ZTable
 from zfleet.errors import EngineError, RequestAborted
 from zfleet.models.bundle import BaseBundle
@@ -61,6 +62,7 @@ class VllmEngine(Engine):
         self._admission = AwaitedAdmission(self._table, spec.slots)
         self._runs: dict[Run, str] = {}
         self._numbers = count()
+        self._hidden = HiddenReader(self._take_hidden, _ATTEMPTS)
         self._delta = spec.vllm.form.delta
         self._directions: Directions | None = None
         self._choosing = asyncio.Lock()
@@ -137,19 +139,15 @@ class VllmEngine(Engine):
             for entry in entries:
                 self._table.unuse(entry)
 
-    async def score(self, request: ScoreRequest) -> tuple[float, ...]:
-        self._check_open()
-        prompt, completion = self._prompts.score(request)
-        if not completion:
-            return ()
-        tokens = (*prompt, *completion[:-1])
-        entry = self._table.use(request.z_digest)
-        try:
-            async with aclosing(self._run(tokens, scoring_arguments(completion), entry, uuid4().hex)) as outputs:
-                output = await anext(outputs)
-        finally:
-            self._table.unuse(entry)
-        return scores(output, len(prompt), completion)
+    async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
+        prompt, completions = self._prompts.choices(request)
+        async with self._reading(request.z_digest) as send:
+            return await score_choices(send, prompt, completions)
+
+    async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
+        prompt = self._prompts.hidden(request)
+        async with self._reading(request.z_digest) as send:
+            return await self._hidden.mean(send, prompt)
 
     async def abort(self, request_id: str) -> None:
         self._admission.refuse(_aborted(request_id), request_id)
@@ -185,39 +183,56 @@ class VllmEngine(Engine):
         self, request: GenerationRequest, index: int, prompt: Tokens, entry: ZEntry
     ) -> AsyncGenerator[Chunk, None]:
         sampling = generation_arguments(request, index)
-        async with aclosing(self._run(prompt, sampling, entry, request.request_id)) as outputs:
+        async with self._admitted(entry, request.request_id) as send, aclosing(send(prompt, sampling)) as outputs:
             async for output in outputs:
                 yield chunk(index, output.outputs[0], len(prompt))
 
-    async def _run(
-        self, prompt: Tokens, sampling: dict[str, Any], entry: ZEntry, request_id: str
-    ) -> AsyncGenerator[vllm.RequestOutput, None]:
-        """Wait for a slot and a row, then stream. Retry if the engine dies before its first output."""
+    @asynccontextmanager
+    async def _reading(self, z_digest: str) -> AsyncIterator[Send]:
+        """As ``_admitted``, for a request that nobody aborts by name."""
+        self._check_open()
+        entry = self._table.use(z_digest)
+        try:
+            async with self._admitted(entry, uuid4().hex) as send:
+                yield send
+        finally:
+            self._table.unuse(entry)
+
+    @asynccontextmanager
+    async def _admitted(self, entry: ZEntry, request_id: str) -> AsyncIterator[Send]:
+        """Wait for a slot and a row, and hold them inside the block, where any number of requests may run on them."""
         row = await self._admission.enter(entry, request_id)
         try:
-            for _ in range(_ATTEMPTS):
-                generation, answered = self._core.generation, False
-                run = Run(f"{request_id}-{next(self._numbers)}")
-                self._runs[run] = request_id
-                exact = not self._fits(entry)
-                assignment = Assignment(row, entry.digest, exact)
-                answer = self._core.generate(prompt, sampling, assignment, self._salt(entry, exact), run)
-                try:
-                    async with aclosing(answer) as outputs:
-                        async for output in outputs:
-                            self._check_whole(output.outputs[0].finish_reason, run, request_id)
-                            answered = True
-                            yield output
-                    return
-                except EngineDied:
-                    if answered:
-                        raise _died(request_id) from None
-                    await self._revive(generation)
-                finally:
-                    del self._runs[run]
-            raise _keeps_dying()
+            exact = not self._fits(entry)
+            yield partial(self._run, Assignment(row, entry.digest, exact), self._salt(entry, exact), request_id)
         finally:
             self._admission.leave(entry)
+
+    async def _run(
+        self, z: Assignment, salt: str, request_id: str, prompt: Tokens, sampling: dict[str, Any]
+    ) -> AsyncGenerator[vllm.RequestOutput, None]:
+        """Run one request of vLLM. Retry if the engine dies before its first output."""
+        for _ in range(_ATTEMPTS):
+            generation, answered = self._core.generation, False
+            run = Run(f"{request_id}-{next(self._numbers)}")
+            self._runs[run] = request_id
+            try:
+                async with aclosing(self._core.generate(prompt, sampling, z, salt, run)) as outputs:
+                    async for output in outputs:
+                        self._check_whole(output.outputs[0].finish_reason, run, request_id)
+                        answered = True
+                        yield output
+                return
+            except EngineDied:
+                if answered:
+                    raise _died(request_id) from None
+                await self._revive(generation)
+            finally:
+                del self._runs[run]
+        raise _keeps_dying()
+
+    async def _take_hidden(self, key: str, abandoned: Sequence[str]) -> tuple[float, ...] | None:
+        return await self._insist(lambda: self._core.take_hidden(key, abandoned))
 
     def _check_whole(self, reason: str | None, run: Run, request_id: str) -> None:
         """Raise if vLLM cut the request off: a reader gets a whole answer or an error."""

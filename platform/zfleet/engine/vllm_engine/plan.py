@@ -21,6 +21,9 @@ from zfleet.svf.folder import FactorFolder
 SETTINGS = "zfleet"
 """Our name among vLLM's quantizations, in its additional settings, and in the extra arguments of a request."""
 
+HIDDEN = "zfleet_hidden"
+"""Among the extra arguments of a request: the key under which its hidden states are summed up."""
+
 _EXTENSION = "zfleet.engine.vllm_engine.worker.SvfExtension"
 ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """Without tensor parallelism, the model computes in the process of vLLM's scheduler.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ class VllmCore:
 
         Args:
             prompt: Token ids.
-            sampling: Arguments of vLLM's ``SamplingParams``.
+            sampling: Arguments of vLLM's ``SamplingParams``; ``extra_args`` go beside ours.
             z: What it runs under.
             salt: Requests with the same salt share the keys and values of a common prefix.
             run: The request; ``abort`` may have marked it before vLLM knows it.
@@ -127,7 +127,8 @@ class VllmCore:
         from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        params = SamplingParams(**sampling, extra_args={SETTINGS: list(z)})
+        extra = {SETTINGS: list(z), **sampling.get("extra_args", {})}
+        params = SamplingParams(**{**sampling, "extra_args": extra})
         tokens = tokens_input(list(prompt), cache_salt=salt)
         outputs, finished = None, False
         try:
@@ -164,6 +165,11 @@ class VllmCore:
     async def drop(self, digest: str) -> None:
         """Have every worker forget a z."""
         await self.call("zfleet_drop", digest)
+
+    async def take_hidden(self, key: str, abandoned: Sequence[str]) -> tuple[float, ...] | None:
+        """As ``HiddenSums.take``."""
+        data = await self.call("zfleet_take_hidden", key, list(abandoned))
+        return tuple(torch.frombuffer(bytearray(data), dtype=torch.float32).tolist()) if data else None
 
     async def singular_values(self) -> Tensor:
         """Return the singular values of all matrices: [R] float32."""

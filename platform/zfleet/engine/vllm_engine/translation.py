@@ -6,7 +6,6 @@ import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
-from zfleet.engine.prompts import Tokens
 
 if TYPE_CHECKING:
     import vllm
@@ -36,30 +35,6 @@ def chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int) -> Chun
     logprobs = tuple(step[token].logprob for token, step in zip(tokens, steps, strict=False))
     reason = cast(FinishReason | None, output.finish_reason)
     return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens)
-
-
-def scoring_arguments(completion: Tokens) -> dict[str, Any]:
-    """Arguments of vLLM's ``SamplingParams`` that score a completion, all but its last token given as prompt.
-
-    vLLM reports the last token as one that it could generate, so that a completion may fill the context.
-    """
-    from vllm.sampling_params import RequestOutputKind
-
-    return {
-        "temperature": 0.0,
-        "max_tokens": 1,
-        "prompt_logprobs": 0,
-        "logprob_token_ids": [completion[-1]],
-        "detokenize": False,
-        "output_kind": RequestOutputKind.FINAL_ONLY,
-    }
-
-
-def scores(output: vllm.RequestOutput, prompt_tokens: int, completion: Tokens) -> tuple[float, ...]:
-    """Read the log-probability of each completion token from vLLM's output to ``scoring_arguments``."""
-    steps = output.prompt_logprobs[prompt_tokens:]
-    values = [step[token].logprob for token, step in zip(completion[:-1], steps, strict=True)]
-    return (*values, output.outputs[0].logprobs[0][completion[-1]].logprob)
 
 
 def _seed(seed: int | None, index: int) -> int | None:

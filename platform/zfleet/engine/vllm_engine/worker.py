@@ -1,7 +1,7 @@
-"""zfleet inside vLLM's worker processes: SVF linears, the z table, and the row of each token.
+"""zfleet inside vLLM's worker processes: SVF linears, the z table, and what the front asks of a worker.
 
-Nothing else touches vLLM's internals in a worker (``processes`` lists what it uses outside). This file relies on the
-following, as they are in the releases that ``version`` names:
+Beside ``runner``, nothing else touches vLLM's internals in a worker (``processes`` and ``reading`` list what they use
+outside). This file relies on the following, as they are in the releases that ``version`` names:
 
 - ``register_quantization_config`` and ``QuantizationConfig.get_quant_method(layer, prefix)``: how a linear gets the
   object that computes it. ``prefix`` is the linear's module path.
@@ -13,9 +13,6 @@ following, as they are in the releases that ``version`` names:
 - ``get_current_vllm_config().additional_config``: our settings, while the model is built.
 - ``worker_extension_cls``: methods mixed into the worker for ``collective_rpc``; ``worker.model_runner``.
 - ``current_platform.device_type``.
-- ``GPUModelRunner._prepare_inputs(scheduler_output, num_scheduled_tokens)``, called once before each forward pass that
-  serves requests, with ``input_batch.req_ids`` in the order of the batch, ``requests[id].sampling_params`` and
-  ``execute_model``, which calls it.
 """
 
 from __future__ import annotations
@@ -30,10 +27,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from vllm.config import get_current_vllm_config
 from vllm.model_executor.layers.linear import (
@@ -49,11 +44,13 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 from vllm.platforms import current_platform
 
+from zfleet.engine.vllm_engine.hidden_states import HiddenSums
 from zfleet.engine.vllm_engine.linears.delta_form import DeltaForm
 from zfleet.engine.vllm_engine.linears.forms import Form, form_for
 from zfleet.engine.vllm_engine.linears.parts import PartFactors
-from zfleet.engine.vllm_engine.linears.step_rows import Assignment, StepLinear, StepRows
+from zfleet.engine.vllm_engine.linears.step_rows import StepLinear, StepRows
 from zfleet.engine.vllm_engine.plan import SETTINGS
+from zfleet.engine.vllm_engine.runner import watch
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.shards import OutputPart, parts_of, shard_inputs, shard_outputs
 
@@ -70,6 +67,7 @@ class SvfConfig(QuantizationConfig):  # type: ignore[misc]  # vLLM's types are n
     def __init__(self) -> None:
         super().__init__()
         self.methods: list[SvfMethod] = []
+        self.hidden = HiddenSums()
         self._step: StepRows | None = None
         self._loaded = 0
         self.watched = False
@@ -230,9 +228,10 @@ class SvfExtension:
         config = self._zfleet_config
         config.step.known.clear()
         config.step.peak_requests = config.step.peak_distinct = 0
+        config.hidden.clear()
         if not config.watched:
             config.watched = True
-            _watch(self.model_runner, config)
+            watch(self.model_runner, config.step, config.hidden)
             Thread(target=_end_with, args=(front,), name="zfleet-watch", daemon=True).start()
         return sorted({name for method in config.methods for name in method.names})
 
@@ -249,6 +248,11 @@ class SvfExtension:
         """Return the most requests, and the most different z, in one step so far."""
         step = self._zfleet_config.step
         return step.peak_requests, step.peak_distinct
+
+    def zfleet_take_hidden(self, key: str, abandoned: list[str]) -> bytes:
+        """As ``HiddenSums.take``: [hidden] float32, or nothing."""
+        mean = self._zfleet_config.hidden.take(key, abandoned)
+        return b"" if mean is None else mean.cpu().numpy().tobytes()
 
     def zfleet_singular_values(self) -> bytes:
         """As ``DeltaForm.singular_values``, float32."""
@@ -268,24 +272,6 @@ class SvfExtension:
         raise RuntimeError("no linear of the model has factors")  # impossible: targets name some
 
 
-def _watch(runner: Any, config: SvfConfig) -> None:
-    """Begin the step's rows before each forward pass, and end them after it."""
-    prepare, execute, step = runner._prepare_inputs, runner.execute_model, config.step
-
-    def prepare_inputs(scheduler_output: Any, counts: NDArray[np.int32], *rest: Any) -> Any:
-        prepared = prepare(scheduler_output, counts, *rest)
-        step.begin([_assignment(runner.requests[name]) for name in runner.input_batch.req_ids], counts)
-        return prepared
-
-    def execute_model(*args: Any, **options: Any) -> Any:
-        try:
-            return execute(*args, **options)
-        finally:
-            step.end()
-
-    runner._prepare_inputs, runner.execute_model = prepare_inputs, execute_model
-
-
 def _end_with(front: int) -> None:
     """End this process when the one that started vLLM is gone: vLLM itself would wait for requests for ever."""
     parent = os.getppid()
@@ -296,8 +282,3 @@ def _end_with(front: int) -> None:
         with suppress(ProcessLookupError):  # it ended by itself in this moment
             os.kill(parent, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _assignment(request: Any) -> Assignment:
-    row, digest, exact = request.sampling_params.extra_args[SETTINGS]
-    return Assignment(int(row), str(digest), bool(exact))

@@ -13,7 +13,7 @@ from zfleet.adapt.calibration import Calibration
 from zfleet.adapt.contract import Decision, Mixture
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
-from zfleet.evaluate import Evaluation, evaluate
+from zfleet.evaluate.graded import Evaluation, evaluate
 from zfleet.models.lab.skills import KIND_PREFIX
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task

@@ -132,9 +132,7 @@ def _draw(
     best: str,
 ) -> Section:
     cem = bench.mixture_accuracy(lab_task(exam), mixture.z)
-    picked = max(
-        mixture.singles, key=lambda name: (mixture.singles[name].accuracy, mixture.singles[name].log_likelihood)
-    )
+    picked = max(mixture.singles, key=lambda name: (mixture.singles[name].value, mixture.singles[name].tie))
     return {
         "base": base.accuracy,
         "best_single": singles[best].accuracy,
@@ -143,7 +141,7 @@ def _draw(
         "pick_one_expert": picked,
         "cem": cem.accuracy,
         "cem_ci95": cem.ci95,
-        "cem_on_shots": mixture.score.accuracy,
+        "cem_on_shots": mixture.score.value,
         "alphas": dict(mixture.alphas),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from zfleet_cli.demo.drawing import BLUE, GREEN, GREY, ORANGE, PALE, bars, finish, picture, positions, whisker
+from zfleet.pages.drawing import BLUE, GREEN, GREY, ORANGE, PALE, bars, finish, picture, positions, whisker
 from zfleet_cli.demo.lab.plan import FEW_SHOT_CASES, SHOTS, train_spec
 
 Report = dict[str, Any]

@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from zfleet.config.specs import BaseSpec, ResourceSpec, SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, ResourceSpec, TrainSpec
 from zfleet.engine.open import check_engine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.files import write_atomic
@@ -43,8 +44,9 @@ from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
-from zfleet_jobs.search.problem import SearchProblem, shots_of
-from zfleet_jobs.search.run import register_mixture, settings_of
+from zfleet_jobs.search.problem import SearchProblem, drawn, shots_of
+from zfleet_jobs.search.run import register_mixture
+from zfleet_jobs.search.settings import SearchSettings
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.run import start_service
@@ -91,17 +93,14 @@ def _run_stages(
         trained = {expert.name: expert for expert in run_train(_named(train_spec(kind), bundle))}
         experts = {name: registry.load(registry.resolve(e.reference, bundle.slug)) for name, e in trained.items()}
     with stages.stage("search", f"search mixtures by the cross-entropy method: {len(EXAMS)} exams, {len(DRAWS)} draws"):
-        problems = [
-            SearchProblem(
-                f"{exam}-{draw}",
-                {name: experts[name] for name in members},
-                shots_of(lab_task(exam), SHOTS, draw),
-            )
-            for exam, members in EXAMS.items()
-            for draw in DRAWS
-        ]
         spec = search_spec(tuple(trained[name].reference for name in EXAMS[MIXTURE_EXAM]), kind)
-        flat = search_mixtures(shipped, problems, settings_of(spec), Path(spec.storage), "demo")
+        problems = []
+        for exam, members in EXAMS.items():
+            for draw in DRAWS:
+                task, selection = drawn(replace(lab_task(exam), test=()), SHOTS, spec.selection, draw)
+                of = {name: experts[name] for name in members}
+                problems.append(SearchProblem(f"{exam}-{draw}", of, task, selection))
+        flat = search_mixtures(shipped, problems, SearchSettings.of(spec), Path(spec.storage), "demo")
         found = {exam: flat[i * len(DRAWS) : (i + 1) * len(DRAWS)] for i, exam in enumerate(EXAMS)}
         mixture = _register(registry, found[MIXTURE_EXAM][0], spec, experts, bundle)
     with stages.stage("measure", "grade base, experts, mixtures and dispatchers on held-out prompts"):

@@ -12,7 +12,7 @@ from zfleet.adapt.contract import Decision
 from zfleet.config.generated import KIND_QUESTION
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
-from zfleet.evaluate import evaluate
+from zfleet.evaluate.graded import evaluate
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.generated.load import FAMILIES, TRAINED
 from zfleet.tasks.task import Sample, Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from zfleet_cli.demo.page import Findings, Report
+from zfleet.pages.page import Findings, Report
 
 Row = dict[str, Any]
 Finding = tuple[bool, str]

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from zfleet.config.generated import EXAM, KIND, GeneratedName
-from zfleet.evaluate import wilson
-from zfleet.statistics import paired
+from zfleet.evaluate.statistics.proportions import wilson
+from zfleet.evaluate.statistics.single import paired
 from zfleet.tasks.generated.load import generated_task
 from zfleet.tasks.task import Task
 from zfleet_cli.demo.real.bench import Bench
@@ -119,16 +119,14 @@ def _draw(
     bench: Bench, task: Task, mixture: FoundMixture, base: Rewards, singles: Mapping[str, Rewards], best: str
 ) -> Section:
     rewards = bench.mixture_rewards(task, mixture.z)
-    picked = max(
-        mixture.singles, key=lambda name: (mixture.singles[name].accuracy, mixture.singles[name].log_likelihood)
-    )
+    picked = max(mixture.singles, key=lambda name: (mixture.singles[name].value, mixture.singles[name].tie))
     return {
         "mixture": _accuracy(_right(rewards)),
         "over_base": _difference(rewards, base),
         "over_best_single": _difference(rewards, singles[best]),
         "pick_one": picked,
         "pick_one_accuracy": _accuracy(_right(singles[picked])),
-        "on_shots": mixture.score.accuracy,
+        "on_shots": mixture.score.value,
         "alphas": dict(mixture.alphas),
         "trials": len(mixture.trials),
     }

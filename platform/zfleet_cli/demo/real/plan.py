@@ -14,7 +14,7 @@ from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import TaskError
 from zfleet_jobs.compare.run import trials_of
 from zfleet_jobs.compare.trial import Trial
-from zfleet_jobs.search.problem import SearchSettings
+from zfleet_jobs.search.settings import SearchSettings
 
 SVF, LORA, CLASSIFIER = "svf", "lora", "classifier"
 """The methods, as experiments call them. The classifier's is SVF at a rate of its own."""
@@ -68,7 +68,7 @@ class Plan:
     shots: int = 12
     population: int = 12
     generations: int = 4
-    minutes: int = 80
+    minutes: int = 45
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ QUICK = Plan(
     shots=8,
     population=6,
     generations=2,
-    minutes=15,
+    minutes=10,
 )
 
 

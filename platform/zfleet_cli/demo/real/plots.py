@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from zfleet_cli.demo.drawing import BLUE, GREEN, GREY, ORANGE, PALE, bars, finish, picture
-from zfleet_cli.demo.page import Report
+from zfleet.pages.drawing import BLUE, GREEN, GREY, ORANGE, PALE, bars, finish, picture
+from zfleet.pages.page import Report
 
 _Y = "accuracy on held-out prompts"
 

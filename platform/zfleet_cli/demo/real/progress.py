@@ -9,7 +9,7 @@ from rich.console import Console
 
 from zfleet_jobs.compare.progress import ExperimentProgress, in_words
 
-TRAINING_SHARE = 0.67
+TRAINING_SHARE = 0.62
 """The trainings' part of a whole run's time; searching and measuring take the rest."""
 
 _EVERY_SECONDS = 60.0

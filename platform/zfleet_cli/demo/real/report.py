@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from zfleet_cli.demo.page import Report, print_findings, write_page
+from zfleet.pages.page import Report
+from zfleet_cli.demo.page import print_findings, write_page
 from zfleet_cli.demo.real.findings import findings
 from zfleet_cli.demo.real.plots import PICTURES
 from zfleet_cli.tables import print_table

@@ -17,8 +17,8 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import JobError
 from zfleet.files import write_atomic
 from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.pages.page import Report
 from zfleet.svf.zvector import ZVector
-from zfleet_cli.demo.page import Report
 from zfleet_cli.demo.real.bench import Bench
 from zfleet_cli.demo.real.measure import (
     exam_task,

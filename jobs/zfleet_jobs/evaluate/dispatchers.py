@@ -1,0 +1,116 @@
+"""Dispatchers as ways of an evaluation: registered ones, bare ones of the spec, and what they decide on prompts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from zfleet.adapt.calibration import Calibration
+from zfleet.adapt.cascade import for_task
+from zfleet.adapt.contract import Decision, Mixture
+from zfleet.adapt.document import DispatcherDocument, StepDocument
+from zfleet.adapt.stored import StoredDispatcher
+from zfleet.config.evaluate import DispatcherSpec
+from zfleet.engine.blocking import SyncEngine
+from zfleet.evaluate.cells import numbers_of
+from zfleet.evaluate.first_pass import FirstPass
+from zfleet.svf.zvector import ZVector
+from zfleet.tasks.task import Sample
+from zfleet.tasks.template import PromptTemplate
+
+_LIKELY = Calibration(limit=0.5)
+"""Of a bare dispatcher: it recognises a prompt if the answer is probably one of its labels, and then always decides."""
+
+
+def bare_dispatcher(
+    spec: DispatcherSpec,
+    experts: Mapping[str, ZVector],
+    names: Mapping[str, str],
+    classifier: tuple[str, ZVector] | None,
+) -> StoredDispatcher:
+    """Make a dispatcher that was not calibrated, as the service has one where no other is set.
+
+    Args:
+        spec: Its question and its labels.
+        experts: {reference: z} of those that it may choose.
+        names: {name that a label may have: reference}.
+        classifier: Reference and z of the expert that is asked; None asks the base.
+    """
+    known = {**experts, **dict([classifier] if classifier else [])}
+    first = next(iter(experts.values()))
+    labels = {name: name for name in names if "/" not in name} | spec.labels
+    step = StepDocument(
+        kind="classifier" if classifier else "prompt",
+        asks=classifier[0] if classifier else None,
+        question=spec.question,
+        calibration=_LIKELY,
+    )
+    return StoredDispatcher(
+        DispatcherDocument(
+            base=first.base,
+            factors=first.factors,
+            experts={reference: z.digest for reference, z in known.items()},
+            routes={label: {names[name]: 1.0} for label, name in labels.items()},
+            steps=(step,),
+        )
+    )
+
+
+def asked_by(dispatcher: StoredDispatcher) -> frozenset[str]:
+    """Return the digests of the z that a dispatcher asks, which an engine must know for its first pass."""
+    document = dispatcher.document
+    return frozenset(document.experts[step.asks] for step in document.steps if step.asks is not None)
+
+
+def first_passes(
+    engine: SyncEngine,
+    tokenizer: PreTrainedTokenizerBase,
+    stored: StoredDispatcher,
+    task: str,
+    samples: Sequence[Sample],
+) -> list[FirstPass]:
+    """Decide who answers each prompt, all at once. The engine knows the z that are asked.
+
+    Args:
+        stored: The dispatcher.
+        task: The task that requests name, for dispatchers that go by it.
+        samples: The prompts.
+
+    Raises:
+        RequestTooLong: A question does not fit.
+        TaskError: The base has no chat template.
+        EngineError: The engine fails.
+    """
+    dispatcher = stored.open(lambda prompt: PromptTemplate().render(tokenizer, prompt))
+    if task in stored.document.tasks:
+        dispatcher = for_task(dispatcher, task)
+
+    async def decide() -> list[Decision]:
+        return await asyncio.gather(*(dispatcher.decide(engine.engine, sample.prompt) for sample in samples))
+
+    began = time.perf_counter()
+    decisions = engine.run(decide())
+    each = (time.perf_counter() - began) / max(sum(decision.prompt_tokens for decision in decisions), 1)
+    routes = stored.document.routes | stored.document.tasks
+    return [
+        FirstPass(
+            mixture=decision.mixture,
+            label=decision.label,
+            named="" if decision.label is None else main_expert(routes[decision.label]),
+            # Of a prompt that it does not recognise, no label could be right.
+            confidence=None if decision.label is None else decision.confidence,
+            probabilities=decision.probabilities,
+            reason=decision.reason,
+            prompt_tokens=decision.prompt_tokens,
+            seconds=each * decision.prompt_tokens,
+        )
+        for decision in decisions
+    ]
+
+
+def main_expert(mixture: Mixture) -> str:
+    """Return the expert with the largest alpha; an empty text for the base."""
+    return max(mixture, key=lambda name: sum(numbers_of(mixture[name])) / len(numbers_of(mixture[name])), default="")

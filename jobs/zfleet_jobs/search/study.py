@@ -1,0 +1,86 @@
+"""A search as an Optuna study, for optuna-dashboard and Optuna's own analyses.
+
+The study is written from what the search tried; the search never reads it. An alpha that is split, over layers or
+matrices, is shown by its mean over the parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from zfleet.errors import JobError
+from zfleet.search.plan import Tried
+from zfleet.search.search import Search
+
+STUDY = "study.db"
+_TRIAL = "candidate"
+
+
+def write_study(search: Search, name: str, folder: Path, storage: str | None = None) -> str:
+    """Add the candidates that a study lacks. Candidates that dropped out of a race are pruned trials.
+
+    Args:
+        search: At its end, or wherever it was stopped.
+        name: Of the study: one search has one.
+        folder: Of the run.
+        storage: URL of the study's database; None for a file in the folder.
+
+    Returns:
+        The URL, which ``optuna-dashboard`` opens.
+
+    Raises:
+        JobError: The database does not take it, or holds a study of this name with other alphas.
+    """
+    url = storage or f"sqlite:///{folder / STUDY}"
+    objectives, experts = len(search.objective.targets), search.space.experts
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(
+            study_name=name, storage=RDBStorage(url), directions=["maximize"] * objectives, load_if_exists=True
+        )
+        if study.user_attrs.get("experts", list(experts)) != list(experts):
+            raise JobError(
+                f"study {name!r} in {_shown(url)} is of the experts {study.user_attrs['experts']}, not {list(experts)}",
+                "give `study` another database, or delete the study there",
+            )
+        study.set_user_attr("experts", list(experts))
+        stored = {trial.user_attrs.get(_TRIAL) for trial in study.get_trials(deepcopy=False)}
+        study.add_trials(
+            _trial(search, number, one) for number, one in enumerate(search.tried()) if number not in stored
+        )
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise JobError(
+            f"the study cannot be written to {_shown(url)}: {str(error).splitlines()[0]}",
+            "check that the database answers and has room; the search's outcome is kept, and the same command goes on",
+        ) from error
+    return url
+
+
+def _trial(search: Search, number: int, tried: Tried) -> FrozenTrial:
+    space, count = search.space, len(search.objective.targets)
+    means = tried.point.reshape(len(space.experts), -1).mean(axis=1).tolist()
+    distributions: dict[str, BaseDistribution] = {
+        expert: FloatDistribution(space.low, max(space.high, max(means))) for expert in space.experts
+    }
+    whole = tried.shots == search.plan.shots
+    values = list(tried.score[:count])
+    return create_trial(
+        state=TrialState.COMPLETE if whole or count > 1 else TrialState.PRUNED,
+        values=values if whole or count > 1 else None,
+        params=dict(zip(space.experts, means, strict=True)),
+        distributions=distributions,
+        intermediate_values={} if count > 1 else {tried.shots: values[0]},
+        user_attrs={_TRIAL: number, "generation": tried.generation, "shots": tried.shots, "score": list(tried.score)},
+    )
+
+
+def _shown(url: str) -> str:
+    """Leave out the password of a URL."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

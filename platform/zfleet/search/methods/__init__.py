@@ -1,0 +1,1 @@
+"""The methods of searching: one file each."""
