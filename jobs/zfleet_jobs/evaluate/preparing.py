@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from zfleet.adapt.stored import StoredDispatcher
@@ -16,7 +17,7 @@ from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
-from zfleet.tasks.fit import FitReport, fit_prompts
+from zfleet.tasks.fit import FitReport, fit_prompts, prompt_length
 from zfleet.tasks.task import Task
 from zfleet_jobs.evaluate.dispatchers import bare_dispatcher
 from zfleet_jobs.evaluate.identity import EngineIdentity, run_digest
@@ -167,13 +168,14 @@ def _check_prompts(prepared: Prepared, bundle: BaseBundle) -> None:
     """
     tokenizer, reader = bundle.tokenizer(), bundle.image_reader()
     longest = prepared.spec.engine.longest(bundle.context)
-    for prompt in prepared.spec.prompts:
-        for name, parts in prepared.splits.items():
-            asked = [prepared.prompted(sample, prompt) for sample in (*parts.selection, *parts.test)]
-            fit = fit_prompts(replace(prepared.tasks[name], train=(), test=asked), tokenizer, longest, reader)
-            if fit.left_out:
+    for prompt, (name, parts) in product(prepared.spec.prompts, prepared.splits.items()):
+        task = prepared.tasks[name]
+        for sample in (*parts.selection, *parts.test):
+            asked = prepared.prompted(sample, prompt)
+            length = prompt_length(task, tokenizer, asked, reader) + task.max_tokens
+            if length > longest:
                 raise TaskError(
-                    f"with prompts.{prompt}, sample {fit.left_out[0]} of task {name} does not fit: prompt and answer "
-                    f"take {fit.longest} tokens, the limit is {fit.max_length}",
+                    f"with prompts.{prompt}, sample {sample.id} of task {name} does not fit: prompt and answer take "
+                    f"{length} tokens, the limit is {longest}",
                     "shorten that prompt, leave out the long rows, or raise engine.max_length",
                 )
