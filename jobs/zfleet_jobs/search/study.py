@@ -6,6 +6,8 @@ matrices, is shown by its mean over the parts.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -23,7 +25,7 @@ _TRIAL = "candidate"
 
 
 def write_study(search: Search, name: str, folder: Path, storage: str | None = None) -> str:
-    """Add the candidates that a study lacks. Candidates that dropped out of a race are pruned trials.
+    """Add the candidates that a study lacks, but for those of a race under way. Those that dropped out are pruned.
 
     Args:
         search: At its end, or wherever it was stopped.
@@ -50,16 +52,33 @@ def write_study(search: Search, name: str, folder: Path, storage: str | None = N
                 "give `study` another database, or delete the study there",
             )
         study.set_user_attr("experts", list(experts))
+        with warnings.catch_warnings():
+            # Optuna calls the names of objectives experimental.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([_name(target) for target in search.objective.targets])
         stored = {trial.user_attrs.get(_TRIAL) for trial in study.get_trials(deepcopy=False)}
         study.add_trials(
-            _trial(search, number, one) for number, one in enumerate(search.tried()) if number not in stored
+            _trial(search, number, one) for number, one in enumerate(_settled(search)) if number not in stored
         )
+    except ImportError as error:
+        raise JobError(
+            f"the study cannot be written to {_shown(url)}: the database's driver is not installed",
+            "install it, for PostgreSQL by `pip install 'psycopg[binary]'`; the same command goes on",
+        ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise JobError(
             f"the study cannot be written to {_shown(url)}: {str(error).splitlines()[0]}",
             "check that the database answers and has room; the search's outcome is kept, and the same command goes on",
         ) from error
     return url
+
+
+def _settled(search: Search) -> list[Tried]:
+    """List the candidates whose scores change no more: those of a race that is under way may."""
+    tried, pending = search.tried(), search.pending
+    if pending is None or pending.stage in ("final", "test"):
+        return tried
+    return [one for one in tried if one.generation < pending.generation]
 
 
 def _trial(search: Search, number: int, tried: Tried) -> FrozenTrial:
@@ -71,13 +90,17 @@ def _trial(search: Search, number: int, tried: Tried) -> FrozenTrial:
     whole = tried.shots == search.plan.shots
     values = list(tried.score[:count])
     return create_trial(
-        state=TrialState.COMPLETE if whole or count > 1 else TrialState.PRUNED,
-        values=values if whole or count > 1 else None,
+        state=TrialState.COMPLETE if whole else TrialState.PRUNED,
+        values=values if whole else None,
         params=dict(zip(space.experts, means, strict=True)),
         distributions=distributions,
         intermediate_values={} if count > 1 else {tried.shots: values[0]},
         user_attrs={_TRIAL: number, "generation": tried.generation, "shots": tried.shots, "score": list(tried.score)},
     )
+
+
+def _name(target: Mapping[str, float]) -> str:
+    return " + ".join(metric if weight == 1 else f"{weight:g} {metric}" for metric, weight in target.items())
 
 
 def _shown(url: str) -> str:
