@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from string import Formatter
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from zfleet.svf.similarity import cosines
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.fit import data_digest
 from zfleet.tasks.task import Sample, Task
+from zfleet.tasks.template import PromptTemplate
 from zfleet_jobs.search.settings import SearchSettings
 
 
@@ -52,7 +54,7 @@ class SearchProblem:
                 f"the experts of search {self.name} belong to different bases or factors",
                 "mix only experts that share one base and its factors",
             )
-        _check_disjoint(self.name, self.samples)
+        _check_disjoint(self.name, self.samples, self.task.template)
 
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
@@ -97,8 +99,11 @@ class SearchProblem:
             block=settings.block,
             keep=settings.keep,
         )
+        space = self.space(settings)
+        # What the method refuses is refused before anything is tried.
+        settings.make_method(space if settings.keep is None else space.of(range(settings.keep)))
         similarity = None if settings.keep is None else cosines(list(self.experts.values()))
-        return Search(self.space(settings), settings.make_method, settings.objective, plan, similarity)
+        return Search(space, settings.make_method, settings.objective, plan, similarity)
 
 
 def shots_of(task: Task, shots: int, seed: int) -> Task:
@@ -120,7 +125,7 @@ def drawn(task: Task, shots: int, selection: int, seed: int) -> tuple[Task, tupl
         JobError: The training split has fewer distinct prompts.
     """
     # Small families repeat prompts; a shot that came twice would count twice.
-    digests = array("Q", (_digest(sample) for sample in task.train))
+    digests = array("Q", (_digest(sample, task.template) for sample in task.train))
     distinct = np.sort(np.unique(np.frombuffer(digests, np.uint64), return_index=True)[1]).tolist() if digests else []
     if len(distinct) < shots + selection:
         raise JobError(
@@ -140,7 +145,10 @@ def drawn_from_test(task: Task, shots: int, seed: int) -> Task:
     Raises:
         JobError: The test split has no more distinct prompts than shots.
     """
-    shifted, rest = replace(task, train=task.test, test=()), len(set(map(_digest, task.test))) - shots
+    shifted, rest = (
+        replace(task, train=task.test, test=()),
+        len({_digest(sample, task.template) for sample in task.test}) - shots,
+    )
     if rest < 1:
         raise JobError(
             f"task {task.name} has {rest + shots} distinct test prompts, and {shots} shots are drawn from them",
@@ -150,17 +158,22 @@ def drawn_from_test(task: Task, shots: int, seed: int) -> Task:
     return replace(chosen, test=others)
 
 
-def _digest(sample: Sample) -> int:
-    said = hashlib.sha256(json.dumps([sample.prompt, sample.answer]).encode()).digest()
+def _digest(sample: Sample, template: PromptTemplate) -> int:
+    """Identify what a sample asks and what it wants: its prompt with the fields that the template shows."""
+    shown = {name for _, name, _, _ in Formatter().parse(template.text or "") if name}
+    fields = {name: value for name, value in sample.fields.items() if name in shown}
+    said = hashlib.sha256(
+        json.dumps([sample.prompt, sample.answer, fields, sample.images], sort_keys=True).encode()
+    ).digest()
     return int.from_bytes(said[:8], "big")
 
 
 _SHOWN = 10
 
 
-def _check_disjoint(name: str, samples: Sequence[Sample]) -> None:
+def _check_disjoint(name: str, samples: Sequence[Sample], template: PromptTemplate) -> None:
     first: dict[int, Sample] = {}
-    again = [(sample, first.setdefault(_digest(sample), sample)) for sample in samples]
+    again = [(sample, first.setdefault(_digest(sample, template), sample)) for sample in samples]
     rows = [f"{sample.id} is {other.id}" for sample, other in again if sample is not other]
     if rows:
         more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
@@ -183,7 +196,7 @@ def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSetti
                 name,
                 [[expert, z.digest] for expert, z in problem.experts.items()],
                 data_digest(problem.task),
-                [_digest(sample) for sample in problem.samples],
+                [_digest(sample, problem.task.template) for sample in problem.samples],
                 [problem.task.name, problem.task.max_tokens, list(problem.task.stop), problem.task.template.text],
                 reward_identity(problem.task.reward),
             ]

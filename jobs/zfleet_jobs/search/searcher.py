@@ -121,7 +121,9 @@ class ChunkSearcher(Searcher):
             for name, search in searches.items():
                 search.replay((digest, measured) for digest, measured in state["told"][name])
             measured = {name: dict(state["measured"][name]) for name in searches}
-        except (OSError, ValueError, KeyError, TypeError, ZfleetError) as error:
+            if any(record.keys() != set(RECORD) for records in state["records"].values() for record in records):
+                raise ValueError("its records of trials are not whole")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZfleetError) as error:
             raise CheckpointError(
                 f"{Path(checkpoint_path).name} is no state of this search: {error}",
                 "remove the search's folder under `storage` and start again",

@@ -8,7 +8,7 @@ import pytest
 
 from zfleet.errors import ExpertNotFound, RegistryError, RegistryUnreachable
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, artifacts, catalog
+from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance, catalog, files
 
 SLUG = "lab-1a2b3c4d"
 MakeZ = Callable[..., ZVector]
@@ -79,7 +79,7 @@ def test_a_failed_upload_leaves_no_version(registry: ExpertRegistry, put: Put, m
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "write_atomic", fail)
+        patch.setattr(files, "write_atomic", fail)
         with pytest.raises(RegistryError, match=r"z\.safetensors cannot be written: No space left on device"):
             put()
     assert registry.list() == []
