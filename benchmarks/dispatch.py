@@ -5,7 +5,7 @@
     python benchmarks/dispatch.py --quick               few steps of training: does it run at all
 
 The lab's experts and its classifier are trained, and each kind of dispatcher is calibrated by `zfleet calibrate` on
-half of the held-out prompts of four kinds. What is printed is of the other half, and of kinds that nobody has seen:
+prompts of four kinds. What is printed is of held-out prompts, and of kinds that nobody has seen:
 
 - ``dispatchers``: accuracy of labels, expected calibration error, coverage, risk and tokens of the first pass; how many
   answers are right, less those of the base (paired interval), and less than an oracle's that knows the kind (regret).

@@ -16,7 +16,6 @@ from zfleet.evaluate.statistics.single import paired
 from zfleet.models.lab.skills import KINDS
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Sample
-from zfleet_jobs.calibrate.data import calibrates
 
 Section = dict[str, Any]
 
@@ -42,7 +41,7 @@ REQUESTS, SOON, SHARE, STREAMS = 5000, 500, 0.2, 20
 
 def measure_dispatchers(project: Project) -> Section:
     """Calibrate each kind, and answer held-out prompts of seen and of unseen kinds under what it chooses."""
-    seen = [sample for kind in KINDS for sample in measured_samples(kind)]
+    seen = [sample for kind in KINDS for sample in lab_task(kind).test]
     unseen = {kind: list(lab_task(kind).test) for kind in UNSEEN}
     base = project.right(seen, [{}] * len(seen))
     oracle = project.right(seen, [{f"{sample.fields['kind']}/1": 1.0} for sample in seen])
@@ -83,7 +82,7 @@ def measure_new_labels(project: Project) -> Section:
     old = ("reverse", "sort", "add")
     first = project.calibrate("nearest", {label: label for label in old}, name="three")
     before = project.opened(first.reference)
-    known = [sample for kind in old for sample in measured_samples(kind)]
+    known = [sample for kind in old for sample in lab_task(kind).test]
     was = project.decide(before, known)
     for task, expert in NEW.items():
         began = time.perf_counter()
@@ -133,11 +132,6 @@ def measure_drift(project: Project, reference: str, usual: Sequence[Sample], uns
         "told": len(in_time),
         "requests_until_told": statistics.median(in_time) if in_time else None,
     }
-
-
-def measured_samples(kind: str) -> list[Sample]:
-    """Return the held-out prompts of a task that calibrate no dispatcher."""
-    return [sample for sample in lab_task(kind).test if not calibrates(sample.prompt)]
 
 
 def _on_unseen(project: Project, samples: list[Sample], decisions: list[Decision], base: list[bool]) -> Section:

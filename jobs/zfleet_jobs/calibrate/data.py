@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zfleet.adapt.calibrate import LabelledPrompt
 from zfleet.errors import TaskError
-from zfleet.tasks.split import held_out
+from zfleet.evaluate.splits import split
 from zfleet.tasks.task import Sample, Task
 
 
@@ -16,9 +16,9 @@ class CalibrationData:
     """Prompts by what they are for. No prompt is in two of them.
 
     Attributes:
-        examples: {label: training prompts}, which prompts are compared with.
-        validation: Held-out prompts that calibrate.
-        test: Held-out prompts that the calibrated dispatcher is measured on.
+        examples: {label: prompts}, which prompts are compared with: training prompts.
+        validation: Prompts that calibrate: those training prompts by which evaluations select.
+        test: Held-out prompts, which the calibrated dispatcher is measured on.
     """
 
     examples: Mapping[str, Sequence[str]]
@@ -27,49 +27,41 @@ class CalibrationData:
 
     @classmethod
     def of(cls, tasks: Mapping[str, Task], examples: int, prompts: int) -> CalibrationData:
-        """Select prompts.
+        """Select prompts, by the same split as evaluations: what they report on has calibrated nothing.
 
         Args:
             tasks: {label: a task whose prompts all have this label}.
-            examples: How many training prompts of each label, if it has so many.
-            prompts: How many held-out prompts of each label, if it has so many. The side of each depends on the prompt
-                alone, so that other jobs can leave out those that calibrate (``calibrates``).
+            examples: The most examples of each label.
+            prompts: The most prompts of each label that calibrate, and that are measured.
 
         Raises:
-            TaskError: A prompt has images, or two labels, or is both held out and a training prompt.
+            TaskError: A prompt has images, or two labels, or is both a training prompt and held out.
         """
-        seen: dict[str, tuple[str, str]] = {}
-        found = {label: _distinct("training", task.train, examples, label, seen) for label, task in tasks.items()}
-        held = [
-            LabelledPrompt(prompt, label)
-            for label, task in tasks.items()
-            for prompt in _distinct("held-out", task.test, prompts, label, seen)
-        ]
-        validation = [one for one in held if calibrates(one.prompt)]
-        return cls(found, validation, [one for one in held if not calibrates(one.prompt)])
+        splits = {label: split(task, prompts, prompts) for label, task in tasks.items()}
+        seen: dict[str, str] = {}
+        return cls(
+            {label: _distinct(one.pool, f"an example of {label!r}", seen)[:examples] for label, one in splits.items()},
+            [
+                LabelledPrompt(prompt, label)
+                for label, one in splits.items()
+                for prompt in _distinct(one.selection, f"a validation prompt of {label!r}", seen)
+            ],
+            [
+                LabelledPrompt(prompt, label)
+                for label, one in splits.items()
+                for prompt in _distinct(one.test, f"a held-out prompt of {label!r}", seen)
+            ],
+        )
 
 
-def calibrates(prompt: str) -> bool:
-    """Return whether a held-out prompt calibrates dispatchers; they are measured on the others."""
-    return held_out(f"dispatcher/{prompt}", 0.5)
-
-
-def _distinct(
-    side: str, samples: Sequence[Sample], count: int, label: str, seen: dict[str, tuple[str, str]]
-) -> list[str]:
-    """Return the first different prompts; note the label and the side of each."""
-    prompts: dict[str, None] = {}
+def _distinct(samples: Sequence[Sample], what: str, seen: dict[str, str]) -> list[str]:
+    """Return the different prompts, and note what each of them is."""
     for sample in samples:
-        if len(prompts) == count:
-            break
         if sample.images:
             raise TaskError(f"sample {sample.id} has images", "dispatchers look at texts: take a task without images")
-        label_before, side_before = seen.setdefault(sample.prompt, (label, side))
-        if (label_before, side_before) != (label, side):
+        if seen.setdefault(sample.prompt, what) != what:
             raise TaskError(
-                f"prompt {sample.prompt[:80]!r} is a {side_before} prompt of label {label_before!r} and a {side} "
-                f"prompt of label {label!r}",
-                "leave it out of one of the tasks",
+                f"prompt {sample.prompt[:80]!r} is {seen[sample.prompt]} and {what}",
+                "leave it out of one of the tasks, or of one side of its task",
             )
-        prompts[sample.prompt] = None
-    return list(prompts)
+    return list(dict.fromkeys(sample.prompt for sample in samples))

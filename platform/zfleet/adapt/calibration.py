@@ -62,7 +62,7 @@ class Facts(Spec):
         data_digest: sha256 of all validation prompts and their labels.
         labels: Those that were calibrated; a label that was added later is not among them.
         accuracy: The fraction whose most probable label is right; a prompt that is not recognised is not.
-        ece: Expected calibration error (``reliability.expected_calibration_error``).
+        ece: Expected calibration error (``evaluate.statistics.reliability``).
         coverage: The fraction that is decided; the base answers the others.
         risk: The fraction of those that are decided wrong; None if none is.
         risk_asked: The risk that was asked for.

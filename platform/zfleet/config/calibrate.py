@@ -48,7 +48,7 @@ class CalibrateSpec(AnsweringSpec):
         "answer to the question alone",
     )
     prompts: int = Field(
-        500, ge=1, description="held-out prompts of each label; half of them calibrate, and half are measured"
+        500, ge=1, description="training prompts of each label that calibrate, and held-out ones that are measured"
     )
     risk: float = Field(0.05, gt=0, lt=1, description="the largest fraction of wrong labels among decided prompts")
     certainty: float = Field(0.95, gt=0, lt=1, description="the probability with which that holds")

@@ -16,13 +16,14 @@ from zfleet.config.specs import BaseSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import DispatcherError, ExpertNotFound, RegistryError, TaskError, WrongBase
+from zfleet.evaluate.splits import split
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.factors import Factors
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Sample, Task
 from zfleet.testing.parity import random_z
-from zfleet_jobs.calibrate.data import CalibrationData, calibrates
+from zfleet_jobs.calibrate.data import CalibrationData
 from zfleet_jobs.calibrate.run import CalibrateResult, run_calibrate
 from zfleet_registry import ExpertRegistry, Provenance
 
@@ -86,7 +87,7 @@ def test_a_classifier_is_calibrated_measured_and_registered(project: Project) ->
     assert (result.reference, result.kind, result.labels) == ("by-classifier/1", "classifier", LABELS)
     assert result.measured is not None
     assert result.facts is not None
-    assert result.measured.n + result.facts.prompts == 180
+    assert result.measured.n == result.facts.prompts == 180
     assert result.facts.risk_asked == 0.3
     version = project.registry.resolve("by-classifier@champion", project.bundle.slug)
     assert version.is_dispatcher
@@ -128,7 +129,7 @@ def test_a_cascade_has_a_threshold_for_each_step_that_looks_at_prompts(project: 
     result = project.run("cascade", steps=steps, classifier="kind", tasks={"exam": "sort"})
     assert (result.kind, len(result.thresholds)) == ("cascade", 2)
     assert result.measured is not None
-    assert result.measured.n > 60
+    assert result.measured.n == 180
 
 
 @gives_hidden_states
@@ -182,21 +183,24 @@ def test_no_prompt_is_in_two_parts() -> None:
     data = lab_data(examples=50)
     examples = {prompt for prompts in data.examples.values() for prompt in prompts}
     validation, test = {one.prompt for one in data.validation}, {one.prompt for one in data.test}
-    assert len(examples) == 150
-    assert len(validation) + len(test) == 1500
+    assert (len(examples), len(test)) == (150, 1500)
+    assert 900 < len(validation) <= 1500
     assert not examples & validation
     assert not examples & test
     assert not validation & test
-    assert 600 < len(validation) < 900
-    assert all(map(calibrates, validation))
-    assert not any(map(calibrates, test))
+
+
+def test_evaluations_select_by_what_calibrates_and_report_on_what_is_measured() -> None:
+    data, parts = lab_data(), split(lab_task("sort"), 500, 500)
+    assert {one.prompt for one in data.validation if one.label == "sort"} == {one.prompt for one in parts.selection}
+    assert [one.prompt for one in data.test if one.label == "sort"] == [one.prompt for one in parts.test]
 
 
 def test_a_prompt_with_two_labels_or_an_image_is_refused() -> None:
     task = lab_task("sort")
-    with pytest.raises(TaskError, match="is a held-out prompt of label 'a' and a held-out prompt of label 'b'"):
+    with pytest.raises(TaskError, match="is an example of 'a' and an example of 'b'"):
         CalibrationData.of({"a": task, "b": task}, 0, 10)
-    with pytest.raises(TaskError, match="training prompt of label 'a' and a held-out prompt of label 'a'"):
+    with pytest.raises(TaskError, match="of 'a' and a held-out prompt of 'a'"):
         CalibrationData.of({"a": replace(task, test=task.train)}, 10, 10)
     seen = Task("seen", (), (Sample("s/1", "what is it", images=("a.png",)),), task.template, task.reward, 4)
     with pytest.raises(TaskError, match="sample s/1 has images"):
