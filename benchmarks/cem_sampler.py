@@ -4,8 +4,8 @@
     python benchmarks/cem_sampler.py --json > result.json
     python benchmarks/cem_sampler.py --surfaces sphere rosenbrock --samplers cem cmaes random --seeds 6
 
-All get 256 evaluations, in batches of 32: an engine answers a population at once. The Gaussian process gets 96, because
-each of its points takes about a second; what the others have after 96 stands in a column of its own.
+All get 256 evaluations, in batches of 32, as an engine answers a population at once. What they have after 96 is shown
+too. The Gaussian process takes nearly all of the time, half a minute a search; leave it out with ``--samplers``.
 
 - ``sphere`` (the optimum at random) and ``rosenbrock``: the loss of the best point.
 - ``shots`` and ``shots and ties``: mixtures of three experts of the lab base, trained and recorded here, scored on 10

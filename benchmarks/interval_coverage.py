@@ -91,7 +91,7 @@ def one_difference(
     """Draw independent answers of two ways to n prompts, a share of which are as hard for one as for the other."""
     truths = rng.uniform(*accuracies, size=2)
     first, second = _two(rng, np.full(n, truths[0]), np.full(n, truths[1]), shared)
-    return paired(first.tolist(), second.tolist()), _plain(first * 1.0 - second), truths[0] - truths[1]
+    return paired(first.tolist(), second.tolist()), _plain(first.astype(np.float64) - second), truths[0] - truths[1]
 
 
 def passages_accuracy(
@@ -113,7 +113,7 @@ def passages_difference(
     chances = [_of_passages(rng, truth, alike, passages)[places] for truth in truths]
     first, second = _two(rng, chances[0], chances[1], 0.5)
     found = paired(first.tolist(), second.tolist(), places.tolist())
-    return found, _plain(first * 1.0 - second), truths[0] - truths[1]
+    return found, _plain(first.astype(np.float64) - second), truths[0] - truths[1]
 
 
 def mean_reward(rng: np.random.Generator, n: int) -> tuple[Estimate, Estimate, float]:
@@ -148,7 +148,7 @@ def seeds_passages_difference(
     places = _places(rng, passages, sizes)
     chances = [_of_passages(rng, truth, alike, passages)[places] for truth in truths]
     right = rng.random((seeds, len(places))) < chances[0]
-    differences = right * 1.0 - (rng.random(len(places)) < chances[1])
+    differences = right.astype(np.float64) - (rng.random(len(places)) < chances[1])
     return difference(differences, places.tolist()), _plain(differences.ravel()), truths[0] - truths[1]
 
 

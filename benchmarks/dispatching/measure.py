@@ -86,9 +86,10 @@ def measure_new_labels(project: Project) -> Section:
     known = [sample for kind in old for sample in measured_samples(kind)]
     was = project.decide(before, known)
     for task, expert in NEW.items():
-        new = {task: {"expert": expert, "task": {"lab": task}}}
         began = time.perf_counter()
-        added = project.calibrate("nearest", {}, name=f"with-{task}", labels=new, examples=EXAMPLES, extend="three")
+        added = project.calibrate(
+            "nearest", {task: expert}, name=f"with-{task}", examples=EXAMPLES, extend=first.reference
+        )
         seconds = time.perf_counter() - began
         after = project.opened(added.reference)
         fresh = list(lab_task(task).test)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,18 +57,18 @@ class Project:
     registry: ExpertRegistry
     uri: str
 
-    def calibrate(self, dispatcher: str, labels: dict[str, str], **changes: Any) -> CalibrateResult:
+    def calibrate(self, dispatcher: str, labels: Mapping[str, str], **changes: Any) -> CalibrateResult:
         """Run `zfleet calibrate`.
 
         Args:
             dispatcher: Its kind.
-            labels: {label: lab task whose prompts have it}; the expert of the label's name answers.
+            labels: {lab task, whose prompts have its name as their label: the expert that answers them}.
             changes: Other keys of the spec.
         """
         values: dict[str, Any] = {
             "name": f"by-{dispatcher}",
             "dispatcher": dispatcher,
-            "labels": {label: {"expert": label, "task": {"lab": task}} for label, task in labels.items()},
+            "labels": {task: {"expert": expert, "task": {"lab": task}} for task, expert in labels.items()},
             "engine": "torch",
             "registry": self.uri,
         }

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
+from transformers import PreTrainedTokenizerBase
 
 from learning.lab_experts import LEARNER, train_lab_experts
 from zfleet.config.specs import BaseSpec, EngineSpec
@@ -70,9 +71,7 @@ def grid() -> Array:
 
 @cache
 def recorded_table() -> Table:
-    """Read the table from the cache. The first time, build the base, train the experts and record: a quarter of an hour
-    on one core.
-    """
+    """Read the table from the cache. The first time, build the base, train the experts and record."""
     bundle = pack_base(BaseSpec())
     path = _path(bundle)
     if not path.is_file():
@@ -102,9 +101,9 @@ def _record(bundle: BaseBundle) -> Table:
     ):
         bar = progress.add_task(f"train {', '.join(EXPERTS)}", total=LEARNER.steps)
         experts = train_lab_experts(weights, engine, EXPERTS, lambda _: progress.advance(bar))
-        task = lab_task(EXAM, test_size=PROMPTS)
+        task, tokenizer = lab_task(EXAM, test_size=PROMPTS), bundle.tokenizer()
         scored = [
-            _score(bundle, engine, task, [mix(experts, point.tolist()) for point in chunk])
+            score_mixtures(engine, tokenizer, task, [mix(experts, point.tolist()) for point in chunk])
             for chunk in progress.track(
                 np.array_split(points, -(-len(points) // _CHUNK)), description=f"record {len(points)} mixtures"
             )
@@ -112,8 +111,14 @@ def _record(bundle: BaseBundle) -> Table:
     return Table(*(np.concatenate(part) for part in zip(*scored, strict=True)))
 
 
-def _score(bundle: BaseBundle, engine: SyncEngine, task: Task, mixtures: Sequence[ZVector]) -> tuple[Array, Array]:
-    tokenizer = bundle.tokenizer()
+def score_mixtures(
+    engine: SyncEngine, tokenizer: PreTrainedTokenizerBase, task: Task, mixtures: Sequence[ZVector]
+) -> tuple[Array, Array]:
+    """Score mixtures on every test prompt, as a search scores them on its shots.
+
+    Returns:
+        As in ``Table``: [mixtures, prompts] each.
+    """
     digests = [engine.put_z(z) for z in mixtures]
     rows = [(digest, sample) for digest in digests for sample in task.test]
     asked = [sample for _, sample in rows]

@@ -11,7 +11,7 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution
 
-from samplers.sides import FEW_EVALUATIONS, SIDES
+from samplers.sides import EVALUATIONS, FEW_EVALUATIONS, SIDES
 from samplers.surfaces import SURFACES
 
 Outcome = Mapping[int, Mapping[str, float]]
@@ -46,5 +46,4 @@ def search(surface_name: str, side_name: str, seed: int) -> Outcome:
             points.append(np.array([trial.params[name] for name in space]))
             scores.append(problem.score(points[-1]))
             study.tell(trial, scores[-1])
-    budgets = sorted({FEW_EVALUATIONS, side.evaluations})
-    return {budget: problem.judge(points[int(np.argmax(scores[:budget]))]) for budget in budgets}
+    return {budget: problem.judge(points[int(np.argmax(scores[:budget]))]) for budget in (FEW_EVALUATIONS, EVALUATIONS)}

@@ -14,9 +14,10 @@ BATCH = 32
 """What an engine answers at once: one population of the cross-entropy method."""
 
 EVALUATIONS = 256
+"""Of every search."""
+
 FEW_EVALUATIONS = 96
-"""The Gaussian process takes a second for each further point, so that it gets three batches. The others' results are
-taken after as many too."""
+"""What a sampler has found is reported after so many, too."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,17 @@ class Side:
 
     Attributes:
         make: Of a seed, and of whether the same point always gets the same score and close points close ones.
-        evaluations: How many it gets.
         batch: How many are asked for before they are told.
         first: How many are asked for in the first batch, if it is another one.
     """
 
     make: Callable[[int, bool], BaseSampler]
-    evaluations: int = EVALUATIONS
     batch: int = BATCH
     first: int | None = None
 
     def batches(self) -> Iterator[int]:
-        """Yield the size of each batch; together they are ``evaluations``."""
-        left = self.evaluations
+        """Yield the size of each batch; together they are ``EVALUATIONS``."""
+        left = EVALUATIONS
         size = self.first or self.batch
         while left:
             yield min(size, left)
@@ -76,6 +75,6 @@ SIDES = {
     # Smaller populations than an engine's batch, about CMA-ES's own for 3 to 10 dimensions.
     "cmaes 8": Side(_small_cmaes, batch=8, first=1),
     "tpe": Side(_tpe),
-    "gp": Side(_gp, evaluations=FEW_EVALUATIONS),
+    "gp": Side(_gp),
     "random": Side(_random),
 }

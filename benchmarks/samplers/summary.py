@@ -30,7 +30,7 @@ def summarise(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     Returns:
         {sampler: {evaluations: {what: figures}, "beside_cem": figures}}: medians for losses and their ratios to the
         reference's, with exact intervals; means for accuracies and their differences to the reference's, with
-        Student's. Both are paired by seed, after as many evaluations.
+        Student's. Both are paired by seed, after all evaluations.
     """
     found: dict[str, Any] = {}
     for side, mine in outcomes.items():
@@ -39,9 +39,8 @@ def summarise(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
             for budget in mine[0]
         }
         if side != REFERENCE and REFERENCE in outcomes:
-            budget = max(mine[0])
-            pairs = [(one[budget], other[budget]) for one, other in zip(mine, outcomes[REFERENCE], strict=True)]
-            found[side]["beside_cem"] = {"evaluations": budget, **_beside(pairs)}
+            pairs = zip(mine, outcomes[REFERENCE], strict=True)
+            found[side]["beside_cem"] = _beside([(one[EVALUATIONS], other[EVALUATIONS]) for one, other in pairs])
     return found
 
 
@@ -90,7 +89,7 @@ def _losses(title: str, found: Mapping[str, Any]) -> Table:
     few, all_ = str(FEW_EVALUATIONS), str(EVALUATIONS)
     shown = _empty(f"{title}: loss, median", "sampler", f"after {few}", f"after {all_}", "over cem's", "95 % interval")
     for side, row in found.items():
-        losses = [f"{row[budget]['loss']['median']:.2g}" if budget in row else "" for budget in (few, all_)]
+        losses = [f"{row[budget]['loss']['median']:.2g}" for budget in (few, all_)]
         beside = row.get("beside_cem")
         ratio = ["", ""] if beside is None else [f"{beside['median']:.2g}", _interval(beside["ci95"], ".2g", 1)]
         shown.add_row(side, *losses, *ratio)
@@ -103,8 +102,8 @@ def _accuracies(title: str, found: Mapping[str, Any]) -> Table:
         f"{title}; % of other prompts, mean", "sampler", few, all_, "95 % interval", "optimism", "minus cem's"
     )
     for side, row in found.items():
-        last = row[max(few, all_, key=lambda budget: int(budget) if budget in row else 0)]
-        true = [f"{100 * row[budget]['true']['mean']:.1f}" if budget in row else "" for budget in (few, all_)]
+        last = row[all_]
+        true = [f"{100 * row[budget]['true']['mean']:.1f}" for budget in (few, all_)]
         beside = row.get("beside_cem")
         difference = "" if beside is None else _interval(beside["ci95"], "+.1f", 100)
         optimism = f"{100 * last['optimism']['mean']:.1f}"

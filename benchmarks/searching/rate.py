@@ -98,7 +98,7 @@ def arithmetic_bound(model: PreTrainedModel, factors: Factors, tokens: int) -> f
     Rebuilding W' [m, n] takes m r n; a token then takes m n, and with factors r (m + n). The head takes the same on
     both sides.
     """
-    head = model.get_output_embeddings().weight.numel()
+    head: int = model.get_output_embeddings().weight.numel()
     shapes = [(one.shape[0], len(one.s), one.shape[1]) for one in factors.matrices.values()]
     rebuild = sum(m * r * n for m, r, n in shapes)
     plain = sum(m * n for m, _, n in shapes) + head
@@ -120,8 +120,11 @@ class Rebuilt:
     def __init__(self, model: PreTrainedModel, factors: Factors) -> None:
         self._model = model
         self._factors = factors
-        linears = dict(model.named_modules())
-        self._weights = {name: linears[name].get_parameter("weight").data for name in factors.matrices}
+        self._weights: dict[str, Tensor] = {}
+        for name in factors.matrices:
+            weight = model.get_submodule(name).get_parameter("weight")
+            # Those of the base are mapped from its files, which nobody can write.
+            self._weights[name] = weight.data = weight.data.clone()
 
     @torch.inference_mode()
     def answer(self, candidate: Candidate, load: Load) -> Tensor:

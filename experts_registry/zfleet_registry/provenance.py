@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -12,19 +13,29 @@ from zfleet.config.names import Alpha
 from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 
-Kind = Literal["expert", "mixture", "dispatcher"]
+Kind = Literal["expert", "mixture", "transfer", "dispatcher"]
+
+_PARENTS: Mapping[Kind, tuple[int, int]] = {
+    "expert": (0, 1),
+    "mixture": (1, sys.maxsize),
+    "transfer": (1, 1),
+    "dispatcher": (1, sys.maxsize),
+}
+"""The fewest and the most parents of each kind."""
+
 _WITHOUT_Z = {"targets": "", "z_digest": ""}
 """Fields that a dispatcher does not have."""
 
 
 @dataclass(frozen=True)
 class Parent:
-    """One expert of a mixture, or one that a dispatcher routes to or asks.
+    """A version that another one was made from: an expert of a mixture or a dispatcher, or what was trained
+    further or transferred.
 
     Attributes:
         reference: Name and version, such as ``math/3``.
         z_digest: The digest of its z.
-        alpha: Its coefficient in the mixture: one number, or one per layer; 1 of a dispatcher's.
+        alpha: Its coefficient: one number, or one per layer; 1 outside mixtures.
     """
 
     reference: str
@@ -46,8 +57,10 @@ class Provenance:
         spec: The job spec, as JSON.
         code_version: The version or commit of the code that trained the expert.
         metrics: Results to keep with the version.
-        parents: The experts of a mixture, or of a dispatcher.
-        kind: ``expert``, ``mixture`` or ``dispatcher``.
+        parents: The experts of a mixture or a dispatcher; of an expert the version that its training began at, if it
+            was not the base; of a transfer the version of the other base.
+        kind: ``expert``, ``mixture``, ``transfer`` or ``dispatcher``.
+        source_base: Of a transfer, the fingerprint of the base that its values were trained on.
         carried_from: The version of another base from which this version was carried.
         imported_from: Name and sha256 of the reference implementation's file from which this version was imported.
         dispatcher_digest: ``StoredDispatcher.digest`` of a dispatcher.
@@ -64,6 +77,7 @@ class Provenance:
     metrics: Mapping[str, float] = field(default_factory=dict)
     parents: tuple[Parent, ...] = ()
     kind: Kind = "expert"
+    source_base: str = ""
     carried_from: str = ""
     imported_from: str = ""
     dispatcher_digest: str = ""
@@ -80,6 +94,7 @@ class Provenance:
         metrics: Mapping[str, float] | None = None,
         parents: tuple[Parent, ...] = (),
         kind: Kind = "expert",
+        source_base: str = "",
     ) -> Provenance:
         """Make the provenance of ``z``: base, factors, targets and digest are taken from the z itself."""
         return cls(
@@ -94,6 +109,7 @@ class Provenance:
             metrics=dict(metrics or {}),
             parents=parents,
             kind=kind,
+            source_base=source_base,
         )
 
     @classmethod
@@ -127,10 +143,17 @@ class Provenance:
                     f"provenance has {name} {getattr(self, name)!r}, but what is registered has {fact!r}",
                     "use Provenance.of(z, ...) or Provenance.of_dispatcher(dispatcher, ...)",
                 )
-        if (self.kind != "expert") != bool(self.parents):
+        fewest, most = _PARENTS[self.kind]
+        if not fewest <= len(self.parents) <= most:
             raise RegistryError(
                 f"provenance of kind {self.kind!r} has {len(self.parents)} parents",
-                "a mixture and a dispatcher name their experts as parents, an expert has none",
+                "a mixture and a dispatcher name their experts as parents, an expert at most the version that its "
+                "training began at, a transfer the version of the other base",
+            )
+        if (self.kind == "transfer") != bool(self.source_base):
+            raise RegistryError(
+                f"provenance of kind {self.kind!r} has source_base {self.source_base!r}",
+                "a transfer, and nothing else, names the base that its values were trained on",
             )
 
     def to_strings(self) -> dict[str, str]:

@@ -187,6 +187,11 @@ class ExpertRegistry(RunLog):
         of_base = [version for version in versions if base_slug in (None, version.base_slug)]
         return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))
 
+    def find(self, name: str, z: ZVector) -> ExpertVersion | None:
+        """Return the newest version of an expert that has exactly this z; None if there is none."""
+        known = [version for version in self.list() if (version.name, version.z_digest) == (name, z.digest)]
+        return max(known, key=lambda version: version.version, default=None)
+
     def _load(self, version: ExpertVersion) -> ZVector | StoredDispatcher:
         with self._connection.answering(f"load {version.qualified}"):
             return artifacts.load(self._connection, version)

@@ -44,6 +44,12 @@ def actors_that_fit(resources: ResourceSpec, wanted: int, wait_seconds: float = 
     )
 
 
+def ray_options(resources: ResourceSpec) -> dict[str, float]:
+    """Return what a worker, a task or an actor takes, by the names of Ray's options."""
+    options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    return options if resources.memory_bytes is None else options | {"memory": resources.memory_bytes}
+
+
 def check_room(
     engine: Mapping[str, float], engines: int, worker: ResourceSpec, wait_seconds: float = WAIT_SECONDS
 ) -> None:

@@ -12,8 +12,9 @@ from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, TrainSpec
+from zfleet.config.specs import AnsweringSpec, BaseSpec, EngineSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet_cli.memory_rows import memory_rows, print_memory
 from zfleet_cli.output import print_spec
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from zfleet.tasks.fit import FitReport
     from zfleet.tasks.task import Task
 
-Answering = TypeVar("Answering", SearchSpec, EvaluateSpec, CalibrateSpec, ServeSpec)
+Answering = TypeVar("Answering", bound=AnsweringSpec)
 
 
 def check_job(
-    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec,
+    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec,
     tasks: Sequence[TaskSpec],
     dry_run: bool,
     as_json: bool,
@@ -54,14 +55,14 @@ def check_job(
         built_supervised = [
             task for spec, task in zip(tasks, built, strict=True) if any(spec is other for other in supervised)
         ]
-        checked = with_engine(job) if isinstance(job, SearchSpec | EvaluateSpec | CalibrateSpec) else job
+        checked = with_engine(job) if isinstance(job, AnsweringSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
         print_planned(checked, as_json, folder, fits, None if sizes is None else sizes(built))
     return not dry_run
 
 
 def print_planned(
-    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | ServeSpec,
+    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec | ServeSpec,
     as_json: bool = False,
     folder: Path | None = None,
     fits: Sequence[FitReport] = (),

@@ -25,6 +25,7 @@ from zfleet_cli.commands import (
     experiment,
     experts,
     grade,
+    interference,
     jobs,
     lab,
     register_experts,
@@ -33,6 +34,7 @@ from zfleet_cli.commands import (
     serve,
     submit,
     train,
+    transfer,
 )
 from zfleet_cli.untrusted import shown_lines
 
@@ -80,6 +82,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(bases.app, name="bases")
 experts.app.command("carry")(register_experts.carry)
 experts.app.command("import")(register_experts.import_expert)
+experts.app.command("interference")(interference.interference)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
@@ -89,6 +92,7 @@ app.command("samples")(samples.samples)
 app.command("search")(search.search)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("transfer")(transfer.transfer)
 app.command("serve")(serve.serve)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")

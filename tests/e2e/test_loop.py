@@ -11,16 +11,8 @@ import pytest
 from openai import OpenAI
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.config.specs import (
-    BaseSpec,
-    EngineSpec,
-    ExpertSpec,
-    ResourceSpec,
-    SearchSpec,
-    ServeSpec,
-    TrainSpec,
-    VllmSpec,
-)
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, ResourceSpec, ServeSpec, TrainSpec, VllmSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search
@@ -60,13 +52,16 @@ def test_from_training_to_an_answer(
             task=TaskSpec(lab="exam_trained"),
             name="mixed",
             shots=2,
+            selection=2,
+            test_samples=4,
             population=4,
             generations=2,
             resources=ResourceSpec(cpus=8 if engine.kind == "torch" else 4),  # one actor
             engine=engine,
         )
     )
-    assert (found.reference, found.trials) == ("mixed/1", 4)
+    assert (found.reference, found.shots, found.selection, found.test) == ("mixed/1", 2, 2, 4)
+    assert found.trials == len(found.batch_rows) >= 4
     registry = ExpertRegistry()
     (version,) = [v for v in registry.list() if v.name == "mixed"]
     assert {parent.reference for parent in version.provenance.parents} == {"reverse/1", "kind/1"}

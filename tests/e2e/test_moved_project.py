@@ -14,7 +14,8 @@ import pytest
 from openai import OpenAI
 
 from zfleet.config.learner import LearnerSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search
@@ -49,6 +50,8 @@ def search_spec(base: BaseSpec) -> SearchSpec:
         task=TaskSpec(lab="exam_trained"),
         name="mixed",
         shots=2,
+        selection=2,
+        test_samples=4,
         population=4,
         generations=2,
         engine=ENGINE,

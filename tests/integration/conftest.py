@@ -16,11 +16,29 @@ import psutil
 import pytest
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, TrainSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import EngineStats
+from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.svf.zvector import ZVector
+from zfleet.testing.parity import random_z
 from zfleet_cluster.fleet.actors import Fleet, actor_fleet
 from zfleet_cluster.fleet.base import ShippedBase
+
+
+@pytest.fixture
+def packed(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseBundle:
+    """The tiny base, with its factors in a cache of the test's own, which commands find too."""
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    return pack_base(BaseSpec(model=str(tiny_folder)))
+
+
+@pytest.fixture
+def two_experts(packed: BaseBundle) -> dict[str, ZVector]:
+    """Two random z on its factors."""
+    factors = packed.open().factors
+    return {name: random_z(factors, seed) for seed, name in enumerate(("one", "two"))}
 
 
 @pytest.fixture

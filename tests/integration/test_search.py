@@ -6,19 +6,19 @@ end, which are used again, and what is stored on the way; all runs share one clu
 
 from __future__ import annotations
 
-import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 from ray.util import placement_group, remove_placement_group
 
-from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec, SearchSpec
-from zfleet.config.task_specs import TaskSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import JobError, RewardError
 from zfleet.models.bundle import pack_base
@@ -32,17 +32,14 @@ from zfleet.tasks.template import PromptTemplate
 from zfleet.testing.parity import random_z
 from zfleet_cluster.capacity import actors_that_fit
 from zfleet_cluster.fleet.base import ShippedBase, ship
-from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search import mixtures
-from zfleet_jobs.search import run as search_run
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
-from zfleet_jobs.search.problem import SearchProblem, SearchSettings, shots_of
-from zfleet_jobs.search.run import run_search
+from zfleet_jobs.search.problem import SearchProblem, drawn
 from zfleet_jobs.search.searcher import ChunkSearcher
-from zfleet_registry.provenance import Provenance
-from zfleet_registry.registry import ExpertRegistry
+from zfleet_jobs.search.settings import SearchSettings
+from zfleet_jobs.search.study import STUDY
 
-# Half of the test cluster's CPUs each: two actors. Chunks of four candidates and of three.
+# Half of the test cluster's CPUs each: two actors. A population is two chunks of at most four candidates.
 SETTINGS = SearchSettings(
     population=7, generations=3, engine=EngineSpec(slots=32, z_rows=16), resources=ResourceSpec(cpus=4)
 )
@@ -59,9 +56,14 @@ def raises(completion: str, sample: Sample) -> float:
 
 
 def _task(reward: Reward) -> Task:
-    words = ("reverse abc", "sort cab", "add 1 2", "flip xy", "order zya", "turn ab")
-    samples = tuple(Sample(f"vowels/{i}", word, word.split()[1][::-1]) for i, word in enumerate(words))
-    return Task("vowels", samples, (), PromptTemplate(), reward, 4)
+    words = ("reverse abc", "sort cab", "add 1 2", "flip xy", "order zya", "turn ab", "sort db", "flip ace", "add 3 1")
+    samples = [Sample(f"vowels/{i}", word, word.split()[1][::-1]) for i, word in enumerate(words)]
+    return Task("vowels", samples[:6], samples[6:], PromptTemplate(), reward, 4)
+
+
+def _problem(name: str, experts: Mapping[str, ZVector], reward: Reward = VOWELS, seed: int = 0) -> SearchProblem:
+    """A search on four shots; two prompts are for the selection, three for the test."""
+    return SearchProblem(name, experts, *drawn(_task(reward), 4, 2, seed))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def experts(shipped: tuple[ShippedBase, SvfModel]) -> dict[str, ZVector]:
 @pytest.fixture(scope="module")
 def problems(experts: dict[str, ZVector]) -> list[SearchProblem]:
     """Two searches on different shots."""
-    return [SearchProblem(name, experts, shots_of(_task(VOWELS), 4, seed)) for seed, name in enumerate("ab")]
+    return [_problem(name, experts, seed=seed) for seed, name in enumerate("ab")]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,31 @@ def found(shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], 
     return search_mixtures(shipped[0], problems, SETTINGS, runs)
 
 
+def _tried(one: FoundMixture) -> list[object]:
+    return [(each.generation, each.point.tolist(), each.score, each.shots) for each in one.tried]
+
+
+def _check_trials(one: FoundMixture, experts: int) -> None:
+    """Each round is two chunks, or as many as it has candidates; a chunk is one batch, each candidate on its own z."""
+    rounds = [[trial for trial in one.trials if trial.round == number] for number in range(one.trials[-1].round + 1)]
+    stages = [{(trial.stage, trial.generation) for trial in trials} for trials in rounds]
+    # A round may be added for the centre that the method has come to.
+    added = len(rounds) - 6
+    assert added in (0, 1)
+    populations = [("population", number) for number in (0, 1, 2, *[2] * added)]
+    assert stages == [{stage} for stage in (("known", 0), *populations, ("final", 2), ("test", 2))]
+    for trials in rounds:
+        sizes = [trial.candidates for trial in trials]
+        assert [trial.chunk for trial in trials] == list(range(min(2, sum(sizes))))
+        assert max(sizes) - min(sizes) <= 1
+    assert sum(trial.candidates for trial in rounds[0]) == 1 + experts
+    samples = {"known": 4, "population": 4, "final": 2, "test": 3}
+    for trial in one.trials:
+        assert trial.batch_rows == trial.answers == samples[trial.stage] * trial.candidates
+        assert trial.distinct_z == trial.candidates
+    assert one.evaluations == sum(trial.answers for trial in one.trials if trial.stage != "test")
+
+
 def _refuse(*_: object, **__: object) -> None:
     raise AssertionError("something was started for a search that finished before")
 
@@ -105,14 +132,13 @@ def _refuse(*_: object, **__: object) -> None:
 def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture], experts: dict[str, ZVector]) -> None:
     assert [one.name for one in found] == ["a", "b"]
     for one in found:
-        assert [(trial.generation, trial.chunk) for trial in one.trials] == [(g, c) for g in range(3) for c in range(2)]
-        assert [trial.candidates for trial in one.trials] == [4, 3] * 3
-        # On four shots: one engine batch, each candidate on a z of its own.
-        assert [trial.batch_rows for trial in one.trials] == [16, 12] * 3
-        assert [trial.distinct_z for trial in one.trials] == [4, 3] * 3
+        _check_trials(one, len(experts))
         assert one.z.digest == mix(list(experts.values()), list(one.alphas.values())).digest
-        assert one.score.accuracy >= max(one.base.accuracy, *(s.accuracy for s in one.singles.values()))
-        assert one.history[-1].best == one.score.accuracy
+        assert one.searched_best >= max(one.score.value, one.history[-1].best)
+        # The winner is the best of the finals, and is reported beside the base and the best single expert.
+        assert one.selection["winner"] == max(one.selection.values(), key=lambda score: (score.value, score.tie))
+        assert {name: len(right) for name, right in one.test.items()} == {"winner": 3, "base": 3, "best_single": 3}
+        assert {candidate.shots for candidate in one.tried} == {4}
     actors = {trial.actor for one in found for trial in one.trials}
     assert len(actors) == 2
     opened = [trial for one in found for trial in one.trials if trial.opened_seconds > 0]
@@ -130,8 +156,9 @@ def test_a_finished_search_is_not_run_again(
     again = search_mixtures(shipped[0], problems, SETTINGS, runs)
     for before, after in zip(found, again, strict=True):
         assert before.seconds > 0
-        assert after == replace(before, seconds=0.0, z=after.z)
+        assert after == replace(before, seconds=0.0, z=after.z, tried=after.tried)
         assert after.z.digest == before.z.digest
+        assert _tried(after) == _tried(before)
     with pytest.raises(AssertionError, match="was started"):
         search_mixtures(shipped[0], problems, replace(SETTINGS, seed=1), runs)
 
@@ -149,10 +176,35 @@ def test_actors_that_share_a_pool_find_the_same(
     for one, alone in zip(pooled, found, strict=True):
         assert (one.z.digest, one.history) == (alone.z.digest, alone.history)
         assert one.singles == {name: pytest.approx(score) for name, score in alone.singles.items()}
-        assert all(12 <= trial.batch_rows <= 32 for trial in one.trials)
+        assert _tried(one) == _tried(alone)
+        assert all(trial.answers <= trial.batch_rows <= 32 for trial in one.trials)
     assert len({trial.actor for one in pooled for trial in one.trials}) == 2, "the pool's member has its own share"
     (stats,) = left
     assert (stats.running, stats.waiting, stats.known_z) == (0, 0, 0), "trials left something in the pool"
+
+
+def test_every_candidate_is_a_trial_of_the_searchs_study(found: list[FoundMixture], runs: Path) -> None:
+    (folder,) = runs.iterdir()
+    storage = f"sqlite:///{folder / STUDY}"
+    summaries = optuna.get_all_study_summaries(storage)
+    assert sorted(one.study_name for one in summaries) == [f"{name}-{folder.name[-12:]}" for name in "ab"]
+    for one in found:
+        study = optuna.load_study(study_name=f"{one.name}-{folder.name[-12:]}", storage=storage)
+        trials = study.get_trials()
+        assert [list(trial.params.values()) for trial in trials] == [each.point.tolist() for each in one.tried]
+        assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+        assert study.best_value == one.searched_best
+
+
+def test_a_race_finds_its_winner_with_fewer_answers(
+    shipped: tuple[ShippedBase, SvfModel], problems: list[SearchProblem], found: list[FoundMixture], tmp_path: Path
+) -> None:
+    (raced,) = search_mixtures(shipped[0], problems[:1], replace(ONE_ACTOR, population=12, block=1), tmp_path)
+    assert {candidate.shots for candidate in raced.tried} > {4}
+    assert raced.evaluations < 4 * len(raced.tried)
+    assert [one.best for one in raced.history] == sorted(one.best for one in raced.history)
+    assert raced.searched_best >= max(score.value for score in (raced.base, *raced.singles.values()))
+    assert {trial.stage for trial in raced.trials} == {"known", "population", "final", "test"}
 
 
 def test_interrupted_it_resumes_to_the_same_result(
@@ -166,7 +218,7 @@ def test_interrupted_it_resumes_to_the_same_result(
 
     def interrupted(self: ChunkSearcher, trial_id: str, result: dict[str, Any]) -> None:
         plain(self, trial_id, result)
-        if (result["generation"], result["chunk"]) == (1, 0):
+        if (result["stage"], result["generation"], result["chunk"]) == ("population", 1, 0):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", interrupted)
@@ -180,14 +232,14 @@ def test_interrupted_it_resumes_to_the_same_result(
     # Trials of before the interruption were kept, on actors that are gone.
     assert signal.getsignal(signal.SIGINT) is obeys, "Ray Tune keeps Ctrl-C after its end"
     assert len(resumed.actors) == 2
-    assert [trial.batch_rows for trial in resumed.trials] == [16, 12] * 3, "each reports its own batch"
-    assert not {resumed.trials[0].actor} & {trial.actor for trial in resumed.trials[4:]}
+    _check_trials(resumed, 2)
+    assert not {resumed.trials[0].actor} & {trial.actor for trial in resumed.trials if trial.round > 2}
 
 
 def test_a_reward_that_raises_stops_the_search_with_its_own_error(
     shipped: tuple[ShippedBase, SvfModel], experts: dict[str, ZVector], tmp_path: Path
 ) -> None:
-    problem = SearchProblem("exam", experts, shots_of(_task(PythonReward("rewards:raises", raises)), 4, 0))
+    problem = _problem("exam", experts, PythonReward("rewards:raises", raises))
     with pytest.raises(RewardError, match=r"reward rewards:raises on sample vowels/\d .* raised KeyError"):
         search_mixtures(shipped[0], [problem], ONE_ACTOR, tmp_path)
 
@@ -204,49 +256,3 @@ def test_short_of_cpus_it_says_so_instead_of_hanging(ray_cluster: None) -> None:
             actors_that_fit(ResourceSpec(cpus=3), 2, wait_seconds=1)
     finally:
         remove_placement_group(group)
-
-
-def test_the_winner_is_registered_with_its_parents(
-    shipped: tuple[ShippedBase, SvfModel],
-    experts: dict[str, ZVector],
-    tiny_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    registry = ExpertRegistry()
-    for name, z in experts.items():
-        registry.register(name, z, Provenance.of(z), base_name="tiny")
-    rows = [{"prompt": f"flip {word}", "answer": word[::-1]} for word in ("abc", "xyz", "ab", "cd", "efg", "hi", "jk")]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    spec = SearchSpec(
-        base=BaseSpec(model=str(tiny_folder)),
-        experts=("one", "two/1"),
-        task=TaskSpec(jsonl="rows.jsonl", max_tokens=4),
-        name="exam",
-        shots=3,
-        population=6,
-        generations=2,
-        per_layer=True,
-        resources=ONE_ACTOR.resources,
-    )
-    result = run_search(spec)
-    assert result.reference == "exam/1"
-    assert list(result.alphas) == ["one/1", "two/1"]
-    assert result.trials == 4
-    assert result.batch_rows == (9,) * 4
-    found = registry.resolve("exam@champion", shipped[0].slug)
-    assert found.reference == result.reference
-    assert found.z_digest == result.z_digest == registry.load(found).digest
-    assert [parent.z_digest for parent in found.provenance.parents] == [z.digest for z in experts.values()]
-    alphas = {parent.reference: parent.alpha for parent in found.provenance.parents}
-    assert alphas == result.alphas
-    assert all(isinstance(alpha, tuple) and len(alpha) == 2 for alpha in alphas.values())
-    assert len(registry.curve(found.run_id, "best")) == 2
-    assert found.provenance.code_version == code_version()
-    # Again: no search, no cluster, no second version; and an alias that was moved stays where it is.
-    registry.drop_alias(found, "champion")
-    monkeypatch.setattr(mixtures, "run_tune", _refuse)
-    monkeypatch.setattr(search_run, "cluster", _refuse)
-    assert run_search(spec) == replace(result, seconds=0.0)
-    assert [(v.version, v.aliases) for v in registry.list(shipped[0].slug) if v.name == "exam"] == [(1, ())]

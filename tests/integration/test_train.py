@@ -36,6 +36,7 @@ from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer
 from zfleet_jobs.train.plan import TrainedExpert
 from zfleet_jobs.train.run import run_train
+from zfleet_registry import Parent
 
 GRADERS = f"""
 def killed(completion, sample):
@@ -124,6 +125,18 @@ def test_the_same_spec_trains_nothing_again(
     again = run_train(place.spec({"one": contains("a"), "two": contains("e")}))
     assert [(e.reference, e.z_digest, e.seconds) for e in again] == [(e.reference, e.z_digest, 0.0) for e in trained]
     assert "2 of 38 prompts of prompts are left out" in caplog.text
+
+
+def test_an_expert_begins_at_a_registered_version(place: Place, trained: list[TrainedExpert]) -> None:
+    spec = place.spec({"further": contains("a")})
+    learner = {"parametrisation": "direct", "steps": 2}
+    begins = spec.experts[0].model_copy(update={"start": "one", "learner": learner})
+    (expert,) = run_train(spec.model_copy(update={"experts": (begins,)}))
+    assert expert.z_digest != trained[0].z_digest
+    assert (expert.n, expert.reward_before) == (trained[0].n, trained[0].reward_after), "it began elsewhere"
+    provenance = place.registry.resolve("further", place.slug).provenance
+    assert provenance.kind == "expert"
+    assert provenance.parents == (Parent("one/1", trained[0].z_digest, 1.0),)
 
 
 def test_a_killed_worker_is_named_and_changes_nothing_in_the_result(

@@ -12,6 +12,7 @@ import torch
 from zfleet.config.specs import EngineSpec, ResourceSpec
 from zfleet.engine.contract import Engine
 from zfleet.engine.open import open_engine
+from zfleet_cluster.capacity import ray_options
 from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_cluster.fleet.listener import Address, Listener
 
@@ -102,8 +103,4 @@ class Replica:
 
 def engine_resources(engine: EngineSpec, resources: ResourceSpec) -> dict[str, float]:
     """Return Ray's options for the resources of an engine, summed over the processes that it is split over."""
-    processes = engine.vllm.tensor_parallel
-    options: dict[str, float] = {"num_cpus": resources.cpus * processes, "num_gpus": resources.gpus * processes}
-    if resources.memory_bytes is not None:
-        options["memory"] = resources.memory_bytes * processes
-    return options
+    return ray_options(resources.times(engine.vllm.tensor_parallel))

@@ -26,7 +26,7 @@ from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
-from zfleet_cluster.capacity import actors_that_fit
+from zfleet_cluster.capacity import actors_that_fit, ray_options
 from zfleet_cluster.errors import memory_death
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.code_version import code_version
@@ -163,10 +163,8 @@ def _train(
     resources = spec.resources
     at_once = actors_that_fit(resources, len(todo))
     # Each in a process of its own: its memory is measured, and it leaves nothing behind for the next.
-    options: dict[str, Any] = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
-    if resources.memory_bytes is not None:
-        options["memory"] = resources.memory_bytes
-    remote = ray.remote(**options, max_calls=1, max_retries=_RETRIES)(run_trial)
+    options: dict[str, Any] = {**ray_options(resources), "max_calls": 1, "max_retries": _RETRIES}
+    remote = ray.remote(**options)(run_trial)
     shipped = {targets: ship(bundle) for targets, bundle in bundles.items()}
     sent_tasks = {name: ray.put(by_value(task)) for name, task in tasks.items()}
     waiting = list(reversed(todo))

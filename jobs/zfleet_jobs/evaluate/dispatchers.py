@@ -39,7 +39,7 @@ def bare_dispatcher(
         names: {name that a label may have: reference}.
         classifier: Reference and z of the expert that is asked; None asks the base.
     """
-    known = experts | dict([classifier] if classifier else [])
+    known = {**experts, **dict([classifier] if classifier else [])}
     first = next(iter(experts.values()))
     labels = {name: name for name in names if "/" not in name} | spec.labels
     step = StepDocument(

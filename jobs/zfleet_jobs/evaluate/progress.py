@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from zfleet_jobs.compare.progress import Pace, in_words
 from zfleet_jobs.evaluate.answers import OnProgress, StageProgress
@@ -42,7 +42,7 @@ def progress_bar() -> Iterator[OnProgress]:
         TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        tasks: dict[str, tuple[object, Pace]] = {}
+        tasks: dict[str, tuple[TaskID, Pace]] = {}
 
         def show(progress: StageProgress) -> None:
             if progress.stage not in tasks:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zfleet.svf.zvector import ZVector
     from zfleet_jobs.run_folder.plan import Plan
 
-BASE_SCORE_FILE = "before.json"
+BEFORE_FILE = "before.json"
 Z_FILE = "z.safetensors"
 MEASURED_FILE = "measured.json"
 RUN_FILE = "registry_run.json"
@@ -163,17 +163,17 @@ class ExpertFolder:
                 "resume with the base it was made on, or give this job a run of its own: --set run=NAME",
             )
 
-    def write_base_score(self, score: Mapping[str, float]) -> None:
-        """Write how the base scores on the held-out prompts, so that a resumed run need not measure it again.
+    def write_score_before(self, score: Mapping[str, float]) -> None:
+        """Write the score on the held-out prompts before the first step, so that a resumed run does not repeat it.
 
         Raises:
             JobError: It cannot be written.
         """
-        self.storage.put(BASE_SCORE_FILE, json.dumps(dict(score)).encode())
+        self.storage.put(BEFORE_FILE, json.dumps(dict(score)).encode())
 
-    def base_score(self) -> dict[str, float] | None:
-        """Read what ``write_base_score`` wrote; None if it did not yet."""
-        data = self.storage.get(BASE_SCORE_FILE)
+    def score_before(self) -> dict[str, float] | None:
+        """Read what ``write_score_before`` wrote; None if it did not yet."""
+        data = self.storage.get(BEFORE_FILE)
         return None if data is None else dict(json.loads(data))
 
     def write_result(self, z: ZVector, measured: Mapping[str, float]) -> None:

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Any
 from zfleet.config.specs import ExpertSpec
 
 if TYPE_CHECKING:
+    from zfleet.svf.zvector import ZVector
     from zfleet.tasks.fit import FitReport
+
+
+@dataclass(frozen=True)
+class Start:
+    """A registered version whose z an expert begins at.
+
+    Attributes:
+        reference: Name and version, such as ``exam-mix/1``.
+        z: Its z.
+    """
+
+    reference: str
+    z: ZVector
 
 
 @dataclass(frozen=True)
@@ -22,12 +36,14 @@ class Plan:
         fit: Its task, without prompts that do not fit.
         data: Digest of that task's samples and images.
         depends: Everything that its z depends on, by the spec's keys.
+        start: Where it begins; None: at the base.
     """
 
     expert: ExpertSpec
     fit: FitReport
     data: str
     depends: dict[str, Any]
+    start: Start | None = None
 
     @property
     def spec(self) -> str:

@@ -25,6 +25,7 @@ CHANGES = {
     "data": "what it learns from",
     "reward": "what it is graded by",
     "learner": "how it learns",
+    "start": "where it begins",
     "factors": "its base: a z means something only on the factors it was trained on",
     "device": "how numbers are rounded, and so its z",
     "dtype": "how numbers are rounded, and so its z",
@@ -35,7 +36,7 @@ CHANGES = {
     "eval": "what its accuracy is measured on",
 }
 """What a key of ``Plan.depends`` changes."""
-_OWN = ("task", "data", "reward", "learner")
+_OWN = ("task", "data", "reward", "learner", "start")
 """Keys of ``Plan.depends`` that each expert has to itself; the experts of a run share the others."""
 _ELSEWHERE = (
     *(

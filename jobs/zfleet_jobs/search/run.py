@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from zfleet.config.names import CHAMPION, Alpha
 from zfleet.config.search import SearchSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
-from zfleet.errors import SpecError
+from zfleet.errors import ExpertNotFound, SpecError
 from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet.evaluate.statistics.proportions import wilson
 from zfleet.evaluate.statistics.single import paired
@@ -122,6 +122,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         with cluster(address):
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (mixture,) = results
+    _check_still_there(registry, versions.values())
     registered = register_mixture(registry, mixture, problem.task, experts, bundle, spec.model_dump_json())
     return _result(spec, problem, mixture, registered.reference, len(fit.left_out))
 
@@ -259,6 +260,22 @@ def _log_candidates(registry: ExpertRegistry, run: str, mixture: FoundMixture) -
     ]
     registry.log_curve(nested, rows)
     registry.end_run(nested)
+
+
+def _check_still_there(registry: ExpertRegistry, versions: Iterable[ExpertVersion]) -> None:
+    """Refuse to register a mixture of an expert that was deleted while the search ran.
+
+    Raises:
+        ExpertNotFound: Names the expert.
+    """
+    for version in versions:
+        try:
+            registry.resolve(version.qualified)
+        except ExpertNotFound as error:
+            raise ExpertNotFound(
+                f"expert {version.reference} was deleted while the search ran: its mixture is not registered",
+                "register the expert again and name it in `experts`, or leave it out; the search's answers are kept",
+            ) from error
 
 
 def _resolve(registry: ExpertRegistry, references: tuple[str, ...], slug: str) -> dict[str, ExpertVersion]:

@@ -82,18 +82,25 @@ class SearchSettings:
         Raises:
             SpecError: It does not take this space.
         """
-        sizes = {"population": self.population, "seed": self.seed}
-        given = self.method.settings
-        if self.method.name == "cem":
-            return CrossEntropy(space, **sizes, **given)
-        if self.method.name == "reference":
-            return Reference(space, **sizes, **given)  # type: ignore[arg-type]  # pydantic has checked each
-        if self.method.name == "random":
-            return RandomSearch(space, **sizes)
+        spec, population, seed = self.method, self.population, self.seed
+        if spec.name == "cem":
+            return CrossEntropy(space, population=population, elites=spec.elites, seed=seed, std_floor=spec.std_floor)
+        if spec.name == "reference":
+            return Reference(
+                space,
+                population=population,
+                elites=spec.elites,
+                seed=seed,
+                ema=spec.ema,
+                best_again=spec.best_again,
+                ties=spec.ties,
+            )
+        if spec.name == "random":
+            return RandomSearch(space, population=population, seed=seed)
         # Imported late: Optuna takes a second.
         from zfleet.search.methods.optuna_sampler import OptunaSampler
 
-        return OptunaSampler(self.method.name, space, **sizes, objectives=len(self.objective.targets))
+        return OptunaSampler(spec.name, space, population=population, seed=seed, objectives=len(self.objective.targets))
 
     def identity(self) -> list[object]:
         """Return what an outcome depends on, as plain data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zfleet.config.specs import ExpertSpec, TrainSpec
@@ -11,7 +12,7 @@ from zfleet.rewards.grading import check_reward, reward_identity
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
 from zfleet.tasks.fit import FitReport, data_digest, fit_prompts
-from zfleet_jobs.run_folder.plan import Plan
+from zfleet_jobs.run_folder.plan import Plan, Start
 from zfleet_registry import ExpertRegistry, ExpertVersion
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ class TrainedExpert:
         z_digest: Identity of its z.
         parameters: How many numbers were trained.
         n: How many held-out prompts were graded.
-        reward_before: Mean held-out reward of the base.
+        reward_before: Mean held-out reward before the first step: of the base, or of the z that the expert began at.
         reward_after: Mean held-out reward of the expert.
-        accuracy_before: Fraction of held-out prompts the base answers right.
+        accuracy_before: Fraction of held-out prompts answered right before the first step.
         accuracy_after: The expert's.
         left_out: How many prompts did not fit the context.
         seconds: From the start of its run to its registration; 0 if it was registered already.
@@ -50,13 +51,16 @@ class TrainedExpert:
     run_id: str
 
 
-def make_plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[Plan]:
+def make_plans(
+    spec: TrainSpec, bundle: BaseBundle, here: bool, starts: Mapping[str, Start] | None = None
+) -> list[Plan]:
     """Plan every expert.
 
     Args:
         spec: The job.
         bundle: Its base.
         here: Whether this machine grades, so that the rewards must run on it.
+        starts: {expert: where it begins}; the others begin at the base.
 
     Raises:
         ZfleetError: A task or a reward that cannot be used.
@@ -73,11 +77,11 @@ def make_plans(spec: TrainSpec, bundle: BaseBundle, here: bool) -> list[Plan]:
             log.warning("%s", fit)
         if spec.learner_of(expert).objective == "supervised":
             check_references(fit.task, tokenizer, bundle.context, reader)
-        plans.append(_plan(spec, expert, fit, bundle.factors_digest))
+        plans.append(_plan(spec, expert, fit, bundle.factors_digest, (starts or {}).get(expert.name)))
     return plans
 
 
-def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> Plan:
+def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str, start: Start | None) -> Plan:
     data = data_digest(fit.task)
     depends = {
         "device": spec.base.device,
@@ -93,7 +97,10 @@ def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str) -> 
         "engine": spec.engine.model_dump(),
         "eval": [spec.eval_samples, spec.eval_temperature],
     }
-    return Plan(expert, fit, data, depends)
+    if start is not None:
+        # Not as None if there is none: the identity of runs and versions that begin at the base would change.
+        depends["start"] = {"reference": start.reference, "z_digest": start.z.digest}
+    return Plan(expert, fit, data, depends, start)
 
 
 def find_version(registry: ExpertRegistry, plan: Plan, slug: str) -> ExpertVersion | None:

@@ -15,6 +15,7 @@ from zfleet_jobs.run_folder.record import record
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.train.memory import plan_memory
 from zfleet_jobs.train.plan import TrainedExpert, experiment_of, make_plans, registered
+from zfleet_jobs.train.start import find_starts, with_versions
 from zfleet_jobs.train.trainer import Trainer
 from zfleet_registry import ExpertRegistry
 
@@ -39,6 +40,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
             storage is full, or the cluster is too small.
         EngineError: The spec's engine is not installed, or does not run this base.
         RegistryUnreachable: The registry does not answer; at the end of training only after minutes.
+        ExpertNotFound, WrongBase, InvalidZ: An expert cannot begin at its `start`.
         ZfleetError: The job's own fault: a task, a reward, a base or the registry.
     """
     # What the user can get wrong is checked before a cluster is started.
@@ -46,7 +48,9 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
         check_engine(spec.engine)
     registry = ExpertRegistry(spec.registry)
     bundle = pack_base(spec.base)
-    plans = make_plans(spec, bundle, here=address is None)
+    starts = find_starts(registry, spec, bundle)
+    spec = with_versions(spec, starts)
+    plans = make_plans(spec, bundle, address is None, starts)
     storage = Storage.at(spec.storage, spec.run)
     with only_writer(storage, spec.run) as lease:
         # Before the record: a job that is refused here has not begun, and its spec may change.

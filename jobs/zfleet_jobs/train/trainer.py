@@ -35,7 +35,7 @@ from zfleet_jobs.train.progress.curves import WAIT_SECONDS, Curves, RegistryCall
 from zfleet_jobs.train.progress.deaths import DeathReports
 from zfleet_jobs.train.progress.display import TrainDisplay, train_display
 from zfleet_jobs.train.worker import CohortJob, ExpertJob, train_loop
-from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance
 
 log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
@@ -183,7 +183,15 @@ class Trainer:
     def _fit(self, cohort: Sequence[tuple[Plan, ExpertFolder]]) -> ZfleetError | None:
         """Run Ray Train once, with as many restarts as the spec allows; returns the error that ended it too early."""
         name = _label([plan.expert.name for plan, _ in cohort])
-        experts = tuple(ExpertJob(plan.expert, ray.put(by_value(plan.fit.task)), folder) for plan, folder in cohort)
+        experts = tuple(
+            ExpertJob(
+                plan.expert,
+                ray.put(by_value(plan.fit.task)),
+                folder,
+                None if plan.start is None else ray.put(plan.start.z),
+            )
+            for plan, folder in cohort
+        )
         job = CohortJob(name, self._shipped, self._spec, experts, self._board, self._fleet, self._lease)
         first = cohort[0][1]
         resources = self._spec.resources
@@ -229,6 +237,7 @@ class Trainer:
                 spec=plan.spec,
                 code_version=code_version(),
                 metrics=measured,
+                parents=() if plan.start is None else (Parent(plan.start.reference, plan.start.z.digest, 1.0),),
             )
             version = self._registry.register(name, z, provenance, base_name=self._shipped.name, run_id=run)
         version = self._registry.set_alias(version, CHAMPION)

@@ -27,6 +27,7 @@ from zfleet.rl.learner import HeldOutScore, Learner
 from zfleet.rl.report import StepReport
 from zfleet.rl.weights import SvfWeights
 from zfleet.svf.directions import truncation_metrics
+from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Task
 from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, open_model
@@ -43,11 +44,13 @@ class ExpertJob:
         expert: Its part of the spec.
         task: Object reference to its task.
         folder: Where its run writes its curve, checkpoints, samples and result.
+        start: Object reference to the z that it begins at; None: it begins at the base.
     """
 
     expert: ExpertSpec
     task: ray.ObjectRef[Task]
     folder: ExpertFolder
+    start: ray.ObjectRef[ZVector] | None
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,10 @@ class _Cohort:
     def train(self) -> None:
         """Train every expert to its end; each result is written as soon as the expert is done."""
         experts = list(self._learner.experts)
-        base_scores = {expert.name: self._base_score(expert) for expert in experts}
+        before = {expert.name: self._score_before(expert) for expert in experts}
         while experts:
             for expert in [expert for expert in experts if expert.done]:
-                self._finish(expert, base_scores[expert.name])
+                self._finish(expert, before[expert.name])
                 experts.remove(expert)
             if experts:
                 self._step()
@@ -178,17 +181,17 @@ class _Cohort:
         for point in points:
             self._job.board.post.remote(point)
 
-    def _base_score(self, expert: ExpertInTraining) -> dict[str, float]:
-        """Measure the base on the expert's held-out prompts, or read what an earlier attempt measured."""
+    def _score_before(self, expert: ExpertInTraining) -> dict[str, float]:
+        """Grade the held-out prompts at the expert's start, or read what an earlier attempt measured."""
         folder = self._folders[expert.name]
-        score = folder.base_score()
+        score = folder.score_before()
         if score is None:
-            score = _named("before", self._measure(expert, None))
+            score = _named("before", self._measure(expert, expert.start))
             if self._writes:
-                folder.write_base_score(score)
+                folder.write_score_before(score)
         return score
 
-    def _finish(self, expert: ExpertInTraining, base_score: dict[str, float]) -> None:
+    def _finish(self, expert: ExpertInTraining, before: dict[str, float]) -> None:
         score = _named("after", self._measure(expert, expert.selected_p))
         if self._writes:
             training = {
@@ -198,7 +201,7 @@ class _Cohort:
             }
             z = self._weights.z(expert.spec, expert.selected_p)
             truncation = truncation_metrics(z.values, self._weights.model.factors.matrices)
-            self._folders[expert.name].write_result(z, base_score | score | training | truncation)
+            self._folders[expert.name].write_result(z, before | score | training | truncation)
 
     def _measure(self, expert: ExpertInTraining, p: Tensor | None) -> HeldOutScore:
         spec = self._job.spec
@@ -206,8 +209,9 @@ class _Cohort:
 
 
 def _expert(spec: TrainSpec, weights: SvfWeights, job: ExpertJob) -> ExpertInTraining:
-    skip = job.expert.task.reward.on_error == "skip"
-    return ExpertInTraining(weights, ray.get(job.task), spec.learner_of(job.expert), job.expert.name, skip)
+    skip, learner = job.expert.task.reward.on_error == "skip", spec.learner_of(job.expert)
+    start = None if job.start is None else weights.p(learner, ray.get(job.start))
+    return ExpertInTraining(weights, ray.get(job.task), learner, job.expert.name, skip, start)
 
 
 def _named(when: str, score: HeldOutScore) -> dict[str, float]:

@@ -54,7 +54,7 @@ class DispatcherDocument(Spec):
         routes: {label: mixture}.
         tasks: {task: mixture}, of ``few_shot``.
         steps: One, or those of a cascade, in order.
-        example_labels: The labels of the examples, in the order in which the examples name them.
+        example_labels: The labels of the examples, in the order in which the examples have them.
         facts: What calibration measured; None if there was none.
     """
 
@@ -82,10 +82,9 @@ class DispatcherDocument(Spec):
             raise ValueError("`tasks` are for `few_shot`, which needs them")
         if (kinds != {"few_shot"}) != bool(self.routes):
             raise ValueError("`routes` are for dispatchers that look at prompts, which need them")
-        if any(step.compares for step in self.steps) != bool(self.example_labels):
-            raise ValueError("`example_labels` are for dispatchers that compare, which need them")
-        if "nearest" in kinds and set(self.example_labels) != set(self.routes):
-            raise ValueError("`nearest` needs examples of every label of `routes`, and of no other")
+        compared = set(self.routes) if any(step.compares for step in self.steps) else set()
+        if set(self.example_labels) != compared:
+            raise ValueError("dispatchers that compare need examples of every label of `routes`, others have none")
         return self
 
     def _named(self) -> Iterator[tuple[str, str]]:

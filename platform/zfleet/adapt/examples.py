@@ -1,8 +1,8 @@
-"""Known prompts by their hidden states: which are nearest to a prompt, and is it unlike all of them?"""
+"""Known prompts by their hidden states: which labels are near a prompt, and is it unlike those of its label?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 NEIGHBOURS = 10
-"""How many examples a prompt is compared with."""
+"""How many examples of a label a prompt is compared with."""
 EXACT_BELOW = 10_000
 """From so many examples on the nearest are searched approximately."""
 
@@ -36,17 +36,17 @@ class Examples:
     that (Timkey and van Schijndel 2021, "All Bark and No Bite", section 5).
 
     Attributes:
-        points: [n, hidden] float32, each of length 1.
-        of: [n] int32, the place in ``labels`` of each.
+        points: [n, hidden] float32, each of length 1; those of the first label come first.
         labels: The labels, in order.
+        counts: [labels] int32, how many points each has.
         mean: [hidden] float32, of the hidden states of the first labels; ``with_label`` leaves it as it is.
         deviation: [hidden] float32, their standard deviation.
-        spreads: [labels] float32, of each label the median distance from an example to its ``NEIGHBOURS``-th nearest.
+        spreads: [labels] float32, of each label the median distance from an example to the nearest one that differs.
     """
 
     points: np.ndarray
-    of: np.ndarray
     labels: tuple[str, ...]
+    counts: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
     spreads: np.ndarray
@@ -63,13 +63,19 @@ class Examples:
         """
         for label, rows in states.items():
             _check_states(label, rows)
-        every = np.concatenate(list(states.values()))
-        mean, deviation = every.mean(axis=0), np.maximum(every.std(axis=0), _TINY)
-        of = np.repeat(np.arange(len(states), dtype=np.int32), [len(rows) for rows in states.values()])
-        zeros = np.zeros(len(states), np.float32)
-        bare = cls(_on_sphere(every, mean, deviation), of, tuple(states), mean, deviation, zeros)
-        spreads = [bare._spread(place) for place in range(len(states))]
-        return cls(bare.points, of, bare.labels, mean, deviation, np.array(spreads, np.float32))
+        every = np.concatenate(list(states.values())).astype(np.float32)
+        none = np.empty(0, np.float32)
+        bare = cls(
+            points=np.empty((0, every.shape[1]), np.float32),
+            labels=(),
+            counts=np.empty(0, np.int32),
+            mean=every.mean(axis=0),
+            deviation=np.maximum(every.std(axis=0), _TINY),
+            spreads=none,
+        )
+        for label, rows in states.items():
+            bare = bare._with(label, rows)
+        return bare
 
     def with_label(self, label: str, states: np.ndarray) -> Examples:
         """Add a label by examples of it; nothing about the others changes.
@@ -84,21 +90,16 @@ class Examples:
         if label in self.labels:
             raise DispatcherError(f"label {label!r} is there already", "give the new class another label")
         _check_states(label, states, self.mean.size)
-        points = np.concatenate([self.points, _on_sphere(states, self.mean, self.deviation)])
-        of = np.concatenate([self.of, np.full(len(states), len(self.labels), np.int32)])
-        labels = (*self.labels, label)
-        bare = Examples(points, of, labels, self.mean, self.deviation, np.append(self.spreads, np.float32(0)))
-        spreads = np.append(self.spreads, np.float32(bare._spread(len(self.labels))))
-        return Examples(points, of, labels, self.mean, self.deviation, spreads)
+        return self._with(label, states)
 
-    def nearest(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the ``NEIGHBOURS`` nearest examples of a prompt.
+    def distances(self, state: np.ndarray) -> list[np.ndarray]:
+        """Find the nearest examples of each label.
 
         Args:
-            state: [hidden] float32, its hidden state.
+            state: [hidden] float32, a prompt's hidden state.
 
         Returns:
-            Euclidean distances on the sphere [k] float32, ascending, and the examples' places [k].
+            For each label the Euclidean distances on the sphere to the ``NEIGHBOURS`` nearest, [k] float32, ascending.
 
         Raises:
             DispatcherError: The hidden state is of another size.
@@ -108,65 +109,88 @@ class Examples:
                 f"the hidden state has {state.size} numbers, the examples have {self.mean.size}",
                 "use the base that the dispatcher was calibrated on",
             )
-        (distances,), (places,) = self._search(_on_sphere(state[None], self.mean, self.deviation), NEIGHBOURS)
-        return distances, places
+        point = self._on_sphere(state[None])
+        return [group.distances(point, NEIGHBOURS)[0] for group in self._groups]
 
-    def novelty(self, state: np.ndarray) -> float:
-        """Return how far a prompt is from the examples, in units of what is usual there.
+    def novelty(self, label: str, distances: list[np.ndarray]) -> float:
+        """Return how far a prompt is from the examples of a label, in units of what is usual there.
 
-        That is the distance to its ``NEIGHBOURS``-th nearest (Sun et al. 2022, "Out-of-Distribution Detection with Deep
-        Nearest Neighbors"), over the spread of the nearest one's label: labels with few examples are sparse.
+        That is the distance to the nearest one (as Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest
+        Neighbors"), over the label's spread. A prompt that was given a wrong label is far from it, whatever else it is
+        near to; labels with few examples are sparse, and their spread is larger.
+
+        Args:
+            label: That the prompt is given.
+            distances: Of the prompt, from ``distances``.
         """
-        return self.novelty_of(*self.nearest(state))
+        place = self.labels.index(label)
+        return float(distances[place][0] / self.spreads[place])
 
-    def novelty_of(self, distances: np.ndarray, places: np.ndarray) -> float:
-        """Return the novelty of a prompt whose nearest examples were found."""
-        return float(distances[-1] / self.spreads[self.of[places[0]]])
+    def _with(self, label: str, states: np.ndarray) -> Examples:
+        own = self._on_sphere(states)
+        found = _Group(own, exact=len(own) < EXACT_BELOW).distances(own, NEIGHBOURS + 1)
+        # Not the example itself, nor one that is the same to the base.
+        others = np.where(found > _SAME, found, np.inf).min(axis=1)
+        if not np.isfinite(others).any():
+            raise _all_the_same(label)
+        spread = np.median(others[np.isfinite(others)])
+        return Examples(
+            points=np.concatenate([self.points, own]),
+            labels=(*self.labels, label),
+            counts=np.append(self.counts, np.int32(len(own))),
+            mean=self.mean,
+            deviation=self.deviation,
+            spreads=np.append(self.spreads, np.float32(spread)),
+        )
 
-    def _spread(self, label: int) -> float:
-        own = np.flatnonzero(self.of == label)
-        distances = []
-        for start in range(0, len(own), _CHUNK):
-            rows = own[start : start + _CHUNK]
-            found, places = self._search(self.points[rows], NEIGHBOURS + 1)
-            # Without the example itself; an approximate search, or an equal example, may leave it out.
-            found[places == rows[:, None]] = -1.0
-            distances.append(np.sort(found, axis=1)[:, -1])
-        spread = float(np.median(np.concatenate(distances)))
-        if spread <= _SAME:
-            raise _all_the_same(self.labels[label])
-        return spread
+    def _on_sphere(self, states: np.ndarray) -> np.ndarray:
+        standard = (states - self.mean) / self.deviation
+        lengths = np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), _TINY)
+        points: np.ndarray = (standard / lengths).astype(np.float32)
+        return points
 
-    def _search(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the nearest examples of each point [m, hidden]: distances and places, both [m, k], nearest first."""
-        count = min(count, len(self.points))
-        if len(self.points) < EXACT_BELOW:
-            similar = points @ self.points.T
-            places = np.argpartition(-similar, count - 1, axis=1)[:, :count]
+    @cached_property
+    def _groups(self) -> list[_Group]:
+        exact = len(self.points) < EXACT_BELOW
+        return [_Group(points, exact) for points in np.split(self.points, np.cumsum(self.counts)[:-1])]
+
+
+class _Group:
+    """The examples of one label.
+
+    Args:
+        points: [n, hidden] float32.
+        exact: Compare with all of them.
+    """
+
+    def __init__(self, points: np.ndarray, exact: bool) -> None:
+        self._points = points
+        self._exact = exact
+
+    def distances(self, points: np.ndarray, count: int) -> np.ndarray:
+        """Return the distances from each point [m, hidden] to the nearest: [m, k] float32, ascending."""
+        count = min(count, len(self._points))
+        parts = [self._nearest(points[start : start + _CHUNK], count) for start in range(0, len(points), _CHUNK)]
+        return np.concatenate(parts)
+
+    def _nearest(self, points: np.ndarray, count: int) -> np.ndarray:
+        if self._exact:
+            similar = -np.partition(-(points @ self._points.T), count - 1, axis=1)[:, :count]
         else:
-            keys = self._index.search(points, count, threads=1).keys
-            places = np.asarray(keys, np.int64).reshape(len(points), count)
-        near = np.einsum("mh,mkh->mk", points, self.points[places])
-        distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * near)).astype(np.float32)
-        order = np.argsort(distances, axis=1, kind="stable")
-        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(places, order, axis=1)
+            keys = np.asarray(self._index.search(points, count, threads=1).keys, np.int64).reshape(len(points), count)
+            similar = np.einsum("mh,mkh->mk", points, self._points[keys])
+        # On the sphere: distance^2 = 2 - 2 cosine.
+        return np.sort(np.sqrt(np.maximum(0.0, 2.0 - 2.0 * similar)), axis=1).astype(np.float32)
 
     @cached_property
     def _index(self) -> Index:
         # Imported late: few dispatchers have so many examples.
         from usearch.index import Index
 
-        index = Index(ndim=self.points.shape[1], metric="ip", dtype="f32", expansion_search=_EXPANSION)
+        index = Index(ndim=self._points.shape[1], metric="ip", dtype="f32", expansion_search=_EXPANSION)
         # One thread: the graph depends on the order in which points are added.
-        index.add(np.arange(len(self.points)), self.points, threads=1)
+        index.add(np.arange(len(self._points)), self._points, threads=1)
         return index
-
-
-def _on_sphere(states: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    standard = (states - mean) / deviation
-    lengths = np.maximum(np.linalg.norm(standard, axis=1, keepdims=True), _TINY)
-    points: np.ndarray = (standard / lengths).astype(np.float32)
-    return points
 
 
 def _check_states(label: str, states: np.ndarray, hidden: int | None = None) -> None:
@@ -176,9 +200,8 @@ def _check_states(label: str, states: np.ndarray, hidden: int | None = None) -> 
             "compute them with the base that the dispatcher was calibrated on",
         )
     if len(states) < LEAST_EXAMPLES:
-        raise DispatcherError(
-            f"label {label!r} has {len(states)} examples", f"give {LEAST_EXAMPLES} or more; 20 are good"
-        )
+        remedy = f"give {LEAST_EXAMPLES} or more; 20 are good"
+        raise DispatcherError(f"label {label!r} has {len(states)} examples", remedy)
     if not np.isfinite(states).all():
         raise DispatcherError(f"the hidden states of label {label!r} hold NaN or infinite values", "check the base")
     if (states == states[0]).all():
@@ -187,8 +210,3 @@ def _check_states(label: str, states: np.ndarray, hidden: int | None = None) -> 
 
 def _all_the_same(label: str) -> DispatcherError:
     return DispatcherError(f"the examples of label {label!r} are all the same", "give prompts that differ")
-
-
-def stacked(states: Sequence[Sequence[float]]) -> np.ndarray:
-    """Return hidden states as one array, [n, hidden] float32."""
-    return np.array(states, np.float32)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from zfleet.adapt.contract import Mixture, Render
-from zfleet.adapt.engine_calls import HiddenRequest, hidden_state
-from zfleet.adapt.examples import Examples, stacked
+from zfleet.adapt.examples import NEIGHBOURS, Examples
 from zfleet.adapt.scoring import Evidence, ScoringDispatcher
-from zfleet.engine.contract import Engine
+from zfleet.engine.contract import Engine, HiddenRequest
 from zfleet.errors import DispatcherError
 
 _SHARPNESS = 0.07
@@ -47,15 +47,15 @@ class NearestDispatcher(ScoringDispatcher):
     async def evidence(self, engine: Engine, prompt: str) -> Evidence:
         """As ``ScoringDispatcher.evidence``."""
         shown = self.render(prompt)
-        state = np.array(await hidden_state(engine, HiddenRequest(shown)), np.float32)
-        distances, places = self.examples.nearest(state)
-        # On the sphere: distance^2 = 2 - 2 cosine. Relative to the nearest, so that nothing overflows.
-        votes = np.exp((distances[0] ** 2 - distances**2) / (2 * _SHARPNESS))
+        distances = self.examples.distances(np.array(await engine.hidden_state(HiddenRequest(shown)), np.float32))
         labels = self.examples.labels
-        weights = np.full(len(labels), votes[-1] / len(labels))
-        np.add.at(weights, self.examples.of[places], votes)
-        log_weights = dict(zip(labels, np.log(weights).tolist(), strict=True))
-        return Evidence(log_weights, self.examples.novelty_of(distances, places), len(shown))
+        nearest = np.sort(np.concatenate(distances))[:NEIGHBOURS]
+        # Relative to the nearest, so that nothing overflows; on the sphere, distance^2 = 2 - 2 cosine.
+        votes = [np.exp((nearest[0] ** 2 - own[own <= nearest[-1]] ** 2) / (2 * _SHARPNESS)).sum() for own in distances]
+        shared = math.exp((nearest[0] ** 2 - nearest[-1] ** 2) / (2 * _SHARPNESS)) / len(labels)
+        log_weights = {label: math.log(vote + shared) for label, vote in zip(labels, votes, strict=True)}
+        label = max(log_weights, key=log_weights.__getitem__)
+        return Evidence(log_weights, self.examples.novelty(label, distances), len(shown))
 
     async def learned(self, engine: Engine, label: str, prompts: Sequence[str], mixture: Mixture) -> NearestDispatcher:
         """Return this dispatcher with one more label, known by examples; the others keep theirs, and the calibration.
@@ -85,4 +85,4 @@ async def hidden_states(engine: Engine, render: Render, prompts: Sequence[str]) 
         EngineError, RequestTooLong: As ``Dispatcher.decide``.
     """
     asked = [HiddenRequest(render(prompt)) for prompt in prompts]
-    return stacked(await asyncio.gather(*(hidden_state(engine, request) for request in asked)))
+    return np.array(await asyncio.gather(*(engine.hidden_state(request) for request in asked)), np.float32)

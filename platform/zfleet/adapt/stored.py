@@ -32,7 +32,7 @@ FORMAT = "zfleet-dispatcher/1"
 _REMEDY = "restore the file from the registry, or calibrate the dispatcher again"
 _ARRAYS: Mapping[str, tuple[type, int]] = {
     "points": (np.float32, 2),
-    "of": (np.int32, 1),
+    "counts": (np.int32, 1),
     "mean": (np.float32, 1),
     "deviation": (np.float32, 1),
     "spreads": (np.float32, 1),
@@ -224,13 +224,13 @@ def _examples(arrays: Mapping[str, np.ndarray], labels: tuple[str, ...], source:
         if not np.isfinite(array).all():
             raise DispatcherError(f"{name} of {source} holds NaN or infinite values", _REMEDY)
     hidden = arrays["points"].shape[1]
-    sizes = {"of": len(arrays["points"]), "mean": hidden, "deviation": hidden, "spreads": len(labels)}
+    sizes = {"counts": len(labels), "mean": hidden, "deviation": hidden, "spreads": len(labels)}
     for name, size in sizes.items():
         if arrays[name].size != size:
             raise DispatcherError(f"{name} of {source} has {arrays[name].size} numbers, not {size}", _REMEDY)
-    if set(arrays["of"].tolist()) != set(range(len(labels))):
-        raise DispatcherError(f"{source} has examples of no label, or labels without examples", _REMEDY)
-    for name in ("deviation", "spreads"):
+    if arrays["counts"].sum() != len(arrays["points"]):
+        raise DispatcherError(f"counts of {source} do not add up to its {len(arrays['points'])} examples", _REMEDY)
+    for name in ("counts", "deviation", "spreads"):
         if not (arrays[name] > 0).all():
             raise DispatcherError(f"{name} of {source} holds values that are 0 or less", _REMEDY)
     return Examples(labels=labels, **{name: arrays[name] for name in _ARRAYS})

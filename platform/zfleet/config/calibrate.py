@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from zfleet.config.spec import ExpertName, Reference, Spec
-from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY, EngineSpec, PlacedSpec, answering
+from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY_URI, AnsweringSpec, EngineSpec, answering
 from zfleet.config.task_specs import TaskSpec
 
 LEAST_EXAMPLES = 5
@@ -24,7 +24,7 @@ class LabelSpec(Spec):
     task: TaskSpec = Field(description="a task whose prompts all have this label")
 
 
-class CalibrateSpec(PlacedSpec):
+class CalibrateSpec(AnsweringSpec):
     """`zfleet calibrate`: calibrate a dispatcher and register it."""
 
     kind: Literal["calibrate"] = "calibrate"
@@ -58,7 +58,7 @@ class CalibrateSpec(PlacedSpec):
         "others changes, and nothing is calibrated",
     )
     engine: Annotated[EngineSpec, answering(64)] = EngineSpec(kind="auto", slots=64)
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
 
     @property
     def kinds(self) -> tuple[StepKind, ...]:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Name, Reference, Spec
-from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY, AnsweringEngine, EngineSpec, PlacedSpec
+from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY_URI, AnsweringSpec
 from zfleet.config.task_specs import TaskSpec
 
 BASE, BEST_PROMPT, UNIFORM = "base", "best-prompt", "uniform"
@@ -60,7 +60,7 @@ class LoraSpec(Spec):
     method: Name = Field(description="the experiment's method")
 
 
-class EvaluateSpec(PlacedSpec):
+class EvaluateSpec(AnsweringSpec):
     """`zfleet evaluate`: which way of adapting to trust on which task."""
 
     kind: Literal["evaluate"] = "evaluate"
@@ -94,10 +94,9 @@ class EvaluateSpec(PlacedSpec):
     cluster_by: str | None = Field(
         None, description="the field of the rows that prompts share which are not independent, such as a passage"
     )
-    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
     workers: int = Field(2, ge=1, description="processes that answer; fewer if no more fit")
     storage: str = Field("runs/evaluate", description="folder of runs, and of answers that later runs use again")
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
 
     @model_validator(mode="after")
     def _ways(self) -> EvaluateSpec:

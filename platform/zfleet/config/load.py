@@ -16,6 +16,7 @@ from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
 from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
 
@@ -23,7 +24,7 @@ _ENGINE = "engine"
 
 S = TypeVar("S", bound=Spec)
 
-JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ServeSpec
+JobSpec = TrainSpec | CompareSpec | AblateSpec | SearchSpec | EvaluateSpec | CalibrateSpec | TransferSpec | ServeSpec
 """The kinds of spec file."""
 
 _KINDS: dict[str, type[JobSpec]] = {
@@ -32,6 +33,7 @@ _KINDS: dict[str, type[JobSpec]] = {
     "ablate": AblateSpec,
     "search": SearchSpec,
     "evaluate": EvaluateSpec,
+    "transfer": TransferSpec,
     "calibrate": CalibrateSpec,
     "serve": ServeSpec,
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from zfleet.config.spec import CountOrAuto, ExpertName, Spec
-from zfleet.config.specs import REGISTRY, AnsweringEngine, EngineSpec, PlacedSpec
+from zfleet.config.specs import REGISTRY_URI, AnsweringSpec
 from zfleet.config.task_specs import TaskSpec
 
 MethodName = Literal["cem", "reference", "random", "tpe", "cmaes", "gp", "nsga2"]
@@ -56,11 +56,6 @@ class SearchMethodSpec(Spec):
         changed = {name: value for name, value in own.items() if value != fields[name].default}
         return {"name": self.name, **changed} if changed else self.name
 
-    @property
-    def settings(self) -> dict[str, float | bool]:
-        """The settings that the method takes, by name."""
-        return {name: getattr(self, name) for name in _KEYS.get(self.name, ())}
-
 
 class SpaceSpec(Spec):
     """Which mixtures may be tried."""
@@ -93,7 +88,7 @@ def _as_targets(objective: object) -> object:
     return [{one: 1.0} if isinstance(one, str) else one for one in listed]
 
 
-class SearchSpec(PlacedSpec):
+class SearchSpec(AnsweringSpec):
     """`zfleet search`: a mixture of experts for a task, searched on a few shots by Ray Tune."""
 
     kind: Literal["search"] = "search"
@@ -115,17 +110,16 @@ class SearchSpec(PlacedSpec):
         "them for `nsga2`. The likelihood of the right answers breaks ties",
     )
     racing: bool = Field(True, description="candidates that are clearly worse do not answer the other shots")
-    block: CountOrAuto = Field("auto", description="shots between comparisons; `auto`: an eighth, but 2 or more")
+    block: CountOrAuto = Field("auto", description="shots before the first comparison; `auto`: an eighth, or 2")
     population: int = Field(32, ge=2)
     generations: int = Field(8, ge=1)
     trials_per_generation: int = Field(2, ge=1, description="chunks of a population; each is one engine batch")
     temperature: float = Field(0.0, ge=0, description="of the answers; all candidates get the same random numbers")
-    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
     storage: str = Field("runs/search", description="folder of the search's state")
     study: str | None = Field(
         None, description="storage of the Optuna study, as `postgresql://…`; none: study.db in the search's folder"
     )
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpec:

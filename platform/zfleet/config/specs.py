@@ -16,7 +16,7 @@ from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 DISPATCH_PROMPT = "kind? {prompt}"
 """The first pass's question, in the words that the lab's classifier is trained on."""
 
-REGISTRY = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
+REGISTRY_URI = f"MLflow tracking URI; none: sqlite under {REGISTRY_FOLDER}"
 """Describes the key `registry` of all specs."""
 
 
@@ -134,7 +134,7 @@ def answering(slots: int) -> BeforeValidator:
 
 
 AnsweringEngine = Annotated[EngineSpec, answering(192)]
-"""The engine of a job that only answers: a search or an evaluation."""
+"""The engine of a job that only answers: a search, an evaluation, a transfer."""
 
 
 def _beside_a_learner(engine: EngineSpec) -> EngineSpec:
@@ -193,11 +193,20 @@ class PlacedSpec(Spec):
         return self
 
 
+class AnsweringSpec(PlacedSpec):
+    """The keys of jobs that only answer, such as a search: their engine may be chosen."""
+
+    engine: AnsweringEngine = EngineSpec(kind="auto", slots=192)
+
+
 class ExpertSpec(Spec):
     """One expert to train; `learner` overrides single values of the job's learner."""
 
     name: ExpertName
     task: TaskSpec
+    start: str | None = Field(
+        None, description="the expert or mixture whose z training begins at, such as `exam-mix/1`; none: the base"
+    )
     learner: dict[str, int | float | str | None] = Field(
         {}, description="single values that replace the job's learner's"
     )
@@ -235,7 +244,7 @@ class TrainSpec(PlacedSpec):
     eval_samples: int = Field(512, ge=1, description="held-out prompts graded before and after")
     eval_temperature: float = Field(0.0, ge=0, description="0 grades greedy answers")
     storage: str = Field(TRAIN_FOLDER, description="folder of checkpoints; with several machines, one that all share")
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
     run: Name = Field("train", description="the run's name; by default the name of the spec file. A used name resumes")
 
     @model_validator(mode="after")
@@ -267,11 +276,11 @@ class TrainSpec(PlacedSpec):
         return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
 
 
-class ServeSpec(PlacedSpec):
+class ServeSpec(AnsweringSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"
-    registry: str | None = Field(None, description=REGISTRY)
+    registry: str | None = Field(None, description=REGISTRY_URI)
     replicas: int = Field(1, ge=1, description="engines; the fewest where max_replicas is more")
     max_replicas: int | None = Field(None, ge=1, description="the most engines, as the load asks; none: as replicas")
     gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")

@@ -6,17 +6,14 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from zfleet.config.calibrate import CalibrateSpec
-from zfleet.config.evaluate import EvaluateSpec
-from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, VllmSpec
+from zfleet.config.specs import AnsweringSpec, BaseSpec, EngineSpec, VllmSpec
 from zfleet.engine.vllm_engine.version import check_vllm, installed_vllm
 from zfleet.errors import EngineError
 
 _SMALL_MIB = 64
 """Weights below this: the embedded engine has answered before vLLM, which takes 10 to 30 seconds, has started."""
 
-Job = TypeVar("Job", SearchSpec, EvaluateSpec, CalibrateSpec, ServeSpec)
+Job = TypeVar("Job", bound=AnsweringSpec)
 
 
 def resolve_engine(job: Job) -> Job:

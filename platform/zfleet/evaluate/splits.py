@@ -78,7 +78,8 @@ def split(task: Task, selection: int, test: int) -> Split:
     if not task.test:
         raise TaskError(f"task {task.name} has no held-out prompts", "give the task a test split")
     distinct = {row_digest(sample): sample for sample in task.train}
-    chosen_by, pool = [], []
+    chosen_by: list[Sample] = []
+    pool: list[Sample] = []
     for sample in distinct.values():
         (chosen_by if held_out(f"selection/{sample.prompt}", _SELECTION_SHARE) else pool).append(sample)
     chosen_by.sort(key=lambda sample: _order("selection", sample))

@@ -13,6 +13,7 @@ from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.keys import ENGINE_KEYS, TRAIN_KEYS
 from zfleet.memory.node import NodeMemory, node_memory
@@ -29,11 +30,12 @@ from zfleet.memory.worker import (
     serve_table,
     traced_base,
     train_table,
+    transfer_table,
 )
 from zfleet.models.base import context_of
 from zfleet.tasks.fit import FitReport
 
-Job = TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | ServeSpec
+Job = TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec | ServeSpec
 
 
 def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[MemoryTable, Room | None]:
@@ -57,6 +59,8 @@ def planned(job: Job, folder: Path, fits: Sequence[FitReport] = ()) -> tuple[Mem
         return table, room
     if isinstance(job, SearchSpec):
         table = search_table(job, base, tasks[0])
+    elif isinstance(job, TransferSpec):
+        table = transfer_table(job, base, tasks[0])
     elif isinstance(job, EvaluateSpec):
         table = evaluate_table(job, base, tasks)
     elif isinstance(job, CalibrateSpec):
@@ -122,7 +126,7 @@ def processes_at_once(job: Job, cpus: int) -> int:
         wanted = job.workers
     elif isinstance(job, ServeSpec):
         wanted = job.max_replicas or job.replicas
-    elif isinstance(job, CalibrateSpec):
+    elif isinstance(job, TransferSpec | CalibrateSpec):
         wanted = 1
     else:
         wanted = cpus

@@ -14,6 +14,7 @@ from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.memory.choose import choose
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.engine import Answers, engine_parts
@@ -119,6 +120,16 @@ def search_table(spec: SearchSpec, base: TracedBase, task: TaskSize) -> MemoryTa
     slots = Answers(min(spec.engine.slots, answers), task.prompt, task.answer)
     parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine))
     return MemoryTable("an actor of the search", parts)
+
+
+def transfer_table(spec: TransferSpec, base: TracedBase, task: TaskSize) -> MemoryTable:
+    """Plan the process that answers under the base and every transferred z."""
+    if spec.engine.kind != "torch":
+        return replica_table(spec.engine, base)
+    answers = spec.eval_samples * (1 + 2 * len(spec.experts))
+    slots = Answers(min(spec.engine.slots, answers), task.prompt, task.answer)
+    parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine))
+    return MemoryTable("the process that answers", parts)
 
 
 def evaluate_table(spec: EvaluateSpec, base: TracedBase, tasks: Sequence[TaskSize]) -> MemoryTable:

@@ -38,6 +38,7 @@ class ExpertInTraining:
         task: What it learns from; without the prompts set aside for validation.
         validation: Those prompts.
         spec: How it learns.
+        start: The p [P] that it began at; None for that of the base.
         p: What Adam moves: [P].
         steps_done: Steps taken.
         mean_reward: Moving average over the steps; None before the first.
@@ -52,8 +53,17 @@ class ExpertInTraining:
         spec: LearnerSpec,
         name: str = "expert",
         skip_failed_rewards: bool = False,
+        start: Tensor | None = None,
     ) -> None:
-        """Begin at the base.
+        """Begin at a p, by default that of the base.
+
+        Args:
+            weights: What is learned over the base.
+            task: Its task, the prompts for validation included.
+            spec: How to learn.
+            name: What records and errors call it.
+            skip_failed_rewards: Leave out samples whose reward function fails.
+            start: The p [P] to begin at, such as that of a mixture; it is copied.
 
         Raises:
             TaskError: A split is empty.
@@ -62,7 +72,8 @@ class ExpertInTraining:
         self.spec = spec
         self.task, self.validation = set_aside(task, spec.validation_samples if spec.validate_every else 0)
         self.skip_failed_rewards = skip_failed_rewards
-        self.p = weights.start(spec).requires_grad_()
+        self.start = start
+        self.p = (weights.start(spec) if start is None else start.clone()).requires_grad_()
         self.optimizer = torch.optim.Adam([self.p], lr=spec.lr)
         self.steps_done = 0
         self.mean_reward: float | None = None

@@ -93,6 +93,16 @@ class SvfWeights:
         with torch.no_grad():
             return self.model.z_from_flat(self.shape(spec).z(p))
 
+    def p(self, spec: LearnerSpec, z: ZVector) -> Tensor:
+        """Compute the p [P] at which an expert begins that is to begin at a z.
+
+        Raises:
+            WrongBase, InvalidZ: The z belongs to another base, other factors or other targets, or the parametrisation
+                cannot have it.
+        """
+        self.model.check(z)
+        return self.shape(spec).p(z.flat(self.model.layout).to(self.model.device))
+
     def shape(self, spec: LearnerSpec) -> Parametrisation:
         """Return the parametrisation that a spec names."""
         return self._shape(spec.parametrisation)

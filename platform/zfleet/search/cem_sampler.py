@@ -53,7 +53,7 @@ class CemSampler(BaseSampler):
 
     A parameter's value is a function of the seed, the number of its trial, the parameter's name, and the trials that
     are complete. With a seed, trials are the same from run to run where they run one after another, and where whole
-    populations are asked for and told, the same as one after another.
+    populations are asked for and told, the same as one after another. An instance is for one study.
 
     Args:
         population: Complete trials of a generation.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from zfleet.errors import SpecError
@@ -23,7 +24,7 @@ class Plan:
         selection: Samples that only finalists answer, and by which the winner is chosen; 0 lets the shots choose.
         test: Samples that the winner, the base and the best single expert are reported on.
         generations: How many populations.
-        block: Shots between two comparisons of racing; None for no racing.
+        block: Shots before the first comparison of racing; None for no racing.
         level: Of racing's test.
         finalists: The most candidates of the finals, beside the method's centre, the base and the best single expert;
             with racing so many reach the last shot in any case, and are tried again in the next generation.
@@ -46,6 +47,21 @@ class Plan:
             )
         if self.block is not None and not 1 <= self.block <= self.shots:
             raise SpecError(f"racing has blocks of {self.block} of {self.shots} shots", f"give from 1 to {self.shots}")
+
+    def blocks(self, generation: int) -> list[tuple[int, ...]]:
+        """Return the shots in the order of a generation, cut where a race compares.
+
+        It compares after ``block`` shots, twice as many, four times as many.
+        As half of the candidates go on each time, every comparison costs about as much (successive halving, Jamieson
+        and Talwalkar, AISTATS 2016). Each generation begins with other shots, so that none decides more often.
+        """
+        size = self.block or self.shots
+        first = generation * size % self.shots
+        shots = (*range(first, self.shots), *range(first))
+        ends = [0]
+        while ends[-1] < self.shots:
+            ends.append(min(max(size, 2 * ends[-1]), self.shots))
+        return [shots[start:end] for start, end in pairwise(ends)]
 
 
 @dataclass(frozen=True)

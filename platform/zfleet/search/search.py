@@ -158,12 +158,8 @@ class Search:
         plan = self.plan
         everyone = np.concatenate([points, incumbents])
         alive = list(range(len(everyone)))
-        size = plan.block or plan.shots
-        blocks = [tuple(range(plan.shots))[at : at + size] for at in range(0, plan.shots, size)]
-        turn = generation % len(blocks)
         seen: tuple[int, ...] = ()
-        # Each generation begins with another block, so that no block decides more often than others.
-        for block in (*blocks[turn:], *blocks[:turn]):
+        for block in plan.blocks(generation):
             if seen:
                 rows = np.stack([self._candidates.rows(everyone[place], seen) for place in alive])
                 scores = self._candidates.scores(everyone[alive], seen)

@@ -1,4 +1,4 @@
-"""How alike experts are: the cosines of their changes."""
+"""How alike experts are by their z alone, without the factors that ``interference`` weighs their changes with."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 from zfleet.engine.contract import BASE_Z, ChoicesRequest, HiddenRequest, ScoreRequest
 from zfleet.errors import EngineError, InvalidRequest, RequestTooLong, UnknownZ
-from zfleet.testing.engine_harness import EngineHarness, greedy, put_all, run, sampled
+from zfleet.testing.engine_harness import EngineHarness, Prompt, greedy, put_all, run, sampled
 
 Tokens = tuple[int, ...]
 
@@ -94,9 +94,9 @@ class ScoresConformance(EngineHarness):
         async with self.engine() as engine:
             expected = await engine.score_choices(request)
             most = engine.max_length - len(prompt)
-            bad = [good, (10**9,)], [good, ()], [good, ""], [good, (good * most)[: most + 1]]
+            last: list[Prompt] = [(10**9,), (), "", (good * most)[: most + 1]]
             results = await asyncio.gather(
-                *(engine.score_choices(ChoicesRequest(prompt, tuple(choices))) for choices in bad),
+                *(engine.score_choices(ChoicesRequest(prompt, (good, bad))) for bad in last),
                 engine.score_choices(request),
                 return_exceptions=True,
             )

@@ -39,7 +39,7 @@ from zfleet.testing.engine_harness import greedy, run_all
 MARGIN = 1e-4
 """Two tokens whose logits in the merged model differ by less than this are equally right."""
 
-HIDDEN_TOLERANCE = 1e-3
+HIDDEN_TOLERANCE = 1e-4
 """Of hidden states, whose root mean square is about 1 after the final norm."""
 
 Tokens = tuple[int, ...]

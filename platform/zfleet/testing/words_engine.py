@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from zfleet.adapt.engine_calls import HiddenRequest
+from zfleet.engine.contract import HiddenRequest
 from zfleet.testing.fake_engine import FakeEngine, fake_text
 
 HIDDEN = 24

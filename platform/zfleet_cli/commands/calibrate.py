@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from zfleet.config.calibrate import CalibrateSpec
@@ -52,18 +52,18 @@ class _CalibrateRow:
 
 
 def _row(result: CalibrateResult) -> _CalibrateRow:
-    measured, facts = result.measured, result.facts
+    measured = {} if result.measured is None else asdict(result.measured)
     return _CalibrateRow(
         dispatcher=result.reference,
         kind=result.kind,
-        prompts=measured and measured.n,
-        accuracy=measured and measured.accuracy,
-        ece=measured and measured.ece,
+        prompts=measured.get("n"),
+        accuracy=measured.get("accuracy"),
+        ece=measured.get("ece"),
         threshold=result.thresholds,
-        coverage=measured and measured.coverage,
-        risk=measured and measured.risk,
-        risk_at_most=facts and facts.risk_at_most,
-        tokens_a_prompt=measured and measured.tokens,
+        coverage=measured.get("coverage"),
+        risk=measured.get("risk"),
+        risk_at_most=None if result.facts is None else result.facts.risk_at_most,
+        tokens_a_prompt=measured.get("tokens"),
         left_out=result.left_out,
         seconds=result.seconds,
     )

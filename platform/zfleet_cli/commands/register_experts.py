@@ -115,10 +115,7 @@ def _register_once(
     experts: ExpertRegistry, name: str, z: ZVector, provenance: Provenance, base_name: str
 ) -> ExpertVersion:
     """Register a z, or return the version of this name that has it already."""
-    for version in experts.list():
-        if version.name == name and version.z_digest == z.digest:
-            return version
-    return experts.register(name, z, provenance, base_name=base_name)
+    return experts.find(name, z) or experts.register(name, z, provenance, base_name=base_name)
 
 
 def _slug_of(experts: ExpertRegistry, base: str) -> str | None:

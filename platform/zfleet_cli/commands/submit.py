@@ -9,6 +9,7 @@ import typer
 
 from zfleet.config.load import load_job
 from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.errors import SpecError
 from zfleet_cli.commands.jobs import follow_to_its_end
 from zfleet_cli.commands.train import named
@@ -39,6 +40,11 @@ def submit(
     if isinstance(job, ServeSpec):
         raise SpecError(
             f"{spec} is of kind 'serve', a service that does not end", "run `zfleet serve SPEC --address HOST:6379`"
+        )
+    if isinstance(job, TransferSpec):
+        raise SpecError(
+            f"{spec} is of kind 'transfer', whose two bases are not sent",
+            "run `zfleet transfer SPEC --address HOST:6379` from a machine that has both",
         )
     from zfleet_jobs.submit.package import prepare
 

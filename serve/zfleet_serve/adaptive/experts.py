@@ -241,10 +241,11 @@ class Experts:
 
 def parts_of(version: ExpertVersion) -> tuple[Part, ...]:
     """Return the experts of a version: those of a mixture with their alphas, or else the expert itself."""
-    parents = version.provenance.parents
-    if not parents:
+    provenance = version.provenance
+    # An expert that began at another version has it as its parent, and is no mixture of it.
+    if provenance.kind != "mixture":
         return (Part(version.name, version.version, 1.0),)
-    return tuple(_part(parent) for parent in parents)
+    return tuple(_part(parent) for parent in provenance.parents)
 
 
 def _part(parent: Parent) -> Part:

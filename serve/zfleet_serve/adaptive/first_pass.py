@@ -216,8 +216,9 @@ class FirstPass:
     async def _route(self, decision: Decision, experts: Mapping[str, ExpertVersion], start: float) -> Route:
         # If a chosen expert cannot be loaded, that is an error: the base never takes its place.
         chosen = [(experts[name], alpha) for name, alpha in decision.mixture.items()]
+        parts: tuple[Part, ...] = ()
         if not chosen:
-            z, parts = BASE_Z, ()
+            z = BASE_Z
         elif len(chosen) == 1 and chosen[0][1] == 1.0:
             z, parts = await self._experts.ready(chosen[0][0]), parts_of(chosen[0][0])
         else:

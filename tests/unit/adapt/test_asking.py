@@ -6,7 +6,6 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 from zfleet.adapt.asking import GRID, AskingDispatcher, blended
 from zfleet.adapt.calibration import Calibration
 from zfleet.adapt.contract import Dispatcher
-from zfleet.adapt.engine_calls import ChoicesRequest
 from zfleet.adapt.examples import Examples
 from zfleet.adapt.nearest import hidden_states
-from zfleet.engine.contract import BASE_Z
+from zfleet.engine.contract import BASE_Z, ChoicesRequest
 from zfleet.errors import DispatcherError, EngineError, UnknownZ
 from zfleet.testing.dispatcher_conformance import (
     CLASSIFIER,
@@ -67,7 +65,7 @@ class TestClassifierWithExamples(DispatcherConformance):
 
     async def make_dispatcher(self, engine: WordsEngine) -> Dispatcher:
         states = {label: await hidden_states(engine, fake_tokens, prompts_of(label)) for label in KINDS_OF_WORDS}
-        return asking(examples=Examples.from_states(states), calibration=Calibration(limit=1.2))
+        return asking(examples=Examples.from_states(states), calibration=Calibration(limit=1.4))
 
 
 @pytest.fixture
@@ -164,7 +162,7 @@ async def test_soft_mixes_by_probability(engine: FakeEngine) -> None:
         alpha = decision.mixture[f"{label}-expert"]
         assert isinstance(alpha, float)
         assert abs(alpha - probability) < 1 / GRID
-    assert np.isclose(sum(float(alpha) for alpha in decision.mixture.values()), 1.0)  # type: ignore[arg-type]
+    assert sum(alpha for alpha in decision.mixture.values() if isinstance(alpha, float)) == pytest.approx(1)
     assert (await replace(warm, kind="classifier").decide(engine, "add 1 2")).mixture == {"add-expert": 1.0}
 
 

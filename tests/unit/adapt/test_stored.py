@@ -104,7 +104,7 @@ async def test_damage_is_named(engine: WordsEngine) -> None:
             StoredDispatcher.from_bytes(whole[:length], "router/3")
     flipped = bytearray(whole)
     flipped[-5] ^= 1  # a digit of a number
-    with pytest.raises(DispatcherError, match=r"router/3 (was changed|has|holds)"):
+    with pytest.raises(DispatcherError, match=r"router/3 (was changed|has|holds|do not)"):
         StoredDispatcher.from_bytes(bytes(flipped), "router/3")
     other = safetensors.numpy.save({"a": np.zeros(1)}, {"format": "zfleet-z/1"})
     with pytest.raises(DispatcherError, match="has format 'zfleet-z/1', not 'zfleet-dispatcher/1'"):
@@ -157,8 +157,8 @@ async def test_a_document_that_makes_no_sense_is_refused(engine: WordsEngine, ch
         ({"mean": np.full(24, math.nan, np.float32)}, "mean of this file holds NaN"),
         ({"spreads": np.zeros(3, np.float32)}, "spreads of this file holds values that are 0 or less"),
         ({"deviation": np.zeros(24)}, "deviation of this file is float64"),
-        ({"of": np.zeros(45, np.int32)}, "labels without examples"),
-        ({"of": np.full(45, 3, np.int32)}, "labels without examples"),
+        ({"counts": np.array([15, 15, 14], np.int32)}, "counts of this file do not add up to its 45 examples"),
+        ({"counts": np.array([30, 15, 0], np.int32)}, "counts of this file holds values that are 0 or less"),
     ],
 )
 async def test_examples_that_make_no_sense_are_refused(engine: WordsEngine, arrays: Any, message: str) -> None:
@@ -190,7 +190,7 @@ async def test_a_label_is_added_to_a_stored_dispatcher(engine: WordsEngine) -> N
             "factors": "f" * 64,
             "experts": {f"{label}-expert/1": EXPERTS[f"{label}-expert/1"] for label in labels},
             "routes": {label: ROUTES[label] for label in labels},
-            "steps": [STEPS["nearest"] | {"calibration": {"limit": 1.2}}],
+            "steps": [STEPS["nearest"] | {"calibration": {"limit": 1.4}}],
             "example_labels": labels,
         }
     )
@@ -211,7 +211,8 @@ async def test_a_label_is_added_to_a_stored_dispatcher(engine: WordsEngine) -> N
     [
         ({"steps": [STEPS["few_shot"]]}, "`tasks` are for"),
         ({"routes": {}}, "`routes` are for"),
-        ({"steps": [STEPS["nearest"]]}, "`example_labels` are for"),
+        ({"steps": [STEPS["nearest"]]}, "need examples of every label"),
+        ({"example_labels": ("add",)}, "others have none"),
         ({"steps": [{"kind": "classifier", "question": QUESTION}]}, "needs an expert"),
         ({"steps": [{"kind": "prompt"}]}, "question is None"),
         ({"steps": [{"kind": "nearest"}]}, "must compare"),

@@ -15,7 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from zfleet.config.load import load_job, load_spec, parse_spec
-from zfleet.config.specs import SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import ServeSpec, TrainSpec
 from zfleet.errors import JobError
 from zfleet_cli.demo.real.plan import FULL, QUICK, Plan, with_arc
 from zfleet_cli.main import app
@@ -197,23 +198,6 @@ def test_results_are_a_table_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
         assert cell in table
     (row,) = json.loads(zfleet("train", LAB, "--json").stdout)
     assert row == asdict(trained)
-
-
-def test_a_search_passes_its_spec_on_and_prints_the_winner(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zfleet_jobs.search.run import SearchResult
-
-    calls: list[tuple[SearchSpec, str | None]] = []
-
-    def run_search(spec: SearchSpec, address: str | None) -> SearchResult:
-        calls.append((spec, address))
-        alphas = {"reverse/1": 0.25, "sort/1": 0.75}
-        return SearchResult("mix/2", alphas, 0.8, -0.5, "d" * 64, 10, 0, 16, ("a", "b"), (160, 96), (), 12.0)
-
-    stand_in(monkeypatch, "zfleet_jobs.search.run", run_search=run_search)
-    done = zfleet("search", str(SPECS / "lab-mix.yaml"), "--address", "auto", "--set", "seed=4")
-    for cell in ("mix/2", "0.25", "160", "0.8"):
-        assert cell in done.stdout
-    assert calls == [(load_spec(SPECS / "lab-mix.yaml", SearchSpec, ["seed=4"]), "auto")]
 
 
 def test_the_demo_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from zfleet.search.cross_entropy import Generation
 
 from zfleet.engine.contract import BASE_Z
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.evaluate.graded import evaluate
 from zfleet.models.svf_model import SvfModel
-from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.lab import lab_task
 from zfleet.tasks.task import Task
@@ -39,7 +37,7 @@ from zfleet_cli.demo.lab.plan import (
 )
 from zfleet_cli.demo.lab.plots import PICTURES
 from zfleet_cli.demo.lab.report import write_report
-from zfleet_jobs.search.mixtures import FoundMixture, SearchTrial, ShotScore
+from zfleet_jobs.search.mixtures import FoundMixture
 
 NAMES = (*SKILLS, WEAK_SKILL, CLASSIFIER, RANDOM_CONTROL)
 N = 8
@@ -70,31 +68,25 @@ def bench(tiny_model: SvfModel, experts: dict[str, ZVector]) -> Iterator[Bench]:
     bench.close()
 
 
-def found_mixture(exam: str, draw: int, experts: dict[str, ZVector]) -> FoundMixture:
-    """Return the result of a search of two generations, in which the second expert is the best on the shots."""
-    members = EXAMS[exam]
-    alphas = [0.1 * (place + draw) for place in range(len(members))]
-    return FoundMixture(
-        name=f"{exam}-{draw}",
-        z=mix([experts[name] for name in members], alphas),
-        alphas=dict(zip(members, alphas, strict=True)),
-        score=ShotScore(0.6, -1.0),
-        base=ShotScore(0.2, -2.0),
-        singles={name: ShotScore(0.4, -1.0 if place == 1 else -1.5) for place, name in enumerate(members)},
-        history=(Generation(0.5, 0.3), Generation(0.6, 0.4)),
-        trials=tuple(
-            SearchTrial(generation, chunk, 16, f"actor-{chunk}", 160, 16, 0.1, 0.0)
-            for generation in range(2)
-            for chunk in range(2)
-        ),
-        seconds=1.0,
-    )
+@pytest.fixture(scope="module")
+def found(experts: dict[str, ZVector], found_mixture: Callable[..., FoundMixture]) -> dict[str, Sequence[FoundMixture]]:
+    """{exam: the mixture of each draw}."""
+    return {
+        exam: [
+            found_mixture(
+                f"{exam}-{draw}",
+                {name: experts[name] for name in members},
+                [0.1 * (place + draw) for place in range(len(members))],
+            )
+            for draw in DRAWS
+        ]
+        for exam, members in EXAMS.items()
+    }
 
 
 @pytest.fixture(scope="module")
-def report(bench: Bench, experts: dict[str, ZVector]) -> dict[str, Any]:
+def report(bench: Bench, found: dict[str, Sequence[FoundMixture]]) -> dict[str, Any]:
     """Return a report as read from JSON: all measured parts, with fixed values for the parts of other stages."""
-    found = {exam: [found_mixture(exam, draw, experts) for draw in DRAWS] for exam in EXAMS}
     served = {
         "model": "tiny:auto",
         "prompt": "flip <b>",
@@ -201,21 +193,20 @@ def test_a_skill_is_measured_by_its_own_expert_and_the_ceiling_by_the_base(
 
 
 def test_the_best_single_is_chosen_on_test_and_pick_one_on_the_shots(
-    bench: Bench, experts: dict[str, ZVector], monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    experts: dict[str, ZVector],
+    found: dict[str, Sequence[FoundMixture]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def task(name: str) -> Task:
         return answered_by(bench, small_task(name), experts[EXAMS[name][-1]].digest)
 
     monkeypatch.setattr(measure_module, "lab_task", task)
-    found = {
-        exam: [
-            found_mixture(exam, 0, experts),
-            replace(found_mixture(exam, 1, experts), z=experts[EXAMS[exam][-1]]),
-            found_mixture(exam, 2, experts),
-        ]
-        for exam in EXAMS
+    second_is_the_expert = {
+        exam: [first, replace(second, z=experts[EXAMS[exam][-1]]), third]
+        for exam, (first, second, third) in found.items()
     }
-    for exam, row in measure_mixing(bench, found).items():
+    for exam, row in measure_mixing(bench, second_is_the_expert).items():
         for draw in row["draws"]:
             assert (draw["best_single"], draw["best_single_expert"]) == (1, EXAMS[exam][-1])
             assert draw["pick_one"] < 1

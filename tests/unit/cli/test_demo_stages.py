@@ -14,20 +14,17 @@ import uvicorn
 from rich.console import Console
 
 from zfleet.config.load import parse_spec
-from zfleet.config.specs import SearchSpec
+from zfleet.config.search import SearchSpec
 from zfleet.engine.vllm_engine import version as vllm_version
 from zfleet.errors import EngineError
 from zfleet.models.base import Base
-from zfleet.search.cross_entropy import Generation
-from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet_cli.demo.lab.plan import DRAWS, EXAMS, MIXTURE, MIXTURE_EXAM, SHOTS, search_spec, serve_spec, train_spec
 from zfleet_cli.demo.lab.run import _register, run_demo
 from zfleet_cli.demo.lab.served import PROMPTS, ask_service, free_port
 from zfleet_cli.demo.stages import Stages
-from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
-from zfleet_jobs.search.problem import SearchSettings
-from zfleet_jobs.search.run import settings_of
+from zfleet_jobs.search.mixtures import FoundMixture
+from zfleet_jobs.search.settings import SearchSettings
 from zfleet_registry import ExpertRegistry
 from zfleet_serve.http.gateway import create_app
 from zfleet_serve.testing import fake_stage
@@ -89,27 +86,15 @@ def test_every_expert_of_an_exam_is_trained() -> None:
     assert {name for members in EXAMS.values() for name in members} <= trained
 
 
-def found_mixture(experts: dict[str, ZVector]) -> FoundMixture:
-    alphas = [0.5, 0.25, 1.0]
-    return FoundMixture(
-        name=f"{MIXTURE_EXAM}-{DRAWS[0]}",
-        z=mix(list(experts.values()), alphas),
-        alphas=dict(zip(experts, alphas, strict=True)),
-        score=ShotScore(0.9, -0.5),
-        base=ShotScore(0.4, -2.0),
-        singles={name: ShotScore(0.6, -1.0) for name in experts},
-        history=(Generation(0.9, 0.5),),
-        trials=(),
-        seconds=1.0,
-    )
-
-
 def test_the_mixture_is_registered_once_with_its_parents_and_its_search(
-    tiny_base: Base, make_z: Callable[..., ZVector], tmp_path: Path
+    tiny_base: Base,
+    make_z: Callable[..., ZVector],
+    found_mixture: Callable[..., FoundMixture],
+    tmp_path: Path,
 ) -> None:
     registry = ExpertRegistry(root=tmp_path)
     experts = {name: make_z(seed) for seed, name in enumerate(EXAMS[MIXTURE_EXAM])}
-    winner = found_mixture(experts)
+    winner = found_mixture(f"{MIXTURE_EXAM}-{DRAWS[0]}", experts, [0.5, 0.25, 1.0])
     spec = search_spec(tuple(f"{name}/3" for name in experts))
     assert _register(registry, winner, spec, experts, tiny_base) == f"{MIXTURE}/1"
     assert _register(registry, winner, spec, experts, tiny_base) == f"{MIXTURE}/1"
@@ -124,7 +109,7 @@ def test_the_mixture_is_registered_once_with_its_parents_and_its_search(
     stored = parse_spec(json.loads(version.provenance.spec), SearchSpec)
     assert stored == spec
     assert (stored.experts, stored.shots, stored.shots_seed) == (("reverse/3", "sort/3", "add/3"), SHOTS, DRAWS[0])
-    assert settings_of(stored) == SearchSettings(population=32, generations=8, elites=0.2, seed=0)
+    assert SearchSettings.of(stored) == SearchSettings(population=32, generations=8, seed=0)
 
 
 async def test_the_service_is_asked_over_http() -> None:

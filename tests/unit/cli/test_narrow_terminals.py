@@ -21,7 +21,14 @@ from zfleet_cli.tables import print_table
 
 WIDTHS = (60, 80, 120)
 SEARCH = search._SearchRow(
-    "exam-mix/12", {"reverse/1": 0.5711, "sort/champion": -0.45}, 10, 0.8125, 3, 16, 2, 24, 33.78
+    "exam-mix/12",
+    {"reverse/1": 0.5711, "sort/champion": -0.45},
+    "0.812 [0.751, 0.861]",
+    "0.400 [0.310, 0.490]",
+    "0.100 [-0.020, 0.220] (sort/1)",
+    "0.900 of 10, optimistic",
+    1234,
+    33.78,
 )
 EXPERT = train._ExpertRow("arithmetic-of-carries/3", 1344, 500, "0.625 → 0.812", "+0.250 → +0.625", 7, "trained before")
 VERSION = experts.VersionRow(
@@ -63,15 +70,14 @@ def test_a_search_at_80_columns_has_a_line_for_each_value(
     title, *lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert title == "found: exam-mix"
     assert lines == [
-        "mixture            exam-mix/12",
-        "alphas             reverse/1 0.5711, sort/champion -0.45",
-        "shots              10",
-        "accuracy on shots  0.8125",
-        "left out           3",
-        "trials             16",
-        "actors             2",
-        "rows in a batch    24",
-        "seconds            33.78",
+        "mixture      exam-mix/12",
+        "alphas       reverse/1 0.5711, sort/champion -0.45",
+        "held out     0.812 [0.751, 0.861]",
+        "over base    0.400 [0.310, 0.490]",
+        "over single  0.100 [-0.020, 0.220] (sort/1)",
+        "on shots     0.900 of 10, optimistic",
+        "answers      1234",
+        "seconds      33.78",
     ]
 
 

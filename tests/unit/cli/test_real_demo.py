@@ -14,11 +14,9 @@ import pytest
 from rich.console import Console
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from zfleet.search.cross_entropy import Generation
 
 from zfleet.config.generated import EXAM, KIND, KIND_QUESTION
 from zfleet.errors import TaskError
-from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.generated.load import FAMILIES, TRAINED, generated_task
 from zfleet.testing.fake_engine import FakeEngine, fake_z
@@ -54,7 +52,7 @@ from zfleet_cli.demo.real.progress import TRAINING_SHARE, MeasurementLines, Prog
 from zfleet_cli.demo.real.report import print_summary, write_report
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.progress import ExperimentProgress
-from zfleet_jobs.search.mixtures import FoundMixture, ShotScore
+from zfleet_jobs.search.mixtures import FoundMixture
 from zfleet_jobs.testing.outcomes import outcomes_of, right
 
 PLAN = Plan(held_out=20, exam=20, draws=(0, 1))
@@ -107,21 +105,6 @@ def bench(experts: dict[str, ZVector], answers: dict[str, tuple[str, str]], tmp_
     bench.close()
 
 
-def found(exam: str, seed: int, experts: dict[str, ZVector]) -> FoundMixture:
-    alphas = [0.25 + 0.5 * seed] * len(experts)
-    return FoundMixture(
-        name=f"{exam}-{seed}",
-        z=mix(list(experts.values()), alphas),
-        alphas=dict(zip(experts, alphas, strict=True)),
-        score=ShotScore(0.6, -1.0),
-        base=ShotScore(0.2, -2.0),
-        singles={name: ShotScore(0.4, -float(place)) for place, name in enumerate(experts)},
-        history=(Generation(0.5, 0.3),),
-        trials=(),
-        seconds=1.0,
-    )
-
-
 def outcome(task: str, method: str, count: int, before: int, n: int = 20) -> Outcome:
     (one,) = outcomes_of(method, [right(count, n)], {SVF: 1000, CLASSIFIER: 1000, LORA: 20_000}[method], task)
     return replace(one, rewards_before=tuple(right(before, n)))
@@ -133,9 +116,12 @@ def outcomes() -> list[Outcome]:
 
 
 @pytest.fixture
-def mixtures(experts: dict[str, ZVector]) -> dict[str, list[FoundMixture]]:
+def mixtures(experts: dict[str, ZVector], found_mixture: Callable[..., FoundMixture]) -> dict[str, list[FoundMixture]]:
     """Make a mixture for each draw of each exam."""
-    return {exam: [found(exam, seed, experts) for seed in PLAN.draws] for exam in EXAMS}
+    return {
+        exam: [found_mixture(f"{exam}-{seed}", experts, [0.25 + 0.5 * seed] * len(experts)) for seed in PLAN.draws]
+        for exam in EXAMS
+    }
 
 
 @pytest.fixture
@@ -177,7 +163,12 @@ def test_a_plan_trains_both_methods_alike_and_the_classifier_by_svf(plan: Plan) 
     for trial in trials:
         assert trial.learner.model_copy(update={"lr": spec.learner.lr}) == spec.learner, "only the rate differs"
     assert spec.base.model == "smollm2"
-    assert search_settings(plan).population > len(plan.experts), "the first population holds the base and every expert"
+    settings = search_settings(plan)
+    assert (settings.method.name, settings.population, settings.generations) == (
+        "cem",
+        plan.population,
+        plan.generations,
+    )
     assert plan.exam % len(TRAINED) == 0, "the exam has its tasks in equal parts"
     assert UNSEEN not in EXPERTS
     assert tuple(TRAINED) == EXPERTS
@@ -227,12 +218,12 @@ def test_every_draw_of_every_exam_is_measured(report: dict[str, Any], experts: d
     for draw in (*exam["draws"], *unseen["draws"]):
         assert draw["mixture"]["mean"] == 1
         assert draw["over_best_single"]["low"] > 0.4
-        assert draw["pick_one"] == EXPERTS[0], "the experts are equal on the shots, the likelihood decides"
+        assert draw["pick_one"] == EXPERTS[1], "the experts are equal on the shots, the likelihood decides"
     assert {row["mean"] for row in unseen["singles"].values()} == {0}
 
 
 def test_what_was_measured_is_not_measured_again(
-    bench: Bench, experts: dict[str, ZVector], monkeypatch: pytest.MonkeyPatch
+    bench: Bench, mixtures: dict[str, list[FoundMixture]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exam = exam_task(PLAN, EXAM)
     first = bench.rewards(exam, "reviews")
@@ -246,7 +237,7 @@ def test_what_was_measured_is_not_measured_again(
         lambda: bench.rewards(exam, "residences"),
         lambda: bench.rewards(replace(exam, max_tokens=3), "reviews"),
         lambda: bench.rewards(exam_task(replace(PLAN, exam=8), EXAM), "reviews"),
-        lambda: bench.mixture_rewards(exam, found(EXAM, 0, experts).z),
+        lambda: bench.mixture_rewards(exam, mixtures[EXAM][0].z),
     ]
     for other in others:
         with pytest.raises(AssertionError, match="measured again"):

@@ -15,8 +15,10 @@ from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
+from zfleet.config.search import SearchSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import EngineSpec, ResourceSpec, SearchSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.specs import EngineSpec, ResourceSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.transfer import TransferSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.text import Contains
 from zfleet.tasks.build import build_task
@@ -57,8 +59,21 @@ def test_every_example_loads_and_equals_its_dump(path: Path) -> None:
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert {path.stem for path in EXAMPLES} >= {"lab-experts", "lab-mix", "stories", "serve"}
-    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, EvaluateSpec, CalibrateSpec, ServeSpec}
+    kinds = {TrainSpec, CompareSpec, AblateSpec, SearchSpec, EvaluateSpec, CalibrateSpec, TransferSpec, ServeSpec}
     assert {type(load_job(path)) for path in EXAMPLES} == kinds
+
+
+def test_a_transfer_has_two_bases_and_no_keys_of_a_search_that_it_does_not_run() -> None:
+    given = {"origin": {"model": "lab"}, "base": {"model": "./b"}, "experts": ["a"], "task": {"lab": "sort"}}
+    assert parse_spec(given, TransferSpec).engine.slots == 192
+    assert "both 'lab': name two bases" in refusal(given | {"base": {"model": "lab"}}, TransferSpec)
+    unused = refusal(given | {"shots": 3, "storage": "elsewhere"}, TransferSpec)
+    assert "shots, storage have no effect without a search" in unused
+    assert parse_spec(given | {"shots": 3, "storage": "elsewhere", "search": True}, TransferSpec).search
+    reward = {"kind": "exact", "on_error": "skip"}
+    skipping = given | {"task": {"jsonl": "rows.jsonl", "reward": reward}}
+    assert not parse_spec(skipping, TransferSpec).search
+    assert "a search compares candidates on the same shots" in refusal(skipping | {"search": True}, TransferSpec)
 
 
 def test_the_story_openings_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,8 @@ def test_nearest_tells_labels_apart_and_learns_a_new_one(project: Project) -> No
     assert second.labels == ("add", "reverse", "sort")
     assert second.facts is None
     stored = project.registry.load_dispatcher(project.registry.resolve("more", project.bundle.slug))
-    assert (stored.document.facts, stored.document.experts.keys()) == (first.facts, {"reverse/1", "add/1", "sort/1"})
+    assert stored.document.facts == first.facts
+    assert set(stored.document.experts) == {"reverse/1", "add/1", "sort/1"}
 
 
 @gives_hidden_states

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zfleet.config.specs import BaseSpec, SearchSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import RegistryError
 from zfleet_jobs.search.run import run_search

@@ -13,7 +13,8 @@ import pytest
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_spec
-from zfleet.config.specs import BaseSpec, SearchSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import BaseSpec, TrainSpec
 from zfleet.errors import BaseModelError, RegistryError, SpecError, TaskError
 from zfleet.models.base import base_slug
 from zfleet.models.fingerprint import fingerprint

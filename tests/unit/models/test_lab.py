@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from zfleet.errors import BaseModelError, TaskError
+from zfleet.models.fingerprint import fingerprint
 from zfleet.models.lab import build as lab_build
-from zfleet.models.lab.build import LabRecipe, build_lab
+from zfleet.models.lab.build import LabRecipe, build_lab, copy_lab
 from zfleet.models.lab.corpus import SHARES, corpus, held_out
 from zfleet.models.lab.pretrain import IGNORED, collate
 from zfleet.models.lab.skills import KIND_PREFIX, KINDS, OPERATIONS, VERBS
@@ -186,6 +187,21 @@ def test_the_same_recipe_gives_the_same_weights_and_touches_no_global_state(fold
 def test_a_base_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab_build, "pretrain", None)
     assert build_lab(TINY, folder.parent) == folder
+
+
+def test_a_copy_is_the_same_base_in_a_folder_of_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_build, "lab_folder", lambda recipe, cache_dir=None: folder)
+    copied = copy_lab(tmp_path / "bases" / "lab-3", TINY)
+    assert fingerprint(copied) == fingerprint(folder)
+    assert copy_lab(copied, TINY) == copied
+    (copied / "lab.json").write_text("{}")
+    with pytest.raises(BaseModelError, match="holds another lab base"):
+        copy_lab(copied, TINY)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(BaseModelError, match="cannot be copied to"):
+        copy_lab(tmp_path / "other", TINY)
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,11 @@ def test_a_version_has_the_provenance_it_was_registered_with(registry: ExpertReg
 
 def test_a_mixture_names_its_parents(registry: ExpertRegistry, make_z: MakeZ) -> None:
     z = make_z()
-    parents = (Parent("math/3", "a" * 64, 1 / 3), Parent("code/1", "b" * 64, (0.1, 0.7)))
+    parents = (
+        Parent("math/3", "a" * 64, 1 / 3),
+        Parent("code/1", "b" * 64, (0.1, 0.7)),
+        Parent("logic/2", "c" * 64, {"q_proj": 0.1, "up_proj": 1 / 3}),
+    )
     provenance = Provenance.of(z, kind="mixture", parents=parents)
     assert registry.register("both", z, provenance, base_name="lab").provenance.parents == parents
 
@@ -66,8 +70,29 @@ def test_kind_and_parents_must_agree(make_z: MakeZ) -> None:
     z = make_z()
     with pytest.raises(RegistryError, match="has 0 parents"):
         Provenance.of(z, kind="mixture").check(z)
-    with pytest.raises(RegistryError, match="has 1 parents"):
-        Provenance.of(z, parents=(Parent("math/1", "a", 1.0),)).check(z)
+    start = Parent("math/1", "a", 1.0)
+    Provenance.of(z, parents=(start,)).check(z)
+    with pytest.raises(RegistryError, match="has 2 parents"):
+        Provenance.of(z, parents=(start, start)).check(z)
+
+
+def test_a_transfer_names_the_base_that_its_values_were_trained_on(registry: ExpertRegistry, make_z: MakeZ) -> None:
+    z = make_z()
+    parents = (Parent("lab-1a2b3c4d.math/1", "a" * 64, 1.0),)
+    with pytest.raises(RegistryError, match="has 0 parents"):
+        Provenance.of(z, kind="transfer", source_base="other").check(z)
+    with pytest.raises(RegistryError, match="kind 'transfer' has source_base ''"):
+        Provenance.of(z, kind="transfer", parents=parents).check(z)
+    with pytest.raises(RegistryError, match="kind 'expert' has source_base 'other'"):
+        Provenance.of(z, source_base="other").check(z)
+    provenance = Provenance.of(z, kind="transfer", parents=parents, source_base="other")
+    version = registry.register("math-from-other", z, provenance, base_name="lab")
+    assert version.provenance == provenance
+    assert registry.find("math-from-other", z) == version
+    assert registry.find("math", z) is None
+    assert registry.find("math-from-other", make_z(1)) is None
+    again = registry.register("math-from-other", z, provenance, base_name="lab")
+    assert registry.find("math-from-other", z) == again, "the newest"
 
 
 def test_tags_that_were_edited_are_reported(registry: ExpertRegistry, make_z: MakeZ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from zfleet.config.load import parse_spec
-from zfleet.config.specs import ExpertSpec, SearchSpec, ServeSpec, TrainSpec
+from zfleet.config.search import SearchSpec
+from zfleet.config.specs import ExpertSpec, ServeSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import RegistryError, SpecError
 from zfleet_registry import references

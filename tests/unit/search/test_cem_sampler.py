@@ -123,10 +123,10 @@ def test_a_category_keeps_a_share_that_the_elites_do_not_have() -> None:
     study = optuna.create_study(sampler=CemSampler(population=2, std_floor=0.3, seed=0))
     for _ in range(2):
         study.add_trial(create_trial(params={"kind": "b"}, distributions=space, value=0.0))
-    drawn = [study.ask(space).params["kind"] for _ in range(2001)][1:]
+    drawn = [study.ask(space).params["kind"] for _ in range(601)][1:]
     shares = {kind: drawn.count(kind) / len(drawn) for kind in "abc"}
-    # Four standard deviations of a share of 2,000.
-    assert shares == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.1}, abs=4 * np.sqrt(0.8 * 0.2 / 2000))
+    # Within four standard deviations of a share. The first trial repeats the best.
+    assert shares == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.1}, abs=4 * np.sqrt(0.8 * 0.2 / 600))
 
 
 def test_reseeding_samples_anew() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from zfleet.errors import CheckpointError, RewardError, SpecError
+from zfleet.search.method import Score
 from zfleet.search.methods.cross_entropy import CrossEntropy
 from zfleet.search.objective import Measured, Objective
 from zfleet.search.plan import Outcome, Plan, Round
@@ -117,7 +118,7 @@ def test_racing_saves_answers_and_finds_as_much() -> None:
 def test_each_generation_of_a_race_begins_with_another_block() -> None:
     world, search = World(4, 60), _search(block=3)
     world.run(search)
-    first = {}
+    first: dict[int, tuple[int, ...]] = {}
     for asked in world.asked:
         if asked.stage == "population":
             first.setdefault(asked.generation, asked.samples[0])
@@ -199,7 +200,7 @@ def test_a_race_drops_those_that_are_clearly_worse_and_keeps_the_better_half() -
     # Eight candidates on ten shots: the first four right everywhere, the others nowhere.
     right = np.repeat([[1.0], [0.0]], 4, axis=0) @ np.ones((1, 10))
     values = np.stack([right, np.zeros_like(right)], axis=-1)
-    scores = [(float(row.mean()), 0.0) for row in right]
+    scores: list[Score] = [(float(row.mean()), 0.0) for row in right]
     assert survivors(values, scores, 0.1, at_least=2) == [0, 1, 2, 3]
     assert survivors(values, scores, 0.1, at_least=6) == [0, 1, 2, 3, 4, 5]
     # Equally right, but less likely on every shot.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from zfleet.errors import RegistryUnreachable, UnknownZ
 from zfleet.testing.engine_harness import greedy, run
 from zfleet.testing.fake_engine import FakeEngine, fake_z
+from zfleet_registry import Parent
 from zfleet_serve.adaptive import experts as experts_module
 from zfleet_serve.adaptive import last_known
-from zfleet_serve.adaptive.experts import Experts
+from zfleet_serve.adaptive.experts import Experts, Part, parts_of
 from zfleet_serve.testing import SLUG, FakeRegistry
 
 
@@ -33,6 +35,16 @@ async def test_the_engine_holds_those_that_were_used_last(monkeypatch: pytest.Mo
     await run(engine, greedy((97,), digests[1]))
     assert [call for call in registry.calls if call == "load b/1"] == ["load b/1"] * 2
     await engine.close()
+
+
+def test_an_expert_that_began_at_a_mixture_answers_as_itself() -> None:
+    registry = FakeRegistry()
+    mixture = registry.add(
+        "both", fake_z(1), parents=(Parent("math/3", "0" * 64, 0.5), Parent("code/1", "1" * 64, 2.0))
+    )
+    assert parts_of(mixture) == (Part("math", 3, 0.5), Part("code", 1, 2.0))
+    began = replace(mixture.provenance, kind="expert", parents=(Parent("both/1", mixture.z_digest, 1.0),))
+    assert parts_of(replace(mixture, name="distilled", provenance=began)) == (Part("distilled", 1, 1.0),)
 
 
 async def test_requests_find_a_promotion_that_was_asked_for_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:

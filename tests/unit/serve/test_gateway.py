@@ -9,7 +9,8 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from zfleet.testing.fake_engine import fake_z
-from zfleet_serve.testing import Stage, always_asked
+from zfleet_registry import Parent
+from zfleet_serve.testing import SLUG, Stage, always_asked
 
 
 async def chat(stage: Stage, model: str, prompt: str = "hello there", **options: Any) -> ChatCompletion:
@@ -66,6 +67,14 @@ async def test_a_mixture_tells_its_experts(stage: Stage) -> None:
         {"expert": "math", "version": 2, "alpha": 0.75},
         {"expert": "sort", "version": 1, "alpha": [0.5, 0.25]},
     ]
+
+
+async def test_a_mixture_by_kind_of_matrix_tells_its_alphas(stage: Stage) -> None:
+    math = stage.registry.resolve("math", SLUG)
+    parents = (Parent(math.reference, math.z_digest, {"up_proj": 1.0}),)
+    stage.registry.add("kinds", stage.registry.load(math), parents=parents)
+    answer = await chat(stage, "fake:kinds")
+    assert zfleet(answer)["mixture"] == [{"expert": "math", "version": 2, "alpha": {"up_proj": 1.0}}]
 
 
 @pytest.mark.parametrize(

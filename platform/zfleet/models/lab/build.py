@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from zfleet.paths import cache_root
 
 RECIPE_VERSION = 1
 """Raised whenever the corpus, the tokenizer or the training changes: a base is never mistaken for another."""
+
+_RECIPE = "lab.json"
+"""The recipe, in the folder of a base."""
 
 STEPS = 800
 """About a minute on one thread. Steps, not seconds: a base must not depend on the machine's load."""
@@ -74,10 +78,33 @@ def build_lab(recipe: LabRecipe | None = None, cache_dir: Path | None = None, pr
     return write_folder(lab_folder(made, cache_dir), lambda folder: _write(made, folder, progress))
 
 
+def copy_lab(folder: Path, recipe: LabRecipe | None = None) -> Path:
+    """Build a lab base and copy it to a folder, which a spec can name as ``base.model``.
+
+    Raises:
+        BaseModelError: The folder is there and holds something else, or cannot be written.
+    """
+    made = recipe or LabRecipe()
+    built = build_lab(made)
+    try:
+        write_folder(folder, lambda empty: _copy(built, empty))
+        same = (folder / _RECIPE).read_bytes() == (built / _RECIPE).read_bytes()
+    except OSError as error:
+        raise BaseModelError(f"the lab base cannot be copied to {folder}: {error}", "name another folder") from error
+    if not same:
+        raise BaseModelError(f"{folder} holds another lab base", "name another folder")
+    return folder
+
+
 def lab_folder(recipe: LabRecipe | None = None, cache_dir: Path | None = None) -> Path:
     """Name the folder of a lab base, with the defaults of ``build_lab``. It may not exist."""
     root = cache_root() / "lab" if cache_dir is None else cache_dir
     return root / (recipe or LabRecipe()).digest
+
+
+def _copy(folder: Path, to: Path) -> None:
+    for file in folder.iterdir():
+        shutil.copyfile(file, to / file.name)
 
 
 def _write(recipe: LabRecipe, folder: Path, progress: bool) -> None:
@@ -116,4 +143,4 @@ def _write(recipe: LabRecipe, folder: Path, progress: bool) -> None:
     # Not save_pretrained: it draws its own progress bar wherever it runs.
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
-    (folder / "lab.json").write_text(json.dumps({"version": RECIPE_VERSION, **asdict(recipe)}, indent=2) + "\n")
+    (folder / _RECIPE).write_text(json.dumps({"version": RECIPE_VERSION, **asdict(recipe)}, indent=2) + "\n")

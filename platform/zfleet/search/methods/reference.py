@@ -99,7 +99,8 @@ class Reference:
         split = points.reshape(len(points), len(self.space.experts), len(self.space.groups))
         total = split.sum(axis=1, keepdims=True)
         equal = np.full_like(split, 1 / split.shape[1])
-        return np.divide(split, total, out=equal, where=total > 0).reshape(points.shape)
+        mixtures: Points = np.divide(split, total, out=equal, where=total > 0)
+        return mixtures.reshape(points.shape)
 
     def centre(self) -> Points:
         """As ``Method.centre``: the best point, which the reference returns."""

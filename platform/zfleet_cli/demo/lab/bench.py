@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.adapt.asking import AskingDispatcher
 from zfleet.adapt.calibration import Calibration
-from zfleet.adapt.contract import Decision
+from zfleet.adapt.contract import Decision, Mixture
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.contract import BASE_Z, Engine
 from zfleet.evaluate.graded import Evaluation, evaluate
@@ -78,7 +78,7 @@ class Bench:
             method: ``prompt``, ``classifier``, or ``oracle``, which knows the kind.
         """
         if method == "oracle":
-            experts = [{sample.fields["kind"]: 1.0} for sample in task.test]
+            experts: list[Mixture] = [{sample.fields["kind"]: 1.0} for sample in task.test]
         else:
             experts = [decision.mixture for decision in self._decide(task.test, self._dispatcher(method))]
         z = [self._z[next(iter(expert))] if expert else BASE_Z for expert in experts]

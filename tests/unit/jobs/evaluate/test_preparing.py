@@ -37,13 +37,14 @@ def test_the_folder_is_named_by_all_that_the_outcome_depends_on(project: Any) ->
     assert folder.name.startswith("small-")
     faster = project.ready(workers=1, engine={"kind": "torch", "slots": 4}, resources={"torch_threads": 2})
     assert faster.folder == folder
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"draws": [0]},
         {"eval_samples": 7},
         {"experts": ["turn", "flip"]},
         {"dispatchers": {"asks": {}}},
         {"tasks": {"flip": project.task("flip", max_tokens=5), "turn": project.task("turn")}},
-    ):
+    )
+    for change in changes:
         assert project.ready(**change).folder != folder
 
 

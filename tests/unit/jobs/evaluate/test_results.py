@@ -106,7 +106,7 @@ def test_two_ways_are_compared_prompt_by_prompt(results: Results) -> None:
     up = changes[0]
     cells = {cell.key: cell for cell in results.cells}
     right = [list(cells[CellKey("up", way)].right.values()) for way in ("up/1", "base")]
-    assert up.comparison.difference == paired(*right)
+    assert up.comparison.difference == paired(right[0], right[1])
     assert up.gained - up.lost == sum(right[0]) - sum(right[1])
     first = up.flipped[0]
     assert (first.first, first.second, first.first_answer, first.second_answer) == (1.0, 0.0, "U", "wron")
