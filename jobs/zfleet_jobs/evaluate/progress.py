@@ -13,27 +13,21 @@ from zfleet_jobs.compare.progress import Pace, in_words
 from zfleet_jobs.evaluate.answers import OnProgress, StageProgress
 
 
-class Stages:
-    """Measures the stages of an evaluation, and passes on how far each is.
+def timed(tell: OnProgress, seconds: dict[str, float]) -> OnProgress:
+    """Measure the stages of an evaluation while passing on how far each is.
 
     Args:
-        tell: Is told, with the seconds that are left; None before the first part of a stage is done.
-
-    Attributes:
-        seconds: Of each stage, in order.
+        tell: Is told how far each stage is.
+        seconds: Gets the seconds of each stage.
     """
+    began: dict[str, float] = {}
 
-    def __init__(self, tell: OnProgress) -> None:
-        self.seconds: dict[str, float] = {}
-        self._tell = tell
-        self._began = time.monotonic()
+    def take(progress: StageProgress) -> None:
+        now = time.monotonic()
+        seconds[progress.stage] = now - began.setdefault(progress.stage, now)
+        tell(progress)
 
-    def __call__(self, progress: StageProgress) -> None:
-        """Take how far a stage is."""
-        if not progress.done:
-            self._began = time.monotonic()
-        self.seconds[progress.stage] = time.monotonic() - self._began
-        self._tell(progress)
+    return take
 
 
 @contextmanager

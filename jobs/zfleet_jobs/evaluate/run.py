@@ -22,10 +22,10 @@ from zfleet_jobs.evaluate.answerer import Pool, Result, Work
 from zfleet_jobs.evaluate.answers import Answers, OnProgress
 from zfleet_jobs.evaluate.cell_files import write_cell
 from zfleet_jobs.evaluate.lora import LoraTraining, lora_cells, lora_trainings
-from zfleet_jobs.evaluate.measure import MeasuredCell, measure
+from zfleet_jobs.evaluate.measure import measure
 from zfleet_jobs.evaluate.prepared import Mixtures
 from zfleet_jobs.evaluate.preparing import Ready, get_ready
-from zfleet_jobs.evaluate.progress import Stages, progress_bar
+from zfleet_jobs.evaluate.progress import progress_bar, timed
 from zfleet_jobs.evaluate.results import ABOUT_FILE, Results, read_about, read_results, write_trace
 from zfleet_jobs.evaluate.searches import search_all
 from zfleet_jobs.evaluate.tracking import EXPERIMENT, track
@@ -77,10 +77,8 @@ def run_evaluate(spec: EvaluateSpec, address: str | None = None, on_progress: On
         for task in ready.prepared.tasks.values():
             check_reward(task.reward)
     planned(ready.prepared.spec, ready.bundle.model, list(ready.fits.values()))
-    with ExitStack() as stack:
-        stages = Stages(on_progress or stack.enter_context(progress_bar()))
-        run = _measure(ready, trainings, address, stages)
-    _write_about(ready, run, stages)
+    run, seconds = _measure(ready, trainings, address, on_progress)
+    _write_about(ready, run, seconds)
     results = read_results(run)
     report = results.report()
     for name, data in report.items():
@@ -97,9 +95,16 @@ def run_folder(spec: EvaluateSpec) -> Storage:
     return Storage.at(str(get_ready(spec, ExpertRegistry(spec.registry)).folder))
 
 
-def _measure(ready: Ready, trainings: list[LoraTraining], address: str | None, stages: Stages) -> Storage:
-    """Search, answer, and write the cells of a run; return its folder."""
+def _measure(
+    ready: Ready, trainings: list[LoraTraining], address: str | None, on_progress: OnProgress | None
+) -> tuple[Storage, dict[str, float]]:
+    """Search, answer, and write the cells of a run.
+
+    Returns:
+        The run's folder, and the seconds of the stages in which something was computed.
+    """
     prepared, run = ready.prepared, Storage.at(str(ready.folder))
+    seconds: dict[str, float] = {}
     storage = Storage.at(prepared.spec.storage)
     run.put("spec.yaml", dump_spec(prepared.spec).encode())
     mixtures = Mixtures(prepared)
@@ -107,15 +112,17 @@ def _measure(ready: Ready, trainings: list[LoraTraining], address: str | None, s
         connection = _Connection(ready, address, mixtures, stack)
         began = time.monotonic()
         found = search_all(prepared, connection.search, Path(prepared.spec.storage))
-        if found:
-            stages.seconds["searches"] = time.monotonic() - began
+        if connection.open:
+            seconds["searches"] = time.monotonic() - began
         for one in found.values():
             write_trace(run, one.trace)
-        answers = Answers(prepared, storage, connection.pool, stages)
+        # Searches show how far they are themselves.
+        tell = timed(on_progress or stack.enter_context(progress_bar()), seconds)
+        answers = Answers(prepared, storage, connection.pool, tell)
         cells = measure(prepared, {key: one.mixture for key, one in found.items()}, mixtures, answers, storage)
     for cell in [*cells, *lora_cells(prepared, trainings)]:
-        _write(run, cell)
-    return run
+        write_cell(run, cell.key, cell.way.kind, cell.own_task, cell.rows)
+    return run, seconds
 
 
 class _Connection:
@@ -128,6 +135,11 @@ class _Connection:
         self._stack = stack
         self._shipped: ShippedBase | None = None
         self._pool: Pool | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether anything had to be computed so far."""
+        return self._shipped is not None
 
     def search(
         self, problems: Sequence[SearchProblem], settings: SearchSettings, storage: Path, name: str
@@ -150,11 +162,7 @@ class _Connection:
         return self._shipped
 
 
-def _write(run: Storage, cell: MeasuredCell) -> None:
-    write_cell(run, cell.key, cell.way.kind, cell.own_task, cell.rows)
-
-
-def _write_about(ready: Ready, run: Storage, stages: Stages) -> None:
+def _write_about(ready: Ready, run: Storage, seconds: Mapping[str, float]) -> None:
     """Write what the run was; last, so that a folder with this file is a finished run."""
     prepared = ready.prepared
     spec = prepared.spec
@@ -173,7 +181,7 @@ def _write_about(ready: Ready, run: Storage, stages: Stages) -> None:
         temperature=spec.temperature,
         cluster_by=spec.cluster_by,
         code=code_version(),
-        seconds={**_seconds_before(run), **stages.seconds},
+        seconds={**_seconds_before(run), **seconds},
     )
     run.put(ABOUT_FILE, about.to_json())
 

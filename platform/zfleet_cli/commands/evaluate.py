@@ -115,31 +115,36 @@ def _plain(results: Results, run_id: str) -> dict[str, Any]:
 
 
 def _print(results: Results) -> None:
-    """Print a table for each task: accuracies and differences in percent and points, narrow enough for 80 columns."""
+    """Print two tables for each task, narrow enough for 80 columns: what each way is worth, and what it costs."""
     console = Console()
     matrix = results.matrix
     for task in matrix.tasks:
         entries = matrix.of_task(task)
         least = matrix.detectable(task)
         could = "" if least is None else f"; differences of {100 * least:.1f} points could be shown"
-        rows = [
-            [
-                Text(_way(entry)),
-                Text(_percent(entry.accuracy)),
-                Text(_difference(entry.over_base)),
-                Text(_difference(entry.over_named)),
-                Text("" if entry.off_task is None else f"{100 * entry.off_task.mean:+.1f}"),
-            ]
-            for entry in entries
+        worth = [
+            [_way(one), _percent(one.accuracy), *map(_difference, (one.over_base, one.over_named))] for one in entries
         ]
-        names = ("way", "right, %", "- base", f"- {matrix.against}", "off task")
-        print_table(console, f"{task}: {entries[0].n} prompts{could}", names, rows)
+        names = ("way", "right, %", "- base", f"- {matrix.against}")
+        print_table(console, f"{task}: {entries[0].n} prompts{could}", names, [list(map(Text, row)) for row in worth])
+        names = ("way", "regret", "off task", "read", "generated", "ms", "first pass")
+        print_table(console, f"{task}: costs of an answer", names, [list(map(Text, _costs(one))) for one in entries])
     comparisons = sum(entry.over_base is not None for entry in matrix.entries)
     console.print(
         f"95 % intervals. *: shown at 5 %, after the correction for {comparisons} comparisons (Holm).",
         markup=False,
         highlight=False,
     )
+
+
+def _costs(entry: Entry) -> list[str]:
+    """Write what an oracle has more, what an expert does on other tasks, and tokens and milliseconds of an answer."""
+    lost = ["" if one is None else f"{100 * one.mean:+.1f}" for one in (entry.regret, entry.off_task)]
+    if entry.cost is None:
+        return [_way(entry), *lost, "", "", "", ""]
+    cost = entry.cost
+    first = f"{cost.first_share:.0%}" if cost.first_share else ""
+    return [_way(entry), *lost, f"{cost.prompt_tokens:.1f}", f"{cost.tokens:.1f}", f"{1000 * cost.seconds:.1f}", first]
 
 
 def _way(entry: Entry) -> str:
@@ -151,7 +156,7 @@ def _percent(estimate: Estimate) -> str:
 
 
 def _difference(compared: Comparison | None) -> str:
-    """Write a difference in points, short enough for two of them in a line; a star marks one that is shown."""
+    """Write a difference in points; a star marks one that is shown."""
     if compared is None:
         return ""
     star = "" if compared.verdict == "not shown" else "*"

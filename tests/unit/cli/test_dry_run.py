@@ -58,6 +58,7 @@ def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
             "methods": {"svf": {}, "lora": {"adapter": "lora"}},
             "against": "svf",
         },
+        "evaluate": {"tasks": {"flip": task}, "experts": ["flip"], "name": "small", "shots": [1], "draws": [0]},
         "calibrate": {
             "name": "router",
             "dispatcher": "nearest",
@@ -72,7 +73,14 @@ def plain(tiny_folder: Path, tmp_path: Path) -> list[str]:
 
 def test_a_dry_run_prints_the_memory_of_every_kind_of_job(plain: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    processes = ("a worker", "an actor of the search", "a worker", "the calibration", "a replica")
+    processes = (
+        "a worker",
+        "an actor of the search",
+        "a worker",
+        "a worker of the evaluation",
+        "the calibration",
+        "a replica",
+    )
     for path, process in zip(plain, processes, strict=True):
         done = CliRunner().invoke(app, [Path(path).stem, path, "--dry-run"])
         assert done.exit_code == 0, done.output
@@ -92,7 +100,7 @@ def test_a_dry_run_as_json_has_the_memory_in_bytes(plain: list[str]) -> None:
     assert memory["available"]["bytes"] > 0
 
 
-@pytest.mark.parametrize("kind", ["train", "search", "compare", "calibrate", "serve"])
+@pytest.mark.parametrize("kind", ["train", "search", "compare", "evaluate", "calibrate", "serve"])
 def test_a_dry_run_refuses_memory_below_the_weights(plain: list[str], kind: str) -> None:
     (path,) = (path for path in plain if Path(path).stem == kind)
     done = CliRunner().invoke(app, [kind, path, "--dry-run", "--set", "resources.memory=64MiB"])

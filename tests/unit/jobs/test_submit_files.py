@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from zfleet.config.calibrate import CalibrateSpec
+from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_spec
 from zfleet.config.search import SearchSpec
 from zfleet.config.specs import BaseSpec, TrainSpec
@@ -71,6 +72,11 @@ def _calibrate(**changes: Any) -> CalibrateSpec:
     return CalibrateSpec.model_validate(values | changes)
 
 
+def _evaluate(**changes: Any) -> EvaluateSpec:
+    tasks = {"flip": {"jsonl": "data/prompts.jsonl", "test_fraction": 0.5}}
+    return EvaluateSpec.model_validate({"name": "matrix", "experts": ["flip"], "tasks": tasks} | KEPT | changes)
+
+
 PYTHON = {"kind": "python", "value": f"{REWARDS}:good"}
 
 
@@ -108,6 +114,19 @@ def test_a_calibration_takes_the_prompts_of_its_labels_along(project: Path) -> N
     assert submission.metadata["zfleet.run"] == "router"
     with pytest.raises(SpecError, match="registry is not set"):
         prepare(_calibrate(registry=None))
+
+
+def test_an_evaluation_takes_its_tasks_along_and_keeps_its_results_where_all_nodes_find_them(project: Path) -> None:
+    submission = prepare(_evaluate())
+    assert submission.files == {"data/prompts.jsonl": project / "data" / "prompts.jsonl"}
+    assert submission.metadata["zfleet.run"] == "matrix"
+    for changes, message in (
+        ({"registry": None}, "registry is not set"),
+        ({"storage": "runs"}, "storage is 'runs'"),
+        ({"lora": {"method": "lora"}}, "lora.experiment is 'runs/experiments'"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            prepare(_evaluate(**changes))
 
 
 def test_images_travel_with_their_rows(project: Path) -> None:
