@@ -127,8 +127,8 @@ def _print(results: Results) -> None:
         ]
         names = ("way", "right, %", "- base", f"- {matrix.against}")
         print_table(console, f"{task}: {entries[0].n} prompts{could}", names, [list(map(Text, row)) for row in worth])
-        names = ("way", "regret", "off task", "read", "generated", "ms", "first pass")
-        print_table(console, f"{task}: costs of an answer", names, [list(map(Text, _costs(one))) for one in entries])
+        costs = ("way", "regret", "off task", "read", "generated", "ms", "first pass")
+        print_table(console, f"{task}: costs of an answer", costs, [list(map(Text, _costs(one))) for one in entries])
     comparisons = sum(entry.over_base is not None for entry in matrix.entries)
     console.print(
         f"95 % intervals. *: shown at 5 %, after the correction for {comparisons} comparisons (Holm).",
