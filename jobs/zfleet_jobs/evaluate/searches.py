@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -74,9 +74,8 @@ def _problem(prepared: Prepared, key: CellKey) -> SearchProblem:
             f"{len(parts.selection)} there",
             f"lower searches.{key.way}.selection, raise selection_samples, or give the task more prompts",
         )
-    task = replace(prepared.tasks[key.task], train=parts.shots(key.shots, key.draw), test=())
-    name = f"{key.task}-{key.draw}"
-    return SearchProblem(name, prepared.experts, by_value(task), parts.selection[:wanted])
+    task = by_value(parts.few_shot(key.shots, key.draw))
+    return SearchProblem(f"{key.task}-{key.draw}", prepared.experts, task, parts.selection[:wanted])
 
 
 def _found(key: CellKey, result: FoundMixture) -> Found:

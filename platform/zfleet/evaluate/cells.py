@@ -93,10 +93,3 @@ class Cell:
     own: Sequence[str | None]
     named: Sequence[str | None]
     confidences: Numbers
-
-    @property
-    def right(self) -> dict[str, bool]:
-        """Whether each row that was graded is right."""
-        return {
-            row: bool(reward > 0) for row, reward in zip(self.rows, self.rewards, strict=True) if not np.isnan(reward)
-        }

@@ -118,11 +118,9 @@ class Matrix:
 
     def of_task(self, task: str) -> list[Entry]:
         """The entries of one task, of each way the one with the most shots."""
-        most: dict[str, Entry] = {}
-        for entry in self.entries:
-            if entry.task == task and (entry.shots or 0) >= (most[entry.way].shots or 0 if entry.way in most else 0):
-                most[entry.way] = entry
-        return list(most.values())
+        own = [entry for entry in self.entries if entry.task == task]
+        most = {way: max(one.shots or 0 for one in own if one.way == way) for way in {entry.way for entry in own}}
+        return [entry for entry in own if (entry.shots or 0) == most[entry.way]]
 
     def detectable(self, task: str) -> float | None:
         """The least difference to the base that a task's prompts could show at 80 % power, for the median way."""

@@ -24,10 +24,7 @@ def picture(draw: Callable[[Axes], None], width: float, height: float = 4.2) -> 
     figure, axes = plt.subplots(figsize=(width, height), dpi=120, layout="constrained")
     draw(axes)
     axes.spines[["top", "right"]].set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    plt.close(figure)
-    return out.getvalue()
+    return _png(figure)
 
 
 def positions(count: int, place: int, series: int) -> list[float]:
@@ -60,27 +57,19 @@ def finish(axes: Axes, names: list[str], ylabel: str, title: str) -> None:
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
 
 
-def panels(draws: Mapping[str, Callable[[Axes], None]], columns: int, size: Interval, share_y: bool = False) -> bytes:
+def panels(draws: Mapping[str, Callable[[Axes], None]], columns: int, size: Interval) -> bytes:
     """Draw on several axes of a new figure, and return it as a PNG.
 
     Args:
         draws: {title: function that draws on its axes}, row by row.
         columns: The most in a row.
         size: Width and height of each, in inches.
-        share_y: Whether all have one scale upwards.
     """
     # Four are two rows of two, not a row of three and one that is alone.
     wide = min(columns, len(draws) if len(draws) != columns + 1 else -(-len(draws) // 2))
     rows = -(-len(draws) // wide)
-    figure, grid = plt.subplots(
-        rows,
-        wide,
-        figsize=(size[0] * wide, size[1] * rows),
-        dpi=120,
-        layout="constrained",
-        squeeze=False,
-        sharey=share_y,
-    )
+    inches = (size[0] * wide, size[1] * rows)
+    figure, grid = plt.subplots(rows, wide, figsize=inches, dpi=120, layout="constrained", squeeze=False)
     for axes, (title, draw) in zip(grid.flat, draws.items(), strict=False):
         draw(axes)
         axes.set_title(title, fontsize=10)
@@ -88,10 +77,7 @@ def panels(draws: Mapping[str, Callable[[Axes], None]], columns: int, size: Inte
     for axes in grid.flat[len(draws) :]:
         axes.set_visible(False)
     _legend_below(figure, grid.flat[: len(draws)])
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    plt.close(figure)
-    return out.getvalue()
+    return _png(figure)
 
 
 def heat_map(
@@ -122,3 +108,10 @@ def _legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
         figure.legend(
             labelled.values(), labelled.keys(), loc="outside lower center", ncols=5, fontsize=8, frameon=False
         )
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    plt.close(figure)
+    return out.getvalue()
