@@ -23,7 +23,7 @@ from zfleet_jobs.search.problem import SearchProblem, drawn
 from zfleet_jobs.search.settings import SearchSettings
 
 EXAM = "exam_trained"
-SHOTS, SELECTION, BLOCK, TEST = 40, 20, 5, 500
+SHOTS, SELECTION, BLOCK, TEST = 40, 40, 5, 500
 _TIMES = 3
 """An interval of one point needs more searches than the other parts."""
 
