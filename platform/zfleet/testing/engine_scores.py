@@ -94,9 +94,9 @@ class ScoresConformance(EngineHarness):
         async with self.engine() as engine:
             expected = await engine.score_choices(request)
             most = engine.max_length - len(prompt)
-            bad = [good, (10**9,)], [good, ()], [good, ""], [good, (good * most)[: most + 1]]
+            bad: list[str | Tokens] = [(10**9,), (), "", (good * most)[: most + 1]]
             results = await asyncio.gather(
-                *(engine.score_choices(ChoicesRequest(prompt, tuple(choices))) for choices in bad),
+                *(engine.score_choices(ChoicesRequest(prompt, (good, choice))) for choice in bad),
                 engine.score_choices(request),
                 return_exceptions=True,
             )

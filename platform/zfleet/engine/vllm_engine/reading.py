@@ -38,7 +38,7 @@ async def score_choices(send: Send, prompt: Tokens, completions: Sequence[Tokens
     if len(completions) == 1:
         return (await _score(send, prompt, completions[0], 0),)
     firsts = await _score_next(send, prompt, {completion[0] for completion in completions})
-    scores = [(firsts[completion[0]],) for completion in completions]
+    scores: list[Logprobs] = [(firsts[completion[0]],) for completion in completions]
     rests = [_rest(send, prompt, completions, place) for place, one in enumerate(completions) if len(one) > 1]
     async with aclosing(merged(rests)) as found:
         async for place, rest in found:
