@@ -102,6 +102,8 @@ def test_without_a_mark_the_last_number_counts(text: str, number: str | None) ->
         ("She has 18.\n\nQ: Tom has 3 cats.\nA: 3", "18"),
         ("#### 18\n\n**Question 2:** Tom has 3.\n#### 3", "18"),
         ("Question: She has 3 and gets 15.\nAnswer: 18\n#### 18", "18"),
+        ("18\n\nQuestion: 3?\nAnswer: 7", "18"),
+        ("She has 18.\n\nProblem: And 3?\n\\boxed{7}", "18"),
         # The number of a step in a list is not an answer.
         ("Answer:\n1. Add 2 and 3.\nIt is 5", "5"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def _fields(file: GgufFile) -> dict[str, Any]:
     architecture = file.architecture
     _refuse_unknown(file)
     fields: dict[str, Any] = {field: _whole(file, key) for key, field in _SIZES.items()}
+    _check_blocks(file, fields["num_hidden_layers"])
     key, field = architecture.eps
     fields[field] = _real(file, key)
     heads = fields["num_attention_heads"]
@@ -113,6 +115,16 @@ def _rope(file: GgufFile, fields: dict[str, Any], head: int) -> dict[str, Any]:
     return scaled
 
 
+def _check_blocks(file: GgufFile, count: int) -> None:
+    """Refuse a number of layers that the tensors do not have, before a model of so many is built."""
+    blocks = {name.split(".")[1] for name in file.tensors if name.startswith("blk.")}
+    if count != len(blocks):
+        raise BaseModelError(
+            f"{file.path} says {count} for {file.architecture.name}.block_count, and holds tensors of {len(blocks)}",
+            CONVERT,
+        )
+
+
 def _refuse_unknown(file: GgufFile) -> None:
     known = {*_READ, *_WITHOUT_EFFECT, file.architecture.eps[0]}
     for key, value in file.settings().items():
@@ -153,7 +165,12 @@ def _whole(file: GgufFile, key: str, default: int | None = None) -> int:
 
 def _real(file: GgufFile, key: str, default: float | None = None) -> float:
     # Stored as float32: 1e-05 instead of 9.999999747378752e-06, the same number to the model.
-    return float(str(np.float32(_required(file, key, default))))
+    value = float(str(np.float32(_required(file, key, default))))
+    if not (math.isfinite(value) and value > 0):
+        raise BaseModelError(
+            f"{file.path} says {value} for {file.architecture.name}.{key}: a number above 0 is needed", CONVERT
+        )
+    return value
 
 
 def _tensor(file: GgufFile, name: str) -> Any:

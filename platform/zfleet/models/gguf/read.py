@@ -58,7 +58,9 @@ class GgufFile:
         name = self.get("general.architecture")
         if name not in ARCHITECTURES:
             raise BaseModelError(
-                f"{path} has GGUF architecture {name!r}, which zfleet does not support",
+                f"{path} names no GGUF architecture"
+                if not name
+                else f"{path} has GGUF architecture {name!r}, which zfleet does not support",
                 f"use a model of {', '.join(ARCHITECTURES)} (files of Mistral models say llama)",
             )
         self.architecture: Architecture = ARCHITECTURES[name]
@@ -100,7 +102,11 @@ def _read(path: Path) -> GGUFReader:
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         if unknown := re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", str(error)):
             raise _unsupported_type(path, f"a tensor of the unknown type {unknown[1]}") from error
-        raise BaseModelError(f"{path} is truncated or damaged: {error}", FETCH) from error
+        if version := re.search(r"file appears to be version (\d+)", str(error)):
+            raise BaseModelError(f"{path} is GGUF version {version[1]}; zfleet reads 2 and 3", CONVERT) from error
+        raise BaseModelError(
+            f"{path} is truncated or damaged: it ends too early, or a size in it makes no sense", FETCH
+        ) from error
 
 
 def _unsupported_type(path: Path, what: str) -> BaseModelError:

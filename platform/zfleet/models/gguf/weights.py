@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from zfleet.errors import BaseModelError
 from zfleet.models.gguf.config import ROPE_FACTORS
-from zfleet.models.gguf.read import CONVERT, GgufFile
+from zfleet.models.gguf.read import CONVERT, FETCH, GgufFile
 
 if TYPE_CHECKING:
     from gguf import ReaderTensor
@@ -62,7 +62,11 @@ class PlannedWeight:
         return self.numbers * self.dtype.itemsize
 
     def read(self) -> Tensor:
-        """Dequantise it; beside the result, a chunk of it is in memory."""
+        """Dequantise it; beside the result, a chunk of it is in memory.
+
+        Raises:
+            BaseModelError: A value is not finite.
+        """
         from gguf import dequantize
 
         data = self.tensor.data
@@ -72,6 +76,8 @@ class PlannedWeight:
             part = data[start : start + rows] if weight.ndim > 1 else data
             # A copy: PyTorch warns of memory that cannot be written to, such as the mapped file's.
             numbers = np.array(dequantize(part, self.tensor.tensor_type), dtype=np.float32)
+            if not np.isfinite(numbers).all():
+                raise BaseModelError(f"{self.tensor.name} of the GGUF file holds NaN or infinite values", FETCH)
             weight[start : start + rows] = torch.from_numpy(numbers) - self.offset
         if self.interleaved:
             # [heads, d/2, 2, ...] in the file, [heads, 2, d/2, ...] in the base.

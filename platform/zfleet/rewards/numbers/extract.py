@@ -108,7 +108,9 @@ def final_number(text: str) -> Fraction | None:
     the last side that is a single number.
     """
     text = own_answer(_WORKING.sub("", text))
-    if not _MARK.search(text):
+    question, mark = _NEXT_QUESTION.search(text), _MARK.search(text)
+    if mark is None or (question and question.start() < mark.start()):
+        # The mark of the next question's answer says nothing of this one.
         first = next(numerals(text), None)
         text = own_answer(text, first.end) if first else text
     numeral = next(_marked(text), None) or _last(numerals(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,12 @@ def test_tensors_that_do_not_make_the_model(
         ("llama.attention.value_length", 16, "sets llama.attention.value_length to 16"),
         ("llama.rope.scaling.type", "yarn", "sets llama.rope.scaling.type to 'yarn'"),
         ("llama.block_count", None, "says None for llama.block_count"),
+        ("llama.block_count", 4_000_000_000, "says 4000000000 for llama.block_count, and holds tensors of 2"),
+        ("llama.block_count", 1, "says 1 for llama.block_count, and holds tensors of 2"),
+        ("llama.rope.freq_base", math.nan, "says nan for llama.rope.freq_base"),
+        ("llama.rope.freq_base", 0.0, "says 0.0 for llama.rope.freq_base"),
+        ("llama.attention.layer_norm_rms_epsilon", -1.0, "says -1.0 for llama.attention.layer_norm_rms_epsilon"),
+        ("general.architecture", "", "names no GGUF architecture"),
         ("llama.attention.head_count", 0, "cannot be built"),
         ("llama.attention.head_count", [2, 1], "says [2, 1] for llama.attention.head_count"),
     ],
@@ -83,10 +90,30 @@ def test_metadata_that_zfleet_cannot_express(
             writer.add_string(key, value)
         elif isinstance(value, list):
             writer.add_array(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
         elif value is not None:
             writer.add_uint32(key, value)
 
     assert error in refusal(save_gguf(llama, tmp_path / "bad.gguf", keys=change)).message
+
+
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_version_that_zfleet_does_not_read(refusal: Refusal, version: int, file: Path, tmp_path: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[4:8] = version.to_bytes(4, "little")
+    (tmp_path / "bad.gguf").write_bytes(data)
+    assert f"is GGUF version {version}; zfleet reads 2 and 3" in refusal(tmp_path / "bad.gguf").message
+
+
+def test_a_weight_that_is_not_finite(refusal: Refusal, llama: Path, tmp_path: Path) -> None:
+    def change(written: Tensors) -> None:
+        numbers = np.zeros((64, 64), np.float32)
+        numbers[3, 5] = np.nan
+        written["blk.0.attn_q.weight"] = numbers, "F32"
+
+    error = refusal(save_gguf(llama, tmp_path / "bad.gguf", tensors=change))
+    assert "blk.0.attn_q.weight of the GGUF file holds NaN" in error.message
 
 
 def test_a_setting_that_is_off_does_not_matter(llama: Path, tmp_path: Path) -> None:
