@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from zfleet.errors import JobError
 from zfleet.search.plan import Tried
 from zfleet.search.search import Search
+from zfleet_registry.address import address_of, redact
 
 STUDY = "study.db"
 _TRIAL = "candidate"
@@ -48,7 +49,8 @@ def write_study(search: Search, name: str, folder: Path, storage: str | None = N
         )
         if study.user_attrs.get("experts", list(experts)) != list(experts):
             raise JobError(
-                f"study {name!r} in {_shown(url)} is of the experts {study.user_attrs['experts']}, not {list(experts)}",
+                f"study {name!r} in {address_of(url)} is of the experts {study.user_attrs['experts']}, "
+                f"not {list(experts)}",
                 "give `study` another database, or delete the study there",
             )
         study.set_user_attr("experts", list(experts))
@@ -62,12 +64,12 @@ def write_study(search: Search, name: str, folder: Path, storage: str | None = N
         )
     except ImportError as error:
         raise JobError(
-            f"the study cannot be written to {_shown(url)}: the database's driver is not installed",
+            f"the study cannot be written to {address_of(url)}: the database's driver is not installed",
             "install it, for PostgreSQL by `pip install 'psycopg[binary]'`; the same command goes on",
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise JobError(
-            f"the study cannot be written to {_shown(url)}: {str(error).splitlines()[0]}",
+            f"the study cannot be written to {address_of(url)}: {redact(str(error).splitlines()[0], url)}",
             "check that the database answers and has room; the search's outcome is kept, and the same command goes on",
         ) from error
     return url
@@ -101,9 +103,3 @@ def _trial(search: Search, number: int, tried: Tried) -> FrozenTrial:
 
 def _name(target: Mapping[str, float]) -> str:
     return " + ".join(metric if weight == 1 else f"{weight:g} {metric}" for metric, weight in target.items())
-
-
-def _shown(url: str) -> str:
-    """Leave out the password of a URL."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

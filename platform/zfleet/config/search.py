@@ -159,7 +159,9 @@ class SearchSpec(AnsweringSpec):
 
     @property
     def screened(self) -> int | None:
-        """The experts that screening leaves; None for no screening."""
+        """The experts that screening leaves; None for no screening, which the paper's code does not have."""
+        if self.method.name == "reference":
+            return None
         if self.space.screen != "auto":
             return self.space.screen if self.space.screen < len(self.experts) else None
         return 8 if len(self.experts) > 12 else None

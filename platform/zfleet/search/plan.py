@@ -64,7 +64,7 @@ class Plan:
         return [shots[start:end] for start, end in pairwise(ends)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Round:
     """What to try next.
 
@@ -86,7 +86,7 @@ class Round:
         return hashlib.sha256(self.points.tobytes() + repr(self.samples).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tried:
     """A candidate that was scored on shots.
 
@@ -118,7 +118,7 @@ class Generation:
     evaluations: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What a search found.
 
