@@ -162,7 +162,7 @@ def test_an_expert_that_is_deleted_during_the_run_does_not_disturb_it(make_spec:
 
 
 def test_a_worker_that_dies_is_started_again(make_spec: Callable[..., EvaluateSpec]) -> None:
-    spec = make_spec(searches={}, prompts={}, eval_samples=12, engine={"kind": "torch", "slots": 2})
+    spec = make_spec(searches={}, prompts={}, eval_samples=9, engine={"kind": "torch", "slots": 2})
     killed: list[int] = []
 
     def kill(progress: StageProgress) -> None:
@@ -175,4 +175,4 @@ def test_a_worker_that_dies_is_started_again(make_spec: Callable[..., EvaluateSp
 
     evaluated = run_evaluate(spec, on_progress=kill)
     assert killed
-    assert all(entry.n == 12 for entry in evaluated.results.matrix.entries)
+    assert {entry.n for entry in evaluated.results.matrix.entries} == {9}
