@@ -123,7 +123,9 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (mixture,) = results
     _check_still_there(registry, versions.values())
-    registered = register_mixture(registry, mixture, problem.task, experts, bundle, spec.model_dump_json())
+    # Without the study, whose address may hold a password.
+    stored = spec.model_copy(update={"study": None}).model_dump_json()
+    registered = register_mixture(registry, mixture, problem.task, experts, bundle, stored)
     return _result(spec, problem, mixture, registered.reference, len(fit.left_out))
 
 
