@@ -99,7 +99,7 @@ def _losses(title: str, found: Mapping[str, Any]) -> Table:
 def _accuracies(title: str, found: Mapping[str, Any]) -> Table:
     few, all_ = str(FEW_EVALUATIONS), str(EVALUATIONS)
     shown = _empty(
-        f"{title}; % of other prompts, mean", "sampler", few, all_, "95 % interval", "optimism", "minus cem's"
+        f"{title}: % right of the other prompts, mean", "sampler", few, all_, "95 % interval", "optimism", "minus cem's"
     )
     for side, row in found.items():
         last = row[all_]

@@ -96,11 +96,9 @@ def nearest(point: Array) -> int:
 SURFACES = {
     "sphere": Surface("sphere, 10 dimensions in [-5, 5]", 10, -5.0, 5.0, True, _sphere),
     "rosenbrock": Surface("Rosenbrock, 5 dimensions in [-2, 2]", 5, -2.0, 2.0, True, _rosenbrock),
-    "shots": Surface(
-        f"{SHOTS} shots: accuracy", 3, 0.0, 1.0, False, lambda seed: few_shot(recorded_table(), seed, ties=False)
-    ),
+    "shots": Surface(f"{SHOTS} shots", 3, 0.0, 1.0, False, lambda seed: few_shot(recorded_table(), seed, ties=False)),
     "shots and ties": Surface(
-        f"{SHOTS} shots: accuracy, ties by log-likelihood",
+        f"{SHOTS} shots, ties by log-likelihood",
         3,
         0.0,
         1.0,
