@@ -9,6 +9,7 @@ import pytest
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.contract import BASE_Z
 from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet.errors import ExpertNotFound
 from zfleet.evaluate.cells import CellKey
@@ -46,8 +47,8 @@ def test_ways_that_share_a_batch_answer_as_each_does_alone(make_project: Any) ->
         cells = {cell.key: cell for cell in measure(prepared, {}, mixtures, answers, storage)}
         for task, parts in prepared.splits.items():
             for way, z in (("base", None), ("flip/1", prepared.experts["flip/1"])):
-                digest = {} if z is None else {"z": engine.put_z(z)}
-                alone = evaluate(engine, tokenizer, prepared.tasks[task], parts.test, **digest)
+                digest = BASE_Z if z is None else engine.put_z(z)
+                alone = evaluate(engine, tokenizer, prepared.tasks[task], parts.test, digest)
                 rows = cells[CellKey(task, way)].rows
                 assert [row.answer.completion for row in rows if row.answer] == list(alone.texts)
                 assert [row.reward for row in rows] == list(alone.graded)
