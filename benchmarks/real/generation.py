@@ -20,7 +20,7 @@ from zfleet.models.svf_model import SvfModel
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.engine_harness import run_all
 
-_SPREAD = 0.1
+SPREAD = 0.1
 """Standard deviation of the experts' values around 1; what a step costs does not depend on it."""
 
 _FIRST_WORD = 4
@@ -60,10 +60,10 @@ class Load:
         ]
 
 
-def random_experts(model: SvfModel, count: int) -> list[ZVector]:
+def random_experts(model: SvfModel, count: int, spread: float = SPREAD) -> list[ZVector]:
     """Draw z-vectors around 1, the same every time."""
     chance = torch.Generator().manual_seed(count)
-    return [model.z_from_flat(1 + _SPREAD * torch.randn(model.layout.size, generator=chance)) for _ in range(count)]
+    return [model.z_from_flat(1 + spread * torch.randn(model.layout.size, generator=chance)) for _ in range(count)]
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from zfleet.errors import RewardError
 from zfleet.rewards.grading import grade_all
 from zfleet.search.objective import ACCURACY, LOG_LIKELIHOOD, OWN_LOG_LIKELIHOOD, PART, REWARD
 from zfleet.svf.mixture import mix
-from zfleet.tasks.task import Grade, Sample, Ungraded
+from zfleet.tasks.task import Grade, Sample, Task, Ungraded
 from zfleet_jobs.search.problem import SearchProblem
 from zfleet_jobs.search.settings import SearchSettings
 
@@ -144,7 +144,11 @@ def _likelihoods(
     """Compute the log-likelihood of each row's reference answer and its end; 0 where a sample has no answer."""
     task = problem.task
     asked = {
-        number: (task.prompt(tokenizer, sample), _answer_tokens(tokenizer, sample), sample.read_images())
+        number: (
+            task.prompt(tokenizer, sample),
+            _answer_tokens(tokenizer, task, sample),
+            sample.read_images(),
+        )
         for number, sample in enumerate(problem.samples)
         if sample.answer and any(number == row[1] for row in rows)
     }
@@ -157,7 +161,8 @@ def _likelihoods(
     return [float(sums.get(row, 0.0)) for row in rows]
 
 
-def _answer_tokens(tokenizer: PreTrainedTokenizerBase, shot: Sample) -> tuple[int, ...]:
-    tokens = tuple(tokenizer(shot.answer, add_special_tokens=False)["input_ids"])
+def _answer_tokens(tokenizer: PreTrainedTokenizerBase, task: Task, sample: Sample) -> tuple[int, ...]:
+    """Return the reference answer and its end, as far as an answer of the task can go."""
+    tokens = tuple(tokenizer(sample.answer, add_special_tokens=False)["input_ids"])
     end = tokenizer.eos_token_id
-    return tokens if end is None else (*tokens, int(end))
+    return (tokens if end is None else (*tokens, int(end)))[: task.max_tokens]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ TWINS = 0.95
 
 
 def screen(scores: Sequence[Score], similarity: NDArray[np.float64], keep: int) -> list[int]:
-    """Choose experts by what each scores alone; of twins the better one.
+    """Choose experts by what each scores alone, in turn by each entry of the scores; of twins the better one.
+
+    Few shots tell little by right and wrong, and more by what breaks ties, the likelihood of the right answers; of two
+    targets neither decides alone.
 
     Args:
         scores: Of each expert alone on the shots.
@@ -24,7 +28,11 @@ def screen(scores: Sequence[Score], similarity: NDArray[np.float64], keep: int) 
     Returns:
         Their places, ascending. Twins follow if the others do not suffice.
     """
-    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+    orders = (
+        sorted(range(len(scores)), key=lambda place: (*scores[place][entry:], *scores[place][:entry]), reverse=True)
+        for entry in range(len(scores[0]))
+    )
+    order = dict.fromkeys(chain.from_iterable(zip(*orders, strict=True)))
     chosen: list[int] = []
     twins: list[int] = []
     for place in order:

@@ -10,7 +10,7 @@ import pytest
 
 from zfleet.config.search import SpaceSpec
 from zfleet.engine.blocking import SyncEngine
-from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams
+from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams, ScoreRequest
 from zfleet.errors import CannotTell, NotThisTask, RewardError
 from zfleet.rewards.weighted import Part, Weighted
 from zfleet.search.objective import OWN_LOG_LIKELIHOOD, Objective
@@ -150,6 +150,23 @@ def test_each_candidate_answers_its_own_samples_of_all_three_splits(engine: Sync
     whole = _measure(engine, problem, points, samples=[range(8)] * 3)
     assert ragged == [[whole[0][7], whole[0][3], whole[0][4]], [whole[1][0]], [whole[2][6], whole[2][1]]]
     assert engine.stats().peak_batch == 24
+
+
+@pytest.mark.parametrize(("most", "end"), [(5, (0,)), (4, ())])
+def test_an_answer_as_long_as_the_task_allows_has_no_end(
+    engine: SyncEngine, monkeypatch: pytest.MonkeyPatch, most: int, end: tuple[int, ...]
+) -> None:
+    asked: list[ScoreRequest] = []
+    score = engine.score
+
+    def heard(requests: list[ScoreRequest]) -> list[tuple[float, ...]]:
+        asked.extend(requests)
+        return score(requests)
+
+    monkeypatch.setattr(engine, "score", heard)
+    problem = _problem(one=ONE)
+    _measure(engine, replace(problem, task=replace(problem.task, max_tokens=most)), [[0.0]], samples=[(0,)])
+    assert [one.completion for one in asked] == [(*fake_tokens("yes0"), *end)]
 
 
 def test_a_task_without_answers_has_no_likelihood(engine: SyncEngine) -> None:

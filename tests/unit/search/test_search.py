@@ -143,6 +143,12 @@ def test_of_twins_one_is_enough() -> None:
     assert screen(scores, alike, 4) == [0, 1, 2, 3]
 
 
+def test_screening_goes_by_each_entry_of_the_scores_in_turn() -> None:
+    few_are_right = [(0.2, -9.0), (0.1, -1.0), (0.2, -8.0), (0.1, -2.0), (0.1, -7.0)]
+    assert screen(few_are_right, np.eye(5), 2) == [1, 2]
+    assert screen(few_are_right, np.eye(5), 4) == [0, 1, 2, 3]
+
+
 def test_alphas_that_sum_to_one_leave_the_base_out() -> None:
     space = Space(("a", "b", "c"), sum_to_one=True)
     search = Search(space, partial(CrossEntropy, population=8), Objective(), Plan(shots=6, selection=4, generations=2))
