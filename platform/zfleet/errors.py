@@ -64,6 +64,10 @@ class EngineError(ZfleetError):
     """A request the engine refuses or cannot finish; other requests go on."""
 
 
+class WrongZ(EngineError):
+    """An answer was computed under another z than it was asked for."""
+
+
 class InvalidRequest(EngineError):
     """Sampling parameters or a prompt that make no sense."""
 

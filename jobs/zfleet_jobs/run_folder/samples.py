@@ -16,7 +16,7 @@ from zfleet.rl.report import StepReport
 from zfleet.rl.rollout import Rollout
 from zfleet.tasks.task import Grade, Ungraded
 from zfleet_jobs.run_folder.storage import Storage
-from zfleet_jobs.samples.layout import SCHEMA, in_step
+from zfleet_jobs.samples.layout import SCHEMA, Move, in_step
 
 
 def step_with_samples(learner: Learner, folders: Mapping[str, str]) -> list[StepReport]:
@@ -35,23 +35,33 @@ def step_with_samples(learner: Learner, folders: Mapping[str, str]) -> list[Step
     try:
         reports = learner.learn(samples)
     except TrainingDiverged as error:
-        places = _write_all(samples, folders, learner.workers.rank)
+        places = _write_all(samples, folders, learner.workers.rank, {})
         remedy = f"{error.remedy}; the samples of that step are in {places[error.expert]}"
         raise TrainingDiverged(error.message, remedy, error.expert) from error
-    _write_all(samples, folders, learner.workers.rank)
+    moves = {report.expert: Move(report.began_at, report.reached) for report in reports}
+    _write_all(samples, folders, learner.workers.rank, moves)
     return reports
 
 
-def _write_all(samples: StepSamples, folders: Mapping[str, str], rank: int) -> dict[str, str]:
+def _write_all(
+    samples: StepSamples, folders: Mapping[str, str], rank: int, moves: Mapping[str, Move]
+) -> dict[str, str]:
     return {
         batch.expert.name: write_samples(
-            folders[batch.expert.name], batch.step, rank, batch.rollouts, batch.advantages_of_all
+            folders[batch.expert.name],
+            batch.step,
+            rank,
+            batch.rollouts,
+            batch.advantages_of_all,
+            moves.get(batch.expert.name),
         )
         for batch in samples.batches
     }
 
 
-def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor) -> str:
+def write_samples(
+    folder: str, step: int, rank: int, rollouts: Sequence[Rollout], advantages: Tensor, move: Move | None
+) -> str:
     """Write one worker's samples of a step, whole or not at all; a step that runs again writes the same file.
 
     Args:
@@ -60,6 +70,7 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
         rank: Of the worker.
         rollouts: Answers, N of them.
         advantages: Of each, [N]; NaN if it is not learned from.
+        move: Of the expert's z by this step; None if the step was not taken.
 
     Returns:
         The folder of the step.
@@ -87,7 +98,8 @@ def write_samples(folder: str, step: int, rank: int, rollouts: Sequence[Rollout]
     place = in_step(folder, step)
     file = pa.BufferOutputStream()
     # Checksums, so that a file with lost bits raises an error instead of being read wrong.
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, write_page_checksum=True)
+    schema = SCHEMA if move is None else SCHEMA.with_metadata(move.metadata)
+    pq.write_table(pa.Table.from_pylist(rows, schema), file, write_page_checksum=True)
     # Readers skip the name that a file has until it is whole.
     Storage(place).put(f"worker-{rank}.parquet", file.getvalue().to_pybytes())
     return place

@@ -6,6 +6,7 @@ in which run, expert, digest and step are columns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -34,7 +35,36 @@ SCHEMA = pa.schema(
     ]
 )
 """``parts``: JSON, of a reward of several parts the value of each. ``logprob``: of the whole completion, as the engine
-sampled it. ``staleness``: steps between the z that it was sampled under, ``z``, and the one that learned from it."""
+sampled it. ``staleness``: steps between the z that it was sampled under, ``z``, and the one that learned from it.
+``z`` is what the engine had in its row; see ``verify``."""
+
+
+_BEGAN_AT, _REACHED = b"zfleet.began_at", b"zfleet.reached"
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a step did to an expert's z, as the learner says it. Kept as metadata of the step's files.
+
+    Attributes:
+        began_at: Digest of the z at which the step began.
+        reached: Of the z that it led to.
+    """
+
+    began_at: str
+    reached: str
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """What a file says of it."""
+        return {_BEGAN_AT: self.began_at.encode(), _REACHED: self.reached.encode()}
+
+    @classmethod
+    def of(cls, metadata: Mapping[bytes, bytes] | None) -> Move | None:
+        """Parse what a file says; None if it says nothing: the step was not taken, or an older version wrote it."""
+        if metadata is None or not {_BEGAN_AT, _REACHED} <= metadata.keys():
+            return None
+        return cls(metadata[_BEGAN_AT].decode(), metadata[_REACHED].decode())
 
 
 @dataclass(frozen=True, order=True)

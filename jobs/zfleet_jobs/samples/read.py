@@ -55,8 +55,8 @@ def read_keys(system: fs.FileSystem, files: Sequence[SampleFile]) -> Keys:
         SamplesError: A file is damaged or gone; it is named.
     """
     with ThreadPoolExecutor(_THREADS, "zfleet-samples") as pool:
-        parts = list(pool.map(partial(_read, system, columns=_CHOOSING), files))
-    table = pa.concat_tables(parts)
+        parts = list(pool.map(partial(read_table, system, columns=_CHOOSING), files))
+    table = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
     file = np.repeat(np.arange(len(files), dtype=np.int32), [len(part) for part in parts])
     trainings = sorted({one.training for one in files})
     number = {training: place for place, training in enumerate(trainings)}
@@ -92,7 +92,7 @@ def read_rows(system: fs.FileSystem, keys: Keys, places: Iterable[int]) -> dict[
     rows: dict[int, dict[str, Any]] = {}
     for number, chosen_rows in by_file.items():
         file = keys.files[number]
-        table = _read(system, file, SCHEMA.names)
+        table = read_table(system, file, SCHEMA.names)
         if max(key["row"] for key in chosen_rows) >= len(table):
             raise StepRewritten
         where = {"run": file.training.run, "expert": file.training.expert, "digest": file.training.digest}
@@ -103,7 +103,12 @@ def read_rows(system: fs.FileSystem, keys: Keys, places: Iterable[int]) -> dict[
     return rows
 
 
-def _read(system: fs.FileSystem, file: SampleFile, columns: Sequence[str]) -> pa.Table:
+def read_table(system: fs.FileSystem, file: SampleFile, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a file, and its metadata.
+
+    Raises:
+        SamplesError: It is damaged or gone.
+    """
     try:
         source = system.open_input_file(file.path)
     except OSError as error:
@@ -113,6 +118,7 @@ def _read(system: fs.FileSystem, file: SampleFile, columns: Sequence[str]) -> pa
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     try:
         with source, pq.ParquetFile(source, page_checksum_verification=True) as parquet:
+            metadata = parquet.schema_arrow.metadata
             table = parquet.read(columns=list(columns), use_threads=False).select(list(columns)).cast(schema)
         # Otherwise a text that is no UTF-8 would fail when it is printed.
         table.validate(full=True)
@@ -121,4 +127,4 @@ def _read(system: fs.FileSystem, file: SampleFile, columns: Sequence[str]) -> pa
             f"{file.path} is damaged: {error}",
             f"delete it: only one worker's samples of step {file.step} are lost, and the run itself does not need them",
         ) from error
-    return table
+    return table.replace_schema_metadata(metadata)

@@ -22,6 +22,7 @@ from zfleet.engine.requests import (
     ScoreRequest,
     refuse_images,
 )
+from zfleet.errors import WrongZ
 from zfleet.svf.zvector import ZVector
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "HiddenRequest",
     "SamplingParams",
     "ScoreRequest",
+    "check_z",
     "collect",
     "refuse_images",
 ]
@@ -55,6 +57,7 @@ class Chunk:
         logprobs: One for each new token if the request asks for them, otherwise empty.
         finish_reason: Set on the answer's last chunk.
         prompt_tokens: Length of the prompt, in tokens.
+        z_digest: Of the z that the answer is computed with: what the engine has in its row, not what was asked for.
     """
 
     index: int
@@ -63,6 +66,7 @@ class Chunk:
     logprobs: tuple[float, ...]
     finish_reason: FinishReason | None
     prompt_tokens: int
+    z_digest: str
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,14 @@ class Completion:
         token_ids: The sampled tokens, the end-of-sequence token included.
         logprobs: One for each token if the request asks for them, otherwise empty.
         finish_reason: Why it ended.
+        z_digest: As in ``Chunk``.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
+    z_digest: str
 
 
 @dataclass(frozen=True)
@@ -226,18 +232,37 @@ class Engine(ABC):
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> list[Completion]:
-    """Run one request to its end and return its ``n`` completions, in order."""
+    """Run one request to its end and return its ``n`` completions, in order.
+
+    Raises:
+        WrongZ: An answer was computed under another z than the request names.
+    """
     texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
     tokens: list[list[int]] = [[] for _ in texts]
     logprobs: list[list[float]] = [[] for _ in texts]
     reasons: list[FinishReason] = ["length"] * len(texts)
     async for chunk in engine.generate(request):
+        check_z(request, chunk)
         texts[chunk.index].append(chunk.text)
         tokens[chunk.index].extend(chunk.token_ids)
         logprobs[chunk.index].extend(chunk.logprobs)
         if chunk.finish_reason is not None:
             reasons[chunk.index] = chunk.finish_reason
     return [
-        Completion("".join(text), tuple(ids), tuple(values), reason)
+        Completion("".join(text), tuple(ids), tuple(values), reason, request.z_digest)
         for text, ids, values, reason in zip(texts, tokens, logprobs, reasons, strict=True)
     ]
+
+
+def check_z(request: GenerationRequest, chunk: Chunk) -> None:
+    """Refuse an answer under another z than the request names.
+
+    Raises:
+        WrongZ: It is one.
+    """
+    if chunk.z_digest != request.z_digest:
+        raise WrongZ(
+            f"request {request.request_id} asked for z {request.z_digest[:12]}, the engine answered under "
+            f"{chunk.z_digest[:12]}",
+            "nothing was learned or sent from it; start the engine again, and report the fault",
+        )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zfleet.engine.contract import BASE_Z
-from zfleet.errors import UnknownZ
+from zfleet.errors import UnknownZ, WrongZ
 
 
 @dataclass(eq=False)
@@ -171,10 +172,26 @@ class TensorZTable(ZTable):
         table: [rows, R] float32.
     """
 
-    def __init__(self, size: int, rows: int, device: torch.device) -> None:
+    def __init__(self, size: int, rows: int, device: torch.device, digest: Callable[[Tensor], str]) -> None:
+        """As ``ZTable``.
+
+        Args:
+            digest: Of the z that numbers [R] are.
+        """
         super().__init__(size, rows)
         self.table = torch.ones(rows, size, device=device)
+        self._digest = digest
 
     def fill(self, row: int, entry: ZEntry) -> None:
-        """Copy the numbers into the row."""
+        """Copy the numbers into the row, and check that they are there.
+
+        Raises:
+            WrongZ: The row holds other numbers than those of the z.
+        """
         self.table[row].copy_(entry.flat)
+        found = self._digest(self.table[row])
+        if found != entry.digest:
+            raise WrongZ(
+                f"row {row} of the engine's table should hold z {entry.digest[:12]}, and holds {found[:12]}",
+                "nothing was answered under it; start the engine again, and see that its memory is sound",
+            )

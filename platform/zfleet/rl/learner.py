@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zfleet.engine.blocking import SyncEngine
+from zfleet.engine.contract import BASE_Z
 from zfleet.errors import InvalidZ, TrainingDiverged
 from zfleet.evaluate.graded import answers_graded, nothing_graded
 from zfleet.rl.batch import ExpertBatch, compare
@@ -130,15 +131,25 @@ class Learner:
             TrainingDiverged: A gradient or a z is not finite, or a divergence above its limit: the step must not be
                 checkpointed. If it is the gradient or the divergence, no expert is changed.
         """
+        began_at = [self._digest(batch.expert) for batch in samples.batches]
         gradients = self.mean_gradients(samples.batches)
         norms = self._apply(samples.batches, gradients)
         learn_seconds = time.perf_counter() - samples.sampled_at
         experts = [batch.expert for batch in samples.batches]
         validations = [self._validate(expert) if _validates(expert) else None for expert in experts]
         return [
-            step_report(expert, rollouts, sums, norm, validation, samples.wait_seconds, learn_seconds)
-            for expert, rollouts, sums, norm, validation in zip(
-                experts, samples.rollouts, gradients.sums, norms, validations, strict=True
+            step_report(
+                expert,
+                rollouts,
+                sums,
+                norm,
+                validation,
+                samples.wait_seconds,
+                learn_seconds,
+                (began, self._digest(expert)),
+            )
+            for expert, rollouts, sums, norm, validation, began in zip(
+                experts, samples.rollouts, gradients.sums, norms, validations, began_at, strict=True
             )
         ]
 
@@ -213,6 +224,11 @@ class Learner:
         for batch in batches:
             self._check_z(batch.expert)
         return norms
+
+    def _digest(self, expert: ExpertInTraining) -> str:
+        """Return the digest of the z at which an expert stands, as answers under it say it."""
+        z = self.weights.z(expert.spec, expert.p)
+        return BASE_Z if z is None else z.digest
 
     def _check_z(self, expert: ExpertInTraining) -> None:
         """Refuse a step that leads to no z, before anybody checkpoints it."""

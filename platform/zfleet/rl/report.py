@@ -36,6 +36,8 @@ class StepReport:
         learn_seconds: Of this worker, for the gradient step, all experts together.
         validation: Mean reward of the validation prompts after this step, if it was measured.
         parts: Means of the parts of the reward, each over the samples that it graded; without parts that graded none.
+        began_at: The digest of the z at which the step began.
+        reached: The digest of the z that it led to.
     """
 
     expert: str
@@ -54,6 +56,8 @@ class StepReport:
     learn_seconds: float
     validation: float | None
     parts: Mapping[str, float]
+    began_at: str
+    reached: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +160,13 @@ def step_report(
     validation: float | None,
     wait_seconds: float,
     learn_seconds: float,
+    digests: tuple[str, str],
 ) -> StepReport:
     """Report a step that was taken.
 
     Args:
         sums: Over all workers.
+        digests: Of the z before the step and after it.
     """
     asked = expert.spec.prompts_per_step * expert.spec.samples_per_prompt
     return StepReport(
@@ -180,4 +186,6 @@ def step_report(
         learn_seconds=learn_seconds,
         validation=validation,
         parts=sums.part_means,
+        began_at=digests[0],
+        reached=digests[1],
     )

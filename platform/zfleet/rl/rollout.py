@@ -33,7 +33,7 @@ class Rollout:
         images: Of the prompt.
         finish: ``length`` if the answer was cut at the task's ``max_tokens``.
         logprob: Of the whole completion, as the engine sampled it, at temperature 1. Rounded as its batch was.
-        z_digest: Of the z that it was sampled under.
+        z_digest: Of the z that it was sampled under, as the engine says it.
         z_step: After how many steps that z was reached.
     """
 
@@ -117,6 +117,7 @@ def roll_out(
 
     Raises:
         RewardError: A reward function raised; names the sample.
+        WrongZ: The engine answered under another z than the one that was published.
     """
     asked = [_prompts(tokenizer, request) for request in requests]
     answers = iter(engine.generate([prompt.request for prompts in asked for prompt in prompts]))
@@ -185,7 +186,7 @@ def _graded(request: RolloutRequest, prompts: Sequence[_Prompt], answers: Sequen
                 prompt.request.images,
                 answer.finish_reason,
                 sum(answer.logprobs),
-                request.z_digest,
+                answer.z_digest,
                 request.z_step,
             )
         )

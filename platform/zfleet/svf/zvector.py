@@ -69,7 +69,7 @@ class ZVector:
     @cached_property
     def digest(self) -> str:
         """sha256 over the factors' digest and the canonical bytes of the values: the z's identity."""
-        return digest_tensors(self.values, FORMAT, self.factors)
+        return _digest(self.values, self.factors)
 
     @property
     def size(self) -> int:
@@ -169,6 +169,15 @@ class ZVector:
         """
         data = read_or(path, lambda error: InvalidZ(f"{path} cannot be read: {error}", "check the path"))
         return cls.from_bytes(data, str(path))
+
+
+def flat_digest(flat: Tensor, layout: ZLayout, factors: str) -> str:
+    """Compute the digest of the z that numbers [R] in a layout are."""
+    return _digest(layout.split(flat), factors)
+
+
+def _digest(values: Mapping[str, Tensor], factors: str) -> str:
+    return digest_tensors(values, FORMAT, factors)
 
 
 def _rank(rank: int | None) -> str:

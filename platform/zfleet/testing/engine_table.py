@@ -40,6 +40,12 @@ class TableConformance(EngineHarness):
             answers = await run_all(engine, [sampled(self.prompts[0], 1, z) for z in [BASE_Z, *digests]])
         assert len({answer.token_ids for answer in answers}) == 5, "make_z must give vectors that change answers"
 
+    async def test_every_piece_of_an_answer_names_its_z(self) -> None:
+        async with self.engine(z_rows=2) as engine:
+            for digest in (BASE_Z, *await put_all(engine, [self.make_z(seed) for seed in range(3)])):
+                chunks = [chunk async for chunk in engine.generate(greedy(self.prompts[0], digest))]
+                assert {chunk.z_digest for chunk in chunks} == {digest}
+
     async def test_an_unknown_z_is_refused(self) -> None:
         async with self.engine() as engine:
             with pytest.raises(UnknownZ):

@@ -41,8 +41,15 @@ class FakeAnswer:
         self._sent_tokens = 0
         self._random = np.random.default_rng(_seed(request.sampling.seed, index))
 
-    def take(self, ids: np.ndarray, log_probs: np.ndarray, eos: int) -> None:
-        """Sample the next token from log-probabilities [vocabulary] of token ids [vocabulary]; emit any chunk."""
+    def take(self, ids: np.ndarray, log_probs: np.ndarray, eos: int, z_digest: str) -> None:
+        """Sample the next token and emit any chunk.
+
+        Args:
+            ids: Token ids [vocabulary].
+            log_probs: Theirs, [vocabulary].
+            eos: Which of them ends it.
+            z_digest: Of the z in its row.
+        """
         sampling = self.request.sampling
         if sampling.ignore_eos:
             log_probs = np.where(ids == eos, -np.inf, log_probs)
@@ -61,7 +68,7 @@ class FakeAnswer:
             reason = "length"
         self.finished = reason is not None
         if self.request.stream or self.finished:
-            self._emit(reason)
+            self._emit(reason, z_digest)
 
     def _sample(self, log_probs: np.ndarray) -> int:
         sampling = self.request.sampling
@@ -75,7 +82,7 @@ class FakeAnswer:
         kept = order[before < sampling.top_p]
         return int(self._random.choice(kept, p=probs[kept] / probs[kept].sum()))
 
-    def _emit(self, reason: FinishReason | None) -> None:
+    def _emit(self, reason: FinishReason | None, z_digest: str) -> None:
         ready = len(self._text) if reason else len(self._text) - self._held_back()
         self.pieces.put_nowait(
             Chunk(
@@ -85,6 +92,7 @@ class FakeAnswer:
                 logprobs=tuple(self._logprobs[self._sent_tokens :]) if self.request.sampling.logprobs else (),
                 finish_reason=reason,
                 prompt_tokens=len(self.prompt),
+                z_digest=z_digest,
             )
         )
         self._sent_text, self._sent_tokens = ready, len(self.tokens)

@@ -194,7 +194,7 @@ class FakeEngine(Engine):
             except ZfleetError as error:
                 self._fail([answer], error)
                 continue
-            answer.take(IDS, log_probs, EOS)
+            answer.take(IDS, log_probs, EOS, z_digest)
             self._generated += 1
             if answer.finished:
                 self._remove([answer])

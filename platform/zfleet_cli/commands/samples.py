@@ -37,12 +37,18 @@ def samples(
     best: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the best to show.")] = 5,
     worst: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the worst to show.")] = 5,
     changed: Annotated[int, typer.Option(metavar="N", min=0, help="How many of the most changed to show.")] = 5,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Prove that every sample was answered under the z that the learner published."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the best, the worst and the most changed completions of a run, finished or still running.
 
     Texts are shortened, and characters that do not print are escaped. --json prints the whole texts.
     """
+    if verify:
+        raise typer.Exit(_verify(run, storage, expert, as_json))
     from zfleet_jobs.samples.look import SampleQuery, look_at
 
     query = SampleQuery(expert, step, last, best, worst, changed)
@@ -52,6 +58,38 @@ def samples(
         typer.echo(json.dumps(_plain(look), indent=2))
         return
     _show(look, query)
+
+
+def _verify(run: str, storage: str, expert: str | None, as_json: bool) -> int:
+    """Print what the samples prove; 1 if something does not fit."""
+    from zfleet_jobs.samples.verify import verify_samples
+
+    verified = verify_samples(run, storage, expert)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in verified], indent=2))
+    else:
+        console = Console(highlight=False)
+        label = _labels([one.training for one in verified])
+        rows = [
+            [
+                shown(label(one.training.expert, one.training.digest)),
+                *map(Text, (f"{one.steps:,}", f"{one.samples:,}", one.reached[:12])),
+                Text(f"{len(one.faults)} faults" if one.faults else "proven"),
+            ]
+            for one in verified
+        ]
+        title = "every sample was answered under the z that the learner published"
+        print_table(console, title, ("expert", "steps", "samples", "last z", "verdict"), rows)
+        for one in verified:
+            for fault in one.faults[:_FAULTS]:
+                console.print(shown(f"{label(one.training.expert, one.training.digest)}: {fault}", most=1000))
+            if len(one.faults) > _FAULTS:
+                console.print(f"and {len(one.faults) - _FAULTS} more; --json has them all")
+    return int(any(one.faults for one in verified))
+
+
+_FAULTS = 10
+"""Of each training, so many are printed."""
 
 
 def _plain(look: Look) -> dict[str, object]:

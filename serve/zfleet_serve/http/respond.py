@@ -72,6 +72,7 @@ def _completion(chunks: list[Chunk], index: int) -> Completion:
         token_ids=tuple(token for chunk in own for token in chunk.token_ids),
         logprobs=tuple(logprob for chunk in own for logprob in chunk.logprobs),
         finish_reason=reason,
+        z_digest=own[-1].z_digest,
     )
 
 

@@ -43,7 +43,7 @@ def _write(
         for group, (name, text, reward, _) in enumerate(made)
     ]
     advantages = torch.tensor([advantage for *_, advantage in made], dtype=torch.float64)
-    write_samples(Training(run, expert, digest).folder_in(str(storage)), step, rank, rollouts, advantages)
+    write_samples(Training(run, expert, digest).folder_in(str(storage)), step, rank, rollouts, advantages, None)
 
 
 def _grade(reward: float | None) -> Grade | Ungraded:

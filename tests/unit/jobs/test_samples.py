@@ -68,7 +68,8 @@ def test_samples_of_a_step_that_diverged_are_written_and_the_error_says_where(
     (report,) = step_with_samples(steady.learner, {"vowels": folder})
     written = pq.read_table(f"{folder}/step=000001")
     assert written.num_rows == report.samples == 32
-    assert set(written["z"].to_pylist()) == {base}
+    assert set(written["z"].to_pylist()) == {base} == {report.began_at}
+    assert report.reached == steady.z.digest != base
 
     wild = SPEC.model_copy(update={"parametrisation": "exp", "lr": 200.0})
     with pytest.raises(TrainingDiverged, match="step 1: ") as raised:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.engine.contract import Chunk, Completion, GenerationRequest
+from zfleet.engine.contract import BASE_Z, Chunk, Completion, GenerationRequest
 from zfleet.engine.torch_engine.text import TextStream
 from zfleet.testing.tokenizers import TOKENIZERS, byte_fallback
 from zfleet_serve.http.tokenizer_text import TokenizerText
@@ -33,7 +33,7 @@ def chunks(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], tokens: 
     for start in range(0, len(tokens), step):
         new, last = tokens[start : start + step], start + step >= len(tokens)
         text = stream.push(new) + (stream.flush() if last else "")
-        made.append(Chunk(0, text, tuple(new), (-1.0,) * len(new), "length" if last else None, len(prompt)))
+        made.append(Chunk(0, text, tuple(new), (-1.0,) * len(new), "length" if last else None, len(prompt), BASE_Z))
     return made
 
 
@@ -46,7 +46,7 @@ def test_bytes_put_together_are_the_content(tokenizer: PreTrainedTokenizerBase, 
     tokens = data.draw(st.lists(ids, min_size=1, max_size=10))
     made = chunks(tokenizer, prompt, tokens, data.draw(st.integers(1, 3)))
     text = "".join(chunk.text for chunk in made)
-    whole = Completion(text, tuple(tokens), (-1.0,) * len(tokens), "length")
+    whole = Completion(text, tuple(tokens), (-1.0,) * len(tokens), "length", BASE_Z)
     base = TokenizerText(tokenizer, 100)
 
     def dialect(kind: type[Dialect]) -> Dialect:
@@ -72,7 +72,7 @@ def test_a_byte_is_itself() -> None:
     tokenizer = byte_fallback()
     ids = [tokenizer.get_vocab()[word] for word in ("▁a", "<0xE2>", "<0x82>", "<0xAC>", "▁the", "</s>")]
     chat = ChatDialect(TokenizerText(tokenizer, 100), [(ids[0],)], 1, logprobs=True)
-    entries = chat.whole(0, Completion(" a€ the", tuple(ids), (-1.0,) * 6, "stop"))["logprobs"]["content"]
+    entries = chat.whole(0, Completion(" a€ the", tuple(ids), (-1.0,) * 6, "stop", BASE_Z))["logprobs"]["content"]
     assert [entry["bytes"] for entry in entries] == [[32, 97], [226], [130], [172], [32, 116, 104, 101], []]
     assert [entry["token"] for entry in entries] == [" a", "bytes:\\xe2", "bytes:\\x82", "bytes:\\xac", " the", ""]
 
@@ -88,7 +88,7 @@ def said(pieces: list[str]) -> str:
 
             async def generate(request: GenerationRequest) -> AsyncIterator[Chunk]:
                 for place, piece in enumerate(pieces):
-                    yield Chunk(0, piece, (1,), (), "stop" if place + 1 == len(pieces) else None, 1)
+                    yield Chunk(0, piece, (1,), (), "stop" if place + 1 == len(pieces) else None, 1, BASE_Z)
 
             stage.engine.generate = generate  # type: ignore[method-assign]
             body = {"model": "fake", "messages": [{"role": "user", "content": "a"}], "stream": True}

@@ -28,7 +28,7 @@ from zfleet.models.images import Images
 from zfleet.models.svf_model import SvfModel
 from zfleet.openmp import end_helpers
 from zfleet.supervise import WorkLoop, guarded
-from zfleet.svf.zvector import ZVector
+from zfleet.svf.zvector import ZVector, flat_digest
 
 T = TypeVar("T")
 
@@ -57,7 +57,8 @@ class TorchEngine(Engine):
         base = model.base
         reader = base.vision.reader if base.vision is not None else None
         self._prompts = Prompts(base.tokenizer, int(base.model.config.vocab_size), self.max_length, reader)
-        self._table = TensorZTable(model.layout.size, spec.z_rows, model.device)
+        digest = partial(flat_digest, layout=model.layout, factors=model.factors.digest)
+        self._table = TensorZTable(model.layout.size, spec.z_rows, model.device, digest)
         self._admission: Admission[Work] = Admission(self._table, spec.slots)
         self._schedule = Schedule(self._admission, piece_tokens(model))
         self._batch = TorchBatch(model, self._table, spec.slots)

@@ -117,4 +117,5 @@ class SequenceState:
             tuple(self.logprobs[start:]),
             self.finished,
             len(self.prompt),
+            self.entry.digest,
         )

@@ -185,7 +185,8 @@ class VllmEngine(Engine):
         sampling = generation_arguments(request, index)
         async with self._admitted(entry, request.request_id) as send, aclosing(send(prompt, sampling)) as outputs:
             async for output in outputs:
-                yield chunk(index, output.outputs[0], len(prompt))
+                # A worker runs a request only on a row that holds this z; see ``StepRows``.
+                yield chunk(index, output.outputs[0], len(prompt), entry.digest)
 
     @asynccontextmanager
     async def _reading(self, z_digest: str) -> AsyncIterator[Send]:

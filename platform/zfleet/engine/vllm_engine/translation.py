@@ -28,13 +28,13 @@ def generation_arguments(request: GenerationRequest, index: int) -> dict[str, An
     }
 
 
-def chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int) -> Chunk:
+def chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int, z_digest: str) -> Chunk:
     """Build a chunk of answer number ``index`` from what vLLM sent."""
     tokens = tuple(output.token_ids)
     steps = output.logprobs or ()
     logprobs = tuple(step[token].logprob for token, step in zip(tokens, steps, strict=False))
     reason = cast(FinishReason | None, output.finish_reason)
-    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens)
+    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens, z_digest)
 
 
 def _seed(seed: int | None, index: int) -> int | None:

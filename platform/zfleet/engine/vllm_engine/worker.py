@@ -53,6 +53,7 @@ from zfleet.engine.vllm_engine.plan import SETTINGS
 from zfleet.engine.vllm_engine.runner import watch
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.shards import OutputPart, parts_of, shard_inputs, shard_outputs
+from zfleet.svf.zvector import flat_digest
 
 _WATCH_SECONDS = 2.0
 
@@ -236,9 +237,13 @@ class SvfExtension:
         return sorted({name for method in config.methods for name in method.names})
 
     def zfleet_put(self, digest: str, flat: bytes) -> None:
-        """Make a z [R] float32 known."""
+        """Make a z [R] float32 known, if it is what arrived."""
         config = self._zfleet_config
-        config.step.known[digest] = torch.frombuffer(bytearray(flat), dtype=torch.float32)
+        z = torch.frombuffer(bytearray(flat), dtype=torch.float32)
+        found = flat_digest(z, config.factors.layout, config.factors.digest)
+        if found != digest:
+            raise RuntimeError(f"z {found[:12]} arrived in the place of {digest[:12]}")
+        config.step.known[digest] = z
 
     def zfleet_drop(self, digest: str) -> None:
         """Forget a z."""
