@@ -15,7 +15,9 @@ from zfleet.errors import BaseModelError
 from zfleet.models.fingerprint import weight_files
 from zfleet.svf.stored import WEIGHT_DTYPES, Entry, read_entries
 
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+"""Names the file of each weight, if there are several."""
+_WHOLE = "model.safetensors"
 _REMEDY = "fetch the base again"
 
 
@@ -96,7 +98,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
         BaseModelError: There are none, or the index cannot be read.
     """
     weight_files(folder)
-    whole, index = folder.resolve() / _WHOLE, folder.resolve() / _INDEX
+    whole, index = folder.resolve() / _WHOLE, folder.resolve() / INDEX
     if whole.is_file():
         return [whole]
     try:
