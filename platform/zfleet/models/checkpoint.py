@@ -41,6 +41,7 @@ class Checkpoint:
 
     Attributes:
         folder: Of the base.
+        unknown: Names in the files that are of nothing in the model; they are not loaded.
     """
 
     def __init__(self, folder: Path, model: PreTrainedModel) -> None:
@@ -56,6 +57,8 @@ class Checkpoint:
         self.folder = folder
         self._names = _names(model)
         self._stored = _stored(model, checkpoint_files(folder))
+        known = model.state_dict().keys()
+        self.unknown = [place.key for name, place in self._stored.items() if name not in known]
 
     def find(self, weight: nn.Parameter) -> Place:
         """Find a weight of the model, which may lie under the name of one that it is tied to.

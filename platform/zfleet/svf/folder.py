@@ -87,6 +87,11 @@ class FactorFolder:
             raise FactorsError(f"{path} does not match its matrices", self._remedy)
 
     @property
+    def base(self) -> str:
+        """Fingerprint of the base."""
+        return self._manifest.base
+
+    @property
     def targets(self) -> str:
         """Which matrices were chosen."""
         return self._manifest.targets

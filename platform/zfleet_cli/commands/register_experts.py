@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import SpecError
 from zfleet_cli.commands.experts import find_version, print_version
+from zfleet_cli.factors import compute_factors
 from zfleet_cli.options import AsJson, Reference, Registry
 from zfleet_cli.output import print_fields
 
@@ -52,7 +51,7 @@ def carry(
         raise SpecError(f"--from {origin!r} and --to {to!r} are the same base", "name two different bases")
     version = find_version(experts, reference, _slug_of(experts, origin_base))
     z = experts.load(version)
-    origin_factors, target_factors = (open_factors(BaseSpec(model=model, targets=z.targets)) for model in (origin, to))
+    origin_factors, target_factors = (compute_factors(BaseSpec(model=model, targets=z.targets)).load() for model in (origin, to))
     carried = carry_to(z, origin_factors, target_factors)
     provenance = replace(
         version.provenance,
@@ -95,7 +94,7 @@ def import_expert(
     base, folder = locate_base(BaseSpec(model=model))
     digest = fingerprint(folder)
     targets = imported.targets_on({targets: target_matrices(folder, digest, targets).layout for targets in TARGETS})
-    z = imported.z_on(open_factors(BaseSpec(model=model, targets=targets)))
+    z = imported.z_on(compute_factors(BaseSpec(model=model, targets=targets)).load())
     provenance = replace(
         Provenance.of(z, task="imported", spec=json.dumps({"import": imported.kind})),
         imported_from=f"{file.name} sha256:{imported.sha256}",
@@ -122,27 +121,3 @@ def _slug_of(experts: ExpertRegistry, base: str) -> str | None:
     """Return the slug of a base's experts; None if it has no experts, or has them under several slugs."""
     slugs = {version.base_slug for version in experts.list() if version.provenance.base == base}
     return slugs.pop() if len(slugs) == 1 else None
-
-
-def open_factors(spec: BaseSpec) -> Factors:
-    """Open the factors of a base. The first time they are computed, with a progress bar.
-
-    Raises:
-        BaseModelError, FactorsError: The base or its factors cannot be read.
-    """
-    from zfleet.models.bundle import locate_base
-    from zfleet.models.fingerprint import fingerprint
-    from zfleet.models.matrices import target_matrices
-    from zfleet.paths import cache_root
-    from zfleet.svf.cache import FactorCache, one_by_one
-
-    name, base = locate_base(spec)
-
-    def with_bar(todo: Sequence[StoredMatrix], folder: Path, dtype: torch.dtype) -> Iterator[DecomposedMatrix]:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            yield from progress.track(one_by_one(todo, folder, dtype), len(todo), description=f"decomposing {name}")
-
-    matrices = target_matrices(base, fingerprint(base), spec.targets)
-    return FactorCache(cache_root() / "factors").get(matrices, by=with_bar)
