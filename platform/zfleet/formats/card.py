@@ -23,8 +23,8 @@ def adapter_card(title: str, base_model: str, facts: Mapping[str, str], rows: Se
     total = Residual.total(Residual(row.matrix, row.change, row.missing) for row in rows)
     text = (
         f"A LoRA adapter of the z-vector {title}: W' = W + B A. The change W' - W has the Frobenius norm "
-        f"{total.change:.4g} over all matrices. Of it the adapter lacks {total.residual:.4g}, {total.relative:.2%}; this "
-        "is exact but for the rounding of B and A.\n"
+        f"{total.change:.4g} over all matrices. Of it the adapter lacks {total.residual:.4g}, {total.relative:.2%}; "
+        "this is exact but for the rounding of B and A.\n"
     )
     cells = [
         (row.matrix, row.rank, f"{row.change:.6g}", f"{row.missing:.6g}", f"{row.relative:.3%}", _share(row))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from zfleet.models.base import load_base
@@ -16,6 +18,13 @@ from zfleet.svf.cache import FactorCache
 from zfleet.svf.folder import FactorFolder
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.tiny_bases import save_tiny
+
+
+def delta_of(model: PeftModel, path: str) -> Tensor:
+    """Compute what an adapter adds to one matrix, as PEFT does: [m, n] float64."""
+    layer: Any = model.get_base_model().get_submodule(path)
+    delta: Tensor = layer.get_delta_weight("default").detach()
+    return delta.double()
 
 
 @dataclass(frozen=True, eq=False)
