@@ -63,7 +63,6 @@ def write_bundle(registry: ExpertRegistry, versions: Sequence[ExpertVersion], pa
             )
             if entry.member not in members:
                 members.add(entry.member)
-                # Without a time: the same versions make the same bundle.
                 bundle.writestr(zipfile.ZipInfo(entry.member), data)
             entries.append(entry)
         manifest = Manifest(versions=tuple(entries)).model_dump_json(indent=1).encode()
