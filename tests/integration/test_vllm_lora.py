@@ -75,7 +75,8 @@ async def _answers(base: Path, adapters: list[Path | None], prompts: list[Tokens
         block_size=32,
         enable_lora=True,
         max_lora_rank=max(get_args(MaxLoRARanks)),
-        max_loras=2,
+        # One more than there are: on a CPU, rows of the base use the last one's memory (see docs/formats.md).
+        max_loras=3,
     )
     numbers = {adapter: number for number, adapter in enumerate(dict.fromkeys(filter(None, adapters)), start=1)}
     engine = AsyncLLM.from_engine_args(settings)
