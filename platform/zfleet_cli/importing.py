@@ -161,7 +161,8 @@ def _z(path: Path, model: str | None, name: str | None, targets: str | None) -> 
         raise FormatError(f"{path} has {size:,} bytes, more than any expert", "give the z of an expert")
     data = read_or(path, lambda error: FormatError(f"{path} cannot be read: {error}", "check the path"))
     z, full, provenance = z_file.from_bytes(data, str(path))
-    slug, own = (parse(full).base_slug or "", parse(full).name) if full else ("", "")
+    named = parse(full) if full else None
+    slug, own = (named.base_slug or "", named.name) if named else ("", "")
     if model is not None:
         into = Into.open(model, None)
         if into.fingerprint != z.base:

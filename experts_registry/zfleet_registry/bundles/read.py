@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,9 +27,9 @@ _LARGEST_MANIFEST = 2**26
 _REMEDY = "copy the bundle again, or export it again"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """A bundle that was verified.
+    """A bundle that was verified and is open.
 
     Attributes:
         path: The file.
@@ -38,31 +40,12 @@ class Bundle:
     path: Path
     manifest: Manifest
     sha256: str
+    _file: zipfile.ZipFile
 
-    @classmethod
-    def open(cls, path: Path) -> Bundle:
-        """Verify a whole bundle: its list of files, their sizes and digests, and every expert in them.
-
-        Raises:
-            FormatError: It cannot be read, or holds anything that it should not; says what.
-        """
-        data = _read(path, MANIFEST, _LARGEST_MANIFEST)
-        try:
-            manifest = Manifest.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise FormatError(f"{MANIFEST} of {path} cannot be used: {where}: {first['msg']}", _REMEDY) from None
-        bundle = cls(path, manifest, hashlib.sha256(data).hexdigest())
-        expected = {MANIFEST, *(one.member for one in manifest.versions)}
-        with _opened(path) as file:
-            names = [info.filename for info in file.infolist()]
-        if len(names) != len(set(names)) or set(names) != expected:
-            odd = sorted(set(names) ^ expected) or sorted(name for name in names if names.count(name) > 1)
-            raise FormatError(f"{path} lacks {odd[0]!r}, or holds it against its list or twice", _REMEDY)
-        for version in manifest.versions:
-            bundle.content(version)
-        return bundle
+    @property
+    def origin(self) -> str:
+        """What provenance says of an import from it."""
+        return f"{self.path.name} sha256:{self.sha256}"
 
     def content(self, version: BundledVersion) -> tuple[ZVector | StoredDispatcher, Provenance]:
         """Read one version and verify it completely.
@@ -71,7 +54,7 @@ class Bundle:
             FormatError: The file is damaged, or contradicts its provenance or its name.
         """
         where = f"{version.qualified} in {self.path}"
-        data = _read(self.path, version.member, version.size)
+        data = _read(self._file, version.member, version.size)
         if len(data) != version.size or hashlib.sha256(data).hexdigest() != version.sha256:
             raise FormatError(f"{where} was changed: its bytes have another digest than listed", _REMEDY)
         try:
@@ -90,31 +73,52 @@ class Bundle:
             raise FormatError(f"{where} belongs to base {provenance.base[:12]}, not to {version.base_slug}", _REMEDY)
         return content, provenance
 
-    @cached_property
-    def origin(self) -> str:
-        """What provenance says of an import from it."""
-        return f"{self.path.name} sha256:{self.sha256}"
 
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """Open a bundle and verify all of it: its list of files, their sizes and digests, and every expert in them.
 
-def _opened(path: Path) -> zipfile.ZipFile:
+    Raises:
+        FormatError: It cannot be read, or holds anything that it should not; says what.
+    """
     try:
-        return zipfile.ZipFile(path)
+        file = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise FormatError(f"{path} is truncated, damaged or no bundle: {error}", _REMEDY) from error
+    with file:
+        data = _read(file, MANIFEST, _LARGEST_MANIFEST)
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise FormatError(f"{MANIFEST} of {path} cannot be used: {where}: {first['msg']}", _REMEDY) from None
+        _check_names(file, {MANIFEST, *(one.member for one in manifest.versions)})
+        bundle = Bundle(path, manifest, hashlib.sha256(data).hexdigest(), file)
+        for version in manifest.versions:
+            bundle.content(version)
+        yield bundle
 
 
-def _read(path: Path, member: str, most: int) -> bytes:
+def _check_names(file: zipfile.ZipFile, expected: set[str]) -> None:
+    names = Counter(info.filename for info in file.infolist())
+    odd = [name for name, count in names.items() if count > 1 or name not in expected]
+    if odd or (odd := sorted(expected - names.keys())):
+        raise FormatError(f"{file.filename} lacks {odd[0]!r}, or holds it against its list or twice", _REMEDY)
+
+
+def _read(file: zipfile.ZipFile, member: str, most: int) -> bytes:
     """Read one member of at most so many bytes."""
-    with _opened(path) as file:
-        try:
-            info = file.getinfo(member)
-        except KeyError:
-            raise FormatError(f"{path} holds no {member}", _REMEDY) from None
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise FormatError(f"{member} in {path} is compressed or encrypted, as no bundle's files are", _REMEDY)
-        if info.file_size > most:
-            raise FormatError(f"{member} in {path} has {info.file_size:,} bytes, more than {most:,}", _REMEDY)
-        try:
-            return file.read(info)
-        except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-            raise FormatError(f"{member} in {path} is damaged: {error}", _REMEDY) from error
+    where = f"{member} in {file.filename}"
+    try:
+        info = file.getinfo(member)
+    except KeyError:
+        raise FormatError(f"{file.filename} holds no {member}", _REMEDY) from None
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise FormatError(f"{where} is compressed or encrypted, as no bundle's files are", _REMEDY)
+    if info.file_size > most:
+        raise FormatError(f"{where} has {info.file_size:,} bytes, more than {most:,}", _REMEDY)
+    try:
+        return file.read(info)
+    except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        raise FormatError(f"{where} is damaged: {error}", _REMEDY) from error

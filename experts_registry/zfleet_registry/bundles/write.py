@@ -63,10 +63,10 @@ def write_bundle(registry: ExpertRegistry, versions: Sequence[ExpertVersion], pa
             )
             if entry.member not in members:
                 members.add(entry.member)
-                bundle.writestr(zipfile.ZipInfo(entry.member), data)
+                bundle.writestr(_member(entry.member), data)
             entries.append(entry)
         manifest = Manifest(versions=tuple(entries)).model_dump_json(indent=1).encode()
-        bundle.writestr(zipfile.ZipInfo(MANIFEST), manifest)
+        bundle.writestr(_member(MANIFEST), manifest)
     return WrittenBundle(tuple(found), hashlib.sha256(manifest).hexdigest())
 
 
@@ -102,6 +102,13 @@ def _file_of(registry: ExpertRegistry, version: ExpertVersion) -> bytes:
         return registry.load_dispatcher(version).to_bytes()
     model = model_name(version.base_slug, version.name)
     return z_file.to_bytes(registry.load(version), model, version.provenance)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    # For people who unpack it: files that others may read.
+    info.external_attr = 0o644 << 16
+    return info
 
 
 @contextmanager

@@ -133,14 +133,14 @@ def _print_residuals(residuals: Sequence[Residual]) -> None:
 
 
 def _import_bundle(path: Path, experts: ExpertRegistry | None, as_json: bool) -> None:
-    from zfleet_registry.bundles import Bundle, register_bundle
+    from zfleet_registry.bundles import open_bundle, register_bundle
 
-    bundle = Bundle.open(path)
-    if experts is None:
+    with open_bundle(path) as bundle:
+        if experts is not None:
+            print_rows(register_bundle(experts, bundle), f"registered from {path}", as_json)
+            return
         rows = [
             BundledRow(one.qualified, one.provenance.get("kind", "expert"), one.size, ", ".join(one.aliases))
             for one in bundle.manifest.versions
         ]
         print_rows(rows, f"{path} is whole; nothing was registered", as_json)
-    else:
-        print_rows(register_bundle(experts, bundle), f"registered from {path}", as_json)

@@ -20,7 +20,7 @@ from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance
-from zfleet_registry.bundles import Bundle, register_bundle, write_bundle
+from zfleet_registry.bundles import RegisteredVersion, open_bundle, register_bundle, write_bundle
 from zfleet_registry.bundles.manifest import MANIFEST
 
 SLUG = "lab-1a2b3c4d"
@@ -75,21 +75,21 @@ def test_a_dispatcher_arrives_with_all_that_it_needs(
 ) -> None:
     own = make_z(3.0)
     there.register("math", own, Provenance.of(own), base_name="lab")
-    bundle = Bundle.open(written)
-    assert [one.reference for one in bundle.manifest.versions] == ["math/2", "code/1", "both/1", "router/1"]
-    rows = register_bundle(there, bundle)
+    versions, sha256 = _open(written)
+    assert versions == ["math/2", "code/1", "both/1", "router/1"]
+    rows = _register(there, written)
     assert [row.registered for row in rows] == [f"{SLUG}.{one}" for one in ("math/2", "code/1", "both/1", "router/1")]
     assert [row.aliases for row in rows] == [("champion",), (), (), ()]
     assert all(not version.aliases for version in there.list())
     both = there.resolve("both", SLUG)
     assert both.provenance.metrics == {"accuracy": 0.75}
-    assert both.provenance.imported_from == f"{SLUG}.both/1 of air.zip sha256:{bundle.sha256}"
+    assert both.provenance.imported_from == f"{SLUG}.both/1 of air.zip sha256:{sha256}"
     assert there.load(both).digest == filled[3].z_digest
     router = there.load_dispatcher(there.resolve("router", SLUG))
     router.check_experts({one.reference: one.z_digest for one in there.list()})
     # Again, nothing is new.
     before = there.list()
-    assert [row.new for row in register_bundle(there, bundle)] == [False] * 4
+    assert [row.new for row in _register(there, written)] == [False] * 4
     assert there.list() == before
 
 
@@ -99,7 +99,7 @@ def test_references_follow_the_numbers_of_the_other_registry(
     for seed in (3.0, 4.0):
         own = make_z(seed)
         there.register("math", own, Provenance.of(own), base_name="lab")
-    register_bundle(there, Bundle.open(written))
+    _register(there, written)
     both, router = (there.resolve(name, SLUG) for name in ("both", "router"))
     assert [parent.reference for parent in both.provenance.parents] == ["math/3", "code/1"]
     assert {parent.reference for parent in router.provenance.parents} == {"math/3", "both/1"}
@@ -115,10 +115,7 @@ def test_versions_that_are_named_twice_or_as_parents_are_written_once(
     registry: ExpertRegistry, filled: list[ExpertVersion], written: Path, tmp_path: Path
 ) -> None:
     again = write_bundle(registry, [filled[-1], filled[2], filled[-1]], tmp_path / "again.zip")
-    bundle = Bundle.open(tmp_path / "again.zip")
-    assert again.sha256 == bundle.sha256
-    shown = [one.qualified for one in Bundle.open(written).manifest.versions]
-    assert [one.qualified for one in bundle.manifest.versions] == shown
+    assert _open(tmp_path / "again.zip") == (_open(written)[0], again.sha256)
 
 
 def test_parents_that_are_gone_are_left_out_and_a_cycle_ends(
@@ -133,6 +130,17 @@ def test_parents_that_are_gone_are_left_out_and_a_cycle_ends(
     version = registry.register("circle", z, circle, base_name="lab")
     written = write_bundle(registry, [version], tmp_path / "circle.zip")
     assert [one.reference for one in written.versions] == ["circle/1"], "math/1 has another z than the parent had"
+
+
+def _register(there: ExpertRegistry, path: Path) -> list[RegisteredVersion]:
+    with open_bundle(path) as bundle:
+        return register_bundle(there, bundle)
+
+
+def _open(path: Path) -> tuple[list[str], str]:
+    """Verify a bundle; return its versions and its digest."""
+    with open_bundle(path) as bundle:
+        return [one.reference for one in bundle.manifest.versions], bundle.sha256
 
 
 Change = Callable[[dict[str, bytes]], dict[str, bytes]]
@@ -214,7 +222,7 @@ def test_a_bundle_that_was_changed_is_refused(
 ) -> None:
     _rewrite(written, change)
     with pytest.raises(FormatError) as refused:
-        register_bundle(there, Bundle.open(written))
+        _register(there, written)
     assert message in refused.value.message
     assert refused.value.remedy
     assert there.list() == []
@@ -226,28 +234,28 @@ def test_a_bundle_that_is_no_plain_zip_is_refused(written: Path) -> None:
     shutil.copy(written, compressed)
     _rewrite(compressed, lambda members: members, zipfile.ZIP_DEFLATED)
     with pytest.raises(FormatError, match="compressed or encrypted"):
-        Bundle.open(compressed)
+        _open(compressed)
     bomb = written.with_name("bomb.zip")
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(MANIFEST, b" " * 2**27)
     with pytest.raises(FormatError, match="compressed or encrypted"):
-        Bundle.open(bomb)
+        _open(bomb)
     with zipfile.ZipFile(bomb, "w") as file:
         file.writestr(MANIFEST, b" " * (2**26 + 1))
     with pytest.raises(FormatError, match="bytes, more than"):
-        Bundle.open(bomb)
+        _open(bomb)
     twice = written.with_name("twice.zip")
     shutil.copy(written, twice)
     with zipfile.ZipFile(twice, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
         file.writestr(MANIFEST, file.read(MANIFEST))
     with pytest.raises(FormatError, match="or twice"):
-        Bundle.open(twice)
+        _open(twice)
     for cut in (data[: len(data) // 2], data[:-1], b"", b"PK"):
         written.write_bytes(cut)
         with pytest.raises(FormatError, match="truncated, damaged or no bundle"):
-            Bundle.open(written)
+            _open(written)
     with pytest.raises(FormatError, match="No such file"):
-        Bundle.open(written.with_name("none.zip"))
+        _open(written.with_name("none.zip"))
 
 
 def test_the_commands_write_check_and_register_a_bundle(
