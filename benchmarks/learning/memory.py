@@ -43,14 +43,14 @@ def peak_of(work: Callable[[], object]) -> dict[str, float]:
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = memory_mib("VmRSS")
     work()
-    peak = _status("VmHWM")
+    peak = memory_mib("VmHWM")
     return {"step_mib": peak - before, "peak_mib": peak}
 
 
-def _status(key: str) -> float:
-    """An entry of this process's memory, in MiB."""
+def memory_mib(key: str) -> float:
+    """Return an entry of this process's memory, such as ``VmRSS``, in MiB."""
     found = re.search(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found.group(1)) * _KIB

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import uuid
 from pathlib import Path
@@ -13,6 +12,7 @@ import requests
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
 from zfleet.svf.zvector import ZVector
+from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, facts_of
@@ -35,8 +35,7 @@ def store(
         RegistryError: The file of a local registry cannot be written, for example because the disk is full.
     """
     if isinstance(content, ZVector):
-        name = FILE
-        data = content.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
+        name, data = FILE, z_file.to_bytes(content, model, provenance)
     else:
         name, data = DISPATCHER_FILE, content.to_bytes()
     path = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}/{name}"

@@ -62,7 +62,7 @@ class Provenance:
         kind: ``expert``, ``mixture``, ``transfer`` or ``dispatcher``.
         source_base: Of a transfer, the fingerprint of the base that its values were trained on.
         carried_from: The version of another base from which this version was carried.
-        imported_from: Name and sha256 of the reference implementation's file from which this version was imported.
+        imported_from: Name and digest of the file or folder from which this version was imported.
         dispatcher_digest: ``StoredDispatcher.digest`` of a dispatcher.
     """
 

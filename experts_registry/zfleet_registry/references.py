@@ -63,6 +63,12 @@ def model_name(base_slug: str, name: str) -> str:
     return f"{base_slug}.{name}"
 
 
+def split_slug(base_slug: str) -> tuple[str, str]:
+    """Split a base's slug into its name and the first digits of its fingerprint: ``lab`` and ``1a2b3c4d``."""
+    name, _, digits = base_slug.rpartition("-")
+    return name, digits
+
+
 def check_name(name: str) -> None:
     """Refuse a name that an expert cannot have.
 

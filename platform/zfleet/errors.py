@@ -60,6 +60,10 @@ class UnknownZ(ZVectorError):
     """A digest the engine was never given, or has dropped."""
 
 
+class FormatError(ZfleetError):
+    """A file or folder in another program's format that cannot be read or written."""
+
+
 class EngineError(ZfleetError):
     """A request the engine refuses or cannot finish; other requests go on."""
 

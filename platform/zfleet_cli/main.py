@@ -18,17 +18,20 @@ from zfleet.errors import ZfleetError
 from zfleet_cli.commands import (
     bases,
     calibrate,
+    carry_experts,
     decompose,
     demo,
     doctor,
     evaluate,
     experiment,
+    expert_algebra,
     experts,
+    export_experts,
     grade,
+    import_experts,
     interference,
     jobs,
     lab,
-    register_experts,
     samples,
     search,
     serve,
@@ -80,8 +83,13 @@ def _options(
 
 app.add_typer(lab.app, name="lab")
 app.add_typer(bases.app, name="bases")
-experts.app.command("carry")(register_experts.carry)
-experts.app.command("import")(register_experts.import_expert)
+experts.app.command("carry")(carry_experts.carry)
+experts.app.command("export")(export_experts.export)
+experts.app.command("import")(import_experts.import_experts)
+experts.app.command("mix")(expert_algebra.mix)
+experts.app.command("negate")(expert_algebra.negate)
+experts.app.command("scale")(expert_algebra.scale)
+experts.app.command("interpolate")(expert_algebra.interpolate)
 experts.app.command("interference")(interference.interference)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)

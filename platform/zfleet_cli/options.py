@@ -12,6 +12,9 @@ import typer
 
 from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
 
+Z_SUFFIX, BUNDLE_SUFFIX = ".safetensors", ".zip"
+"""Of files with an expert or a bundle, which `export` writes and `import` reads."""
+
 SpecFile = Annotated[Path, typer.Argument(help="A spec file; jobs/specs has examples.", show_default=False)]
 OptionalSpecFile = Annotated[
     Path | None, typer.Argument(help="A spec file; by default all keys have their defaults.", show_default=False)

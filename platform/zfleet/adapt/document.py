@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -10,6 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from zfleet.adapt.calibration import Calibration, Facts
 from zfleet.config.calibrate import StepKind
 from zfleet.config.spec import Spec
+from zfleet.errors import DispatcherError
 
 StoredMixture = dict[str, FiniteFloat | tuple[FiniteFloat, ...]]
 """{reference of an expert: alpha}."""
@@ -71,6 +72,30 @@ class DispatcherDocument(Spec):
     def kind(self) -> str:
         """The kind of the dispatcher."""
         return self.steps[0].kind if len(self.steps) == 1 else "cascade"
+
+    def renamed(self, names: Mapping[str, str]) -> DispatcherDocument:
+        """Return the document with other references, as in another registry.
+
+        Args:
+            names: {reference: the new one}; those that are left out stay.
+
+        Raises:
+            DispatcherError: Two references become the same.
+        """
+        new = {reference: names.get(reference, reference) for reference in self.experts}
+        if len(set(new.values())) < len(new):
+            raise DispatcherError(
+                f"experts {', '.join(new)} of the dispatcher would be {', '.join(new.values())}",
+                "give each expert a version of its own",
+            )
+        values = self.model_dump()
+        values["experts"] = {new[reference]: digest for reference, digest in self.experts.items()}
+        for mixtures in (values["routes"], values["tasks"]):
+            for label, mixture in mixtures.items():
+                mixtures[label] = {new[reference]: alpha for reference, alpha in mixture.items()}
+        for step in values["steps"]:
+            step["asks"] = new.get(step["asks"])
+        return DispatcherDocument.model_validate(values)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

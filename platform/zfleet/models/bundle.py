@@ -109,8 +109,6 @@ class BaseBundle:
         Raises:
             BaseModelError: A file cannot be read.
         """
-        # Where a base came from is no part of it: converted from two files, it is still the same base.
-        texts = sorted(path for pattern in _TEXT for path in self.model.glob(pattern) if path.name != ORIGIN)
         factors = [*(matrix_file(self.factors, name) for name in self.factor_folder().names), self.factors / MANIFEST]
         return BaseReference(
             self.name,
@@ -118,7 +116,7 @@ class BaseBundle:
             self.spec,
             self.context,
             self.factors_digest,
-            _described(f"base {self.name}", self.model, [*texts, *weight_files(self.model)]),
+            _described(f"base {self.name}", self.model, [*text_files(self.model), *weight_files(self.model)]),
             _described(f"factors of base {self.name}", self.factors, factors),
             _revision(self.spec.model, self.model),
         )
@@ -131,6 +129,12 @@ class BaseBundle:
                 "put the base's files back, or start the job again with the new ones",
             )
         return base
+
+
+def text_files(folder: Path) -> list[Path]:
+    """List the files of a base folder besides its weights: config, tokenizer, templates."""
+    # Where a base came from is no part of it: converted from two files, it is still the same base.
+    return sorted(path for pattern in _TEXT for path in folder.glob(pattern) if path.name != ORIGIN)
 
 
 def pack_base(spec: BaseSpec) -> BaseBundle:

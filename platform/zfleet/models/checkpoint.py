@@ -15,7 +15,9 @@ from zfleet.errors import BaseModelError
 from zfleet.models.fingerprint import weight_files
 from zfleet.svf.stored import WEIGHT_DTYPES, Entry, read_entries
 
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+"""Names the file of each weight, if there are several."""
+_WHOLE = "model.safetensors"
 _REMEDY = "fetch the base again"
 
 
@@ -39,6 +41,7 @@ class Checkpoint:
 
     Attributes:
         folder: Of the base.
+        unknown: Names in the files that are of nothing in the model; they are not loaded.
     """
 
     def __init__(self, folder: Path, model: PreTrainedModel) -> None:
@@ -54,6 +57,8 @@ class Checkpoint:
         self.folder = folder
         self._names = _names(model)
         self._stored = _stored(model, checkpoint_files(folder))
+        known = model.state_dict().keys()
+        self.unknown = [place.key for name, place in self._stored.items() if name not in known]
 
     def find(self, weight: nn.Parameter) -> Place:
         """Find a weight of the model, which may lie under the name of one that it is tied to.
@@ -96,7 +101,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
         BaseModelError: There are none, or the index cannot be read.
     """
     weight_files(folder)
-    whole, index = folder.resolve() / _WHOLE, folder.resolve() / _INDEX
+    whole, index = folder.resolve() / _WHOLE, folder.resolve() / INDEX
     if whole.is_file():
         return [whole]
     try:

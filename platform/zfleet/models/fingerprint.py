@@ -10,7 +10,7 @@ from zfleet.errors import BaseModelError
 from zfleet.remembered import pieces, remembered
 from zfleet.svf.stored import Entry, read_entries
 
-_VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 
 
 def fingerprint(folder: Path) -> str:
@@ -21,7 +21,7 @@ def fingerprint(folder: Path) -> str:
     Raises:
         BaseModelError: No config, no safetensors weights, or a damaged file.
     """
-    config = {key: value for key, value in read_config(folder).items() if key not in _VOLATILE}
+    config = {key: value for key, value in read_config(folder).items() if key not in VOLATILE}
     files = weight_files(folder)
     return remembered("fingerprint", [folder / "config.json", *files], lambda: _fingerprint(config, files))
 

@@ -12,8 +12,9 @@ from zfleet.models.checkpoint import checkpoint_files
 from zfleet.paths import cache_root
 from zfleet.remembered import file_sha256
 from zfleet.svf.mapped import map_tensors
-from zfleet.svf.prepared import Conversion, converted
+from zfleet.svf.prepared import converted
 from zfleet.svf.stored import WEIGHT_DTYPES
+from zfleet.svf.streamed import Conversion
 
 
 def mapped_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from zfleet.models.checkpoint import Checkpoint
@@ -10,6 +11,26 @@ from zfleet.models.fingerprint import read_config
 from zfleet.models.shell import language_tower, shell
 from zfleet.svf.layout import target_names
 from zfleet.svf.stored import StoredMatrix, TargetMatrices
+
+
+def module_paths(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Map matrices to their module paths in the whole model, as ``from_pretrained`` builds it; no weight is read.
+
+    They differ in a vision-language model only, of whose language tower a matrix has the name that it would have alone.
+
+    Args:
+        folder: A Hugging Face folder.
+        names: Of matrices of the base, as ``target_matrices`` names them.
+
+    Raises:
+        BaseModelError: No model that transformers knows.
+    """
+    if not sees(read_config(folder)):
+        return {name: name for name in names}
+    model = shell(folder)
+    tower = language_tower(model)
+    paths = {id(module): path for path, module in model.named_modules()}
+    return {name: paths[id(tower.get_submodule(name))] for name in names}
 
 
 def target_matrices(folder: Path, base: str, targets: str = "all") -> TargetMatrices:

@@ -16,7 +16,8 @@ from zfleet.svf.digest import combine_digests
 from zfleet.svf.factors import Factors, LinearFactors, MatrixFactors
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.matrix_file import FileHeader, map_matrix, matrix_file, read_header
-from zfleet.svf.prepared import Conversion, converted
+from zfleet.svf.prepared import converted
+from zfleet.svf.streamed import Conversion
 
 MANIFEST = "factors.json"
 
@@ -84,6 +85,11 @@ class FactorFolder:
             )
         if combine_digests(base, targets, have.matrices.values()) != have.digest:
             raise FactorsError(f"{path} does not match its matrices", self._remedy)
+
+    @property
+    def base(self) -> str:
+        """Fingerprint of the base."""
+        return self._manifest.base
 
     @property
     def targets(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,7 @@ PRESETS = {
 }
 """Matrices that ``targets`` names in a word, as a pattern over whole module paths."""
 
+_ALL = "all"
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
@@ -68,6 +70,13 @@ def layer_of(name: str) -> int:
 def kind_of(name: str) -> str:
     """Return the kind of a matrix, the last part of its module path: ``model.layers.3.mlp.up_proj`` is ``up_proj``."""
     return name.rpartition(".")[2]
+
+
+def narrowest_preset(names: Iterable[str]) -> str:
+    """Return the preset with the fewest matrices that has all of these; ``all`` if no other has."""
+    listed = list(names)
+    smaller = (preset for preset in PRESETS if preset != _ALL)
+    return next((one for one in smaller if all(re.fullmatch(PRESETS[one], name) for name in listed)), _ALL)
 
 
 def target_names(model: nn.Module, targets: str) -> list[str]:

@@ -6,73 +6,30 @@ converted them, each would hold a copy of its own; a file beside them is shared 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from zfleet.errors import ZfleetError
 from zfleet.locks import alone
 from zfleet.remembered import pieces, remember, remembered, sha256_of
-from zfleet.svf.digest import tensor_bytes
 from zfleet.svf.mapped import map_tensors
-from zfleet.svf.stored import DTYPES
+from zfleet.svf.streamed import Conversion, write_tensors
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_ALIGNMENT = 64
-"""Bytes: of a cache line, and of PyTorch's own tensors."""
 _UNKNOWN = "0" * 64
-_ROWS = 1024
+_METADATA = 1024
+"""Bytes. The metadata stand first in the header."""
 _SMALL = 2**16
 """Bytes. A file for less takes more than it saves."""
 
 Refuse = Callable[[str, str], ZfleetError]
 """Makes the error to raise, of a message and a remedy."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A tensor that can be computed in parts.
-
-    Attributes:
-        dtype: What it is computed to.
-        shape: Its sizes.
-        parts: Computes its values in order, in tensors of any sizes.
-    """
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    parts: Callable[[], Iterable[Tensor]]
-
-    @classmethod
-    def by_rows(
-        cls, tensor: Tensor, dtype: torch.dtype, change: Callable[[Tensor], Tensor] = lambda rows: rows
-    ) -> Conversion:
-        """Convert a tensor some rows at a time, so that it is never in memory twice.
-
-        Args:
-            tensor: Of one dimension or more.
-            dtype: The new type.
-            change: Changes the values of some rows first, one by one.
-        """
-        return cls(dtype, tuple(tensor.shape), lambda: (change(rows).to(dtype) for rows in tensor.split(_ROWS)))
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    def compute(self) -> Tensor:
-        """Compute it, in memory."""
-        return torch.cat([part.reshape(-1) for part in self.parts()]).reshape(self.shape)
 
 
 def converted(path: Path, source: str, tensors: Mapping[str, Conversion], refuse: Refuse) -> dict[str, Tensor]:
@@ -127,42 +84,17 @@ def _write(path: Path, source: str, tensors: Mapping[str, Conversion]) -> None:
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    # The sizes of most tensors are multiples of the alignment; others come last, so that they shift nothing.
-    ordered = dict(sorted(tensors.items(), key=lambda item: item[1].nbytes % _ALIGNMENT != 0))
-    header = _header(source, ordered)
-    state = hashlib.sha256()
     try:
-        with temporary.open("xb") as file:
-            file.write(header)
-            for part in _bytes(ordered):
-                state.update(part)
-                file.write(part)
+        with temporary.open("x+b") as file:
+            digest = write_tensors(file, tensors, {"sha256": _UNKNOWN, "source": source})
             # In the place of the first digest in the header, which is this one's.
-            file.seek(header.index(_UNKNOWN.encode()))
-            file.write(state.hexdigest().encode())
+            file.seek(0)
+            file.seek(file.read(_METADATA).index(_UNKNOWN.encode()))
+            file.write(digest.encode())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    remember("data", [path], state.hexdigest())
-
-
-def _header(source: str, tensors: Mapping[str, Conversion]) -> bytes:
-    fields: dict[str, object] = {"__metadata__": {"sha256": _UNKNOWN, "source": source}}
-    start = 0
-    for name, tensor in tensors.items():
-        offsets = [start, start + tensor.nbytes]
-        fields[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
-        start += tensor.nbytes
-    text = json.dumps(fields).encode()
-    # The format allows blanks at the end.
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _bytes(tensors: Mapping[str, Conversion]) -> Iterator[memoryview]:
-    for tensor in tensors.values():
-        for part in tensor.parts():
-            yield tensor_bytes(part)
+    remember("data", [path], digest)

@@ -79,6 +79,12 @@ def find_version(experts: ExpertRegistry, reference: str, base: str | None) -> E
     return experts.resolve(reference, base)
 
 
+def slug_of(experts: ExpertRegistry, base: str) -> str | None:
+    """Return the slug of a base's experts; None if it has no experts, or has them under several slugs."""
+    slugs = {version.base_slug for version in experts.list() if version.provenance.base == base}
+    return slugs.pop() if len(slugs) == 1 else None
+
+
 def print_version(version: ExpertVersion, as_json: bool) -> None:
     """Print one version with its provenance."""
     values = asdict(version)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zfleet.errors import FactorsError, SpecError
+from zfleet.errors import SpecError
 from zfleet_cli.commands.experts import find_version
+from zfleet_cli.factors import factors_of
 from zfleet_cli.options import AsJson, BaseSlug, Registry
 from zfleet_cli.output import print_rows
 
 if TYPE_CHECKING:
-    from zfleet.svf.factors import Factors
     from zfleet.svf.interference import Interference, Similarity
     from zfleet.svf.zvector import ZVector
 
@@ -53,7 +53,7 @@ def interference(
         if version.reference in zs:
             raise SpecError(f"{version.reference} is named twice ({reference})", "name each version once")
         zs[version.reference] = experts.load(version)
-    found = predict_interference(zs, _factors_of(next(iter(zs.values()))))
+    found = predict_interference(zs, factors_of(next(iter(zs.values()))).load())
     if as_json:
         typer.echo(json.dumps(_plain(found), indent=2, allow_nan=False))
     else:
@@ -66,25 +66,6 @@ def interference(
         except OSError as error:
             raise SpecError(f"--plot {plot} cannot be written: {error.strerror}", "name a file that can be") from error
         typer.echo(f"picture: {plot}", err=True)
-
-
-def _factors_of(z: ZVector) -> Factors:
-    """Open the factors that a z was trained on, if this machine has them.
-
-    Raises:
-        FactorsError: They are not here, or damaged.
-    """
-    from zfleet.paths import cache_root
-    from zfleet.svf.cache import FactorCache
-    from zfleet.svf.folder import MANIFEST, FactorFolder
-
-    folder = FactorCache(cache_root() / "factors").folder(z.base, z.targets)
-    if not (folder / MANIFEST).exists():
-        raise FactorsError(
-            f"the factors of base {z.base[:12]}, targets {z.targets!r}, are not on this machine ({folder})",
-            f"copy their folder here, or run `zfleet decompose --set base.model=MODEL --set base.targets={z.targets}`",
-        )
-    return FactorFolder(folder, z.base, z.targets).load()
 
 
 @dataclass(frozen=True)

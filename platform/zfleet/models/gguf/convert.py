@@ -123,10 +123,7 @@ class _Prepared:
             fingerprint=fingerprint(folder),
         )
         (folder / ORIGIN).write_text(json.dumps(asdict(origin), indent=2) + "\n")
-        # safetensors writes files that only their owner can read, into a cache that others may share.
-        mode = (folder / ORIGIN).stat().st_mode
         for written in folder.iterdir():
-            written.chmod(mode)
             with written.open("rb") as file:
                 os.fsync(file.fileno())
 

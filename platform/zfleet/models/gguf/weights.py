@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import safetensors.torch
 import torch
-from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from zfleet.errors import BaseModelError
 from zfleet.models.gguf.config import ROPE_FACTORS
 from zfleet.models.gguf.read import CONVERT, FETCH, GgufFile
+from zfleet.models.weight_files import write_weight_files
+from zfleet.svf.streamed import Conversion
 
 if TYPE_CHECKING:
     from gguf import ReaderTensor
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 FLOAT32_PARAMETERS = 2_000_000_000
 """Up to so many weights, dequantised numbers are stored in float32, beyond in bfloat16. docs/bases.md says why."""
 
-_SHARD_BYTES = 2**30
 _CHUNK_NUMBERS = 2**23
 _SAME = {"F32": torch.float32, "BF16": torch.bfloat16}
 
@@ -60,6 +58,10 @@ class PlannedWeight:
     def bytes(self) -> int:
         """Its size on disk."""
         return self.numbers * self.dtype.itemsize
+
+    def as_conversion(self) -> Conversion:
+        """Return it as a tensor to write, which is read when it is written."""
+        return Conversion(self.dtype, self.shape, lambda: [self.read()])
 
     def read(self) -> Tensor:
         """Dequantise it; beside the result, a chunk of it is in memory.
@@ -128,29 +130,18 @@ def plan_weights(
 
 
 def write_weights(planned: list[PlannedWeight], folder: Path, advance: Callable[[int], object]) -> None:
-    """Write the parameters in files of 1 GiB at most, or of one parameter; one file at a time is in memory.
+    """Write the parameters, one in memory at a time, in files as ``write_weight_files`` does.
 
     Args:
         planned: All parameters.
-        folder: Written here, with an index if there are several files.
+        folder: Written here.
         advance: Called with the bytes of each parameter when it is done.
+
+    Raises:
+        BaseModelError: A value is not finite.
+        OSError: The disk is full.
     """
-    split = split_state_dict_into_shards_factory(
-        {weight.name: weight for weight in planned},
-        get_storage_size=lambda weight: weight.bytes,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=_SHARD_BYTES,
-    )
-    by_name = {weight.name: weight for weight in planned}
-    for file, names in split.filename_to_tensors.items():
-        tensors = {}
-        for name in names:
-            tensors[name] = by_name[name].read()
-            advance(by_name[name].bytes)
-        safetensors.torch.save_file(tensors, folder / file, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_weight_files({one.name: one.as_conversion() for one in planned}, folder, advance)
 
 
 def _gguf_names(file: GgufFile, layers: int, names: list[str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from zfleet.errors import BaseModelError
+from zfleet.models import weight_files
 from zfleet.models.base import base_name, find_base, load_base
 from zfleet.models.fingerprint import fingerprint
 from zfleet.models.gguf import weights
@@ -93,7 +94,7 @@ def test_numbers_keep_a_type_that_holds_them_unless_the_model_is_large(llama: Pa
 def test_a_large_base_is_written_in_several_files(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = convert(file)
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(weights, "_SHARD_BYTES", 2**16)
+    monkeypatch.setattr(weight_files, "_SHARD_BYTES", 2**16)
     parts = convert(file)
     assert len(list(whole.glob("*.safetensors"))) == 1
     assert len(list(parts.glob("*.safetensors"))) > 2

@@ -1,0 +1,70 @@
+"""What a bundle says of itself: its versions, their provenance, and the digest of each file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from zfleet_registry import z_file
+from zfleet_registry.references import model_name
+
+MANIFEST = "bundle.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundledVersion(BaseModel):
+    """One version. Bases are named by slug and fingerprint; their weights are not in a bundle.
+
+    Attributes:
+        name: The expert or the dispatcher.
+        base_slug: The base.
+        version: Its number in the registry that it comes from.
+        aliases: Those that it had there, for people: an import sets none.
+        created: When it was registered there (UTC).
+        provenance: As ``Provenance.to_strings`` writes it.
+        sha256: Of its file.
+        size: Of its file, in bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    base_slug: str
+    version: Annotated[int, Field(ge=1)]
+    aliases: tuple[str, ...]
+    created: datetime
+    provenance: dict[str, str]
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1, le=z_file.LARGEST)]
+
+    @property
+    def reference(self) -> str:
+        """The reference in the registry that it comes from: ``math/3``."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def qualified(self) -> str:
+        """The reference qualified by the base."""
+        return f"{model_name(self.base_slug, self.name)}/{self.version}"
+
+    @property
+    def member(self) -> str:
+        """The name of its file in the bundle."""
+        return f"files/{self.sha256}.safetensors"
+
+
+class Manifest(BaseModel):
+    """The file ``bundle.json``.
+
+    Attributes:
+        format: Of the bundle.
+        versions: Parents before what was made from them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["zfleet-bundle/1"] = "zfleet-bundle/1"
+    versions: Annotated[tuple[BundledVersion, ...], Field(min_length=1)]

@@ -1,0 +1,53 @@
+"""The safetensors file of an expert that says where it is from: its z, its name and its provenance."""
+
+from __future__ import annotations
+
+import json
+
+from zfleet.errors import FormatError, RegistryError
+from zfleet.svf.zvector import ZVector
+from zfleet_registry.provenance import Provenance
+
+LARGEST = 2**30
+"""Bytes. The largest bases have 60 MB of z; whole models are not read to find out that they are."""
+
+
+def to_bytes(z: ZVector, model: str, provenance: Provenance) -> bytes:
+    """Serialise an expert, with its provenance in the file's metadata.
+
+    Args:
+        z: The expert.
+        model: Its name, qualified by the base: ``lab-1a2b3c4d.math``.
+        provenance: Of this z.
+    """
+    return z.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
+
+
+def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
+    """Read what ``to_bytes`` wrote, and verify the z.
+
+    Args:
+        data: The file.
+        source: Names it in errors.
+
+    Returns:
+        The z, its name, empty if the file has none, and its provenance, that of an import if the file has none.
+
+    Raises:
+        InvalidZ: No z-vector's file, or damaged.
+        FormatError: Its provenance is unreadable, or of another z.
+    """
+    z = ZVector.from_bytes(data, source)
+    remedy = "export the expert again"
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        extra = json.loads(header["__metadata__"].get("extra", "{}"))
+        if "provenance" not in extra:
+            return z, str(extra.get("name", "")), Provenance.of(z, task="imported")
+        provenance = Provenance.from_strings(json.loads(extra["provenance"]))
+        provenance.check(z)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"the provenance in {source} is damaged: {error!r}", remedy) from error
+    except RegistryError as error:
+        raise FormatError(f"the provenance in {source} is of another z: {error.message}", remedy) from error
+    return z, str(extra.get("name", "")), provenance
