@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -11,10 +12,14 @@ from zfleet.config.names import CHAMPION
 from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
+from zfleet_registry.aliases import Aliases
+from zfleet_registry.log import Action, ExpertLog
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import model_name
 from zfleet_registry.runs import RunLog
 from zfleet_registry.version import ExpertVersion, from_mlflow, is_ours, to_tags
+
+logger = logging.getLogger(__name__)
 
 REGISTRATIONS = "registrations"
 
@@ -59,9 +64,10 @@ class ExpertRegistry(RunLog):
         slug = slug_of(base_name, provenance.base)
         references.check_name(name)
         references.check_slug(slug)
+        model = model_name(slug, name)
         if alias is not None:
             references.check_alias(alias)
-        model = model_name(slug, name)
+            self.aliases(slug, name).check_unprotected(alias)
         self._refuse_other_kind(model, name, isinstance(content, StoredDispatcher))
         owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
@@ -76,8 +82,10 @@ class ExpertRegistry(RunLog):
             if run_id is None:
                 self.end_run(owner)
             tags = to_tags(name, slug, provenance, path, sha256)
-            created = catalog.create_version(self._client, model, owner, path.rpartition("/")[0], tags)
+            source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
+            created = catalog.create_version(self._client, model, source, tags, run_id=owner)
         version = from_mlflow(created, {})
+        self.log(slug, name).append(Action("register", model, version=version.version))
         return version if alias is None else self.set_alias(version, alias)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
@@ -140,25 +148,52 @@ class ExpertRegistry(RunLog):
             return content
         raise RegistryError(f"{version.qualified} is an expert, not a dispatcher", "name what `calibrate` registered")
 
-    def set_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
+    def log(self, base_slug: str, name: str) -> ExpertLog:
+        """Return the log of an expert: who did what to it, and when."""
+        return self.aliases(base_slug, name).log
+
+    def aliases(self, base_slug: str, name: str) -> Aliases:
+        """Return the aliases of an expert, and how they are moved."""
+        return Aliases(self._connection, model_name(base_slug, name))
+
+    def set_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Point an alias at a version. In the same step, it leaves the version that had it.
+
+        Args:
+            version: The version.
+            alias: The alias; one with a gate is moved by ``promotion.promote``.
+            why: For the log.
 
         Returns:
             The version with its present aliases.
 
         Raises:
-            RegistryError: The alias cannot be set.
+            RegistryError: The alias cannot be set, or has a gate.
             ExpertNotFound: The version does not exist any more.
         """
         references.check_alias(alias)
-        with self._connection.answering(f"set alias {alias!r} of {version.qualified}"):
-            model = model_name(version.base_slug, version.name)
-            if catalog.find_version(self._client, model, version.version) is None:
-                raise self._no_version(f"version {version.version}", version.name, version.base_slug)
-            catalog.point_alias(self._client, model, alias, version.version)
+        aliases = self.aliases(version.base_slug, version.name)
+        aliases.check_unprotected(alias, version.version)
+        with self._connection.answering(f"look for {version.qualified}"):
+            missing = catalog.find_version(self._client, aliases.expert, version.version) is None
+        if missing:
+            raise self._no_version(f"version {version.version}", version.name, version.base_slug)
+        found = aliases.present().get(alias)
+        aliases.move(Action("set", aliases.expert, alias, version.version, found=found, why=why))
         return self.resolve(version.qualified)
 
-    def drop_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
+    def offer(self, version: ExpertVersion, alias: str) -> ExpertVersion:
+        """Point an alias at a version unless the alias has a gate: then say how to promote the version.
+
+        Jobs call this, which would otherwise fail after all their work.
+        """
+        if alias not in self.log(version.base_slug, version.name).state.gates:
+            return self.set_alias(version, alias)
+        command = f"zfleet experts promote {version.qualified} --to {alias} --evaluate SPEC"
+        logger.warning("%s is registered; %s has a gate, so promote it: %s", version.qualified, alias, command)
+        return version
+
+    def drop_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Remove an alias from a version; the version stays.
 
         Returns:
@@ -166,12 +201,14 @@ class ExpertRegistry(RunLog):
 
         Raises:
             ExpertNotFound: The version does not have this alias.
+            RegistryError: The alias has a gate.
         """
         current = self.resolve(version.qualified)
         if alias not in current.aliases:
             raise self._no_version(f"alias {alias!r} on version {version.version}", version.name, version.base_slug)
-        with self._connection.answering(f"drop alias {alias!r} of {version.qualified}"):
-            self._client.delete_registered_model_alias(model_name(version.base_slug, version.name), alias)
+        aliases = self.aliases(version.base_slug, version.name)
+        aliases.check_unprotected(alias)
+        aliases.move(Action("drop", aliases.expert, alias, found=version.version, why=why))
         return self.resolve(version.qualified)
 
     def list(self, base_slug: str | None = None) -> Versions:

@@ -1,0 +1,8 @@
+"""What happened to an expert: an append-only log in MLflow, whose entries are chained by their sha256."""
+
+from zfleet_registry.log.chain import Break, verify
+from zfleet_registry.log.entry import Action, Entry, What
+from zfleet_registry.log.state import Position, State
+from zfleet_registry.log.store import ExpertLog
+
+__all__ = ["Action", "Break", "Entry", "ExpertLog", "Position", "State", "What", "verify"]
