@@ -12,10 +12,13 @@ import requests
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
+from zfleet.files import read_or
 from zfleet.svf.zvector import ZVector
+from zfleet_registry import card
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, facts_of
+from zfleet_registry.registration import Registration
 from zfleet_registry.version import ExpertVersion
 
 FILE = "z.safetensors"
@@ -24,9 +27,13 @@ _REMEDY = "restore the file from a backup, or register the expert again and poin
 
 
 def store(
-    connection: Connection, run_id: str, model: str, content: ZVector | StoredDispatcher, provenance: Provenance
+    connection: Connection,
+    model: str,
+    content: ZVector | StoredDispatcher,
+    provenance: Provenance,
+    registration: Registration,
 ) -> tuple[str, str]:
-    """Upload a z, with its provenance in the file's metadata, or a dispatcher, to its own folder.
+    """Upload a z or a dispatcher, with its provenance in the file's metadata, and its card, to a folder of their own.
 
     Returns:
         The file's path inside the run's artifacts, and the file's sha256.
@@ -34,14 +41,35 @@ def store(
     Raises:
         RegistryError: The file of a local registry cannot be written, for example because the disk is full.
     """
-    if isinstance(content, ZVector):
-        name = FILE
-        data = content.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
-    else:
-        name, data = DISPATCHER_FILE, content.to_bytes()
-    path = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}/{name}"
-    store_file(connection, run_id, path, data)
-    return path, hashlib.sha256(data).hexdigest()
+    name = FILE if isinstance(content, ZVector) else DISPATCHER_FILE
+    origin = json.dumps(provenance.to_strings(), sort_keys=True)
+    data = content.to_bytes({"name": model, "provenance": origin, "registration": registration.to_json()})
+    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
+    store_file(connection, registration.run_id, f"{folder}/{name}", data)
+    store_file(
+        connection, registration.run_id, f"{folder}/{card.FILE}", card.card(model, provenance, registration).encode()
+    )
+    return f"{folder}/{name}", hashlib.sha256(data).hexdigest()
+
+
+def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
+    """Read the name, the provenance and the registration from an expert's file, without a registry.
+
+    Raises:
+        CorruptArtifact: The file cannot be read, or was not written by a registry.
+    """
+    data = read_or(file, lambda error: CorruptArtifact(f"{file} cannot be read: {error.strerror}", "check the path"))
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        extra = json.loads(header["__metadata__"]["extra"])
+        made = extra.get("registration")
+        provenance = Provenance.from_strings(json.loads(extra["provenance"]))
+        return extra["name"], provenance, None if made is None else Registration.from_json(made)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise CorruptArtifact(
+            f"{file} does not say where it is from: {type(error).__name__}: {error}",
+            "give the file of a registered version",
+        ) from error
 
 
 def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDispatcher:

@@ -11,12 +11,16 @@ from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
 from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import artifacts, catalog, references
+from zfleet_registry import artifacts, card, catalog, references
 from zfleet_registry.aliases import Aliases
+from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
+from zfleet_registry.promotion.traffic import check_no_traffic
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import model_name
+from zfleet_registry.registration import Registration
 from zfleet_registry.runs import RunLog
+from zfleet_registry.secrets import refuse_secrets
 from zfleet_registry.version import ExpertVersion, from_mlflow, is_ours, to_tags
 
 logger = logging.getLogger(__name__)
@@ -54,13 +58,15 @@ class ExpertRegistry(RunLog):
             alias: An alias to point at the new version.
 
         Raises:
-            RegistryError: The name, alias or provenance cannot be used, or MLflow refused.
+            RegistryError: The name, alias or provenance cannot be used, the provenance contains a secret or names this
+                very version as its parent, or MLflow refused.
             RegistryUnreachable: The registry does not answer.
         """
         # Imported late: transformers takes two seconds, and resolving and loading do not need it.
         from zfleet.models.base import base_slug as slug_of
 
         provenance.check(content)
+        refuse_secrets(provenance.to_strings())
         slug = slug_of(base_name, provenance.base)
         references.check_name(name)
         references.check_slug(slug)
@@ -68,11 +74,12 @@ class ExpertRegistry(RunLog):
         if alias is not None:
             references.check_alias(alias)
             self.aliases(slug, name).check_unprotected(alias)
-        self._refuse_other_kind(model, name, isinstance(content, StoredDispatcher))
+        self._check_next(slug, name, provenance)
         owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
             try:
-                path, sha256 = artifacts.store(self._connection, owner, model, content, provenance)
+                registration = Registration(base_name, owner)
+                path, sha256 = artifacts.store(self._connection, model, content, provenance, registration)
             except BaseException:
                 if run_id is None:
                     # Ending the run may fail for the same reason, for example the connection. Show the first error.
@@ -81,9 +88,10 @@ class ExpertRegistry(RunLog):
                 raise
             if run_id is None:
                 self.end_run(owner)
-            tags = to_tags(name, slug, provenance, path, sha256)
+            tags = to_tags(name, slug, provenance, registration, path, sha256)
             source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
-            created = catalog.create_version(self._client, model, source, tags, run_id=owner)
+            text = card.description(model, provenance, registration)
+            created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
         version = from_mlflow(created, {})
         self.log(slug, name).append(Action("register", model, version=version.version))
         return version if alias is None else self.set_alias(version, alias)
@@ -201,13 +209,14 @@ class ExpertRegistry(RunLog):
 
         Raises:
             ExpertNotFound: The version does not have this alias.
-            RegistryError: The alias has a gate.
+            RegistryError: The alias has a gate, or traffic.
         """
         current = self.resolve(version.qualified)
         if alias not in current.aliases:
             raise self._no_version(f"alias {alias!r} on version {version.version}", version.name, version.base_slug)
         aliases = self.aliases(version.base_slug, version.name)
         aliases.check_unprotected(alias)
+        check_no_traffic(aliases, alias)
         aliases.move(Action("drop", aliases.expert, alias, found=version.version, why=why))
         return self.resolve(version.qualified)
 
@@ -233,9 +242,14 @@ class ExpertRegistry(RunLog):
         with self._connection.answering(f"load {version.qualified}"):
             return artifacts.load(self._connection, version)
 
-    def _refuse_other_kind(self, model: str, name: str, dispatcher: bool) -> None:
+    def _check_next(self, slug: str, name: str, provenance: Provenance) -> None:
+        """Refuse a next version of another kind, or with a parent that does not exist before it."""
+        model = model_name(slug, name)
         with self._connection.answering(f"look for {model}"):
             newest = catalog.newest_version(self._client, model)
+        parents = [parent.reference for parent in provenance.parents]
+        refuse_future_parents(slug, name, 0 if newest is None else int(newest.version), parents)
+        dispatcher = provenance.kind == "dispatcher"
         if newest is not None and is_ours(newest) and from_mlflow(newest, {}).is_dispatcher != dispatcher:
             new, there = ("a dispatcher", "an expert") if dispatcher else ("an expert", "a dispatcher")
             raise RegistryError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zfleet.errors import RegistryError
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import model_name
+from zfleet_registry.registration import Registration
 from zfleet_registry.tags import PREFIX, joined_tags, split_tags
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class ExpertVersion:
         provenance: The origin of the z.
         artifact: The path of its file inside the run's artifacts.
         artifact_sha256: The sha256 of the whole file.
+        registration: Who registered it, when and with which packages; None for versions of older registries.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ExpertVersion:
     provenance: Provenance
     artifact: str
     artifact_sha256: str
+    registration: Registration | None = None
 
     @property
     def is_dispatcher(self) -> bool:
@@ -62,10 +65,12 @@ class ExpertVersion:
         return f"{model_name(self.base_slug, self.name)}/{self.version}"
 
 
-def to_tags(name: str, base_slug: str, provenance: Provenance, artifact: str, sha256: str) -> dict[str, str]:
+def to_tags(
+    name: str, base_slug: str, provenance: Provenance, registration: Registration, artifact: str, sha256: str
+) -> dict[str, str]:
     """Return the tags that MLflow stores with a version, created with it in one transaction."""
     own = {"format": FORMAT, "name": name, "base_slug": base_slug, "artifact": artifact, "artifact_sha256": sha256}
-    return split_tags(own | provenance.to_strings())
+    return split_tags(own | provenance.to_strings() | {"registration": registration.to_json()})
 
 
 def is_ours(record: ModelVersion) -> bool:
@@ -100,6 +105,7 @@ def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVe
             provenance=provenance,
             artifact=texts["artifact"],
             artifact_sha256=texts["artifact_sha256"],
+            registration=Registration.from_json(texts["registration"]) if "registration" in texts else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise RegistryError(

@@ -25,9 +25,11 @@ from zfleet_cli.commands import (
     experiment,
     experts,
     grade,
+    history,
     interference,
     jobs,
     lab,
+    promotion,
     register_experts,
     samples,
     search,
@@ -83,6 +85,12 @@ app.add_typer(bases.app, name="bases")
 experts.app.command("carry")(register_experts.carry)
 experts.app.command("import")(register_experts.import_expert)
 experts.app.command("interference")(interference.interference)
+experts.app.command("promote")(promotion.promote)
+experts.app.command("rollback")(promotion.rollback)
+experts.app.command("protect")(promotion.protect)
+experts.app.command("traffic")(promotion.traffic)
+experts.app.command("repair")(promotion.repair)
+experts.app.command("history")(history.history)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)

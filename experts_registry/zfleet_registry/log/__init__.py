@@ -2,7 +2,20 @@
 
 from zfleet_registry.log.chain import Break, verify
 from zfleet_registry.log.entry import Action, Entry, What
+from zfleet_registry.log.history import Change, changes, parse_time
 from zfleet_registry.log.state import Position, State
 from zfleet_registry.log.store import ExpertLog
 
-__all__ = ["Action", "Break", "Entry", "ExpertLog", "Position", "State", "What", "verify"]
+__all__ = [
+    "Action",
+    "Break",
+    "Change",
+    "Entry",
+    "ExpertLog",
+    "Position",
+    "State",
+    "What",
+    "changes",
+    "parse_time",
+    "verify",
+]

@@ -73,8 +73,8 @@ class Action:
         return f"{self.who} {done}" + (f": {self.why}" if self.why else "")
 
     def to_json(self) -> str:
-        """Return the canonical JSON: sorted keys, no spaces, ASCII. Fields with their defaults are left out."""
-        values = {key: value for key, value in asdict(self).items() if value not in (None, "", 0, {})}
+        """Return the canonical JSON: sorted keys, no spaces, ASCII. Empty fields are left out."""
+        values = {key: value for key, value in asdict(self).items() if value not in (None, "", {})}
         return canonical(values | {"time": self.time.isoformat()})
 
     @classmethod

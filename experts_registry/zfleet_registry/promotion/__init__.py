@@ -2,15 +2,17 @@
 
 from zfleet_registry.promotion.gates import protect, unprotect
 from zfleet_registry.promotion.judge import Check, Decision, judge
-from zfleet_registry.promotion.promote import Outcome, promote, rollback
-from zfleet_registry.promotion.traffic import Traffic, set_traffic, traffic_of
+from zfleet_registry.promotion.promote import Outcome, present_of, promote, rollback
+from zfleet_registry.promotion.traffic import Traffic, follow_traffic, set_traffic, traffic_of
 
 __all__ = [
     "Check",
     "Decision",
     "Outcome",
     "Traffic",
+    "follow_traffic",
     "judge",
+    "present_of",
     "promote",
     "protect",
     "rollback",

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from zfleet.config.gate import GateSpec
 from zfleet.errors import RegistryError
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.log import Action, Entry, State
 
+if TYPE_CHECKING:
+    from zfleet_registry.registry import ExpertRegistry
+    from zfleet_registry.version import ExpertVersion
 
-def protect(aliases: Aliases, gate: GateSpec, why: str = "") -> Entry:
-    """Give an alias a gate, or another one.
+
+def protect(registry: ExpertRegistry, version: ExpertVersion, gate: GateSpec, why: str = "") -> Entry:
+    """Give an alias of an expert a gate, or another gate.
 
     Args:
-        aliases: The expert's aliases.
+        registry: The registry.
+        version: Any version of the expert.
         gate: The gate; it names the alias.
         why: For the log.
+
+    Raises:
+        RegistryError: It is a dispatcher: evaluations give evidence about z-vectors.
     """
+    if version.is_dispatcher:
+        raise RegistryError(
+            f"{version.qualified} is a dispatcher, and gates judge experts",
+            "protect experts; `zfleet calibrate` measures dispatchers",
+        )
+    aliases = registry.aliases(version.base_slug, version.name)
     action = Action("protect", aliases.expert, gate.alias, why=why, data=gate.model_dump(mode="json"))
     return aliases.log.append(action)
 

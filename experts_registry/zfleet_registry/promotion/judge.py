@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zfleet.config.gate import GateSpec
-from zfleet.evaluate.evidence import Evidence
-from zfleet.evaluate.statistics.estimate import Estimate
+if TYPE_CHECKING:
+    from zfleet.config.gate import GateSpec
+    from zfleet.evaluate.evidence import Evidence
+    from zfleet.evaluate.statistics.estimate import Estimate
 
 
 @dataclass(frozen=True)

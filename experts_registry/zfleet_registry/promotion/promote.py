@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from zfleet.config.gate import GateSpec
 from zfleet.errors import ExpertNotFound, RegistryError
-from zfleet.evaluate.evidence import Evidence
 from zfleet_registry.log import Action, Entry, Position, State
 from zfleet_registry.promotion.gates import gate_of
 from zfleet_registry.promotion.judge import Decision, judge
@@ -16,6 +15,7 @@ from zfleet_registry.references import check_alias
 from zfleet_registry.who import current_user
 
 if TYPE_CHECKING:
+    from zfleet.evaluate.evidence import Evidence
     from zfleet_registry.aliases import Aliases
     from zfleet_registry.log import What
     from zfleet_registry.registry import ExpertRegistry

@@ -52,6 +52,20 @@ def traffic_of(aliases: Aliases) -> Traffic:
         ) from error
 
 
+def check_no_traffic(aliases: Aliases, alias: str) -> None:
+    """Refuse to drop an alias that answers traffic.
+
+    Raises:
+        RegistryError: It has a share, or is the shadow.
+    """
+    traffic = traffic_of(aliases)
+    if alias in traffic.shares or alias == traffic.shadow:
+        raise RegistryError(
+            f"alias {alias!r} of {aliases.expert} has a share of the traffic, or is its shadow",
+            f"set the traffic without it first: zfleet experts traffic {aliases.expert} champion=100",
+        )
+
+
 def follow_traffic(aliases: Aliases) -> None:
     """Store the traffic of the newest entry, until no newer one changes it meanwhile."""
     number = aliases.log.state.traffic

@@ -237,9 +237,8 @@ def register_mixture(
         )
         _log_candidates(registry, run, mixture)
         registry.log_metrics(run, metrics, step=len(mixture.history) - 1)
-        registered = registry.register(
-            mixture.name, mixture.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION
-        )
+        registered = registry.register(mixture.name, mixture.z, provenance, base_name=base.name, run_id=run)
+        registered = registry.offer(registered, CHAMPION)
     except BaseException:
         registry.end_run(run, "FAILED")
         raise

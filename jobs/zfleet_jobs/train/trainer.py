@@ -240,7 +240,7 @@ class Trainer:
                 parents=() if plan.start is None else (Parent(plan.start.reference, plan.start.z.digest, 1.0),),
             )
             version = self._registry.register(name, z, provenance, base_name=self._shipped.name, run_id=run)
-        version = self._registry.set_alias(version, CHAMPION)
+        version = self._registry.offer(version, CHAMPION)
         self._registry.end_run(run)
         return version
 
