@@ -29,6 +29,7 @@ from zfleet_cli.commands import (
     interference,
     jobs,
     lab,
+    lineage,
     promotion,
     register_experts,
     samples,
@@ -91,6 +92,9 @@ experts.app.command("protect")(promotion.protect)
 experts.app.command("traffic")(promotion.traffic)
 experts.app.command("repair")(promotion.repair)
 experts.app.command("history")(history.history)
+experts.app.command("lineage")(lineage.lineage)
+experts.app.command("diff")(lineage.diff)
+experts.app.command("card")(lineage.card)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)

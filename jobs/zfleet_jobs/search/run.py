@@ -225,6 +225,9 @@ def register_mixture(
         spec=spec,
         code_version=code_version(),
         metrics=metrics,
+        intervals={
+            f"test_accuracy_{name}": wilson(sum(right) / len(right), len(right)) for name, right in mixture.test.items()
+        },
         parents=parents,
         kind="mixture",
     )
