@@ -18,13 +18,14 @@ _PACKAGES = ("zfleet", "torch", "transformers", "safetensors", "numpy", "ray", "
 @cache
 def installed() -> Mapping[str, str]:
     """Return the versions of Python and of the packages that are installed."""
-    found = {"python": platform.python_version()}
+    found = {}
     for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    # In the order in which JSON stores them, so that a card is the same when it is written again.
+    return dict(sorted({**found, "python": platform.python_version()}.items()))
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def carry(
         factors=carried.factors,
         z_digest=carried.digest,
         metrics={},
+        intervals={},
         carried_from=version.qualified,
     )
     print_version(_register_once(experts, version.name, carried, provenance, base_name(to)), as_json)
