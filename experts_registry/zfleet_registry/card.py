@@ -54,7 +54,7 @@ def _summary(title: str, provenance: Provenance, registration: Registration | No
         "transferred from base": provenance.source_base,
         "licence": provenance.licence,
     }
-    parts = [f"# {title}", f"A {provenance.kind} made by zfleet.", _table(("what", "value"), facts.items())]
+    parts = [f"# {title}", f"Made by zfleet. Kind: {provenance.kind}.", _table(("what", "value"), facts.items())]
     if provenance.parents:
         rows = [(f"`{parent.reference}`", f"`{parent.z_digest[:12]}`", _alpha(parent)) for parent in provenance.parents]
         parts.append(f"## Parents\n\n{_table(('version', 'z digest', 'alpha'), rows)}")

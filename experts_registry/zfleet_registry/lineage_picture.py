@@ -50,4 +50,5 @@ def _arrow(axes: Axes, edge: Edge, places: Mapping[str, tuple[float, float]]) ->
     arrow = {"arrowstyle": "->", "color": GREY, "shrinkA": 55, "shrinkB": 55}
     axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
     label = f"{edge.alpha:.3g}" if edge.relation == "mixed" and isinstance(edge.alpha, int | float) else edge.relation
-    axes.text((x0 + x1) / 2, (y0 + y1) / 2, label, ha="center", va="bottom", fontsize=7, color=GREY)
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    axes.text((x0 + x1) / 2, (y0 + y1) / 2, label, ha="center", va="center", fontsize=7, color=GREY, bbox=behind)

@@ -21,7 +21,8 @@ from zfleet_registry.references import model_name
 from zfleet_registry.registration import Registration
 from zfleet_registry.runs import RunLog
 from zfleet_registry.secrets import refuse_secrets
-from zfleet_registry.version import ExpertVersion, from_mlflow, is_ours, to_tags
+from zfleet_registry.tags import PREFIX
+from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
 
 logger = logging.getLogger(__name__)
 
@@ -225,10 +226,12 @@ class ExpertRegistry(RunLog):
         if base_slug is not None:
             references.check_slug(base_slug)
         # '_' in a slug is a wildcard of LIKE, so the database may also return versions of other bases.
-        like = f"name LIKE '{base_slug}.%'" if base_slug else ""
+        models = f"name LIKE '{base_slug}.%'" if base_slug else ""
+        # The logs of experts are versions of models, too, and outnumber the experts.
+        wanted = models or f"tags.`{PREFIX}format` = '{FORMAT}'"
         with self._connection.answering("list experts"):
-            aliases = {model.name: model.aliases for model in catalog.all_models(self._client, like)}
-            ours = filter(is_ours, catalog.all_versions(self._client, like))
+            aliases = {model.name: model.aliases for model in catalog.all_models(self._client, models)}
+            ours = filter(is_ours, catalog.all_versions(self._client, wanted))
             versions = [from_mlflow(item, aliases.get(item.name, {})) for item in ours]
         of_base = [version for version in versions if base_slug in (None, version.base_slug)]
         return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))

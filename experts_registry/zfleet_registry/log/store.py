@@ -66,7 +66,10 @@ class ExpertLog:
         """Return the newest entry that can be read; None if there is none."""
         with self._connection.answering(f"read the log of {self.expert}"):
             newest = catalog.newest_version(self._client, self._model)
-            return None if newest is None else self._entry_at_most(int(newest.version))
+            if newest is None:
+                return None
+            entry = self._parsed(newest)
+            return entry if isinstance(entry, Entry) else self._entry_at_most(entry.number - 1)
 
     @property
     def state(self) -> State:

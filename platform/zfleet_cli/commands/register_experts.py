@@ -43,11 +43,13 @@ def carry(
     from zfleet.models.base import base_name
     from zfleet.models.bundle import locate_base
     from zfleet.models.fingerprint import fingerprint
+    from zfleet.models.licence import licence_of
     from zfleet.svf.carry import carry as carry_to
     from zfleet_registry import ExpertRegistry
 
     experts = ExpertRegistry(registry)
-    origin_base, target_base = (fingerprint(locate_base(BaseSpec(model=model))[1]) for model in (origin, to))
+    folders = [locate_base(BaseSpec(model=model))[1] for model in (origin, to)]
+    origin_base, target_base = map(fingerprint, folders)
     if origin_base == target_base:
         raise SpecError(f"--from {origin!r} and --to {to!r} are the same base", "name two different bases")
     version = find_version(experts, reference, _slug_of(experts, origin_base))
@@ -61,6 +63,7 @@ def carry(
         z_digest=carried.digest,
         metrics={},
         intervals={},
+        licence=licence_of(folders[1]),
         carried_from=version.qualified,
     )
     print_version(_register_once(experts, version.name, carried, provenance, base_name(to)), as_json)
@@ -83,6 +86,7 @@ def import_expert(
     from zfleet.models.base import base_slug
     from zfleet.models.bundle import locate_base
     from zfleet.models.fingerprint import fingerprint
+    from zfleet.models.licence import licence_of
     from zfleet.models.matrices import target_matrices
     from zfleet.svf.reference_implementation import TARGETS, read_reference
     from zfleet_registry import ExpertRegistry, Provenance
@@ -98,7 +102,7 @@ def import_expert(
     targets = imported.targets_on({targets: target_matrices(folder, digest, targets).layout for targets in TARGETS})
     z = imported.z_on(open_factors(BaseSpec(model=model, targets=targets)))
     provenance = replace(
-        Provenance.of(z, task="imported", spec=json.dumps({"import": imported.kind})),
+        Provenance.of(z, task="imported", spec=json.dumps({"import": imported.kind}), licence=licence_of(folder)),
         imported_from=f"{file.name} sha256:{imported.sha256}",
     )
     slug = base_slug(base, digest)

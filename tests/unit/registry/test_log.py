@@ -49,6 +49,19 @@ def test_every_change_is_an_entry(registry: ExpertRegistry, put: Put) -> None:
     assert registry.list(SLUG) == registry.list()
 
 
+def test_the_user_of_the_tracking_server_is_recorded(
+    registry: ExpertRegistry, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    version = put()
+    assert version.registration is not None
+    assert version.registration.who == "ann"
+    newest = registry.log(SLUG, "math").newest()
+    assert newest is not None
+    assert newest.action.sentence == "ann registered version 1"
+    assert registry._client.get_model_version(log_model(EXPERT), "1").description == newest.action.sentence
+
+
 def test_the_log_answers_for_every_second(registry: ExpertRegistry, put: Put) -> None:
     put()
     log = registry.log(SLUG, "math")
