@@ -14,11 +14,9 @@ from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
 from zfleet.files import read_or
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import card
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
-from zfleet_registry.provenance import Provenance, facts_of
-from zfleet_registry.registration import Registration
+from zfleet_registry.provenance import Provenance, Registration, card, facts_of
 from zfleet_registry.version import ExpertVersion
 
 FILE = "z.safetensors"

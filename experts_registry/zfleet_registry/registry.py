@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
-from zfleet.errors import ExpertNotFound, RegistryError
+from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import artifacts, card, catalog, references
+from zfleet_registry import artifacts, catalog, references
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
+from zfleet_registry.missing import no_expert, no_version
 from zfleet_registry.promotion.traffic import check_no_traffic
-from zfleet_registry.provenance import Provenance
+from zfleet_registry.provenance import Provenance, Registration, card
+from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
-from zfleet_registry.registration import Registration
 from zfleet_registry.runs import RunLog
-from zfleet_registry.secrets import refuse_secrets
 from zfleet_registry.tags import PREFIX
 from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
 
@@ -116,19 +114,19 @@ class ExpertRegistry(RunLog):
         with self._connection.answering(f"resolve {reference!r}"):
             model = catalog.find_model(self._client, model_name(slug, parsed.name))
             if model is None:
-                raise self._no_expert(parsed.name, slug)
+                raise no_expert(self._others, parsed.name, slug, self.address)
             number = parsed.version
             alias = CHAMPION if parsed.alias is None and number is None else parsed.alias
             if alias is not None and alias in model.aliases:
                 number = int(model.aliases[alias])
             elif parsed.alias is not None:
-                raise self._no_version(f"alias {parsed.alias!r}", parsed.name, slug)
+                raise no_version(self._others, f"alias {parsed.alias!r}", parsed.name, slug)
             if number is None:
                 version = catalog.newest_version(self._client, model.name)
             else:
                 version = catalog.find_version(self._client, model.name, number)
             if version is None:
-                raise self._no_version("version" if number is None else f"version {number}", parsed.name, slug)
+                raise no_version(self._others, "version" if number is None else f"version {number}", parsed.name, slug)
             return from_mlflow(version, model.aliases)
 
     def load(self, version: ExpertVersion) -> ZVector:
@@ -186,7 +184,7 @@ class ExpertRegistry(RunLog):
         with self._connection.answering(f"look for {version.qualified}"):
             missing = catalog.find_version(self._client, aliases.expert, version.version) is None
         if missing:
-            raise self._no_version(f"version {version.version}", version.name, version.base_slug)
+            raise no_version(self._others, f"version {version.version}", version.name, version.base_slug)
         found = aliases.present().get(alias)
         aliases.move(Action("set", aliases.expert, alias, version.version, found=found, why=why))
         return self.resolve(version.qualified)
@@ -214,7 +212,9 @@ class ExpertRegistry(RunLog):
         """
         current = self.resolve(version.qualified)
         if alias not in current.aliases:
-            raise self._no_version(f"alias {alias!r} on version {version.version}", version.name, version.base_slug)
+            raise no_version(
+                self._others, f"alias {alias!r} on version {version.version}", version.name, version.base_slug
+            )
         aliases = self.aliases(version.base_slug, version.name)
         aliases.check_unprotected(alias)
         check_no_traffic(aliases, alias)
@@ -241,6 +241,10 @@ class ExpertRegistry(RunLog):
         known = [version for version in self.list() if (version.name, version.z_digest) == (name, z.digest)]
         return max(known, key=lambda version: version.version, default=None)
 
+    def _others(self) -> Versions | None:
+        """List what exists, for an error. A service does not tell its clients what else exists."""
+        return None if self._connection.reading else self.list()
+
     def _load(self, version: ExpertVersion) -> ZVector | StoredDispatcher:
         with self._connection.answering(f"load {version.qualified}"):
             return artifacts.load(self._connection, version)
@@ -258,32 +262,3 @@ class ExpertRegistry(RunLog):
             raise RegistryError(
                 f"{name!r} is {there}, and cannot have {new} as its next version", f"give {new} a name of its own"
             )
-
-    def _no_expert(self, name: str, slug: str) -> ExpertNotFound:
-        missing = f"base {slug} has no expert {name!r} in {self.address}"
-        if self._connection.reading:
-            # A service does not tell its clients which other experts exist.
-            return ExpertNotFound(missing)
-        versions = self.list()
-        names = sorted({version.name for version in versions if version.base_slug == slug})
-        near = difflib.get_close_matches(name, names, n=3)
-        others = sorted({version.base_slug for version in versions if version.name == name})
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"experts of {slug}: {_some(names)}"
-        if others:
-            remedy += f"; {name} exists for the base {_some(others)}"
-        return ExpertNotFound(missing, remedy)
-
-    def _no_version(self, what: str, name: str, slug: str) -> ExpertNotFound:
-        missing = f"expert {name!r} of {slug} has no {what}"
-        if self._connection.reading:
-            return ExpertNotFound(missing)
-        versions = [version for version in self.list(slug) if version.name == name]
-        aliases = [f"{alias} (version {version.version})" for version in versions for alias in version.aliases]
-        numbers = [str(version.version) for version in reversed(versions)]
-        return ExpertNotFound(missing, f"versions: {_some(numbers)}; aliases: {_some(aliases)}")
-
-
-def _some(items: Sequence[str]) -> str:
-    """Name the first ten items, and the number of the others."""
-    more = f" and {len(items) - 10} more" if len(items) > 10 else ""
-    return ", ".join(items[:10]) + more if items else "none"

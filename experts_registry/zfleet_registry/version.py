@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zfleet.errors import RegistryError
-from zfleet_registry.provenance import Provenance
+from zfleet_registry.provenance import Provenance, Registration
 from zfleet_registry.references import model_name
-from zfleet_registry.registration import Registration
 from zfleet_registry.tags import PREFIX, joined_tags, split_tags
 
 if TYPE_CHECKING:

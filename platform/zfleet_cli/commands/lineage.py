@@ -54,7 +54,7 @@ def lineage(
         chosen = [one for one in versions if (one.base_slug, one.name) == (version.base_slug, version.name)]
     found = lineage_of(versions, chosen)
     if picture is not None and form is not None:
-        from zfleet_registry.lineage_picture import draw_lineage
+        from zfleet_registry.lineage.picture import draw_lineage
 
         write_atomic(picture, draw_lineage(found, form))
     if as_json:
@@ -72,7 +72,7 @@ def diff(
 ) -> None:
     """Compare two versions: z by layer, spec, data and scores."""
     from zfleet_registry import ExpertRegistry
-    from zfleet_registry.comparison import compare_versions
+    from zfleet_registry.lineage.comparison import compare_versions
 
     experts = ExpertRegistry(registry)
     versions = find_version(experts, first, base), find_version(experts, second, base)
@@ -94,7 +94,7 @@ def card(reference: Reference, registry: Registry = None, base: BaseSlug = None)
     """Print the model card of a version, in Markdown; of a .safetensors file, from what the file itself says."""
     from zfleet_registry import ExpertRegistry
     from zfleet_registry.artifacts import read_origin
-    from zfleet_registry.card import card as card_of
+    from zfleet_registry.provenance.card import card as card_of
 
     if reference.endswith(".safetensors"):
         text = card_of(*read_origin(Path(reference)))

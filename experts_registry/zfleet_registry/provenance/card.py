@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from zfleet_registry.provenance import Parent, Provenance
-from zfleet_registry.registration import Registration
+from zfleet_registry.provenance.record import Parent, Provenance
+from zfleet_registry.provenance.registration import Registration
 
 FILE = "card.md"
 _LONGEST_DESCRIPTION = 5000
