@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 PAGE = 1000
+LONGEST_DESCRIPTION = 5000
+"""Characters that MLflow's databases have for the description of a version."""
 _ATTEMPTS = 10
 _TAKEN = re.compile(r"UNIQUE constraint|duplicate key|Duplicate entry|Giving up after")
 """The messages of sqlite, PostgreSQL, MySQL and MLflow if a key exists already."""

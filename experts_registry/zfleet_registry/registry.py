@@ -186,7 +186,8 @@ class ExpertRegistry(RunLog):
         if missing:
             raise no_version(self._others, f"version {version.version}", version.name, version.base_slug)
         found = aliases.present().get(alias)
-        aliases.move(Action("set", aliases.expert, alias, version.version, found=found, why=why))
+        if found != version.version or aliases.log.state.version_of(alias) != found:
+            aliases.move(Action("set", aliases.expert, alias, version.version, found=found, why=why))
         return self.resolve(version.qualified)
 
     def offer(self, version: ExpertVersion, alias: str) -> ExpertVersion:

@@ -59,7 +59,8 @@ class ExpertLog:
             tags = {f"{PREFIX}format": FORMAT, **split_tags({"action": action.to_json()})}
             # MLflow wants a source, and a server refuses paths that it cannot see.
             source = f"zfleet-log:/{self.expert}"
-            made = catalog.create_version(self._client, self._model, source, tags, description=action.sentence)
+            text = action.sentence[: catalog.LONGEST_DESCRIPTION]
+            made = catalog.create_version(self._client, self._model, source, tags, description=text)
             return self._sealed(made, action)
 
     def newest(self) -> Entry | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
+from zfleet_registry.catalog import LONGEST_DESCRIPTION
 from zfleet_registry.provenance.record import Parent, Provenance
 from zfleet_registry.provenance.registration import Registration
 
 FILE = "card.md"
-_LONGEST_DESCRIPTION = 5000
-"""Characters that MLflow's databases have for a description."""
 
 
 def card(title: str, provenance: Provenance, registration: Registration | None) -> str:
@@ -31,7 +30,7 @@ def description(title: str, provenance: Provenance, registration: Registration |
     """Write the card without its spec, as long as a description in MLflow may be."""
     text = _summary(title, provenance, registration)
     more = "\n\n(cut: the whole card is among the run's artifacts)"
-    return text if len(text) <= _LONGEST_DESCRIPTION else text[: _LONGEST_DESCRIPTION - len(more)] + more
+    return text if len(text) <= LONGEST_DESCRIPTION else text[: LONGEST_DESCRIPTION - len(more)] + more
 
 
 def _summary(title: str, provenance: Provenance, registration: Registration | None) -> str:

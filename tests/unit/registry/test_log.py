@@ -34,6 +34,7 @@ def test_every_change_is_an_entry(registry: ExpertRegistry, put: Put) -> None:
     first = put(alias="champion")
     second = put(seed=1)
     registry.set_alias(second, "champion", why="it is newer")
+    registry.set_alias(second, "champion", why="again, which changes nothing")
     registry.drop_alias(second, "champion")
     assert what(registry) == ["register", "set", "register", "set", "drop"]
     log = registry.log(SLUG, "math")
@@ -189,6 +190,8 @@ def test_five_processes_append_at_once_and_two_are_killed(registry: ExpertRegist
     log = registry.log(SLUG, "math")
     entries = [entry for entry in log.entries() if isinstance(entry, Entry)]
     assert verify(entries) is None
-    assert [entry.number for entry in entries] == list(range(1, 3 + 1 + 1 + 3 * 4 + 1))
+    # An alias that is where it is to be is not set again, so that there may be fewer entries than calls.
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    assert 3 + 2 < len(entries) <= 3 + 1 + 1 + 3 * 4
     registry.aliases(SLUG, "math").repair()
     assert registry.resolve("math@champion", SLUG).version == log.state.version_of("champion")
