@@ -15,7 +15,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
-from zfleet_registry.provenance import Provenance, facts_of
+from zfleet_registry.provenance import Provenance, Registration, card, facts_of
 from zfleet_registry.version import ExpertVersion
 
 FILE = "z.safetensors"
@@ -24,9 +24,13 @@ _REMEDY = "restore the file from a backup, or register the expert again and poin
 
 
 def store(
-    connection: Connection, run_id: str, model: str, content: ZVector | StoredDispatcher, provenance: Provenance
+    connection: Connection,
+    model: str,
+    content: ZVector | StoredDispatcher,
+    provenance: Provenance,
+    registration: Registration,
 ) -> tuple[str, str]:
-    """Upload a z, with its provenance in the file's metadata, or a dispatcher, to its own folder.
+    """Upload a z or a dispatcher, with its provenance in the file's metadata, and its card, to a folder of their own.
 
     Returns:
         The file's path inside the run's artifacts, and the file's sha256.
@@ -34,13 +38,14 @@ def store(
     Raises:
         RegistryError: The file of a local registry cannot be written, for example because the disk is full.
     """
-    if isinstance(content, ZVector):
-        name, data = FILE, z_file.to_bytes(content, model, provenance)
-    else:
-        name, data = DISPATCHER_FILE, content.to_bytes()
-    path = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}/{name}"
-    store_file(connection, run_id, path, data)
-    return path, hashlib.sha256(data).hexdigest()
+    name = FILE if isinstance(content, ZVector) else DISPATCHER_FILE
+    data = content.to_bytes(z_file.metadata(model, provenance, registration))
+    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
+    store_file(connection, registration.run_id, f"{folder}/{name}", data)
+    store_file(
+        connection, registration.run_id, f"{folder}/{card.FILE}", card.card(model, provenance, registration).encode()
+    )
+    return f"{folder}/{name}", hashlib.sha256(data).hexdigest()
 
 
 def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDispatcher:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 PAGE = 1000
+LONGEST_DESCRIPTION = 5000
+"""Characters that MLflow's databases have for the description of a version."""
 _ATTEMPTS = 10
 _TAKEN = re.compile(r"UNIQUE constraint|duplicate key|Duplicate entry|Giving up after")
 """The messages of sqlite, PostgreSQL, MySQL and MLflow if a key exists already."""
@@ -54,19 +56,44 @@ def all_versions(client: MlflowClient, where: str) -> Iterator[ModelVersion]:
     )
 
 
-def create_version(client: MlflowClient, model: str, run_id: str, folder: str, tags: Mapping[str, str]) -> ModelVersion:
+def create_version(
+    client: MlflowClient,
+    model: str,
+    source: str,
+    tags: Mapping[str, str],
+    *,
+    run_id: str | None = None,
+    description: str | None = None,
+) -> ModelVersion:
     """Create the next version of a model, with all its tags in one transaction. The model is created if needed."""
     from mlflow.exceptions import MlflowException
 
+    def create() -> ModelVersion:
+        return client.create_model_version(
+            model, source, run_id=run_id, tags=dict(tags), description=description, await_creation_for=0
+        )
+
+    try:
+        return _despite_races(create)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
     try:
         client.create_registered_model(model)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
-    return _despite_races(
-        lambda: client.create_model_version(model, source, run_id=run_id, tags=dict(tags), await_creation_for=0)
-    )
+    return _despite_races(create)
+
+
+def tag_version(client: MlflowClient, model: str, version: int, key: str, value: str) -> None:
+    """Set a tag of a version."""
+    _despite_races(lambda: client.set_model_version_tag(model, str(version), key, value))
+
+
+def tag_model(client: MlflowClient, model: str, key: str, value: str) -> None:
+    """Set a tag of a registered model."""
+    _despite_races(lambda: client.set_registered_model_tag(model, key, value))
 
 
 def point_alias(client: MlflowClient, model: str, alias: str, version: int) -> None:

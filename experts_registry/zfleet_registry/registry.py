@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+import logging
 from contextlib import suppress
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
-from zfleet.errors import ExpertNotFound, RegistryError
+from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
-from zfleet_registry.provenance import Provenance
+from zfleet_registry.aliases import Aliases
+from zfleet_registry.lineage import refuse_future_parents
+from zfleet_registry.log import Action, ExpertLog
+from zfleet_registry.missing import no_expert, no_version
+from zfleet_registry.promotion.traffic import check_no_traffic
+from zfleet_registry.provenance import Provenance, Registration, card
+from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
 from zfleet_registry.runs import RunLog
-from zfleet_registry.version import ExpertVersion, from_mlflow, is_ours, to_tags
+from zfleet_registry.tags import PREFIX
+from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
+
+logger = logging.getLogger(__name__)
 
 REGISTRATIONS = "registrations"
 
@@ -49,24 +57,28 @@ class ExpertRegistry(RunLog):
             alias: An alias to point at the new version.
 
         Raises:
-            RegistryError: The name, alias or provenance cannot be used, or MLflow refused.
+            RegistryError: The name, alias or provenance cannot be used, the provenance contains a secret or names this
+                very version as its parent, or MLflow refused.
             RegistryUnreachable: The registry does not answer.
         """
         # Imported late: transformers takes two seconds, and resolving and loading do not need it.
         from zfleet.models.base import base_slug as slug_of
 
         provenance.check(content)
+        refuse_secrets(provenance.to_strings())
         slug = slug_of(base_name, provenance.base)
         references.check_name(name)
         references.check_slug(slug)
+        model = model_name(slug, name)
         if alias is not None:
             references.check_alias(alias)
-        model = model_name(slug, name)
-        self._refuse_other_kind(model, name, isinstance(content, StoredDispatcher))
+            self.aliases(slug, name).check_unprotected(alias)
+        self._check_next(slug, name, provenance)
         owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
             try:
-                path, sha256 = artifacts.store(self._connection, owner, model, content, provenance)
+                registration = Registration(base_name, owner)
+                path, sha256 = artifacts.store(self._connection, model, content, provenance, registration)
             except BaseException:
                 if run_id is None:
                     # Ending the run may fail for the same reason, for example the connection. Show the first error.
@@ -75,9 +87,12 @@ class ExpertRegistry(RunLog):
                 raise
             if run_id is None:
                 self.end_run(owner)
-            tags = to_tags(name, slug, provenance, path, sha256)
-            created = catalog.create_version(self._client, model, owner, path.rpartition("/")[0], tags)
+            tags = to_tags(name, slug, provenance, registration, path, sha256)
+            source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
+            text = card.description(model, provenance, registration)
+            created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
         version = from_mlflow(created, {})
+        self.log(slug, name).append(Action("register", model, version=version.version))
         return version if alias is None else self.set_alias(version, alias)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
@@ -99,19 +114,19 @@ class ExpertRegistry(RunLog):
         with self._connection.answering(f"resolve {reference!r}"):
             model = catalog.find_model(self._client, model_name(slug, parsed.name))
             if model is None:
-                raise self._no_expert(parsed.name, slug)
+                raise no_expert(self._others, parsed.name, slug, self.address)
             number = parsed.version
             alias = CHAMPION if parsed.alias is None and number is None else parsed.alias
             if alias is not None and alias in model.aliases:
                 number = int(model.aliases[alias])
             elif parsed.alias is not None:
-                raise self._no_version(f"alias {parsed.alias!r}", parsed.name, slug)
+                raise no_version(self._others, f"alias {parsed.alias!r}", parsed.name, slug)
             if number is None:
                 version = catalog.newest_version(self._client, model.name)
             else:
                 version = catalog.find_version(self._client, model.name, number)
             if version is None:
-                raise self._no_version("version" if number is None else f"version {number}", parsed.name, slug)
+                raise no_version(self._others, "version" if number is None else f"version {number}", parsed.name, slug)
             return from_mlflow(version, model.aliases)
 
     def load(self, version: ExpertVersion) -> ZVector:
@@ -140,25 +155,53 @@ class ExpertRegistry(RunLog):
             return content
         raise RegistryError(f"{version.qualified} is an expert, not a dispatcher", "name what `calibrate` registered")
 
-    def set_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
+    def log(self, base_slug: str, name: str) -> ExpertLog:
+        """Return the log of an expert: who did what to it, and when."""
+        return self.aliases(base_slug, name).log
+
+    def aliases(self, base_slug: str, name: str) -> Aliases:
+        """Return the aliases of an expert, and how they are moved."""
+        return Aliases(self._connection, model_name(base_slug, name))
+
+    def set_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Point an alias at a version. In the same step, it leaves the version that had it.
+
+        Args:
+            version: The version.
+            alias: The alias; one with a gate is moved by ``promotion.promote``.
+            why: For the log.
 
         Returns:
             The version with its present aliases.
 
         Raises:
-            RegistryError: The alias cannot be set.
+            RegistryError: The alias cannot be set, or has a gate.
             ExpertNotFound: The version does not exist any more.
         """
         references.check_alias(alias)
-        with self._connection.answering(f"set alias {alias!r} of {version.qualified}"):
-            model = model_name(version.base_slug, version.name)
-            if catalog.find_version(self._client, model, version.version) is None:
-                raise self._no_version(f"version {version.version}", version.name, version.base_slug)
-            catalog.point_alias(self._client, model, alias, version.version)
+        aliases = self.aliases(version.base_slug, version.name)
+        aliases.check_unprotected(alias, version.version)
+        with self._connection.answering(f"look for {version.qualified}"):
+            missing = catalog.find_version(self._client, aliases.expert, version.version) is None
+        if missing:
+            raise no_version(self._others, f"version {version.version}", version.name, version.base_slug)
+        found = aliases.present().get(alias)
+        if found != version.version or aliases.log.state.version_of(alias) != found:
+            aliases.move(Action("set", aliases.expert, alias, version.version, found=found, why=why))
         return self.resolve(version.qualified)
 
-    def drop_alias(self, version: ExpertVersion, alias: str) -> ExpertVersion:
+    def offer(self, version: ExpertVersion, alias: str) -> ExpertVersion:
+        """Point an alias at a version unless the alias has a gate: then say how to promote the version.
+
+        Jobs call this, which would otherwise fail after all their work.
+        """
+        if alias not in self.log(version.base_slug, version.name).state.gates:
+            return self.set_alias(version, alias)
+        command = f"zfleet experts promote {version.qualified} --to {alias} --evaluate SPEC"
+        logger.warning("%s is registered; %s has a gate, so promote it: %s", version.qualified, alias, command)
+        return version
+
+    def drop_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Remove an alias from a version; the version stays.
 
         Returns:
@@ -166,12 +209,17 @@ class ExpertRegistry(RunLog):
 
         Raises:
             ExpertNotFound: The version does not have this alias.
+            RegistryError: The alias has a gate, or traffic.
         """
         current = self.resolve(version.qualified)
         if alias not in current.aliases:
-            raise self._no_version(f"alias {alias!r} on version {version.version}", version.name, version.base_slug)
-        with self._connection.answering(f"drop alias {alias!r} of {version.qualified}"):
-            self._client.delete_registered_model_alias(model_name(version.base_slug, version.name), alias)
+            raise no_version(
+                self._others, f"alias {alias!r} on version {version.version}", version.name, version.base_slug
+            )
+        aliases = self.aliases(version.base_slug, version.name)
+        aliases.check_unprotected(alias)
+        check_no_traffic(aliases, alias)
+        aliases.move(Action("drop", aliases.expert, alias, found=version.version, why=why))
         return self.resolve(version.qualified)
 
     def list(self, base_slug: str | None = None) -> Versions:
@@ -179,10 +227,12 @@ class ExpertRegistry(RunLog):
         if base_slug is not None:
             references.check_slug(base_slug)
         # '_' in a slug is a wildcard of LIKE, so the database may also return versions of other bases.
-        like = f"name LIKE '{base_slug}.%'" if base_slug else ""
+        models = f"name LIKE '{base_slug}.%'" if base_slug else ""
+        # The logs of experts are versions of models, too, and outnumber the experts.
+        wanted = models or f"tags.`{PREFIX}format` = '{FORMAT}'"
         with self._connection.answering("list experts"):
-            aliases = {model.name: model.aliases for model in catalog.all_models(self._client, like)}
-            ours = filter(is_ours, catalog.all_versions(self._client, like))
+            aliases = {model.name: model.aliases for model in catalog.all_models(self._client, models)}
+            ours = filter(is_ours, catalog.all_versions(self._client, wanted))
             versions = [from_mlflow(item, aliases.get(item.name, {})) for item in ours]
         of_base = [version for version in versions if base_slug in (None, version.base_slug)]
         return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))
@@ -192,44 +242,24 @@ class ExpertRegistry(RunLog):
         known = [version for version in self.list() if (version.name, version.z_digest) == (name, z.digest)]
         return max(known, key=lambda version: version.version, default=None)
 
+    def _others(self) -> Versions | None:
+        """List what exists, for an error. A service does not tell its clients what else exists."""
+        return None if self._connection.reading else self.list()
+
     def _load(self, version: ExpertVersion) -> ZVector | StoredDispatcher:
         with self._connection.answering(f"load {version.qualified}"):
             return artifacts.load(self._connection, version)
 
-    def _refuse_other_kind(self, model: str, name: str, dispatcher: bool) -> None:
+    def _check_next(self, slug: str, name: str, provenance: Provenance) -> None:
+        """Refuse a next version of another kind, or with a parent that does not exist before it."""
+        model = model_name(slug, name)
         with self._connection.answering(f"look for {model}"):
             newest = catalog.newest_version(self._client, model)
+        parents = [parent.reference for parent in provenance.parents]
+        refuse_future_parents(slug, name, 0 if newest is None else int(newest.version), parents)
+        dispatcher = provenance.kind == "dispatcher"
         if newest is not None and is_ours(newest) and from_mlflow(newest, {}).is_dispatcher != dispatcher:
             new, there = ("a dispatcher", "an expert") if dispatcher else ("an expert", "a dispatcher")
             raise RegistryError(
                 f"{name!r} is {there}, and cannot have {new} as its next version", f"give {new} a name of its own"
             )
-
-    def _no_expert(self, name: str, slug: str) -> ExpertNotFound:
-        missing = f"base {slug} has no expert {name!r} in {self.address}"
-        if self._connection.reading:
-            # A service does not tell its clients which other experts exist.
-            return ExpertNotFound(missing)
-        versions = self.list()
-        names = sorted({version.name for version in versions if version.base_slug == slug})
-        near = difflib.get_close_matches(name, names, n=3)
-        others = sorted({version.base_slug for version in versions if version.name == name})
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"experts of {slug}: {_some(names)}"
-        if others:
-            remedy += f"; {name} exists for the base {_some(others)}"
-        return ExpertNotFound(missing, remedy)
-
-    def _no_version(self, what: str, name: str, slug: str) -> ExpertNotFound:
-        missing = f"expert {name!r} of {slug} has no {what}"
-        if self._connection.reading:
-            return ExpertNotFound(missing)
-        versions = [version for version in self.list(slug) if version.name == name]
-        aliases = [f"{alias} (version {version.version})" for version in versions for alias in version.aliases]
-        numbers = [str(version.version) for version in reversed(versions)]
-        return ExpertNotFound(missing, f"versions: {_some(numbers)}; aliases: {_some(aliases)}")
-
-
-def _some(items: Sequence[str]) -> str:
-    """Name the first ten items, and the number of the others."""
-    more = f" and {len(items) - 10} more" if len(items) > 10 else ""
-    return ", ".join(items[:10]) + more if items else "none"

@@ -8,17 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zfleet.errors import RegistryError
-from zfleet_registry.provenance import Provenance
+from zfleet_registry.provenance import Provenance, Registration
 from zfleet_registry.references import model_name
+from zfleet_registry.tags import PREFIX, joined_tags, split_tags
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 FORMAT = "zfleet-expert/1"
-_PREFIX = "zfleet."
-# Tag values are limited (100,000 characters in MLflow 3, less in older servers and some databases). So long values,
-# above all the spec, are split into numbered tags: zfleet.spec, zfleet.spec.1, ...
-_CHUNK = 4000
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,7 @@ class ExpertVersion:
         provenance: The origin of the z.
         artifact: The path of its file inside the run's artifacts.
         artifact_sha256: The sha256 of the whole file.
+        registration: Who registered it, when and with which packages; None for versions of older registries.
     """
 
     name: str
@@ -48,6 +46,7 @@ class ExpertVersion:
     provenance: Provenance
     artifact: str
     artifact_sha256: str
+    registration: Registration | None = None
 
     @property
     def is_dispatcher(self) -> bool:
@@ -65,19 +64,17 @@ class ExpertVersion:
         return f"{model_name(self.base_slug, self.name)}/{self.version}"
 
 
-def to_tags(name: str, base_slug: str, provenance: Provenance, artifact: str, sha256: str) -> dict[str, str]:
+def to_tags(
+    name: str, base_slug: str, provenance: Provenance, registration: Registration, artifact: str, sha256: str
+) -> dict[str, str]:
     """Return the tags that MLflow stores with a version, created with it in one transaction."""
     own = {"format": FORMAT, "name": name, "base_slug": base_slug, "artifact": artifact, "artifact_sha256": sha256}
-    tags = {}
-    for key, text in (own | provenance.to_strings()).items():
-        for index, start in enumerate(range(0, len(text), _CHUNK)):
-            tags[_PREFIX + (f"{key}.{index}" if index else key)] = text[start : start + _CHUNK]
-    return tags
+    return split_tags(own | provenance.to_strings() | {"registration": registration.to_json()})
 
 
 def is_ours(record: ModelVersion) -> bool:
     """Return whether zfleet registered a version: an MLflow server may have models of other programs."""
-    return bool(record.tags.get(f"{_PREFIX}format") == FORMAT)
+    return bool(record.tags.get(f"{PREFIX}format") == FORMAT)
 
 
 def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVersion:
@@ -91,7 +88,7 @@ def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVe
         RegistryError: The version was not registered by zfleet, or its tags were edited.
     """
     try:
-        texts = _joined(record.tags)
+        texts = joined_tags(record.tags)
         if texts["format"] != FORMAT:
             raise ValueError(f"format {texts['format']!r} is not {FORMAT!r}")
         version = int(record.version)
@@ -107,21 +104,10 @@ def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVe
             provenance=provenance,
             artifact=texts["artifact"],
             artifact_sha256=texts["artifact_sha256"],
+            registration=Registration.from_json(texts["registration"]) if "registration" in texts else None,
         )
     except (KeyError, ValueError, TypeError) as error:
         raise RegistryError(
             f"version {record.version} of {record.name} has no complete zfleet tags: {error}",
             "register the expert again: zfleet did not register this version, or its tags were edited",
         ) from error
-
-
-def _joined(tags: Mapping[str, str]) -> dict[str, str]:
-    texts = {}
-    for key in tags:
-        if key.startswith(_PREFIX) and "." not in (short := key.removeprefix(_PREFIX)):
-            texts[short] = tags[key]
-            index = 1
-            while (more := tags.get(f"{key}.{index}")) is not None:
-                texts[short] += more
-                index += 1
-    return texts

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from zfleet.errors import FormatError, RegistryError
+from zfleet.errors import CorruptArtifact, FormatError, RegistryError
+from zfleet.files import read_or
 from zfleet.svf.zvector import ZVector
-from zfleet_registry.provenance import Provenance
+from zfleet_registry.provenance import Provenance, Registration
 
 LARGEST = 2**30
 """Bytes. The largest bases have 60 MB of z; whole models are not read to find out that they are."""
+
+
+def metadata(model: str, provenance: Provenance, registration: Registration | None = None) -> dict[str, str]:
+    """Return what a file says of its origin, beside its content.
+
+    Args:
+        model: The name, qualified by the base: ``lab-1a2b3c4d.math``.
+        provenance: Of the content.
+        registration: Who registered it, and when; None if nobody did.
+    """
+    said = {"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)}
+    return said if registration is None else said | {"registration": registration.to_json()}
 
 
 def to_bytes(z: ZVector, model: str, provenance: Provenance) -> bytes:
@@ -20,7 +34,7 @@ def to_bytes(z: ZVector, model: str, provenance: Provenance) -> bytes:
         model: Its name, qualified by the base: ``lab-1a2b3c4d.math``.
         provenance: Of this z.
     """
-    return z.to_bytes({"name": model, "provenance": json.dumps(provenance.to_strings(), sort_keys=True)})
+    return z.to_bytes(metadata(model, provenance))
 
 
 def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
@@ -51,3 +65,23 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     except RegistryError as error:
         raise FormatError(f"the provenance in {source} is of another z: {error.message}", remedy) from error
     return z, str(extra.get("name", "")), provenance
+
+
+def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
+    """Read the name, the provenance and the registration from an expert's file, without a registry.
+
+    Raises:
+        CorruptArtifact: The file cannot be read, or was not written by a registry.
+    """
+    data = read_or(file, lambda error: CorruptArtifact(f"{file} cannot be read: {error.strerror}", "check the path"))
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        extra = json.loads(header["__metadata__"]["extra"])
+        made = extra.get("registration")
+        provenance = Provenance.from_strings(json.loads(extra["provenance"]))
+        return extra["name"], provenance, None if made is None else Registration.from_json(made)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise CorruptArtifact(
+            f"{file} does not say where it is from: {type(error).__name__}: {error}",
+            "give the file of a registered version",
+        ) from error

@@ -17,6 +17,7 @@ from zfleet.formats.projection import Residual
 from zfleet.models.base import base_slug
 from zfleet.models.bundle import locate_base
 from zfleet.models.fingerprint import fingerprint
+from zfleet.models.licence import licence_of
 from zfleet.models.matrices import module_paths, target_matrices
 from zfleet.svf.layout import narrowest_preset
 from zfleet.svf.reference_implementation import TARGETS, read_reference
@@ -88,6 +89,7 @@ class Into:
                 task="imported",
                 spec=json.dumps({"import": kind, "residuals": relative}),
                 metrics={"residual": Residual.total(residuals).relative},
+                licence=licence_of(self.folder),
             ),
             imported_from=origin,
         )
@@ -188,7 +190,7 @@ def _reference(path: Path, model: str | None, name: str | None, targets: str | N
     found = imported.targets_on(layouts)
     z = imported.z_on(compute_factors(BaseSpec(model=into.model, targets=found)).load())
     provenance = replace(
-        Provenance.of(z, task="imported", spec=json.dumps({"import": imported.kind})),
+        Provenance.of(z, task="imported", spec=json.dumps({"import": imported.kind}), licence=licence_of(into.folder)),
         imported_from=f"{path.name} sha256:{imported.sha256}",
     )
     return [Imported(Planned(str(name), into.name, z, provenance))]

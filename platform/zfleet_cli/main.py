@@ -28,10 +28,13 @@ from zfleet_cli.commands import (
     experts,
     export_experts,
     grade,
+    history,
     import_experts,
     interference,
     jobs,
     lab,
+    lineage,
+    promotion,
     samples,
     search,
     serve,
@@ -91,6 +94,15 @@ experts.app.command("negate")(expert_algebra.negate)
 experts.app.command("scale")(expert_algebra.scale)
 experts.app.command("interpolate")(expert_algebra.interpolate)
 experts.app.command("interference")(interference.interference)
+experts.app.command("promote")(promotion.promote)
+experts.app.command("rollback")(promotion.rollback)
+experts.app.command("protect")(promotion.protect)
+experts.app.command("traffic")(promotion.traffic)
+experts.app.command("repair")(promotion.repair)
+experts.app.command("history")(history.history)
+experts.app.command("lineage")(lineage.lineage)
+experts.app.command("diff")(lineage.diff)
+experts.app.command("card")(lineage.card)
 app.add_typer(experts.app, name="experts")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)

@@ -71,3 +71,4 @@ Reference = Annotated[
     str,
     typer.Argument(help="math, math/3 or math@champion; qualified: lab-1a2b3c4d.math/3", show_default=False),
 ]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the log.", show_default=False)]

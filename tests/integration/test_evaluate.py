@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from zfleet.config.evaluate import EvaluateSpec
-from zfleet.config.load import parse_spec
+from zfleet.config.gate import GateSpec
+from zfleet.config.load import dump_spec, parse_spec
 from zfleet.config.specs import BaseSpec, EngineSpec
 from zfleet.engine.blocking import SyncEngine
 from zfleet.engine.torch_engine.engine import TorchEngine
@@ -29,10 +30,12 @@ from zfleet.testing.parity import random_z
 from zfleet_jobs.evaluate import run as evaluate_run
 from zfleet_jobs.evaluate.answers import StageProgress
 from zfleet_jobs.evaluate.cell_files import read_answers
+from zfleet_jobs.evaluate.evidence import measured_evidence
 from zfleet_jobs.evaluate.preparing import get_ready
 from zfleet_jobs.evaluate.results import read_results
 from zfleet_jobs.evaluate.run import Evaluated, run_evaluate
 from zfleet_registry import ExpertRegistry, Provenance
+from zfleet_registry.promotion import promote
 
 VOWELS = {"kind": "regex", "value": r"^\s*[aeiou02468]"}
 """A reward that a random base gets right sometimes, so that ways differ."""
@@ -176,3 +179,23 @@ def test_a_worker_that_dies_is_started_again(make_spec: Callable[..., EvaluateSp
     evaluated = run_evaluate(spec, on_progress=kill)
     assert killed
     assert {entry.n for entry in evaluated.results.matrix.entries} == {9}
+
+
+def test_two_versions_are_evaluated_for_a_gate(
+    make_spec: Callable[..., EvaluateSpec], base: BaseBundle, tmp_path: Path
+) -> None:
+    """Whatever experts the spec names, the candidate and the present version are measured."""
+    spec = make_spec(prompts={}, searches={}, dispatchers={}, draws=[0])
+    file = tmp_path / "evaluate.yaml"
+    file.write_text(dump_spec(spec))
+    registry = ExpertRegistry(spec.registry)
+    present = registry.set_alias(registry.resolve("flip/1", base.slug), "champion")
+    z = random_z(base.factor_folder().load(), 7)
+    candidate = registry.register("flip", z, Provenance.of(z), base_name=base.name)
+    evidence = measured_evidence(file, spec.registry, candidate, present)
+    assert (evidence.candidate, evidence.present) == (candidate.z_digest, present.z_digest)
+    assert {name: task.prompts for name, task in evidence.tasks.items()} == dict.fromkeys(EXPERTS, 8)
+    for gain, alias in ((100.0, 1), (-100.0, 2)):
+        gate = GateSpec(tasks=("flip", "turn"), gain=gain)
+        promote(registry, candidate, "champion", evidence=evidence, gate=gate)
+        assert registry.resolve("flip@champion", base.slug).version == alias

@@ -257,7 +257,8 @@ def _registered(
     run = registry.start_run(spec.name, experiment=EXPERIMENT, params={"dispatcher": stored.document.kind})
     try:
         registry.log_metrics(run, metrics)
-        version = registry.register(spec.name, stored, provenance, base_name=bundle.name, run_id=run, alias=CHAMPION)
+        version = registry.register(spec.name, stored, provenance, base_name=bundle.name, run_id=run)
+        version = registry.offer(version, CHAMPION)
     except BaseException:
         registry.end_run(run, "FAILED")
         raise

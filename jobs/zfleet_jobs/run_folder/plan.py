@@ -37,6 +37,7 @@ class Plan:
         data: Digest of that task's samples and images.
         depends: Everything that its z depends on, by the spec's keys.
         start: Where it begins; None: at the base.
+        licence: Of the base, as its files say it; empty if they do not.
     """
 
     expert: ExpertSpec
@@ -44,6 +45,13 @@ class Plan:
     data: str
     depends: dict[str, Any]
     start: Start | None = None
+    licence: str = ""
+
+    @property
+    def task_digest(self) -> str:
+        """Identity of how the task asks and grades: its spec and its reward."""
+        asked = {"task": self.depends["task"], "reward": self.depends["reward"]}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     @property
     def spec(self) -> str:

@@ -225,6 +225,9 @@ def register_mixture(
         spec=spec,
         code_version=code_version(),
         metrics=metrics,
+        intervals={
+            f"test_accuracy_{name}": wilson(sum(right) / len(right), len(right)) for name, right in mixture.test.items()
+        },
         parents=parents,
         kind="mixture",
     )
@@ -237,9 +240,8 @@ def register_mixture(
         )
         _log_candidates(registry, run, mixture)
         registry.log_metrics(run, metrics, step=len(mixture.history) - 1)
-        registered = registry.register(
-            mixture.name, mixture.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION
-        )
+        registered = registry.register(mixture.name, mixture.z, provenance, base_name=base.name, run_id=run)
+        registered = registry.offer(registered, CHAMPION)
     except BaseException:
         registry.end_run(run, "FAILED")
         raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.models.bundle import BaseBundle
+from zfleet.models.licence import licence_of
 from zfleet.rewards.grading import check_reward, reward_identity
 from zfleet.rl.reference_answers import check_references
 from zfleet.tasks.build import build_task
@@ -77,16 +78,16 @@ def make_plans(
             log.warning("%s", fit)
         if spec.learner_of(expert).objective == "supervised":
             check_references(fit.task, tokenizer, bundle.context, reader)
-        plans.append(_plan(spec, expert, fit, bundle.factors_digest, (starts or {}).get(expert.name)))
+        plans.append(_plan(spec, expert, fit, bundle, (starts or {}).get(expert.name)))
     return plans
 
 
-def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str, start: Start | None) -> Plan:
+def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, bundle: BaseBundle, start: Start | None) -> Plan:
     data = data_digest(fit.task)
     depends = {
         "device": spec.base.device,
         "dtype": spec.base.dtype,
-        "factors": factors,
+        "factors": bundle.factors_digest,
         "task": expert.task.model_dump(mode="json"),
         "reward": reward_identity(fit.task.reward),
         "data": data,
@@ -100,7 +101,7 @@ def _plan(spec: TrainSpec, expert: ExpertSpec, fit: FitReport, factors: str, sta
     if start is not None:
         # Not as None if there is none: the identity of runs and versions that begin at the base would change.
         depends["start"] = {"reference": start.reference, "z_digest": start.z.digest}
-    return Plan(expert, fit, data, depends, start)
+    return Plan(expert, fit, data, depends, start, licence_of(bundle.model))
 
 
 def find_version(registry: ExpertRegistry, plan: Plan, slug: str) -> ExpertVersion | None:

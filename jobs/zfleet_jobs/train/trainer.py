@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from zfleet.config.names import CHAMPION
 from zfleet.config.specs import TrainSpec
 from zfleet.errors import JobError, RegistryUnreachable, ZfleetError
+from zfleet.evaluate.statistics.proportions import wilson
 from zfleet.memory.table import MemoryTable
 from zfleet.svf.zvector import ZVector
 from zfleet_cluster.capacity import actors_that_fit
@@ -230,17 +231,23 @@ class Trainer:
         self._registry.log_metrics(run, measured, step=int(measured["steps"]))
         version = find_version(self._registry, plan, self._shipped.slug)
         if version is None:
+            learner = self._spec.learner_of(plan.expert)
             provenance = Provenance.of(
                 z,
                 task=plan.fit.task.name,
+                task_digest=plan.task_digest,
                 data_digest=plan.data,
                 spec=plan.spec,
                 code_version=code_version(),
                 metrics=measured,
+                intervals=_intervals(measured),
+                parametrisation=learner.parametrisation,
+                seed=learner.seed,
+                licence=plan.licence,
                 parents=() if plan.start is None else (Parent(plan.start.reference, plan.start.z.digest, 1.0),),
             )
             version = self._registry.register(name, z, provenance, base_name=self._shipped.name, run_id=run)
-        version = self._registry.set_alias(version, CHAMPION)
+        version = self._registry.offer(version, CHAMPION)
         self._registry.end_run(run)
         return version
 
@@ -253,6 +260,12 @@ class Trainer:
             f"training {name} failed: {lines[-1]}",
             f"the same command goes on from the newest checkpoint in {self._storage.place}",
         )
+
+
+def _intervals(measured: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """Return the interval of the accuracy; none if no held-out prompt was graded."""
+    n = measured["n_after"]
+    return {"accuracy_after": wilson(measured["accuracy_after"], n)} if n else {}
 
 
 def _label(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from zfleet.engine.open import check_engine
 from zfleet.errors import SpecError
 from zfleet.memory.jobs import planned
 from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.models.licence import licence_of
 from zfleet.rewards.grading import check_reward
 from zfleet.svf.transfer import shuffled, transfer
 from zfleet.svf.zvector import ZVector
@@ -173,6 +174,7 @@ def _registered(
             parents=(Parent(version.qualified, version.z_digest, 1.0),),
             kind="transfer",
             source_base=origin.fingerprint,
+            licence=licence_of(bundle.model),
         )
         name = name_on(version, origin)
         known = registry.find(name, z)

@@ -69,9 +69,11 @@ class StoredDispatcher:
             state.update(np.ascontiguousarray(array).data)
         return state.hexdigest()
 
-    def to_bytes(self) -> bytes:
-        """Serialise as a safetensors file: the examples' arrays, and the document as metadata."""
+    def to_bytes(self, extra: Mapping[str, str] | None = None) -> bytes:
+        """Serialise as a safetensors file: the examples' arrays, and the document and ``extra`` as metadata."""
         metadata = {"format": FORMAT, "document": self._text, "digest": self.digest}
+        if extra:
+            metadata["extra"] = json.dumps(dict(extra), sort_keys=True)
         return safetensors.numpy.save(self._arrays(), metadata)
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import matplotlib
 
@@ -19,12 +20,14 @@ Interval = tuple[float, float]
 GREY, BLUE, GREEN, ORANGE, PALE = "#9aa0a6", "#4c78a8", "#2e8b57", "#e08214", "#a6d0b4"
 
 
-def picture(draw: Callable[[Axes], None], width: float, height: float = 4.2) -> bytes:
-    """Draw on the axes of a new figure of this size in inches, and return it as a PNG."""
+def picture(
+    draw: Callable[[Axes], None], width: float, height: float = 4.2, form: Literal["png", "svg"] = "png"
+) -> bytes:
+    """Draw on the axes of a new figure of this size in inches, and return it as a PNG or an SVG."""
     figure, axes = plt.subplots(figsize=(width, height), dpi=120, layout="constrained")
     draw(axes)
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
+    return _saved(figure, form)
 
 
 def positions(count: int, place: int, series: int) -> list[float]:
@@ -77,7 +80,7 @@ def panels(draws: Mapping[str, Callable[[Axes], None]], columns: int, size: Inte
     for axes in grid.flat[len(draws) :]:
         axes.set_visible(False)
     _legend_below(figure, grid.flat[: len(draws)])
-    return _png(figure)
+    return _saved(figure)
 
 
 def heat_map(
@@ -110,8 +113,8 @@ def _legend_below(figure: Figure, axes: Iterable[Axes]) -> None:
         )
 
 
-def _png(figure: Figure) -> bytes:
+def _saved(figure: Figure, form: Literal["png", "svg"] = "png") -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png")
+    figure.savefig(out, format=form)
     plt.close(figure)
     return out.getvalue()

@@ -30,11 +30,13 @@ def carry(
     from zfleet.models.base import base_name
     from zfleet.models.bundle import locate_base
     from zfleet.models.fingerprint import fingerprint
+    from zfleet.models.licence import licence_of
     from zfleet.svf.carry import carry as carry_to
     from zfleet_registry import ExpertRegistry
 
     experts = ExpertRegistry(registry)
-    origin_base, target_base = (fingerprint(locate_base(BaseSpec(model=model))[1]) for model in (origin, to))
+    folders = [locate_base(BaseSpec(model=model))[1] for model in (origin, to)]
+    origin_base, target_base = map(fingerprint, folders)
     if origin_base == target_base:
         raise SpecError(f"--from {origin!r} and --to {to!r} are the same base", "name two different bases")
     version = find_version(experts, reference, slug_of(experts, origin_base))
@@ -47,6 +49,8 @@ def carry(
         factors=carried.factors,
         z_digest=carried.digest,
         metrics={},
+        intervals={},
+        licence=licence_of(folders[1]),
         carried_from=version.qualified,
     )
     planned = Planned(version.name, base_name(to), carried, provenance)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zfleet_cli.options import AsJson, BaseSlug, Reference, Registry
+from zfleet_cli.options import AsJson, BaseSlug, Reference, Registry, Why
 from zfleet_cli.output import print_fields, print_rows
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def alias(
     reference: Reference,
     name: Annotated[str, typer.Argument(help="The alias, such as champion.", show_default=False)],
     drop: Annotated[bool, typer.Option("--drop", help="Remove the alias instead.")] = False,
+    why: Why = "",
     registry: Registry = None,
     base: BaseSlug = None,
     as_json: AsJson = False,
@@ -60,7 +61,7 @@ def alias(
 
     experts = ExpertRegistry(registry)
     version = find_version(experts, reference, base)
-    changed = experts.drop_alias(version, name) if drop else experts.set_alias(version, name)
+    changed = experts.drop_alias(version, name, why) if drop else experts.set_alias(version, name, why)
     if as_json:
         print_version(changed, as_json)
     else:

@@ -43,7 +43,7 @@ sys.exit(max(worker.exitcode for worker in workers))
 def test_four_processes_start_one_registry(tmp_path: Path) -> None:
     root = tmp_path / "registry"
     done = subprocess.run(
-        [sys.executable, "-c", _FOUR_PROCESSES, str(root)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _FOUR_PROCESSES, str(root)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     # No log of alembic or MLflow reaches the terminal.

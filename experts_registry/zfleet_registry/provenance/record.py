@@ -23,6 +23,8 @@ _PARENTS: Mapping[Kind, tuple[int, int]] = {
 }
 """The fewest and the most parents of each kind."""
 
+_EMPTY: tuple[object, ...] = (None, "", {}, [], ())
+
 _WITHOUT_Z = {"targets": "", "z_digest": ""}
 """Fields that a dispatcher does not have."""
 
@@ -64,6 +66,11 @@ class Provenance:
         carried_from: The version of another base from which this version was carried.
         imported_from: Name and digest of the file or folder from which this version was imported.
         dispatcher_digest: ``StoredDispatcher.digest`` of a dispatcher.
+        task_digest: The digest of how the task asks and grades: its spec and its reward.
+        parametrisation: How the training made z from its parameters.
+        seed: The seed of the training or the search.
+        intervals: {metric: the low and the high end of its 95 % interval}, for metrics that have one.
+        licence: Of the base, as its files say it; empty if they do not.
     """
 
     base: str
@@ -81,6 +88,11 @@ class Provenance:
     carried_from: str = ""
     imported_from: str = ""
     dispatcher_digest: str = ""
+    task_digest: str = ""
+    parametrisation: str = ""
+    seed: int | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    licence: str = ""
 
     @classmethod
     def of(
@@ -95,6 +107,11 @@ class Provenance:
         parents: tuple[Parent, ...] = (),
         kind: Kind = "expert",
         source_base: str = "",
+        task_digest: str = "",
+        parametrisation: str = "",
+        seed: int | None = None,
+        intervals: Mapping[str, tuple[float, float]] | None = None,
+        licence: str = "",
     ) -> Provenance:
         """Make the provenance of ``z``: base, factors, targets and digest are taken from the z itself."""
         return cls(
@@ -110,6 +127,11 @@ class Provenance:
             parents=parents,
             kind=kind,
             source_base=source_base,
+            task_digest=task_digest,
+            parametrisation=parametrisation,
+            seed=seed,
+            intervals=dict(intervals or {}),
+            licence=licence,
         )
 
     @classmethod
@@ -121,7 +143,8 @@ class Provenance:
         return cls(
             document.base,
             document.factors,
-            **_WITHOUT_Z,
+            targets="",
+            z_digest="",
             data_digest="" if document.facts is None else document.facts.data_digest,
             spec=spec,
             code_version=code_version,
@@ -159,7 +182,11 @@ class Provenance:
     def to_strings(self) -> dict[str, str]:
         """Return a string for each field that is not empty. Numbers keep their exact values."""
         values = asdict(self) | {"metrics": dict(self.metrics), "parents": [asdict(parent) for parent in self.parents]}
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items() if value}
+        return {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in values.items()
+            if value not in _EMPTY
+        }
 
     @classmethod
     def from_strings(cls, texts: Mapping[str, str]) -> Provenance:
@@ -171,8 +198,11 @@ class Provenance:
         values: dict[str, Any] = {item.name: texts[item.name] for item in fields(cls) if item.name in texts}
         if values.get("kind") == "dispatcher":
             values |= _WITHOUT_Z
-        if "metrics" in values:
-            values["metrics"] = json.loads(values["metrics"])
+        for name in ("metrics", "seed"):
+            if name in values:
+                values[name] = json.loads(values[name])
+        if "intervals" in values:
+            values["intervals"] = {name: (low, high) for name, (low, high) in json.loads(values["intervals"]).items()}
         if "parents" in values:
             values["parents"] = tuple(_parent(**parent) for parent in json.loads(values["parents"]))
         return cls(**values)

@@ -1,0 +1,128 @@
+"""Move the aliases of an expert: first an entry in its log, then the alias in MLflow.
+
+The log decides. If a command is killed between the two, or two commands cross, the newest entry holds: the next command
+on this alias, the same command again, or ``repair`` puts the alias where the log has it. Readers see the alias itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zfleet.errors import RegistryError
+from zfleet_registry import catalog
+from zfleet_registry.connect import Connection
+from zfleet_registry.log import Action, Entry, ExpertLog
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An alias that MLflow has elsewhere than the log.
+
+    Attributes:
+        alias: The alias.
+        logged: The version in the log; None: it was dropped.
+        found: The version in MLflow; None: there is no such alias.
+    """
+
+    alias: str
+    logged: int | None
+    found: int | None
+
+    def __str__(self) -> str:
+        logged, found = (f"version {one}" if one is not None else "nothing" for one in (self.logged, self.found))
+        return f"{self.alias} points at {found}, but the log has it at {logged}"
+
+
+class Aliases:
+    """The aliases of one expert.
+
+    Args:
+        connection: The registry.
+        expert: The expert's registered model: ``lab-1a2b3c4d.math``.
+    """
+
+    def __init__(self, connection: Connection, expert: str) -> None:
+        self.expert = expert
+        self.log = ExpertLog(connection, expert)
+        self._connection = connection
+
+    def present(self) -> dict[str, int]:
+        """Return {alias: version} as MLflow has it."""
+        with self._connection.answering(f"read the aliases of {self.expert}"):
+            model = catalog.find_model(self._connection.client, self.expert)
+        return {} if model is None else {alias: int(version) for alias, version in model.aliases.items()}
+
+    def model_tags(self) -> dict[str, str]:
+        """Return the tags of the registered model: what holds for all versions of the expert."""
+        with self._connection.answering(f"read the tags of {self.expert}"):
+            model = catalog.find_model(self._connection.client, self.expert)
+        return {} if model is None else dict(model.tags)
+
+    def set_model_tag(self, key: str, value: str) -> None:
+        """Set a tag of the registered model."""
+        with self._connection.answering(f"set tag {key!r} of {self.expert}"):
+            catalog.tag_model(self._connection.client, self.expert, key, value)
+
+    def mismatches(self) -> list[Mismatch]:
+        """List the aliases that were moved without the log, or whose command was killed half-way."""
+        logged, present = self.log.state.aliases, self.present()
+        pairs = [(alias, position.version, present.get(alias)) for alias, position in sorted(logged.items())]
+        return [Mismatch(*pair) for pair in pairs if pair[1] != pair[2]]
+
+    def check_unprotected(self, alias: str, version: int | None = None) -> None:
+        """Refuse to move an alias that has a gate without its gate.
+
+        Raises:
+            RegistryError: Says how to pass the gate.
+        """
+        if alias in self.log.state.gates:
+            candidate = f"{self.expert}/{version or 'VERSION'}"
+            raise RegistryError(
+                f"alias {alias!r} of {self.expert} has a gate",
+                f"promote through it: zfleet experts promote {candidate} --to {alias} --evaluate SPEC",
+            )
+
+    def move(self, action: Action) -> Entry:
+        """Append an action on an alias to the log, and follow it in MLflow.
+
+        Raises:
+            RegistryError: Another command moved the alias, or changed its gate, after this one had looked at it.
+        """
+        entry = self.log.append(action)
+        if not entry.seal.effective:
+            raise RegistryError(
+                f"alias {action.alias!r} of {self.expert} was moved, or its gate changed, by another command meanwhile "
+                f"(entry {entry.number} of the log has no effect)",
+                f"look at `zfleet experts history {self.expert}`, then decide again",
+            )
+        self._follow(action.alias)
+        return entry
+
+    def repair(self) -> list[Mismatch]:
+        """Put every alias where the log has it, and record each in the log.
+
+        Returns:
+            What was found.
+
+        Raises:
+            RegistryError: The version that the log has does not exist any more.
+        """
+        found = self.mismatches()
+        for one in found:
+            self._follow(one.alias)
+            self.log.append(Action("repair", self.expert, one.alias, one.logged, found=one.found))
+        return found
+
+    def _follow(self, alias: str) -> None:
+        """Point the alias where the newest entry has it, until no newer entry moves it meanwhile."""
+        position = self.log.state.aliases[alias]
+        while True:
+            with self._connection.answering(f"set alias {alias!r} of {self.expert}"):
+                if position.version is None:
+                    self._connection.client.delete_registered_model_alias(self.expert, alias)
+                else:
+                    catalog.point_alias(self._connection.client, self.expert, alias, position.version)
+            newest = self.log.state.aliases[alias]
+            if newest == position:
+                return
+            position = newest

@@ -1,0 +1,21 @@
+"""What happened to an expert: an append-only log in MLflow, whose entries are chained by their sha256."""
+
+from zfleet_registry.log.chain import Break, verify
+from zfleet_registry.log.entry import Action, Entry, What
+from zfleet_registry.log.history import Change, changes, parse_time
+from zfleet_registry.log.state import Position, State
+from zfleet_registry.log.store import ExpertLog
+
+__all__ = [
+    "Action",
+    "Break",
+    "Change",
+    "Entry",
+    "ExpertLog",
+    "Position",
+    "State",
+    "What",
+    "changes",
+    "parse_time",
+    "verify",
+]
