@@ -14,11 +14,11 @@ from zfleet.errors import CorruptArtifact, RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance
-from zfleet_registry.artifacts import read_origin
 from zfleet_registry.lineage import Edge, lineage_of
 from zfleet_registry.lineage.comparison import FieldDifference, ScoreDifference, compare_versions
 from zfleet_registry.lineage.picture import draw_lineage
 from zfleet_registry.provenance.card import description
+from zfleet_registry.z_file import read_origin
 
 MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
