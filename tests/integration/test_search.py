@@ -153,7 +153,11 @@ def test_a_finished_search_is_not_run_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mixtures, "run_tune", _refuse)
+    # As if the call that finished them could not write the study.
+    (folder,) = runs.iterdir()
+    (folder / STUDY).unlink()
     again = search_mixtures(shipped[0], problems, SETTINGS, runs)
+    assert len(optuna.get_all_study_summaries(f"sqlite:///{folder / STUDY}")) == 2
     for before, after in zip(found, again, strict=True):
         assert before.seconds > 0
         assert after == replace(before, seconds=0.0, z=after.z, tried=after.tried)
@@ -213,6 +217,7 @@ def test_interrupted_it_resumes_to_the_same_result(
     found: list[FoundMixture],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     plain = ChunkSearcher.on_trial_result
 
@@ -223,8 +228,10 @@ def test_interrupted_it_resumes_to_the_same_result(
 
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", interrupted)
     obeys = signal.getsignal(signal.SIGINT)
+    nowhere = replace(ONE_ACTOR, study=f"sqlite:///{tmp_path}/no/such/folder/study.db")
     with pytest.raises(KeyboardInterrupt):
-        search_mixtures(shipped[0], problems[:1], ONE_ACTOR, tmp_path)
+        search_mixtures(shipped[0], problems[:1], nowhere, tmp_path)
+    assert "the study cannot be written" in caplog.text, "the study did not fail, so that the test cannot either"
     assert signal.getsignal(signal.SIGINT) is obeys
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", plain)
     (resumed,) = search_mixtures(shipped[0], problems[:1], ONE_ACTOR, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from zfleet.config.names import Alpha
-from zfleet.errors import SpecError
+from zfleet.errors import SpecError, ZfleetError
 from zfleet.models.bundle import BaseBundle
 from zfleet.search.method import Score
 from zfleet.search.objective import ACCURACY, Measured
@@ -23,9 +24,11 @@ from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, problems_digest
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.settings import SearchSettings
-from zfleet_jobs.search.study import write_study
+from zfleet_jobs.search.study import write_studies
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,25 +147,30 @@ def search_mixtures(
 
     Raises:
         SpecError: No searches, equal names, or a population too small.
-        JobError: No actor fits, or a trial failed; the same call goes on from what is done.
+        JobError: No actor fits, a trial failed, or the studies cannot be written; the same call goes on from what is
+            done.
         EngineError: The engine is not installed, or does not run this base.
         RewardError, RequestTooLong, ...: What the trials raised.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
     base = f"{shipped.fingerprint} {shipped.dtype}"
     named, searcher, folder = _prepared(base, problems, settings, storage, name)
-    if read_finished(searcher, folder):
-        return _all_found(named, searcher, settings, 0.0)
-    started = time.perf_counter()
-    try:
-        with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
-            run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
-    finally:
-        # What was tried before an interruption is a study, too.
-        for search, state in searcher.searches.items():
-            if state.told:
-                write_study(state, f"{search}-{folder.name[-12:]}", folder, settings.study)
-    return _all_found(named, searcher, settings, time.perf_counter() - started)
+    seconds = 0.0
+    if not read_finished(searcher, folder):
+        started = time.perf_counter()
+        try:
+            with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
+                run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
+        except BaseException:
+            # What was tried before an interruption is a study, too. The interruption is what the caller has to know.
+            try:
+                write_studies(searcher.searches, folder, settings.study)
+            except ZfleetError as error:
+                _LOG.warning("%s", error)
+            raise
+        seconds = time.perf_counter() - started
+    write_studies(searcher.searches, folder, settings.study)
+    return _all_found(named, searcher, settings, seconds)
 
 
 def finished_mixtures(
@@ -183,10 +191,15 @@ def finished_mixtures(
 
     Raises:
         SpecError: As ``search_mixtures``.
+        JobError: The studies cannot be written.
     """
     base = f"{bundle.fingerprint} {bundle.spec.dtype}"
     named, searcher, folder = _prepared(base, problems, settings, storage, name)
-    return _all_found(named, searcher, settings, 0.0) if read_finished(searcher, folder) else None
+    if not read_finished(searcher, folder):
+        return None
+    # The call that finished them may have failed at this.
+    write_studies(searcher.searches, folder, settings.study)
+    return _all_found(named, searcher, settings, 0.0)
 
 
 def _prepared(

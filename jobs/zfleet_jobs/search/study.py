@@ -25,6 +25,22 @@ STUDY = "study.db"
 _TRIAL = "candidate"
 
 
+def write_studies(searches: Mapping[str, Search], folder: Path, storage: str | None) -> None:
+    """Write every search that was told anything as a study named ``NAME-DIGEST``, as ``write_study`` does.
+
+    Args:
+        searches: {name: search}, all of one run.
+        folder: Of the run; its name ends in the digest.
+        storage: As for ``write_study``.
+
+    Raises:
+        JobError: As ``write_study``.
+    """
+    for name, search in searches.items():
+        if search.told:
+            write_study(search, f"{name}-{folder.name[-12:]}", folder, storage)
+
+
 def write_study(search: Search, name: str, folder: Path, storage: str | None = None) -> str:
     """Add the candidates that a study lacks, but for those of a race under way. Those that dropped out are pruned.
 

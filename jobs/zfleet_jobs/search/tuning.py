@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,8 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
             try:
                 tuner.fit()
             except TuneError as error:
+                with suppress(CheckpointError):  # it failed before anything was stored
+                    _load_newest(searcher, folder)
                 raise _cause(error) from error
             stopped = interrupted()
     # Load the state again: a resumed tuner works on a copy of the searcher.
