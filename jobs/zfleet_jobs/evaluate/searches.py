@@ -67,7 +67,7 @@ def _problem(prepared: Prepared, key: CellKey) -> SearchProblem:
     assert key.draw is not None
     assert key.seed is not None
     parts = prepared.splits[key.task]
-    wanted = prepared.spec.search(key.way, key.task, key.shots, key.draw, key.seed).selection
+    wanted = prepared.spec.search(key.way, key.task, key.shots, key.draw, key.seed).finals
     if len(parts.selection) < wanted:
         raise JobError(
             f"search {key.way} chooses by {wanted} prompts of the selection, task {key.task} has "

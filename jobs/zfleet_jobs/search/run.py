@@ -141,7 +141,7 @@ def problem_of(spec: SearchSpec, experts: Mapping[str, ZVector], task: Task) -> 
     """
     if spec.method.name == "reference":
         return SearchProblem(spec.name, experts, by_value(drawn_from_test(task, spec.shots, spec.shots_seed)))
-    shots, selection = drawn(task, spec.shots, spec.selection, spec.shots_seed)
+    shots, selection = drawn(task, spec.shots, spec.finals, spec.shots_seed)
     return SearchProblem(spec.name, experts, by_value(replace(shots, test=task.test[: spec.test_samples])), selection)
 
 

@@ -138,7 +138,6 @@ class EvaluateSpec(AnsweringSpec):
             "shots": shots,
             "shots_seed": draw,
             "seed": seed,
-            "test_samples": 0,
         }
         return SearchSpec.model_validate(self.searches[way] | set_here)
 

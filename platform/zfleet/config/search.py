@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_serializer, model_validator
 
 from zfleet.config.spec import CountOrAuto, ExpertName, Spec
 from zfleet.config.specs import REGISTRY_URI, AnsweringSpec
@@ -17,7 +16,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "cem": ("elites", "std_floor"),
     "reference": ("elites", "ema", "best_again", "ties"),
 }
-_METRIC = re.compile(r"accuracy|reward|log_likelihood|part\.\S+")
+_NOT_THE_PAPERS = ("selection", "test_samples", "racing", "block")
+_METRICS = ("accuracy", "reward", "log_likelihood")
+_PART = "part."
 
 
 class SearchMethodSpec(Spec):
@@ -102,7 +103,7 @@ class SearchSpec(AnsweringSpec):
     seed: int = 0
     method: SearchMethodSpec = SearchMethodSpec()
     space: SpaceSpec = SpaceSpec()
-    objective: Annotated[tuple[dict[str, float], ...], BeforeValidator(_as_targets)] = Field(
+    objective: Annotated[tuple[dict[str, FiniteFloat], ...], BeforeValidator(_as_targets)] = Field(
         ({"accuracy": 1.0},),
         min_length=1,
         max_length=2,
@@ -128,12 +129,7 @@ class SearchSpec(AnsweringSpec):
                 "task.reward.on_error is 'skip': a search compares candidates on the same shots and cannot skip "
                 "one; write `stop`"
             )
-        for target in self.objective:
-            if not target or (unknown := sorted(name for name in target if not _METRIC.fullmatch(name))):
-                raise ValueError(
-                    f"objective names {', '.join(unknown) if target else 'nothing'}: write accuracy, reward, "
-                    "log_likelihood or part.NAME"
-                )
+        self._check_objective()
         if len(self.objective) > 1 and self.method.name != "nsga2":
             raise ValueError(f"objective has two targets, but method is `{self.method.name}`: choose `nsga2`")
         if self.trials_per_generation > self.population:
@@ -141,14 +137,47 @@ class SearchSpec(AnsweringSpec):
                 f"trials_per_generation is {self.trials_per_generation} for a population of {self.population}: give "
                 "from 1 to the size of the population"
             )
+        if self.block != "auto" and not self.racing:
+            raise ValueError(f"block is {self.block}, but without racing nothing is compared in blocks: leave it out")
         if self.block != "auto" and self.block > self.shots:
             raise ValueError(f"block is {self.block}, but there are {self.shots} shots: give from 1 to {self.shots}")
         most = self.space.max_experts
         if most is not None and most > len(self.experts):
             raise ValueError(f"space.max_experts is {most}, but there are {len(self.experts)} experts")
-        if self.method.name == "reference" and self.objective != ({"accuracy": 1.0},):
-            raise ValueError("method `reference` has the paper's objective, accuracy: leave out `objective`")
+        if self.method.name == "reference":
+            self._check_reference()
         return self
+
+    def _check_objective(self) -> None:
+        reward = self.task.reward
+        known = (*_METRICS, *(_PART + name for name in reward.parts))
+        for target in self.objective:
+            unknown = sorted(target.keys() - known)
+            if reward.kind == "python":
+                # What parts its function grades is known when it is called.
+                unknown = [name for name in unknown if not name.startswith(_PART)]
+            if unknown or not target:
+                more = "" if reward.parts else "; part.NAME is for a task whose reward is of kind `sum`"
+                raise ValueError(f"objective names {', '.join(unknown) or 'nothing'}: write {', '.join(known)}{more}")
+
+    def _check_reference(self) -> None:
+        """Refuse the keys that the paper's code has nothing for."""
+        if self.objective != ({"accuracy": 1.0},):
+            raise ValueError("method `reference` has the paper's objective, accuracy: leave out `objective`")
+        fields = type(self).model_fields
+        ignored = [name for name in _NOT_THE_PAPERS if getattr(self, name) != fields[name].default]
+        if self.space.screen != "auto":
+            ignored.append("space.screen")
+        if ignored:
+            raise ValueError(
+                f"method `reference` does not use {', '.join(ignored)}: the paper's code neither races nor screens, "
+                "returns the best on the shots and reports on all of the test split; leave them out, or choose `cem`"
+            )
+
+    @property
+    def finals(self) -> int:
+        """The prompts that the winner is chosen by; 0 if the shots choose it, as in the paper's code."""
+        return 0 if self.method.name == "reference" else self.selection
 
     @property
     def shots_in_a_block(self) -> int | None:

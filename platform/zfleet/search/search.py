@@ -144,11 +144,13 @@ class Search:
             best = self._candidates.scores(incumbents[:1], shots)[0][0]
             mean = float(np.mean([score[0] for score in scores]))
             self.history = (*self.history, Generation(best, mean, self.evaluations))
-        centre = method.centre()
-        if centre is not None:
-            incumbents = np.concatenate([incumbents, space.widen(centre, places)])
         single = singles[[max(range(len(alone)), key=alone.__getitem__)]]
-        winner, selection = yield from self._finals(incumbents, base, single)
+        rivals = single if space.sum_to_one else np.concatenate([base, single])
+        finalists, centre = np.concatenate([incumbents, rivals]), method.centre()
+        if centre is not None:
+            centre = space.widen(centre, places)
+            finalists = centre if method.returns_centre else np.concatenate([incumbents, centre, rivals])
+        winner, selection = yield from self._finals(finalists, base, single)
         return (yield from self._report(winner, base, single, selection))
 
     def _race(
@@ -184,13 +186,13 @@ class Search:
         shots, selection = range(plan.shots), range(plan.shots, plan.shots + plan.selection)
         # The method's centre may be new to the shots.
         yield from self._answer("population", plan.generations - 1, finalists, shots)
-        others = single if self.space.sum_to_one else np.concatenate([base, single])
-        field = np.unique(np.concatenate([finalists, others]), axis=0) if selection else finalists
-        yield from self._answer("final", plan.generations - 1, np.concatenate([field, base]), selection)
+        reported = np.concatenate([base, single])
+        field = np.unique(finalists, axis=0) if selection else finalists
+        yield from self._answer("final", plan.generations - 1, np.concatenate([field, reported]), selection)
         before = self._candidates.scores(field, shots)
         fresh = self._candidates.scores(field, selection) if selection else before
         winner = field[[max(range(len(field)), key=lambda place: (fresh[place], before[place]))]]
-        named = zip(REPORTED, np.concatenate([winner, base, single]), strict=True)
+        named = zip(REPORTED, np.concatenate([winner, reported]), strict=True)
         return winner, {name: self._candidates.scores(point[None], selection)[0] for name, point in named if selection}
 
     def _report(self, winner: Points, base: Points, single: Points, selection: dict[str, Score]) -> _Steps:

@@ -24,7 +24,9 @@ SPACE = Space(("a", "b", "c"))
 
 
 def settings(**values: Any) -> SearchSettings:
-    spec = {"experts": ["a", "b", "c"], "task": {"lab": "sort"}, "name": "mix", "engine": "torch", **values}
+    parts = {"right": {}, "short": {"kind": "length", "value": "9"}}
+    task = {"jsonl": "rows.jsonl", "reward": {"kind": "sum", "parts": parts}}
+    spec = {"experts": ["a", "b", "c"], "task": task, "name": "mix", "engine": "torch", **values}
     return SearchSettings.of(parse_spec(spec, SearchSpec))
 
 

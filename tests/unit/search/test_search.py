@@ -12,6 +12,7 @@ import pytest
 from zfleet.errors import CheckpointError, RewardError, SpecError
 from zfleet.search.method import Score
 from zfleet.search.methods.cross_entropy import CrossEntropy
+from zfleet.search.methods.reference import Reference
 from zfleet.search.objective import Measured, Objective
 from zfleet.search.plan import Outcome, Plan, Round
 from zfleet.search.racing import survivors
@@ -150,6 +151,28 @@ def test_alphas_that_sum_to_one_leave_the_base_out() -> None:
     outcome = world.run(search)
     assert outcome.winner.sum() == pytest.approx(1.0)
     assert all(one.point.sum() == pytest.approx(1.0) for one in search.tried() if one.point.any())
+
+
+@pytest.mark.parametrize("selection", [0, 8])
+def test_the_papers_method_returns_its_own_best_whatever_else_is_better(selection: int) -> None:
+    class Harmful(World):
+        """Every expert harms: the base is better than any mixture."""
+
+        def __init__(self) -> None:
+            super().__init__(3, 60)
+            self.helps = np.full((3, 3), -1.0)
+            self.hard = np.random.default_rng(0).uniform(0.1, 2.0, 60)
+
+    method = partial(Reference, population=16, seed=1)
+    search = Search(
+        Space(("a", "b", "c")), method, Objective(), Plan(12, selection=selection, test=40, generations=2)
+    )
+    outcome = Harmful().run(search)
+    assert outcome.shots["base"] > outcome.shots["winner"]
+    assert outcome.winner.sum() == pytest.approx(1.0)
+    own = [one for one in search.tried() if one.generation >= 0]
+    assert outcome.shots["winner"] == max(one.score for one in own)
+    assert set(outcome.selection) == ({"winner", "base", "best_single"} if selection else set())
 
 
 @pytest.mark.parametrize("block", [None, 3])
