@@ -74,11 +74,16 @@ class SpaceSpec(Spec):
     )
 
     @model_validator(mode="after")
-    def _holds_the_base(self) -> SpaceSpec:
+    def _holds_base_and_experts(self) -> SpaceSpec:
         if not self.low <= 0 < self.high:
             raise ValueError(
                 f"low is {self.low:g} and high {self.high:g}: the base, all alphas 0, lies outside; give a low of 0 or "
                 "less, and a high above 0"
+            )
+        if self.sum_to_one and self.high < 1:
+            raise ValueError(
+                f"sum_to_one is true and high {self.high:g}: an expert alone, its alpha 1, lies outside; give a high "
+                "of 1 or more"
             )
         return self
 

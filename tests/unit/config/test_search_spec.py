@@ -11,8 +11,10 @@ from zfleet.config.load import apply_overrides, dump_spec, parse_spec
 from zfleet.config.search import SearchMethodSpec, SearchSpec
 from zfleet.errors import SpecError
 
-
-SUM = {"jsonl": "rows.jsonl", "reward": {"kind": "sum", "parts": {"right": {}, "short": {"kind": "length", "value": "9"}}}}
+SUM = {
+    "jsonl": "rows.jsonl",
+    "reward": {"kind": "sum", "parts": {"right": {}, "short": {"kind": "length", "value": "9"}}},
+}
 """A task whose reward has parts."""
 
 
@@ -37,6 +39,7 @@ def search(**values: Any) -> SearchSpec:
         # The space.
         ({"space": {"low": 0.1}}, "low is 0.1 and high 1: the base, all alphas 0, lies outside"),
         ({"space": {"low": -1, "high": 0}}, "low is -1 and high 0: the base, all alphas 0, lies outside"),
+        ({"space": {"sum_to_one": True, "high": 0.5}}, "sum_to_one is true and high 0.5: an expert alone"),
         ({"space": {"high": float("inf")}}, "space.high is inf"),
         ({"space": {"alphas": "head"}}, "space.alphas is 'head'"),
         ({"space": {"max_experts": 3}}, "space.max_experts is 3, but there are 2 experts"),
@@ -46,7 +49,7 @@ def search(**values: Any) -> SearchSpec:
         ({"objective": ["accuracy", "reward"]}, "objective has two targets, but method is `cem`: choose `nsga2`"),
         (
             {"objective": "acuracy"},
-            "objective names acuracy: write accuracy, reward, log_likelihood; part.NAME is for a task whose reward is of",
+            "objective names acuracy: write accuracy, reward, log_likelihood; part.NAME is for a task whose reward is",
         ),
         ({"objective": {"accuracy": 1, "part.": 1}}, "objective names part.: write"),
         ({"objective": "part.short"}, "objective names part.short: write accuracy, reward, log_likelihood; part.NAME"),

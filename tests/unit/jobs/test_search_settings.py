@@ -107,7 +107,6 @@ def test_a_method_gets_its_own_settings() -> None:
         ({"method": "reference", "space": {"low": -1}}, "`reference` normalises coefficients of 0 or more"),
         ({"method": {"name": "reference", "elites": 0.1}, "population": 8}, "two elites or more"),
         ({"method": "cmaes", "experts": ["a"]}, "`cmaes` needs two numbers or more"),
-        ({"space": {"sum_to_one": True, "high": 0.2}}, "cannot sum to 1"),
     ],
 )
 def test_what_a_method_or_its_space_cannot_do_is_refused_before_anything_is_tried(

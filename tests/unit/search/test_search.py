@@ -164,9 +164,7 @@ def test_the_papers_method_returns_its_own_best_whatever_else_is_better(selectio
             self.hard = np.random.default_rng(0).uniform(0.1, 2.0, 60)
 
     method = partial(Reference, population=16, seed=1)
-    search = Search(
-        Space(("a", "b", "c")), method, Objective(), Plan(12, selection=selection, test=40, generations=2)
-    )
+    search = Search(Space(("a", "b", "c")), method, Objective(), Plan(12, selection=selection, test=40, generations=2))
     outcome = Harmful().run(search)
     assert outcome.shots["base"] > outcome.shots["winner"]
     assert outcome.winner.sum() == pytest.approx(1.0)
