@@ -19,7 +19,7 @@ from zfleet.search.candidates import Candidates
 from zfleet.search.method import Method, Score
 from zfleet.search.objective import Measured, Objective
 from zfleet.search.plan import Generation, Outcome, Plan, Round, Stage, Tried
-from zfleet.search.racing import survivors
+from zfleet.search.racing import at_most, survivors
 from zfleet.search.screening import screen
 from zfleet.search.space import Points, Space
 
@@ -170,10 +170,9 @@ class Search:
             yield from self._answer("population", generation, everyone[alive], block)
             seen += block
         final = dict(zip(alive, self._candidates.scores(everyone[alive], seen), strict=True))
-        # Those that dropped out answered fewer shots: chance must not rank them above one that answered all.
-        worst = min(final.values())
+        finished, targets = list(final.values()), len(self.objective.targets)
         scores = [
-            final[place] if place in final else min(worst, self._candidates.score_so_far(point))
+            final[place] if place in final else at_most(self._candidates.score_so_far(point), finished, targets)
             for place, point in enumerate(everyone)
         ]
         return scores[: len(points)], scores[len(points) :]
