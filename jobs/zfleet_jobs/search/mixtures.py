@@ -95,6 +95,7 @@ class FoundMixture:
         searched_best: The highest value of any candidate on the shots, which is an optimistic number.
         selection: Scores of the winner, the base and the best single expert on the fresh samples of the finals.
         test: Whether each of the three answered each held-out prompt right; empty if none were asked.
+        targets: How many targets were searched for: the first entries of a candidate's score.
         tried: Every candidate that answered shots.
         evaluations: Answers to shots and to samples of the selection.
         history: Best and mean value of each generation.
@@ -111,6 +112,7 @@ class FoundMixture:
     searched_best: float
     selection: Mapping[str, ShotScore]
     test: Mapping[str, tuple[bool, ...]]
+    targets: int
     tried: tuple[Tried, ...]
     evaluations: int
     history: tuple[Generation, ...]
@@ -156,7 +158,9 @@ def search_mixtures(
     base = f"{shipped.fingerprint} {shipped.dtype}"
     named, searcher, folder = _prepared(base, problems, settings, storage, name)
     seconds = 0.0
-    if not read_finished(searcher, folder):
+    if finished := read_finished(searcher, folder):
+        searcher = finished
+    else:
         started = time.perf_counter()
         try:
             with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
@@ -194,8 +198,9 @@ def finished_mixtures(
         JobError: The studies cannot be written.
     """
     base = f"{bundle.fingerprint} {bundle.spec.dtype}"
-    named, searcher, folder = _prepared(base, problems, settings, storage, name)
-    if not read_finished(searcher, folder):
+    named, begun, folder = _prepared(base, problems, settings, storage, name)
+    searcher = read_finished(begun, folder)
+    if searcher is None:
         return None
     # The call that finished them may have failed at this.
     write_studies(searcher.searches, folder, settings.study)
@@ -243,6 +248,7 @@ def _found(
         searched_best=outcome.searched_best,
         selection={name: ShotScore.of(score) for name, score in outcome.selection.items()},
         test={name: _right(rows, settings) for name, rows in outcome.test.items()},
+        targets=len(search.objective.targets),
         tried=tuple(search.tried()),
         evaluations=search.evaluations,
         history=search.history,

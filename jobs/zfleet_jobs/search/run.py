@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zfleet.config.names import CHAMPION, Alpha
+from zfleet.config.names import Alpha
 from zfleet.config.search import SearchSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
@@ -15,27 +15,22 @@ from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet.evaluate.statistics.proportions import wilson
 from zfleet.evaluate.statistics.single import paired
 from zfleet.memory.jobs import planned
-from zfleet.models.base import Base
-from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.models.bundle import pack_base
 from zfleet.rewards.grading import check_reward
 from zfleet.search.plan import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
-from zfleet.tasks.fit import data_digest, fit_prompts
+from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
-from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, drawn, drawn_from_test
+from zfleet_jobs.search.register import EXPERIMENT, register_mixture
 from zfleet_jobs.search.settings import SearchSettings
 from zfleet_jobs.task_shipping import by_value
 from zfleet_registry import ExpertRegistry
-from zfleet_registry.provenance import Parent, Provenance
 from zfleet_registry.version import ExpertVersion
-
-EXPERIMENT = "search"
-"""The registry's experiment that holds all searches."""
 
 
 @dataclass(frozen=True)
@@ -178,90 +173,6 @@ def _result(
 def _accuracy(right: Sequence[bool]) -> Estimate:
     mean = sum(right) / len(right)
     return Estimate(mean, *wilson(mean, len(right)))
-
-
-def register_mixture(
-    registry: ExpertRegistry,
-    mixture: FoundMixture,
-    task: Task,
-    experts: Mapping[str, ZVector],
-    base: Base | BaseBundle,
-    spec: str = "",
-) -> ExpertVersion:
-    """Register the winner under the search's name, with the experts as parents and the curve in a run.
-
-    The rule for what is served by default is that of training: every new version of a name becomes its
-    champion. A mixture whose very z is a version of that name already is not registered again, and no alias
-    moves: a roll-back to another version stays.
-
-    Args:
-        task: Its train split are the shots.
-        experts: {reference: z}, as searched over.
-        spec: The job's spec, as JSON.
-
-    Returns:
-        The new version, or the newest one that has this z.
-
-    Raises:
-        CorruptArtifact: There is one, and its file is damaged.
-    """
-    known = [v for v in registry.list(base.slug) if v.name == mixture.name and v.z_digest == mixture.z.digest]
-    if known:
-        newest = max(known, key=lambda one: one.version)
-        registry.load(newest)
-        return newest
-    parents = tuple(Parent(reference, z.digest, mixture.alphas[reference]) for reference, z in experts.items())
-    metrics = {
-        "shots_value": mixture.score.value,
-        "shots_tie": mixture.score.tie,
-        "shots_value_base": mixture.base.value,
-        "shots_value_best_single": max(score.value for score in mixture.singles.values()),
-        **{f"test_accuracy_{name}": sum(right) / len(right) for name, right in mixture.test.items()},
-    }
-    provenance = Provenance.of(
-        mixture.z,
-        task=task.name,
-        data_digest=data_digest(task),
-        spec=spec,
-        code_version=code_version(),
-        metrics=metrics,
-        parents=parents,
-        kind="mixture",
-    )
-    run = registry.start_run(
-        mixture.name, experiment=EXPERIMENT, params={"task": task.name, "shots": str(len(task.train))}
-    )
-    try:
-        registry.log_curve(
-            run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(mixture.history)]
-        )
-        _log_candidates(registry, run, mixture)
-        registry.log_metrics(run, metrics, step=len(mixture.history) - 1)
-        registered = registry.register(
-            mixture.name, mixture.z, provenance, base_name=base.name, run_id=run, alias=CHAMPION
-        )
-    except BaseException:
-        registry.end_run(run, "FAILED")
-        raise
-    registry.end_run(run)
-    return registered
-
-
-def _log_candidates(registry: ExpertRegistry, run: str, mixture: FoundMixture) -> None:
-    """Log every candidate in a nested run: a candidate is a step, with its score and each expert's mean alpha."""
-    tags = {"mlflow.parentRunId": run}
-    nested = registry.start_run(f"{mixture.name} candidates", experiment=EXPERIMENT, tags=tags)
-    rows = [
-        (
-            number,
-            {"value": one.score[0], "shots": float(one.shots), "generation": float(one.generation)}
-            | {f"alpha.{expert.replace('@', '.')}": value for expert, value in zip(mixture.alphas, means, strict=True)},
-        )
-        for number, one in enumerate(mixture.tried)
-        for means in [one.point.reshape(len(mixture.alphas), -1).mean(axis=1).tolist()]
-    ]
-    registry.log_curve(nested, rows)
-    registry.end_run(nested)
 
 
 def _check_still_there(registry: ExpertRegistry, versions: Iterable[ExpertVersion]) -> None:

@@ -81,12 +81,7 @@ class Search:
         """
         if self.pending is None:
             raise RuntimeError("the search is over: there is nothing to tell")
-        arrays = [np.asarray(one, dtype=np.float64) for one in measured]
-        shapes = [(len(samples), len(self.objective.metrics)) for samples in self.pending.samples]
-        if [one.shape for one in arrays] != shapes:
-            raise ValueError(f"measured {[one.shape for one in arrays]}, the round asks for {shapes}")
-        for one in arrays:
-            self.objective.score(one)  # Refuses what is not finite before anything is kept.
+        arrays = self.objective.checked(measured, self.pending.samples)
         self.told.append((self.pending.digest, [one.tolist() for one in arrays]))
         try:
             self.pending = self._steps.send(arrays)
