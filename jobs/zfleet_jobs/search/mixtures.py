@@ -24,7 +24,7 @@ from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, problems_digest
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.settings import SearchSettings
-from zfleet_jobs.search.study import write_studies
+from zfleet_jobs.search.study import check_study, write_studies
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
 
@@ -211,6 +211,8 @@ def _prepared(
     base: str, problems: Sequence[SearchProblem], settings: SearchSettings, storage: Path, name: str
 ) -> tuple[dict[str, SearchProblem], ChunkSearcher, Path]:
     """Prepare the searches by name, at their start, and the folder of their run."""
+    if settings.study is not None:
+        check_study(settings.study)
     named = {problem.name: problem for problem in problems}
     if not problems or len(named) != len(problems):
         raise SpecError(f"searches are named {[problem.name for problem in problems]}", "give each a name of its own")

@@ -134,6 +134,9 @@ class SearchSpec(AnsweringSpec):
                 "task.reward.on_error is 'skip': a search compares candidates on the same shots and cannot skip "
                 "one; write `stop`"
             )
+        if self.study is not None and "://" not in self.study:
+            # The text may be a password.
+            raise ValueError("study is no URL of a database: write postgresql://HOST/NAME or sqlite:///FILE")
         self._check_objective()
         if len(self.objective) > 1 and self.method.name != "nsga2":
             raise ValueError(f"objective has two targets, but method is `{self.method.name}`: choose `nsga2`")

@@ -64,6 +64,7 @@ def search(**values: Any) -> SearchSpec:
         ({"objective": []}, "objective is []"),
         ({"objective": ["accuracy"] * 3, "method": "nsga2"}, "at most 2 items"),
         ({"objective": "reward", "method": "reference"}, "method `reference` has the paper's objective, accuracy"),
+        ({"study": "studies.db"}, "study is no URL of a database: write postgresql://HOST/NAME or sqlite:///FILE"),
         # Sizes.
         ({"shots": 4, "block": 5}, "block is 5, but there are 4 shots: give from 1 to 4"),
         ({"block": 0}, "block is 0: write `auto`"),
