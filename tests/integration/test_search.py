@@ -18,6 +18,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.util import placement_group, remove_placement_group
 
+from zfleet.adapt.document import DispatcherDocument, StepDocument
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import JobError, RewardError
@@ -34,6 +36,7 @@ from zfleet_cluster.capacity import actors_that_fit
 from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.search import mixtures
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
+from zfleet_jobs.search.prior import Prior
 from zfleet_jobs.search.problem import SearchProblem, drawn
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.settings import SearchSettings
@@ -209,6 +212,34 @@ def test_a_race_finds_its_winner_with_fewer_answers(
     assert [one.best for one in raced.history] == sorted(one.best for one in raced.history)
     assert raced.searched_best >= max(score.value for score in (raced.base, *raced.singles.values()))
     assert {trial.stage for trial in raced.trials} == {"known", "population", "final", "test"}
+
+
+def test_a_search_tries_first_what_a_dispatcher_decides(
+    shipped: tuple[ShippedBase, SvfModel],
+    problems: list[SearchProblem],
+    experts: dict[str, ZVector],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = experts["one"]
+    document = DispatcherDocument(
+        base=one.base,
+        factors=one.factors,
+        experts={name: z.digest for name, z in experts.items()},
+        tasks={"vowels": {"one": 0.25, "two": 0.5}},
+        steps=(StepDocument(kind="few_shot"),),
+    )
+    problem = replace(problems[0], prior=Prior("router/1", StoredDispatcher(document), (one,)))
+    settings = replace(ONE_ACTOR, population=4, generations=1)
+    (found,) = search_mixtures(shipped[0], [problem], settings, tmp_path)
+    stages = list(dict.fromkeys((trial.round, trial.stage) for trial in found.trials))
+    assert stages[:4] == [(0, "known"), (1, "prior"), (2, "known"), (3, "population")]
+    # Beside the base and both experts.
+    assert [(each.generation, each.point.tolist()) for each in found.tried][3] == (-1, [0.25, 0.5])
+    # The stored answers lead to the same outcome, and no dispatcher is asked again.
+    monkeypatch.setattr(mixtures, "run_tune", _refuse)
+    (again,) = search_mixtures(shipped[0], [problem], settings, tmp_path)
+    assert (again.z.digest, again.history) == (found.z.digest, found.history)
 
 
 def test_interrupted_it_resumes_to_the_same_result(

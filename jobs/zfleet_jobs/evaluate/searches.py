@@ -75,7 +75,8 @@ def _problem(prepared: Prepared, key: CellKey) -> SearchProblem:
             f"lower searches.{key.way}.selection, raise selection_samples, or give the task more prompts",
         )
     task = by_value(parts.few_shot(key.shots, key.draw))
-    return SearchProblem(f"{key.task}-{key.draw}", prepared.experts, task, parts.selection[:wanted])
+    prior = prepared.priors.get(key.way)
+    return SearchProblem(f"{key.task}-{key.draw}", prepared.experts, task, parts.selection[:wanted], prior)
 
 
 def _found(key: CellKey, result: FoundMixture) -> Found:

@@ -25,6 +25,7 @@ from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
+from zfleet_jobs.search.prior import Prior, find_prior
 from zfleet_jobs.search.problem import SearchProblem, drawn, drawn_from_test
 from zfleet_jobs.search.register import EXPERIMENT, register_mixture
 from zfleet_jobs.search.settings import SearchSettings
@@ -106,7 +107,8 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     experts = {reference: registry.load(version) for reference, version in versions.items()}
     max_length = min(spec.engine.max_length or bundle.context, bundle.context)
     fit = fit_prompts(task, bundle.tokenizer(), max_length, bundle.image_reader())
-    problem = problem_of(spec, experts, fit.task)
+    prior = None if spec.space.prior is None else find_prior(registry, spec.space.prior, bundle, experts)
+    problem = problem_of(spec, experts, fit.task, prior)
     problems = [problem]
     results = finished_mixtures(bundle, problems, settings, Path(spec.storage), spec.name)
     if results is None:
@@ -118,18 +120,23 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (mixture,) = results
     _check_still_there(registry, versions.values())
+    if prior is not None:
+        spec = spec.model_copy(update={"space": spec.space.model_copy(update={"prior": prior.reference})})
     # Without the study, whose address may hold a password.
     stored = spec.model_copy(update={"study": None}).model_dump_json()
     registered = register_mixture(registry, mixture, problem.task, experts, bundle, stored)
     return _result(spec, problem, mixture, registered.reference, len(fit.left_out))
 
 
-def problem_of(spec: SearchSpec, experts: Mapping[str, ZVector], task: Task) -> SearchProblem:
+def problem_of(
+    spec: SearchSpec, experts: Mapping[str, ZVector], task: Task, prior: Prior | None = None
+) -> SearchProblem:
     """Draw the shots, the samples of the selection and those of the test.
 
     Args:
         experts: {reference: z}.
         task: The spec's, without the prompts that do not fit.
+        prior: The dispatcher of the spec's ``space.prior``.
 
     Raises:
         JobError: There are too few prompts.
@@ -137,7 +144,8 @@ def problem_of(spec: SearchSpec, experts: Mapping[str, ZVector], task: Task) -> 
     if spec.method.name == "reference":
         return SearchProblem(spec.name, experts, by_value(drawn_from_test(task, spec.shots, spec.shots_seed)))
     shots, selection = drawn(task, spec.shots, spec.finals, spec.shots_seed)
-    return SearchProblem(spec.name, experts, by_value(replace(shots, test=task.test[: spec.test_samples])), selection)
+    task = by_value(replace(shots, test=task.test[: spec.test_samples]))
+    return SearchProblem(spec.name, experts, task, selection, prior)
 
 
 def _result(

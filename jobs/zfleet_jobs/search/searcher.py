@@ -159,9 +159,9 @@ def _keep(search: Search, measured: _Parts, chunks: int, chunk: int, part: list[
 
     Raises:
         KeyError: The chunk is not open.
-        ValueError, RewardError: As ``Objective.checked``.
+        ValueError, RewardError: As ``Search.checked``.
     """
-    search.objective.checked(part, _open_chunks(search, measured, chunks)[chunk]["samples"])
+    search.checked(part, _open_chunks(search, measured, chunks)[chunk]["samples"])
     measured[chunk] = part
     if not _open_chunks(search, measured, chunks):
         answers = [np.array(one) for number in sorted(measured) for one in measured[number]]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, FiniteFloat, model_serializer, model_validator
 
-from zfleet.config.spec import CountOrAuto, ExpertName, Spec
+from zfleet.config.spec import CountOrAuto, ExpertName, Reference, Spec
 from zfleet.config.specs import REGISTRY_URI, AnsweringSpec
 from zfleet.config.task_specs import TaskSpec
 
@@ -68,6 +68,11 @@ class SpaceSpec(Spec):
     high: float = Field(1.0, allow_inf_nan=False, description="the largest alpha")
     sum_to_one: bool = Field(False, description="the alphas of all experts sum to 1")
     max_experts: int | None = Field(None, ge=1, description="the most experts in a mixture; none: any number")
+    prior: Reference | None = Field(
+        None,
+        description="a registered dispatcher, such as `router` or `router/2`: the mean of what it decides on the shots "
+        "is tried first, and is the first mean of `cem`",
+    )
     screen: CountOrAuto = Field(
         "auto",
         description="the experts that are searched over, chosen by what each scores alone; `auto`: 8 of more than 12",
@@ -174,12 +179,12 @@ class SearchSpec(AnsweringSpec):
             raise ValueError("method `reference` has the paper's objective, accuracy: leave out `objective`")
         fields = type(self).model_fields
         ignored = [name for name in _NOT_THE_PAPERS if getattr(self, name) != fields[name].default]
-        if self.space.screen != "auto":
-            ignored.append("space.screen")
+        ignored += [f"space.{name}" for name in ("screen", "prior") if getattr(self.space, name) not in (None, "auto")]
         if ignored:
             raise ValueError(
                 f"method `reference` does not use {', '.join(ignored)}: the paper's code neither races nor screens, "
-                "returns the best on the shots and reports on all of the test split; leave them out, or choose `cem`"
+                "begins at equal parts, returns its best on the shots and reports on all of the test split; leave them "
+                "out, or choose `cem`"
             )
 
     @property

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zfleet.errors import RewardError
 from zfleet.search.method import Score
@@ -40,25 +40,6 @@ class Objective:
         names = [name for target in self.targets for name in target]
         # Accuracy is reported, whatever is searched for.
         return tuple(dict.fromkeys([*names, *([] if self.tie is None else [self.tie]), ACCURACY]))
-
-    def checked(self, measured: Sequence[ArrayLike], samples: Sequence[Sequence[int]]) -> list[Measured]:
-        """Return what candidates answered as arrays, of each [samples, metrics].
-
-        Args:
-            measured: Of each candidate [samples, metrics], in the order of ``metrics``.
-            samples: Of each candidate the samples that it was asked.
-
-        Raises:
-            ValueError: Another number of candidates, samples or metrics.
-            RewardError: A value is not finite; names the metric.
-        """
-        arrays = [np.asarray(one, dtype=np.float64) for one in measured]
-        shapes = [(len(numbers), len(self.metrics)) for numbers in samples]
-        if [one.shape for one in arrays] != shapes:
-            raise ValueError(f"measured {[one.shape for one in arrays]}, the round asks for {shapes}")
-        for one in arrays:
-            self.score(one)
-        return arrays
 
     def values(self, measured: Measured) -> NDArray[np.float64]:
         """Return each shot's part in each target, and in the tie-break: [..., shots, targets + 1].

@@ -17,7 +17,7 @@ def fronts(values: NDArray[np.float64]) -> list[list[int]]:
     Returns:
         The places of each front, ascending.
     """
-    as_good = (values[:, None] >= values[None]).all(axis=2)
+    as_good = np.all(values[:, None] >= values[None], axis=2)
     dominates = as_good & ~as_good.T
     left, sorted_out = np.arange(len(values)), []
     while len(left):

@@ -73,10 +73,12 @@ def search(**values: Any) -> SearchSpec:
         ({"method": "reference", "selection": 5}, "method `reference` does not use selection: the paper's code"),
         (
             {"method": "reference", "racing": False, "test_samples": 9, "space": {"screen": 2}},
-            "does not use test_samples, racing, space.screen: the paper's code neither races nor screens, returns the "
-            "best on the shots and reports on all of the test split; leave them out, or choose `cem`",
+            "does not use test_samples, racing, space.screen: the paper's code neither races nor screens, begins at "
+            "equal parts, returns its best on the shots and reports on all of the test split; leave them out, or",
         ),
         ({"method": "reference", "block": 3}, "method `reference` does not use block"),
+        ({"method": "reference", "space": {"prior": "router"}}, "method `reference` does not use space.prior"),
+        ({"space": {"prior": "no/such/reference"}}, "space.prior is 'no/such/reference': write a reference such as"),
         ({"trials_per_generation": 33}, "trials_per_generation is 33 for a population of 32"),
         ({"population": 1}, "population is 1"),
         ({"selection": -1}, "selection is -1"),

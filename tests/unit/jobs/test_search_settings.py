@@ -14,7 +14,7 @@ from zfleet.errors import SpecError
 from zfleet.search.methods.cross_entropy import CrossEntropy
 from zfleet.search.methods.reference import Reference
 from zfleet.search.objective import Objective
-from zfleet.search.space import Space
+from zfleet.search.space import Points, Space
 from zfleet.tasks.lab import lab_task
 from zfleet.testing.fake_engine import fake_z
 from zfleet_jobs.search.problem import SearchProblem, shots_of
@@ -84,6 +84,19 @@ def test_every_method_that_a_spec_can_name_is_made_with_population_and_seed(name
     assert points.shape == (first.population, 3) == (12, 3)
     assert (points == same.ask()).all()
     assert not np.array_equal(points, other.ask())
+
+
+def test_the_cross_entropy_method_begins_at_a_mean_and_others_draw_as_without() -> None:
+    def asked(name: MethodName, mean: Points | None) -> Points:
+        return SearchSettings(population=12, method=SearchMethodSpec(name=name)).make_method(SPACE, mean).ask()
+
+    mean = np.full((1, 3), 0.9)
+    begun = SearchSettings().make_method(SPACE, mean)
+    assert isinstance(begun, CrossEntropy)
+    assert begun.mean.tolist() == [0.9] * 3
+    names: tuple[MethodName, ...] = ("random", "tpe", "cmaes", "nsga2")
+    for name in names:
+        assert (asked(name, mean) == asked(name, None)).all()
 
 
 def test_a_method_gets_its_own_settings() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zfleet.errors import CheckpointError, RewardError, SpecError
-from zfleet.search.method import Score
+from zfleet.search.method import Method, Score
 from zfleet.search.methods.cross_entropy import CrossEntropy
 from zfleet.search.methods.reference import Reference
 from zfleet.search.objective import Measured, Objective
@@ -19,7 +19,7 @@ from zfleet.search.plan import Outcome, Plan, Round
 from zfleet.search.racing import at_most, survivors
 from zfleet.search.screening import screen
 from zfleet.search.search import Search
-from zfleet.search.space import Space
+from zfleet.search.space import Points, Space
 
 
 class World:
@@ -34,9 +34,15 @@ class World:
         self.asked: list[Round] = []
 
     def answer(self, search: Search) -> list[Measured]:
-        """Measure the pending round: accuracy and log-likelihood of each point on each of its samples."""
+        """Measure the pending round: accuracy and log-likelihood of each point on each of its samples.
+
+        A dispatcher sends each sample to the expert that helps with it, but its skill 2 to the base.
+        """
         assert search.pending is not None
         self.asked.append(search.pending)
+        if search.pending.stage == "prior":
+            skills = np.eye(len(self.helps)) * [[1.0], [1.0], *[[0.0]] * (len(self.helps) - 2)]
+            return [skills[self.skill[list(samples)]] for samples in search.pending.samples]
         return [
             self.measure(point, np.array(samples))
             for point, samples in zip(search.pending.points, search.pending.samples, strict=True)
@@ -78,6 +84,49 @@ def test_the_base_and_every_single_expert_come_first() -> None:
     assert pending.stage == "known"
     assert pending.points.tolist() == [[0.0] * 4, *np.eye(4).tolist()]
     assert pending.samples == (tuple(range(12)),) * 5
+
+
+@pytest.mark.parametrize("keep", [None, 3])
+def test_a_search_with_a_prior_begins_at_the_mean_of_what_a_dispatcher_decides(keep: int | None) -> None:
+    world, given = World(4, 60), []
+
+    def method(space: Space, mean: Points) -> Method:
+        given.append((space, mean))
+        return CrossEntropy(space, population=16, mean=mean, seed=1)
+
+    space = Space(("e0", "e1", "e2", "e3"))
+    search = Search(space, method, Objective(), Plan(12, 8, 40, 2, keep=keep), prior=True)
+    for _ in range(2):
+        search.tell(world.answer(search))
+    assert [asked.stage for asked in world.asked] == ["known", "prior"]
+    shares = np.bincount(world.skill[:12], minlength=3) / 12
+    mean = [shares[0], shares[1], 0.0, 0.0]
+    # It is tried like the base and the experts, before the first population.
+    assert search.pending is not None
+    assert search.pending.stage == "known"
+    assert search.pending.points.tolist() == [mean]
+    assert world.run(copy.deepcopy(search)).winner.tobytes() == world.run(search).winner.tobytes()
+    left, start = given[-1]
+    assert len(left.experts) == (keep or 4)
+    assert start.tolist() == [[value for name, value in zip(space.experts, mean, strict=True) if name in left.experts]]
+    assert search.evaluations == sum(
+        len(samples)
+        for asked in world.asked[: len(search.told)]
+        if asked.stage not in ("prior", "test")
+        for samples in asked.samples
+    )
+
+
+def test_decisions_of_other_sizes_or_that_are_not_finite_are_refused() -> None:
+    world = World(4, 60)
+    space = Space(("e0", "e1", "e2", "e3"))
+    search = Search(space, CrossEntropy, Objective(), Plan(12), prior=True)
+    search.tell(world.answer(search))
+    with pytest.raises(ValueError, match="the round asks for"):
+        search.tell([np.zeros((12, 2))])
+    with pytest.raises(RewardError, match="alphas must be finite"):
+        search.tell([np.full((12, 4), np.nan)])
+    assert len(search.told) == 1
 
 
 def test_no_candidate_sees_the_samples_of_selection_and_test_before_the_end() -> None:
