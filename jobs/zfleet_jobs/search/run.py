@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from zfleet.config.names import Alpha
 from zfleet.config.search import SearchSpec
@@ -46,6 +47,8 @@ class SearchResult:
         over_best_single: The same against the expert that is best alone on the shots.
         best_single: That expert.
         test: How many held-out prompts.
+        chosen_by: What chose it: the fresh prompts of the `selection`, the `shots` alone, or the `method` (`reference`
+            returns its own best, as the paper's code does).
         on_shots: Of the mixture on the shots it was searched on: an optimistic number.
         whole_test: For method `reference`, whose shots are of the test split: the accuracy on all of it, as the paper
             counts; None for the others.
@@ -67,6 +70,7 @@ class SearchResult:
     over_best_single: Estimate | None
     best_single: str
     test: int
+    chosen_by: Literal["selection", "shots", "method"]
     on_shots: float
     whole_test: float | None
     z_digest: str
@@ -163,6 +167,7 @@ def _result(
         over_best_single=None if winner is None else paired(winner, mixture.test["best_single"]),
         best_single=max(mixture.singles, key=lambda name: (mixture.singles[name].value, mixture.singles[name].tie)),
         test=len(winner or ()),
+        chosen_by="method" if spec.method.name == "reference" else "selection" if spec.finals else "shots",
         on_shots=mixture.score.value,
         whole_test=whole,
         z_digest=mixture.z.digest,
