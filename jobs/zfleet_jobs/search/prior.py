@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zfleet.adapt.stored import StoredDispatcher
@@ -58,6 +58,26 @@ def find_prior(registry: ExpertRegistry, reference: str, bundle: BaseBundle, exp
             )
         asked.append(z)
     return Prior(version.reference, stored, tuple(asked))
+
+
+def check_prior(registry: ExpertRegistry, reference: str, experts: Sequence[str], slug: str, fingerprint: str) -> None:
+    """Look up the dispatcher of ``space.prior``, before the base is decomposed. No z is loaded.
+
+    Args:
+        registry: Has it.
+        reference: Such as ``router`` or ``router/2``.
+        experts: References of the search's experts.
+        slug: Name and fingerprint of the base, as references have them.
+        fingerprint: Of the base.
+
+    Raises:
+        ExpertNotFound, RegistryError, CorruptArtifact, WrongBase, SpecError: As ``find_prior``.
+    """
+    version = registry.resolve(reference, slug)
+    stored = registry.load_dispatcher(version)
+    stored.check_base(fingerprint, stored.document.factors)
+    found = [registry.resolve(expert, slug) for expert in experts]
+    check_routes(version.reference, stored, {expert.reference: expert.z_digest for expert in found})
 
 
 def check_routes(reference: str, stored: StoredDispatcher, experts: Mapping[str, str]) -> None:

@@ -145,8 +145,8 @@ def _likelihoods(
     task = problem.task
     asked = {
         number: (task.prompt(tokenizer, sample), _answer_tokens(tokenizer, sample), sample.read_images())
-        for number, sample in enumerate(problem.samples)
-        if sample.answer and any(number == row[1] for row in rows)
+        for number in {number for _, number in rows}
+        if (sample := problem.samples[number]).answer
     }
     scored = [row for row in rows if row[1] in asked]
     requests = [

@@ -32,7 +32,7 @@ def _few_shot(mixture: Mapping[str, Alpha], task: str = TASK.name, **experts: ZV
             base=ONE.base,
             factors=ONE.factors,
             experts={name: z.digest for name, z in known.items()},
-            tasks={task: dict(mixture)},  # type: ignore[dict-item]  # Alphas that documents can have.
+            tasks={task: dict(mixture)},
             steps=(StepDocument(kind="few_shot"),),
         )
     )

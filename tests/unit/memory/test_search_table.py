@@ -29,7 +29,12 @@ from zfleet.memory.worker import TaskSize, search_table, traced_base
 )
 def test_an_actor_has_room_for_the_largest_round(keys: dict[str, Any], answers: int, tiny_folder: Path) -> None:
     def peak(**values: Any) -> int:
-        spec = {"experts": ["a"], "task": {"lab": "sort"}, "name": "mix", "base": {"model": str(tiny_folder)}}
+        spec: dict[str, Any] = {
+            "experts": ["a"],
+            "task": {"lab": "sort"},
+            "name": "mix",
+            "base": {"model": str(tiny_folder)},
+        }
         spec |= {"shots": 10, "selection": 1, "engine": {"kind": "torch", "slots": 1000}}
         if values.get("method") != "reference":
             spec |= {"test_samples": 1, "population": 8}
