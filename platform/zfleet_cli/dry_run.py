@@ -57,8 +57,45 @@ def check_job(
         ]
         checked = with_engine(job) if isinstance(job, AnsweringSpec) else job
         folder, fits = check_on_base(checked.base, checked.engine, built, built_supervised)
+        _check_registered(checked, folder)
         print_planned(checked, as_json, folder, fits, None if sizes is None else sizes(built))
     return not dry_run
+
+
+def _check_registered(
+    job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec | ExperimentSpec | TransferSpec, folder: Path | None
+) -> None:
+    """Look up the versions that a training or a search begins at. The registry is asked for nothing else.
+
+    Args:
+        job: The job.
+        folder: Of its base; None if its files are not here: a reference names a version of one base.
+
+    Raises:
+        ExpertNotFound, RegistryError, WrongBase, SpecError: As ``check_starts`` and ``check_prior``.
+    """
+    starts = [expert.start for expert in job.experts if expert.start] if isinstance(job, TrainSpec) else []
+    prior = job.space.prior if isinstance(job, SearchSpec) else None
+    if not isinstance(job, TrainSpec | SearchSpec) or (not starts and prior is None):
+        return
+    named = "`start`" if starts else "`space.prior`"
+    if folder is None:
+        typer.echo(f"{named} is looked up when the base has been fetched", err=True)
+        return
+    from zfleet.models.base import base_name, base_slug
+    from zfleet.models.fingerprint import fingerprint
+    from zfleet_registry import ExpertRegistry
+
+    registry, digest = ExpertRegistry(job.registry), fingerprint(folder)
+    slug = base_slug(job.base.name or base_name(job.base.model), digest)
+    if isinstance(job, TrainSpec):
+        from zfleet_jobs.train.start import check_starts
+
+        check_starts(registry, job, slug, digest)
+    elif prior is not None:
+        from zfleet_jobs.search.prior import check_prior
+
+        check_prior(registry, prior, job.experts, slug, digest)
 
 
 def print_planned(

@@ -18,6 +18,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.util import placement_group, remove_placement_group
 
+from zfleet.adapt.document import DispatcherDocument, StepDocument
+from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.specs import BaseSpec, EngineSpec, ResourceSpec
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import JobError, RewardError
@@ -34,6 +36,7 @@ from zfleet_cluster.capacity import actors_that_fit
 from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.search import mixtures
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
+from zfleet_jobs.search.prior import Prior
 from zfleet_jobs.search.problem import SearchProblem, drawn
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.settings import SearchSettings
@@ -153,7 +156,11 @@ def test_a_finished_search_is_not_run_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mixtures, "run_tune", _refuse)
+    # As if the call that finished them could not write the study.
+    (folder,) = runs.iterdir()
+    (folder / STUDY).unlink()
     again = search_mixtures(shipped[0], problems, SETTINGS, runs)
+    assert len(optuna.get_all_study_summaries(f"sqlite:///{folder / STUDY}")) == 2
     for before, after in zip(found, again, strict=True):
         assert before.seconds > 0
         assert after == replace(before, seconds=0.0, z=after.z, tried=after.tried)
@@ -207,12 +214,41 @@ def test_a_race_finds_its_winner_with_fewer_answers(
     assert {trial.stage for trial in raced.trials} == {"known", "population", "final", "test"}
 
 
+def test_a_search_tries_first_what_a_dispatcher_decides(
+    shipped: tuple[ShippedBase, SvfModel],
+    problems: list[SearchProblem],
+    experts: dict[str, ZVector],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = experts["one"]
+    document = DispatcherDocument(
+        base=one.base,
+        factors=one.factors,
+        experts={name: z.digest for name, z in experts.items()},
+        tasks={"vowels": {"one": 0.25, "two": 0.5}},
+        steps=(StepDocument(kind="few_shot"),),
+    )
+    problem = replace(problems[0], prior=Prior("router/1", StoredDispatcher(document), (one,)))
+    settings = replace(ONE_ACTOR, population=4, generations=1)
+    (found,) = search_mixtures(shipped[0], [problem], settings, tmp_path)
+    stages = list(dict.fromkeys((trial.round, trial.stage) for trial in found.trials))
+    assert stages[:4] == [(0, "known"), (1, "prior"), (2, "known"), (3, "population")]
+    # Beside the base and both experts.
+    assert [(each.generation, each.point.tolist()) for each in found.tried][3] == (-1, [0.25, 0.5])
+    # The stored answers lead to the same outcome, and no dispatcher is asked again.
+    monkeypatch.setattr(mixtures, "run_tune", _refuse)
+    (again,) = search_mixtures(shipped[0], [problem], settings, tmp_path)
+    assert (again.z.digest, again.history) == (found.z.digest, found.history)
+
+
 def test_interrupted_it_resumes_to_the_same_result(
     shipped: tuple[ShippedBase, SvfModel],
     problems: list[SearchProblem],
     found: list[FoundMixture],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     plain = ChunkSearcher.on_trial_result
 
@@ -223,8 +259,10 @@ def test_interrupted_it_resumes_to_the_same_result(
 
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", interrupted)
     obeys = signal.getsignal(signal.SIGINT)
+    nowhere = replace(ONE_ACTOR, study=f"sqlite:///{tmp_path}/no/such/folder/study.db")
     with pytest.raises(KeyboardInterrupt):
-        search_mixtures(shipped[0], problems[:1], ONE_ACTOR, tmp_path)
+        search_mixtures(shipped[0], problems[:1], nowhere, tmp_path)
+    assert "the study cannot be written" in caplog.text, "the study did not fail, so that the test cannot either"
     assert signal.getsignal(signal.SIGINT) is obeys
     monkeypatch.setattr(ChunkSearcher, "on_trial_result", plain)
     (resumed,) = search_mixtures(shipped[0], problems[:1], ONE_ACTOR, tmp_path)

@@ -34,6 +34,7 @@ from zfleet_cluster.fleet.actors import actor_fleet
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.calibrate.data import CalibrationData
 from zfleet_jobs.code_version import code_version
+from zfleet_jobs.tracked import ending
 from zfleet_registry import ExpertRegistry, ExpertVersion
 from zfleet_registry.provenance import Provenance
 
@@ -255,12 +256,7 @@ def _registered(
         stored, spec=spec.model_dump_json(), code_version=code_version(), metrics=metrics
     )
     run = registry.start_run(spec.name, experiment=EXPERIMENT, params={"dispatcher": stored.document.kind})
-    try:
+    with ending(registry, run):
         registry.log_metrics(run, metrics)
         version = registry.register(spec.name, stored, provenance, base_name=bundle.name, run_id=run)
-        version = registry.offer(version, CHAMPION)
-    except BaseException:
-        registry.end_run(run, "FAILED")
-        raise
-    registry.end_run(run)
-    return version
+        return registry.offer(version, CHAMPION)

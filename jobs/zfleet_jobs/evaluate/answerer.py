@@ -16,7 +16,8 @@ from zfleet.evaluate.first_pass import FirstPass
 from zfleet.search.method import Score
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Sample, Task
-from zfleet_jobs.evaluate.dispatchers import asked_by, first_passes
+from zfleet_jobs.decisions import asked_by
+from zfleet_jobs.evaluate.dispatchers import first_passes
 from zfleet_jobs.search.problem import SearchProblem
 from zfleet_jobs.search.scoring import measure_candidates
 from zfleet_jobs.search.settings import SearchSettings
@@ -59,7 +60,7 @@ class FirstPassBatch:
     @property
     def z_digests(self) -> set[str]:
         """The z that the engine must know."""
-        return set(asked_by(self.stored))
+        return set(asked_by(self.stored).values())
 
 
 @dataclass(frozen=True)

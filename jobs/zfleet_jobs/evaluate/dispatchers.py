@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from zfleet.adapt.calibration import Calibration
-from zfleet.adapt.cascade import for_task
-from zfleet.adapt.contract import Decision, Mixture
+from zfleet.adapt.contract import Mixture
 from zfleet.adapt.document import DispatcherDocument, StepDocument
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.evaluate import DispatcherSpec
@@ -19,7 +17,7 @@ from zfleet.evaluate.cells import numbers_of
 from zfleet.evaluate.first_pass import FirstPass
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Sample
-from zfleet.tasks.template import PromptTemplate
+from zfleet_jobs.decisions import decide
 
 _LIKELY = Calibration(limit=0.5)
 """Of a bare dispatcher: it recognises a prompt if the answer is probably one of its labels, and then always decides."""
@@ -59,12 +57,6 @@ def bare_dispatcher(
     )
 
 
-def asked_by(dispatcher: StoredDispatcher) -> frozenset[str]:
-    """Return the digests of the z that a dispatcher asks, which an engine must know for its first pass."""
-    document = dispatcher.document
-    return frozenset(document.experts[step.asks] for step in document.steps if step.asks is not None)
-
-
 def first_passes(
     engine: SyncEngine,
     tokenizer: PreTrainedTokenizerBase,
@@ -84,15 +76,8 @@ def first_passes(
         TaskError: The base has no chat template.
         EngineError: The engine fails.
     """
-    dispatcher = stored.open(lambda prompt: PromptTemplate().render(tokenizer, prompt))
-    if task in stored.document.tasks:
-        dispatcher = for_task(dispatcher, task)
-
-    async def decide() -> list[Decision]:
-        return await asyncio.gather(*(dispatcher.decide(engine.engine, sample.prompt) for sample in samples))
-
     began = time.perf_counter()
-    decisions = engine.run(decide())
+    decisions = decide(engine, tokenizer, stored, task, samples)
     each = (time.perf_counter() - began) / max(sum(decision.prompt_tokens for decision in decisions), 1)
     routes = stored.document.routes | stored.document.tasks
     return [

@@ -17,6 +17,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import fill
 from zfleet_jobs.evaluate.identity import EngineIdentity
+from zfleet_jobs.search.prior import Prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Prepared:
         own_tasks: {reference: keys of the tasks that it was trained on}; None if that is unknown.
         dispatchers: By their names.
         reached: {reference: z} of further experts, which dispatchers ask or route to.
+        priors: {search: the dispatcher that it begins with}.
     """
 
     spec: EvaluateSpec
@@ -42,6 +44,7 @@ class Prepared:
     own_tasks: Mapping[str, frozenset[str] | None]
     dispatchers: Mapping[str, StoredDispatcher]
     reached: Mapping[str, ZVector] = field(default_factory=dict)
+    priors: Mapping[str, Prior] = field(default_factory=dict)
 
     @property
     def names(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from zfleet.tasks.task import Task
 from zfleet_jobs.evaluate.dispatchers import bare_dispatcher
 from zfleet_jobs.evaluate.identity import EngineIdentity, run_digest
 from zfleet_jobs.evaluate.prepared import Prepared, expert_names
+from zfleet_jobs.search.prior import find_prior
 from zfleet_registry import ExpertRegistry, ExpertVersion
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ def get_ready(spec: EvaluateSpec, registry: ExpertRegistry) -> Ready:
     splits = {name: split(task, spec.selection_samples, spec.eval_samples) for name, task in tasks.items()}
     check_disjoint(splits, max(spec.shots), spec.draws)
     dispatchers, reached = _dispatchers(registry, spec, bundle, experts)
+    priors = {
+        name: find_prior(registry, prior, bundle, experts)
+        for name in spec.searches
+        if (prior := spec.space_of(name).prior) is not None
+    }
     engine = EngineIdentity.of(bundle, spec.engine)
     prepared = Prepared(
         spec=spec,
@@ -75,6 +81,7 @@ def get_ready(spec: EvaluateSpec, registry: ExpertRegistry) -> Ready:
         own_tasks={reference: _own_tasks(version, tasks) for reference, version in versions.items()},
         dispatchers=dispatchers,
         reached=reached,
+        priors=priors,
     )
     _check_prompts(prepared, bundle)
     digest = run_digest(
@@ -83,7 +90,8 @@ def get_ready(spec: EvaluateSpec, registry: ExpertRegistry) -> Ready:
         {reference: z.digest for reference, z in experts.items()},
         tasks,
         splits,
-        {name: stored.digest for name, stored in dispatchers.items()},
+        {name: stored.digest for name, stored in dispatchers.items()}
+        | {f"searches.{name}.space.prior": prior.dispatcher.digest for name, prior in priors.items()},
     )
     return Ready(prepared, bundle, fits, Path(spec.storage).resolve() / f"{spec.name}-{digest[:12]}")
 

@@ -67,7 +67,7 @@ def _problem(prepared: Prepared, key: CellKey) -> SearchProblem:
     assert key.draw is not None
     assert key.seed is not None
     parts = prepared.splits[key.task]
-    wanted = prepared.spec.search(key.way, key.task, key.shots, key.draw, key.seed).selection
+    wanted = prepared.spec.search(key.way, key.task, key.shots, key.draw, key.seed).finals
     if len(parts.selection) < wanted:
         raise JobError(
             f"search {key.way} chooses by {wanted} prompts of the selection, task {key.task} has "
@@ -75,7 +75,8 @@ def _problem(prepared: Prepared, key: CellKey) -> SearchProblem:
             f"lower searches.{key.way}.selection, raise selection_samples, or give the task more prompts",
         )
     task = by_value(parts.few_shot(key.shots, key.draw))
-    return SearchProblem(f"{key.task}-{key.draw}", prepared.experts, task, parts.selection[:wanted])
+    prior = prepared.priors.get(key.way)
+    return SearchProblem(f"{key.task}-{key.draw}", prepared.experts, task, parts.selection[:wanted], prior)
 
 
 def _found(key: CellKey, result: FoundMixture) -> Found:

@@ -10,6 +10,7 @@ from zfleet.evaluate.matrix import Entry
 from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet_jobs.evaluate.results import ABOUT_FILE, Results
 from zfleet_jobs.run_folder.checkpoints import RUN_FILE
+from zfleet_jobs.tracked import ending
 from zfleet_registry import ExpertRegistry
 
 EXPERIMENT = "evaluate"
@@ -28,14 +29,10 @@ def track(registry: ExpertRegistry, results: Results, report: Mapping[str, bytes
     else:
         run = registry.start_run(results.about.name, experiment=EXPERIMENT, params=_params(results))
         results.run.put(RUN_FILE, json.dumps({"run": run}).encode())
-    try:
+    with ending(registry, run):
         registry.log_metrics(run, metrics_of(results))
         about_file = {ABOUT_FILE: results.run.get(ABOUT_FILE) or b""}
         registry.log_files(run, {f"report/{name}": data for name, data in {**report, **about_file}.items()})
-    except BaseException:
-        registry.end_run(run, "FAILED")
-        raise
-    registry.end_run(run)
     return run
 
 

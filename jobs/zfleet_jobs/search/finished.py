@@ -20,18 +20,18 @@ def write_finished(searcher: ChunkSearcher, folder: Path) -> None:
     searcher.save(str(folder / FINISHED))
 
 
-def read_finished(searcher: ChunkSearcher, folder: Path) -> bool:
-    """Take over the outcome of a finished run, with no Tune run and no cluster.
+def read_finished(searcher: ChunkSearcher, folder: Path) -> ChunkSearcher | None:
+    """Read the outcome of a finished run, with no Tune run and no cluster.
 
     Args:
-        searcher: The searches at their start; afterwards at their end, if there is an outcome.
+        searcher: The searches at their start, which stay there.
         folder: The run's, named by a digest of all that the outcome depends on.
 
     Returns:
-        Whether there is one. A file that is damaged is none; a warning says so.
+        The searches at their end; None if there is no outcome. A file that is damaged is none; a warning says so.
     """
     if not (folder / FINISHED).exists():
-        return False
+        return None
     stored = ChunkSearcher(searcher.searches, chunks=searcher.chunks)
     try:
         stored.restore(str(folder / FINISHED))
@@ -39,6 +39,5 @@ def read_finished(searcher: ChunkSearcher, folder: Path) -> bool:
             raise CheckpointError(f"the answers in {FINISHED} do not lead to an outcome", "search again")
     except CheckpointError as error:
         _LOG.warning("the finished search in %s is not used and runs again: %s", folder, error)
-        return False
-    searcher.restore(str(folder / FINISHED))
-    return True
+        return None
+    return stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from zfleet.config.names import Alpha
-from zfleet.errors import SpecError
+from zfleet.errors import SpecError, ZfleetError
 from zfleet.models.bundle import BaseBundle
 from zfleet.search.method import Score
 from zfleet.search.objective import ACCURACY, Measured
@@ -23,9 +24,11 @@ from zfleet_jobs.search.finished import read_finished
 from zfleet_jobs.search.problem import SearchProblem, problems_digest
 from zfleet_jobs.search.searcher import ChunkSearcher
 from zfleet_jobs.search.settings import SearchSettings
-from zfleet_jobs.search.study import write_study
+from zfleet_jobs.search.study import check_study, write_studies
 from zfleet_jobs.search.trainable import SearchJob
 from zfleet_jobs.search.tuning import new_searcher, run_tune
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class FoundMixture:
         searched_best: The highest value of any candidate on the shots, which is an optimistic number.
         selection: Scores of the winner, the base and the best single expert on the fresh samples of the finals.
         test: Whether each of the three answered each held-out prompt right; empty if none were asked.
+        targets: How many targets were searched for: the first entries of a candidate's score.
         tried: Every candidate that answered shots.
         evaluations: Answers to shots and to samples of the selection.
         history: Best and mean value of each generation.
@@ -108,6 +112,7 @@ class FoundMixture:
     searched_best: float
     selection: Mapping[str, ShotScore]
     test: Mapping[str, tuple[bool, ...]]
+    targets: int
     tried: tuple[Tried, ...]
     evaluations: int
     history: tuple[Generation, ...]
@@ -144,25 +149,32 @@ def search_mixtures(
 
     Raises:
         SpecError: No searches, equal names, or a population too small.
-        JobError: No actor fits, or a trial failed; the same call goes on from what is done.
+        JobError: No actor fits, a trial failed, or the studies cannot be written; the same call goes on from what is
+            done.
         EngineError: The engine is not installed, or does not run this base.
         RewardError, RequestTooLong, ...: What the trials raised.
         KeyboardInterrupt: Ctrl-C; the same call resumes.
     """
     base = f"{shipped.fingerprint} {shipped.dtype}"
     named, searcher, folder = _prepared(base, problems, settings, storage, name)
-    if read_finished(searcher, folder):
-        return _all_found(named, searcher, settings, 0.0)
-    started = time.perf_counter()
-    try:
-        with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
-            run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
-    finally:
-        # What was tried before an interruption is a study, too.
-        for search, state in searcher.searches.items():
-            if state.told:
-                write_study(state, f"{search}-{folder.name[-12:]}", folder, settings.study)
-    return _all_found(named, searcher, settings, time.perf_counter() - started)
+    seconds = 0.0
+    if finished := read_finished(searcher, folder):
+        searcher = finished
+    else:
+        started = time.perf_counter()
+        try:
+            with shared_fleet(shipped, settings.engine, settings.resources) as fleet:
+                run_tune(SearchJob(shipped, named, settings, fleet), searcher, folder)
+        except BaseException:
+            # What was tried before an interruption is a study, too. The interruption is what the caller has to know.
+            try:
+                write_studies(searcher.searches, folder, settings.study)
+            except ZfleetError as error:
+                _LOG.warning("%s", error)
+            raise
+        seconds = time.perf_counter() - started
+    write_studies(searcher.searches, folder, settings.study)
+    return _all_found(named, searcher, settings, seconds)
 
 
 def finished_mixtures(
@@ -183,16 +195,24 @@ def finished_mixtures(
 
     Raises:
         SpecError: As ``search_mixtures``.
+        JobError: The studies cannot be written.
     """
     base = f"{bundle.fingerprint} {bundle.spec.dtype}"
-    named, searcher, folder = _prepared(base, problems, settings, storage, name)
-    return _all_found(named, searcher, settings, 0.0) if read_finished(searcher, folder) else None
+    named, begun, folder = _prepared(base, problems, settings, storage, name)
+    searcher = read_finished(begun, folder)
+    if searcher is None:
+        return None
+    # The call that finished them may have failed at this.
+    write_studies(searcher.searches, folder, settings.study)
+    return _all_found(named, searcher, settings, 0.0)
 
 
 def _prepared(
     base: str, problems: Sequence[SearchProblem], settings: SearchSettings, storage: Path, name: str
 ) -> tuple[dict[str, SearchProblem], ChunkSearcher, Path]:
     """Prepare the searches by name, at their start, and the folder of their run."""
+    if settings.study is not None:
+        check_study(settings.study)
     named = {problem.name: problem for problem in problems}
     if not problems or len(named) != len(problems):
         raise SpecError(f"searches are named {[problem.name for problem in problems]}", "give each a name of its own")
@@ -230,6 +250,7 @@ def _found(
         searched_best=outcome.searched_best,
         selection={name: ShotScore.of(score) for name, score in outcome.selection.items()},
         test={name: _right(rows, settings) for name, rows in outcome.test.items()},
+        targets=len(search.objective.targets),
         tried=tuple(search.tried()),
         evaluations=search.evaluations,
         history=search.history,

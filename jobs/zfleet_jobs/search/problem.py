@@ -17,13 +17,14 @@ from zfleet.errors import JobError, SpecError, WrongBase
 from zfleet.rewards.grading import reward_identity
 from zfleet.search.plan import Plan
 from zfleet.search.search import Search
-from zfleet.search.space import Space
+from zfleet.search.space import Space, Split
 from zfleet.svf.layout import kind_of, layer_of
 from zfleet.svf.similarity import cosines
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.fit import data_digest
 from zfleet.tasks.task import Sample, Task
 from zfleet.tasks.template import PromptTemplate
+from zfleet_jobs.search.prior import Prior
 from zfleet_jobs.search.settings import SearchSettings
 
 
@@ -36,12 +37,14 @@ class SearchProblem:
         experts: {name: z}, all of the same base and factors.
         task: Its train split is exactly the shots, and its test split what the winner is reported on; see ``drawn``.
         selection: The samples by which the winner is chosen of the finalists.
+        prior: The dispatcher whose decisions on the shots the search begins at; None if none.
     """
 
     name: str
     experts: Mapping[str, ZVector]
     task: Task
     selection: Sequence[Sample] = field(default=())
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         if not self.experts or not self.task.train:
@@ -68,17 +71,15 @@ class SearchProblem:
             SpecError: Limits that no mixture of these experts keeps.
         """
         matrices = tuple(next(iter(self.experts.values())).values)
-        groups = {
-            "global": ("",),
-            "layer": tuple(str(layer) for layer in range(1 + max(map(layer_of, matrices)))),
-            "kind": tuple(dict.fromkeys(map(kind_of, matrices))),
-            "matrix": matrices,
-        }
         limits = settings.space
+        groups = tuple(dict.fromkeys(group_of(limits.alphas, matrix) for matrix in matrices))
+        if limits.alphas == "layer":
+            # Alphas by layer name every layer, one without target matrices too.
+            groups = tuple(str(layer) for layer in range(1 + max(map(layer_of, matrices))))
         return Space(
             tuple(self.experts),
             limits.alphas,
-            groups[limits.alphas],
+            groups,
             limits.low,
             limits.high,
             limits.sum_to_one,
@@ -103,7 +104,16 @@ class SearchProblem:
         # What the method refuses is refused before anything is tried.
         settings.make_method(space if settings.keep is None else space.of(range(settings.keep)))
         similarity = None if settings.keep is None else cosines(list(self.experts.values()))
-        return Search(space, settings.make_method, settings.objective, plan, similarity)
+        return Search(space, settings.make_method, settings.objective, plan, similarity, self.prior is not None)
+
+
+def group_of(split: Split, matrix: str) -> str:
+    """Name the group of a space whose alpha a matrix has."""
+    if split == "global":
+        return ""
+    if split == "layer":
+        return str(layer_of(matrix))
+    return kind_of(matrix) if split == "kind" else matrix
 
 
 def shots_of(task: Task, shots: int, seed: int) -> Task:
@@ -199,6 +209,7 @@ def problems_digest(problems: Mapping[str, SearchProblem], settings: SearchSetti
                 [_digest(sample, problem.task.template) for sample in problem.samples],
                 [problem.task.name, problem.task.max_tokens, list(problem.task.stop), problem.task.template.text],
                 reward_identity(problem.task.reward),
+                *([] if problem.prior is None else [problem.prior.dispatcher.digest]),
             ]
             for name, problem in problems.items()
         ],

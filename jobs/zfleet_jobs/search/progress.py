@@ -61,9 +61,9 @@ class SearchProgress(Callback):
         self._answers[name] += result["answers"]
         if self._display is None:
             return
-        # The test comes last: the bar is full when it has begun.
-        done = total if result["stage"] == "test" else generation
-        self._display.update(self._bars[name], completed=done, answers=self._answers[name])
+        # As the lines say it, a generation counts from its first answers on: no round needs to follow the last one.
+        begun = 0 if result["stage"] in ("prior", "known") else generation + 1
+        self._display.update(self._bars[name], completed=begun, answers=self._answers[name])
         if self._display.disable and result["stage"] == "population" and generation > self._at.get(name, -1):
             self._at[name] = generation
             line = f"search {name}: generation {generation + 1} of {total}, {self._answers[name]} answers"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from zfleet.config.names import CHAMPION, Alpha
+from zfleet.config.names import Alpha
 from zfleet.config.search import SearchSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
@@ -15,27 +16,23 @@ from zfleet.evaluate.statistics.estimate import Estimate
 from zfleet.evaluate.statistics.proportions import wilson
 from zfleet.evaluate.statistics.single import paired
 from zfleet.memory.jobs import planned
-from zfleet.models.base import Base
-from zfleet.models.bundle import BaseBundle, pack_base
+from zfleet.models.bundle import pack_base
 from zfleet.rewards.grading import check_reward
 from zfleet.search.plan import Generation
 from zfleet.svf.zvector import ZVector
 from zfleet.tasks.build import build_task
-from zfleet.tasks.fit import data_digest, fit_prompts
+from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
-from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
+from zfleet_jobs.search.prior import Prior, find_prior
 from zfleet_jobs.search.problem import SearchProblem, drawn, drawn_from_test
+from zfleet_jobs.search.register import EXPERIMENT, register_mixture
 from zfleet_jobs.search.settings import SearchSettings
 from zfleet_jobs.task_shipping import by_value
 from zfleet_registry import ExpertRegistry
-from zfleet_registry.provenance import Parent, Provenance
 from zfleet_registry.version import ExpertVersion
-
-EXPERIMENT = "search"
-"""The registry's experiment that holds all searches."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,8 @@ class SearchResult:
         over_best_single: The same against the expert that is best alone on the shots.
         best_single: That expert.
         test: How many held-out prompts.
+        chosen_by: What chose it: the fresh prompts of the `selection`, the `shots` alone, or the `method` (`reference`
+            returns its own best, as the paper's code does).
         on_shots: Of the mixture on the shots it was searched on: an optimistic number.
         whole_test: For method `reference`, whose shots are of the test split: the accuracy on all of it, as the paper
             counts; None for the others.
@@ -71,6 +70,7 @@ class SearchResult:
     over_best_single: Estimate | None
     best_single: str
     test: int
+    chosen_by: Literal["selection", "shots", "method"]
     on_shots: float
     whole_test: float | None
     z_digest: str
@@ -111,7 +111,8 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     experts = {reference: registry.load(version) for reference, version in versions.items()}
     max_length = min(spec.engine.max_length or bundle.context, bundle.context)
     fit = fit_prompts(task, bundle.tokenizer(), max_length, bundle.image_reader())
-    problem = problem_of(spec, experts, fit.task)
+    prior = None if spec.space.prior is None else find_prior(registry, spec.space.prior, bundle, experts)
+    problem = problem_of(spec, experts, fit.task, prior)
     problems = [problem]
     results = finished_mixtures(bundle, problems, settings, Path(spec.storage), spec.name)
     if results is None:
@@ -123,26 +124,32 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
             results = search_mixtures(ship(bundle), problems, settings, Path(spec.storage), spec.name)
     (mixture,) = results
     _check_still_there(registry, versions.values())
+    if prior is not None:
+        spec = spec.model_copy(update={"space": spec.space.model_copy(update={"prior": prior.reference})})
     # Without the study, whose address may hold a password.
     stored = spec.model_copy(update={"study": None}).model_dump_json()
     registered = register_mixture(registry, mixture, problem.task, experts, bundle, stored)
     return _result(spec, problem, mixture, registered.reference, len(fit.left_out))
 
 
-def problem_of(spec: SearchSpec, experts: Mapping[str, ZVector], task: Task) -> SearchProblem:
+def problem_of(
+    spec: SearchSpec, experts: Mapping[str, ZVector], task: Task, prior: Prior | None = None
+) -> SearchProblem:
     """Draw the shots, the samples of the selection and those of the test.
 
     Args:
         experts: {reference: z}.
         task: The spec's, without the prompts that do not fit.
+        prior: The dispatcher of the spec's ``space.prior``.
 
     Raises:
         JobError: There are too few prompts.
     """
     if spec.method.name == "reference":
         return SearchProblem(spec.name, experts, by_value(drawn_from_test(task, spec.shots, spec.shots_seed)))
-    shots, selection = drawn(task, spec.shots, spec.selection, spec.shots_seed)
-    return SearchProblem(spec.name, experts, by_value(replace(shots, test=task.test[: spec.test_samples])), selection)
+    shots, selection = drawn(task, spec.shots, spec.finals, spec.shots_seed)
+    task = by_value(replace(shots, test=task.test[: spec.test_samples]))
+    return SearchProblem(spec.name, experts, task, selection, prior)
 
 
 def _result(
@@ -160,6 +167,7 @@ def _result(
         over_best_single=None if winner is None else paired(winner, mixture.test["best_single"]),
         best_single=max(mixture.singles, key=lambda name: (mixture.singles[name].value, mixture.singles[name].tie)),
         test=len(winner or ()),
+        chosen_by="method" if spec.method.name == "reference" else "selection" if spec.finals else "shots",
         on_shots=mixture.score.value,
         whole_test=whole,
         z_digest=mixture.z.digest,
@@ -178,92 +186,6 @@ def _result(
 def _accuracy(right: Sequence[bool]) -> Estimate:
     mean = sum(right) / len(right)
     return Estimate(mean, *wilson(mean, len(right)))
-
-
-def register_mixture(
-    registry: ExpertRegistry,
-    mixture: FoundMixture,
-    task: Task,
-    experts: Mapping[str, ZVector],
-    base: Base | BaseBundle,
-    spec: str = "",
-) -> ExpertVersion:
-    """Register the winner under the search's name, with the experts as parents and the curve in a run.
-
-    The rule for what is served by default is that of training: every new version of a name becomes its
-    champion. A mixture whose very z is a version of that name already is not registered again, and no alias
-    moves: a roll-back to another version stays.
-
-    Args:
-        task: Its train split are the shots.
-        experts: {reference: z}, as searched over.
-        spec: The job's spec, as JSON.
-
-    Returns:
-        The new version, or the newest one that has this z.
-
-    Raises:
-        CorruptArtifact: There is one, and its file is damaged.
-    """
-    known = [v for v in registry.list(base.slug) if v.name == mixture.name and v.z_digest == mixture.z.digest]
-    if known:
-        newest = max(known, key=lambda one: one.version)
-        registry.load(newest)
-        return newest
-    parents = tuple(Parent(reference, z.digest, mixture.alphas[reference]) for reference, z in experts.items())
-    metrics = {
-        "shots_value": mixture.score.value,
-        "shots_tie": mixture.score.tie,
-        "shots_value_base": mixture.base.value,
-        "shots_value_best_single": max(score.value for score in mixture.singles.values()),
-        **{f"test_accuracy_{name}": sum(right) / len(right) for name, right in mixture.test.items()},
-    }
-    provenance = Provenance.of(
-        mixture.z,
-        task=task.name,
-        data_digest=data_digest(task),
-        spec=spec,
-        code_version=code_version(),
-        metrics=metrics,
-        intervals={
-            f"test_accuracy_{name}": wilson(sum(right) / len(right), len(right)) for name, right in mixture.test.items()
-        },
-        parents=parents,
-        kind="mixture",
-    )
-    run = registry.start_run(
-        mixture.name, experiment=EXPERIMENT, params={"task": task.name, "shots": str(len(task.train))}
-    )
-    try:
-        registry.log_curve(
-            run, [(step, {"best": one.best, "mean": one.mean}) for step, one in enumerate(mixture.history)]
-        )
-        _log_candidates(registry, run, mixture)
-        registry.log_metrics(run, metrics, step=len(mixture.history) - 1)
-        registered = registry.register(mixture.name, mixture.z, provenance, base_name=base.name, run_id=run)
-        registered = registry.offer(registered, CHAMPION)
-    except BaseException:
-        registry.end_run(run, "FAILED")
-        raise
-    registry.end_run(run)
-    return registered
-
-
-def _log_candidates(registry: ExpertRegistry, run: str, mixture: FoundMixture) -> None:
-    """Log every candidate in a nested run: a candidate is a step, with its score and each expert's mean alpha."""
-    tags = {"mlflow.parentRunId": run}
-    nested = registry.start_run(f"{mixture.name} candidates", experiment=EXPERIMENT, tags=tags)
-    rows = [
-        (
-            number,
-            {"value": one.score[0], "shots": float(one.shots), "generation": float(one.generation)}
-            | {f"alpha.{expert.replace('@', '.')}": value for expert, value in zip(mixture.alphas, means, strict=True)},
-        )
-        for number, one in enumerate(mixture.tried)
-        for means in [one.point.reshape(len(mixture.alphas), -1).mean(axis=1).tolist()]
-    ]
-    registry.log_curve(nested, rows)
-    registry.end_run(nested)
 
 
 def _check_still_there(registry: ExpertRegistry, versions: Iterable[ExpertVersion]) -> None:

@@ -144,13 +144,9 @@ def _likelihoods(
     """Compute the log-likelihood of each row's reference answer and its end; 0 where a sample has no answer."""
     task = problem.task
     asked = {
-        number: (
-            task.prompt(tokenizer, sample),
-            _answer_tokens(tokenizer, task, sample),
-            sample.read_images(),
-        )
-        for number, sample in enumerate(problem.samples)
-        if sample.answer and any(number == row[1] for row in rows)
+        number: (task.prompt(tokenizer, sample), _answer_tokens(tokenizer, task, sample), sample.read_images())
+        for number in {number for _, number in rows}
+        if (sample := problem.samples[number]).answer
     }
     scored = [row for row in rows if row[1] in asked]
     requests = [

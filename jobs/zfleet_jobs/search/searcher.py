@@ -26,6 +26,8 @@ from zfleet.search.search import Search
 FORMAT = "zfleet-chunk-searcher/2"
 Key = tuple[str, int, int]
 """Search, round, chunk."""
+_Parts = dict[int, list[Any]]
+"""Of chunks of the pending round: of each candidate [samples, metrics]."""
 
 
 class ChunkSearcher(Searcher):
@@ -46,7 +48,7 @@ class ChunkSearcher(Searcher):
         self.chunks = chunks
         self.actors = actors
         self._begun = copy.deepcopy(self.searches)
-        self._measured: dict[str, dict[int, list[Any]]] = {name: {} for name in self.searches}
+        self._measured: dict[str, _Parts] = {name: {} for name in self.searches}
         self._running: dict[str, Key] = {}
         # Tune starts an actor for each of the first trials; every later one takes over the actor of a trial whose
         # answers are in (see scheduler.py), one at a time, because Tune would start another actor for a second one.
@@ -78,7 +80,11 @@ class ChunkSearcher(Searcher):
         return None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Take a trial's answers. Those of a chunk that has answers, or of a finished round, are ignored."""
+        """Take a trial's answers. Those of a chunk that has answers, or of a finished round, are ignored.
+
+        Raises:
+            ValueError, RewardError: The search refuses them; nothing of the trial is kept.
+        """
         self._running.pop(trial_id, None)
         self._held.add(trial_id)
         self._take(result)
@@ -120,7 +126,10 @@ class ChunkSearcher(Searcher):
             searches = copy.deepcopy(self._begun)
             for name, search in searches.items():
                 search.replay((digest, measured) for digest, measured in state["told"][name])
-            measured = {name: dict(state["measured"][name]) for name in searches}
+            measured: dict[str, _Parts] = {name: {} for name in searches}
+            for name, search in searches.items():
+                for chunk, part in state["measured"][name]:
+                    _keep(search, measured[name], self.chunks, chunk, part)
             if any(record.keys() != set(RECORD) for records in state["records"].values() for record in records):
                 raise ValueError("its records of trials are not whole")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ZfleetError) as error:
@@ -133,32 +142,50 @@ class ChunkSearcher(Searcher):
 
     def _take(self, result: dict[str, Any]) -> None:
         name = result["search"]
-        search, measured = self.searches[name], self._measured[name]
-        if result["round"] != len(search.told) or result["chunk"] not in self._open_chunks(name):
+        if result["round"] != len(self.searches[name].told) or result["chunk"] not in self._open_chunks(name):
             return
-        measured[result["chunk"]] = result["measured"]
-        self.records[name].append({key: result[key] for key in RECORD})
-        if not self._open_chunks(name):
-            self._measured[name] = {}
-            search.tell([np.array(one) for chunk in sorted(measured) for one in measured[chunk]])
+        record = {key: result[key] for key in RECORD}
+        _keep(self.searches[name], self._measured[name], self.chunks, result["chunk"], result["measured"])
+        self.records[name].append(record)
 
     def _open_chunks(self, name: str) -> dict[int, dict[str, Any]]:
-        """List chunks of the search's pending round without answers."""
-        pending = self.searches[name].pending
-        if pending is None:
-            return {}
-        chunks = min(self.chunks, len(pending.points))
-        parts = enumerate(zip(np.array_split(pending.points, chunks), _split(pending.samples, chunks), strict=True))
-        return {
-            chunk: {
-                "stage": pending.stage,
-                "generation": pending.generation,
-                "points": points.tolist(),
-                "samples": samples,
-            }
-            for chunk, (points, samples) in parts
-            if chunk not in self._measured[name]
+        return _open_chunks(self.searches[name], self._measured[name], self.chunks)
+
+
+def _keep(search: Search, measured: _Parts, chunks: int, chunk: int, part: list[Any]) -> None:
+    """Keep the answers of an open chunk, and tell the search its round once all are in.
+
+    Nothing is kept of answers that the search would refuse.
+
+    Raises:
+        KeyError: The chunk is not open.
+        ValueError, RewardError: As ``Search.checked``.
+    """
+    search.checked(part, _open_chunks(search, measured, chunks)[chunk]["samples"])
+    measured[chunk] = part
+    if not _open_chunks(search, measured, chunks):
+        answers = [np.array(one) for number in sorted(measured) for one in measured[number]]
+        measured.clear()
+        search.tell(answers)
+
+
+def _open_chunks(search: Search, measured: _Parts, chunks: int) -> dict[int, dict[str, Any]]:
+    """List chunks of the search's pending round without answers."""
+    pending = search.pending
+    if pending is None:
+        return {}
+    chunks = min(chunks, len(pending.points))
+    parts = enumerate(zip(np.array_split(pending.points, chunks), _split(pending.samples, chunks), strict=True))
+    return {
+        chunk: {
+            "stage": pending.stage,
+            "generation": pending.generation,
+            "points": points.tolist(),
+            "samples": samples,
         }
+        for chunk, (points, samples) in parts
+        if chunk not in measured
+    }
 
 
 def _split(samples: tuple[tuple[int, ...], ...], chunks: int) -> list[list[list[int]]]:

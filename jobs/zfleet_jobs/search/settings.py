@@ -12,7 +12,7 @@ from zfleet.search.methods.cross_entropy import CrossEntropy
 from zfleet.search.methods.random_search import RandomSearch
 from zfleet.search.methods.reference import Reference
 from zfleet.search.objective import LOG_LIKELIHOOD, OWN_LOG_LIKELIHOOD, Objective
-from zfleet.search.space import Space
+from zfleet.search.space import Points, Space
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,22 @@ class SearchSettings:
             study=spec.study,
         )
 
-    def make_method(self, space: Space) -> Method:
+    def make_method(self, space: Space, mean: Points | None = None) -> Method:
         """Make the method for a space.
+
+        Args:
+            space: What it searches.
+            mean: The first mean of `cem`, [1, dim]; None for its own. Optuna's samplers learn of such a point as of all
+                that are told before the first population.
 
         Raises:
             SpecError: It does not take this space.
         """
         spec, population, seed = self.method, self.population, self.seed
         if spec.name == "cem":
-            return CrossEntropy(space, population=population, elites=spec.elites, seed=seed, std_floor=spec.std_floor)
+            return CrossEntropy(
+                space, population=population, elites=spec.elites, seed=seed, mean=mean, std_floor=spec.std_floor
+            )
         if spec.name == "reference":
             return Reference(
                 space,
@@ -108,7 +115,8 @@ class SearchSettings:
             self.population,
             self.generations,
             self.method.model_dump(),
-            self.space.model_dump(),
+            # The dispatcher itself is part of each problem, whatever it is called.
+            self.space.model_dump(exclude={"prior"}),
             [[dict(target) for target in self.objective.targets], self.objective.tie],
             self.block,
             self.keep,

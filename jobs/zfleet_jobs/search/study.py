@@ -7,13 +7,15 @@ matrices, is shown by its mean over the parts.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from zfleet.errors import JobError
@@ -23,6 +25,32 @@ from zfleet_registry.address import address_of, redact
 
 STUDY = "study.db"
 _TRIAL = "candidate"
+
+
+def check_study(storage: str) -> None:
+    """Refuse the URL of a database that no study can be written to here. The database itself is not asked.
+
+    Raises:
+        JobError: It is no URL, or its driver is not installed.
+    """
+    with _database(storage):
+        create_engine(storage).dispose()
+
+
+def write_studies(searches: Mapping[str, Search], folder: Path, storage: str | None) -> None:
+    """Write every search that was told anything as a study named ``NAME-DIGEST``, as ``write_study`` does.
+
+    Args:
+        searches: {name: search}, all of one run.
+        folder: Of the run; its name ends in the digest.
+        storage: As for ``write_study``.
+
+    Raises:
+        JobError: As ``write_study``.
+    """
+    for name, search in searches.items():
+        if search.told:
+            write_study(search, f"{name}-{folder.name[-12:]}", folder, storage)
 
 
 def write_study(search: Search, name: str, folder: Path, storage: str | None = None) -> str:
@@ -43,7 +71,7 @@ def write_study(search: Search, name: str, folder: Path, storage: str | None = N
     url = storage or f"sqlite:///{folder / STUDY}"
     objectives, experts = len(search.objective.targets), search.space.experts
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with _database(url):
         study = optuna.create_study(
             study_name=name, storage=RDBStorage(url), directions=["maximize"] * objectives, load_if_exists=True
         )
@@ -62,17 +90,25 @@ def write_study(search: Search, name: str, folder: Path, storage: str | None = N
         study.add_trials(
             _trial(search, number, one) for number, one in enumerate(_settled(search)) if number not in stored
         )
+    return url
+
+
+@contextmanager
+def _database(url: str) -> Iterator[None]:
+    """Turn what Optuna and SQLAlchemy raise inside the block into a ``JobError``, without secrets."""
+    try:
+        yield
     except ImportError as error:
         raise JobError(
             f"the study cannot be written to {address_of(url)}: the database's driver is not installed",
-            "install it, for PostgreSQL by `pip install 'psycopg[binary]'`; the same command goes on",
+            "`pip install 'zfleet[postgres]'` (in a checkout: `pip install '.[postgres]'`) brings the one of "
+            "postgresql://…; for another URL, install the driver that it names; then give the same command",
         ) from error
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise JobError(
             f"the study cannot be written to {address_of(url)}: {redact(str(error).splitlines()[0], url)}",
             "check that the database answers and has room; the search's outcome is kept, and the same command goes on",
         ) from error
-    return url
 
 
 def _settled(search: Search) -> list[Tried]:

@@ -17,6 +17,7 @@ from zfleet.engine.torch_engine.engine import TorchEngine
 from zfleet_cluster.fleet.actors import Fleet
 from zfleet_cluster.fleet.base import ShippedBase, fetch_tokenizer, open_model
 from zfleet_jobs.search.problem import SearchProblem
+from zfleet_jobs.search.proposals import propose
 from zfleet_jobs.search.scoring import measure_candidates
 from zfleet_jobs.search.settings import SearchSettings
 
@@ -68,7 +69,10 @@ class ChunkTrainable(tune.Trainable):
                 experts = [z for other in self._job.problems.values() for z in other.experts.values()]
                 engine.choose_directions([engine.put_z(z) for z in experts])
             points, samples = self.config["points"], self.config["samples"]
-            measured = measure_candidates(engine, self._tokenizer, problem, self._job.settings, points, samples)
+            if self.config["stage"] == "prior":
+                measured = [propose(engine, self._tokenizer, problem, self._job.settings, one) for one in samples]
+            else:
+                measured = measure_candidates(engine, self._tokenizer, problem, self._job.settings, points, samples)
             stats = engine.stats()
         return {
             **{key: self.config[key] for key in ("search", "round", "chunk", "stage", "generation")},

@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,8 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
     settings = job.settings
     actors = actors_that_fit(settings.resources, searcher.chunks * len(job.problems))
     searcher.actors = actors
-    resources = {"cpu": settings.resources.cpus, "gpu": settings.resources.gpus}
-    if settings.resources.memory_bytes is not None:
-        resources["memory"] = settings.resources.memory_bytes
-    trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), resources)
+    # Without what is 0: a bundle of a placement group has amounts above it.
+    trainable = tune.with_resources(tune.with_parameters(ChunkTrainable, job=job), settings.resources.amounts)
     # With a searcher of its own, Tune allows one pending trial, and would start actors one after another.
     with _environment({**_TUNE_SETTINGS, "TUNE_MAX_PENDING_TRIALS_PG": str(actors)}), _quiet("ray.tune"):
         tuner = _resumed(trainable, searcher, folder) or _fresh(trainable, searcher, folder)
@@ -80,6 +78,8 @@ def run_tune(job: SearchJob, searcher: ChunkSearcher, folder: Path) -> None:
             try:
                 tuner.fit()
             except TuneError as error:
+                with suppress(CheckpointError):  # it failed before anything was stored
+                    _load_newest(searcher, folder)
                 raise _cause(error) from error
             stopped = interrupted()
     # Load the state again: a resumed tuner works on a copy of the searcher.

@@ -31,8 +31,8 @@ def check_places(job: BatchSpec) -> None:
             contains a password.
         RegistryError: ``registry`` is not the URI of a registry.
     """
-    refusals = [*_base(job), *_storage(job), *([] if isinstance(job, CompareSpec | AblateSpec) else _registry(job))]
-    raise_together(refusals)
+    registry = [] if isinstance(job, CompareSpec | AblateSpec) else _registry(job)
+    raise_together([*_base(job), *_storage(job), *registry, *_studies(job)])
 
 
 def local_base(base: BaseSpec) -> str:
@@ -107,6 +107,24 @@ def _registry(job: TrainSpec | SearchSpec | EvaluateSpec | CalibrateSpec) -> lis
             return [SpecError(f"registry is {uri!r}: in the job's own folder, it would be lost with it", remedy)]
         return []
     return [_secret("registry", uri)] if carries_secret(uri) else []
+
+
+def _studies(job: BatchSpec) -> list[SpecError]:
+    studies: dict[str, str | None] = {}
+    if isinstance(job, SearchSpec):
+        studies = {"study": job.study}
+    elif isinstance(job, EvaluateSpec):
+        studies = {f"searches.{name}.study": keys.get("study") for name, keys in job.searches.items()}
+    refusals = []
+    for key, url in studies.items():
+        if url is None:
+            continue
+        if carries_secret(url):
+            refusals.append(_secret(key, url))
+        elif kind_of(url) == SQLITE and not Path(url.partition(":///")[2]).is_absolute():
+            remedy = f"set {key} to sqlite:////absolute/path/study.db or postgresql://…, or leave it out"
+            refusals.append(SpecError(f"{key} is {url!r}: in the job's own folder, it would be lost with it", remedy))
+    return refusals
 
 
 def _secret(key: str, uri: str) -> SpecError:

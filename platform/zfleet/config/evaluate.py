@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from zfleet.config.explain import explain
-from zfleet.config.search import SearchSpec
+from zfleet.config.search import SearchSpec, SpaceSpec
 from zfleet.config.spec import Name, Reference, Spec
 from zfleet.config.specs import DISPATCH_PROMPT, REGISTRY_URI, AnsweringSpec
 from zfleet.config.task_specs import TaskSpec
@@ -138,9 +138,12 @@ class EvaluateSpec(AnsweringSpec):
             "shots": shots,
             "shots_seed": draw,
             "seed": seed,
-            "test_samples": 0,
         }
         return SearchSpec.model_validate(self.searches[way] | set_here)
+
+    def space_of(self, way: str) -> SpaceSpec:
+        """Return the space of a search, which is the same for all tasks, shots, draws and seeds."""
+        return self.search(way, next(iter(self.tasks)), self.shots[0], self.draws[0], self.seeds[0]).space
 
     def _check_search(self, name: str) -> None:
         if ignored := sorted(_SET_HERE & self.searches[name].keys()):

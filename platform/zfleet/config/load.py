@@ -21,6 +21,8 @@ from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError
 
 _ENGINE = "engine"
+_SHORT = {_ENGINE: "kind", "method": "name"}
+"""Keys whose text is short for a mapping: `engine: vllm` for `engine: {kind: vllm}`."""
 
 S = TypeVar("S", bound=Spec)
 
@@ -145,9 +147,8 @@ def _child(node: Any, key: str, path: str, where: str) -> Any:
         # `key:` without a value is YAML's null. Here it means an empty mapping.
         if node.get(key) is None:
             node[key] = {}
-        # `engine: vllm` is short for `engine: {kind: vllm}`.
-        elif key == _ENGINE and isinstance(node[key], str):
-            node[key] = {"kind": node[key]}
+        elif key in _SHORT and isinstance(node[key], str):
+            node[key] = {_SHORT[key]: node[key]}
         return node[key]
     raise _no_keys(path, where, node)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_serializer, model_validator
 
-from zfleet.config.spec import CountOrAuto, ExpertName, Spec
+from zfleet.config.spec import CountOrAuto, ExpertName, Reference, Spec
 from zfleet.config.specs import REGISTRY_URI, AnsweringSpec
 from zfleet.config.task_specs import TaskSpec
 
@@ -17,7 +16,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "cem": ("elites", "std_floor"),
     "reference": ("elites", "ema", "best_again", "ties"),
 }
-_METRIC = re.compile(r"accuracy|reward|log_likelihood|part\.\S+")
+_NOT_THE_PAPERS = ("selection", "test_samples", "racing", "block")
+_METRICS = ("accuracy", "reward", "log_likelihood")
+_PART = "part."
 
 
 class SearchMethodSpec(Spec):
@@ -67,17 +68,27 @@ class SpaceSpec(Spec):
     high: float = Field(1.0, allow_inf_nan=False, description="the largest alpha")
     sum_to_one: bool = Field(False, description="the alphas of all experts sum to 1")
     max_experts: int | None = Field(None, ge=1, description="the most experts in a mixture; none: any number")
+    prior: Reference | None = Field(
+        None,
+        description="a registered dispatcher, such as `router` or `router/2`: the mean of what it decides on the shots "
+        "is tried first, and is the first mean of `cem`",
+    )
     screen: CountOrAuto = Field(
         "auto",
         description="the experts that are searched over, chosen by what each scores alone; `auto`: 8 of more than 12",
     )
 
     @model_validator(mode="after")
-    def _holds_the_base(self) -> SpaceSpec:
+    def _holds_base_and_experts(self) -> SpaceSpec:
         if not self.low <= 0 < self.high:
             raise ValueError(
                 f"low is {self.low:g} and high {self.high:g}: the base, all alphas 0, lies outside; give a low of 0 or "
                 "less, and a high above 0"
+            )
+        if self.sum_to_one and self.high < 1:
+            raise ValueError(
+                f"sum_to_one is true and high {self.high:g}: an expert alone, its alpha 1, lies outside; give a high "
+                "of 1 or more"
             )
         return self
 
@@ -102,7 +113,7 @@ class SearchSpec(AnsweringSpec):
     seed: int = 0
     method: SearchMethodSpec = SearchMethodSpec()
     space: SpaceSpec = SpaceSpec()
-    objective: Annotated[tuple[dict[str, float], ...], BeforeValidator(_as_targets)] = Field(
+    objective: Annotated[tuple[dict[str, FiniteFloat], ...], BeforeValidator(_as_targets)] = Field(
         ({"accuracy": 1.0},),
         min_length=1,
         max_length=2,
@@ -128,12 +139,10 @@ class SearchSpec(AnsweringSpec):
                 "task.reward.on_error is 'skip': a search compares candidates on the same shots and cannot skip "
                 "one; write `stop`"
             )
-        for target in self.objective:
-            if not target or (unknown := sorted(name for name in target if not _METRIC.fullmatch(name))):
-                raise ValueError(
-                    f"objective names {', '.join(unknown) if target else 'nothing'}: write accuracy, reward, "
-                    "log_likelihood or part.NAME"
-                )
+        if self.study is not None and "://" not in self.study:
+            # The text may be a password.
+            raise ValueError("study is no URL of a database: write postgresql://HOST/NAME or sqlite:///FILE")
+        self._check_objective()
         if len(self.objective) > 1 and self.method.name != "nsga2":
             raise ValueError(f"objective has two targets, but method is `{self.method.name}`: choose `nsga2`")
         if self.trials_per_generation > self.population:
@@ -141,14 +150,47 @@ class SearchSpec(AnsweringSpec):
                 f"trials_per_generation is {self.trials_per_generation} for a population of {self.population}: give "
                 "from 1 to the size of the population"
             )
+        if self.block != "auto" and not self.racing:
+            raise ValueError(f"block is {self.block}, but without racing nothing is compared in blocks: leave it out")
         if self.block != "auto" and self.block > self.shots:
             raise ValueError(f"block is {self.block}, but there are {self.shots} shots: give from 1 to {self.shots}")
         most = self.space.max_experts
         if most is not None and most > len(self.experts):
             raise ValueError(f"space.max_experts is {most}, but there are {len(self.experts)} experts")
-        if self.method.name == "reference" and self.objective != ({"accuracy": 1.0},):
-            raise ValueError("method `reference` has the paper's objective, accuracy: leave out `objective`")
+        if self.method.name == "reference":
+            self._check_reference()
         return self
+
+    def _check_objective(self) -> None:
+        reward = self.task.reward
+        known = (*_METRICS, *(_PART + name for name in reward.parts))
+        for target in self.objective:
+            unknown = sorted(target.keys() - known)
+            if reward.kind == "python":
+                # What parts its function grades is known when it is called.
+                unknown = [name for name in unknown if not name.startswith(_PART)]
+            if unknown or not target:
+                more = "" if reward.parts else "; part.NAME is for a task whose reward is of kind `sum`"
+                raise ValueError(f"objective names {', '.join(unknown) or 'nothing'}: write {', '.join(known)}{more}")
+
+    def _check_reference(self) -> None:
+        """Refuse the keys that the paper's code has nothing for."""
+        if self.objective != ({"accuracy": 1.0},):
+            raise ValueError("method `reference` has the paper's objective, accuracy: leave out `objective`")
+        fields = type(self).model_fields
+        ignored = [name for name in _NOT_THE_PAPERS if getattr(self, name) != fields[name].default]
+        ignored += [f"space.{name}" for name in ("screen", "prior") if getattr(self.space, name) not in (None, "auto")]
+        if ignored:
+            raise ValueError(
+                f"method `reference` does not use {', '.join(ignored)}: the paper's code neither races nor screens, "
+                "begins at equal parts, returns its best on the shots and reports on all of the test split; leave them "
+                "out, or choose `cem`"
+            )
+
+    @property
+    def finals(self) -> int:
+        """The prompts that the winner is chosen by; 0 if the shots choose it, as in the paper's code."""
+        return 0 if self.method.name == "reference" else self.selection
 
     @property
     def shots_in_a_block(self) -> int | None:

@@ -22,6 +22,7 @@ from zfleet.memory.learner import LearnerMemory, Samples
 from zfleet.memory.node import PROCESS_BYTES, NodeMemory
 from zfleet.memory.table import MemoryTable, Part, Room
 from zfleet.memory.trace import TracedBase
+from zfleet.search.plan import Plan
 from zfleet.tasks.fit import FitReport
 
 OTHERS_BYTES = 3 * 2**29
@@ -116,10 +117,19 @@ def search_table(spec: SearchSpec, base: TracedBase, task: TaskSize) -> MemoryTa
     """Plan an actor of a search."""
     if spec.engine.kind != "torch":
         return replica_table(spec.engine, base)
-    answers = spec.shots * -(-spec.population // spec.trials_per_generation)
-    slots = Answers(min(spec.engine.slots, answers), task.prompt, task.answer)
+    slots = Answers(min(spec.engine.slots, _answers_at_once(spec, task)), task.prompt, task.answer)
     parts = (*held_parts(base), _data([task]), *engine_parts(base, slots, spec.engine))
     return MemoryTable("an actor of the search", parts)
+
+
+def _answers_at_once(spec: SearchSpec, task: TaskSize) -> int:
+    """Count the answers of a chunk of a search's largest round."""
+    # The winner, the base and the best single expert are tested; method `reference` reports on all of the test split.
+    tested = task.rows if spec.method.name == "reference" else spec.test_samples
+    # Beside the finalists, the method's centre, the base and the best single expert.
+    rounds = {"known": (1 + len(spec.experts), spec.shots), "population": (spec.population, spec.shots)}
+    rounds |= {"final": (Plan.finalists + 3, spec.finals), "test": (3, tested)}
+    return max(samples * -(-candidates // spec.trials_per_generation) for candidates, samples in rounds.values())
 
 
 def transfer_table(spec: TransferSpec, base: TracedBase, task: TaskSize) -> MemoryTable:

@@ -21,9 +21,11 @@ class Method(Protocol):
 
     Attributes:
         population: How many points ``ask`` gives.
+        returns_centre: Whether the outcome of a search is the method's ``centre``, without finals.
     """
 
     population: int
+    returns_centre: bool
 
     def ask(self) -> Points:
         """Return the next population: [population, dim] float64.

@@ -42,14 +42,14 @@ class Objective:
         return tuple(dict.fromkeys([*names, *([] if self.tie is None else [self.tie]), ACCURACY]))
 
     def values(self, measured: Measured) -> NDArray[np.float64]:
-        """Return each shot's part in the first target, and in the tie-break: [..., shots, 2].
+        """Return each shot's part in each target, and in the tie-break: [..., shots, targets + 1].
 
         Args:
             measured: [..., shots, metrics].
         """
-        first = self._sum(measured, self.targets[0])
-        tie = np.zeros_like(first) if self.tie is None else measured[..., self.metrics.index(self.tie)]
-        return np.stack([first, tie], axis=-1)
+        parts = [self._sum(measured, target) for target in self.targets]
+        tie = np.zeros_like(parts[0]) if self.tie is None else measured[..., self.metrics.index(self.tie)]
+        return np.stack([*parts, tie], axis=-1)
 
     def score(self, measured: Measured) -> Score:
         """Return the score of one candidate: the mean of each target over the shots, then the tie-break.

@@ -12,7 +12,7 @@ from zfleet.search.method import Score
 from zfleet.search.objective import Measured
 from zfleet.search.space import Points
 
-Stage = Literal["known", "population", "final", "test"]
+Stage = Literal["prior", "known", "population", "final", "test"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Round:
     """What to try next.
 
     Attributes:
-        stage: What it is for.
+        stage: What it is for. A `prior` asks what a dispatcher decides on the samples: of each sample [dim] alphas. All
+            others ask for answers: of each sample [metrics].
         generation: Of a population, counted from 0; 0 before, the last one after.
         points: [n, dim]: the alphas to try.
         samples: Of each point the samples that it answers.

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from zfleet.errors import CheckpointError
+from zfleet.errors import CheckpointError, RewardError
 from zfleet.search.candidates import Candidates
 from zfleet.search.method import Method, Score
 from zfleet.search.objective import Measured, Objective
 from zfleet.search.plan import Generation, Outcome, Plan, Round, Stage, Tried
-from zfleet.search.racing import survivors
+from zfleet.search.racing import at_most, survivors
 from zfleet.search.screening import screen
 from zfleet.search.space import Points, Space
 
@@ -37,6 +37,8 @@ class Search:
         objective: What candidates are compared by.
         plan: How much is tried.
         similarity: [experts, experts], the cosines of the experts' z - 1, for screening; None if unknown.
+        prior: Whether a dispatcher is asked first what mixtures it proposes for the shots. The method then begins at
+            their mean, if it can: ``method`` gets it as ``mean``, [1, dim].
 
     Attributes:
         pending: What to try next; None at the end.
@@ -49,13 +51,15 @@ class Search:
     def __init__(
         self,
         space: Space,
-        method: Callable[[Space], Method],
+        method: Callable[..., Method],
         objective: Objective,
         plan: Plan,
         similarity: NDArray[np.float64] | None = None,
+        prior: bool = False,
     ) -> None:
         self.space, self.objective, self.plan = space, objective, plan
         self._make = method
+        self._has_prior = prior
         self._similarity = np.eye(len(space.experts)) if similarity is None else similarity
         self._begin()
 
@@ -81,17 +85,39 @@ class Search:
         """
         if self.pending is None:
             raise RuntimeError("the search is over: there is nothing to tell")
-        arrays = [np.asarray(one, dtype=np.float64) for one in measured]
-        shapes = [(len(samples), len(self.objective.metrics)) for samples in self.pending.samples]
-        if [one.shape for one in arrays] != shapes:
-            raise ValueError(f"measured {[one.shape for one in arrays]}, the round asks for {shapes}")
-        for one in arrays:
-            self.objective.score(one)  # Refuses what is not finite before anything is kept.
+        arrays = self.checked(measured, self.pending.samples)
         self.told.append((self.pending.digest, [one.tolist() for one in arrays]))
         try:
             self.pending = self._steps.send(arrays)
         except StopIteration as end:
             self.pending, self.outcome = None, end.value
+
+    def checked(self, measured: Sequence[ArrayLike], samples: Sequence[Sequence[int]]) -> list[Measured]:
+        """Return what candidates of the pending round measured as arrays; see ``Round.stage``.
+
+        Args:
+            measured: Of each candidate [samples, metrics], or of a prior [samples, dim].
+            samples: Of each candidate the samples that it was asked.
+
+        Raises:
+            RuntimeError: Nothing is pending.
+            ValueError: Another number of candidates, samples or metrics.
+            RewardError: A value is not finite.
+        """
+        if self.pending is None:
+            raise RuntimeError("the search is over: nothing is measured")
+        of_prior = self.pending.stage == "prior"
+        width = self.space.dim if of_prior else len(self.objective.metrics)
+        arrays = [np.asarray(one, dtype=np.float64) for one in measured]
+        shapes = [(len(numbers), width) for numbers in samples]
+        if [one.shape for one in arrays] != shapes:
+            raise ValueError(f"measured {[one.shape for one in arrays]}, the round asks for {shapes}")
+        for one in arrays:
+            if not of_prior:
+                self.objective.score(one)
+            elif not np.isfinite(one).all():
+                raise RewardError(f"a dispatcher proposes alphas of {one.tolist()}", "alphas must be finite numbers")
+        return arrays
 
     def replay(self, told: Iterable[tuple[str, list[Any]]]) -> None:
         """Tell a new search what another one like it was told.
@@ -131,8 +157,13 @@ class Search:
         places = list(range(len(space.experts)))
         if plan.keep is not None:
             places = screen(alone, self._similarity, plan.keep)
-        method = self._make(space.of(places))
         known = singles[places] if space.sum_to_one else np.concatenate([base, singles[places]])
+        if self._has_prior:
+            proposed = yield from self._proposed(places)
+            method = self._make(space.of(places), mean=proposed)
+            known = np.concatenate([space.widen(proposed, places), known])
+        else:
+            method = self._make(space.of(places))
         method.tell(space.narrow(known, places), self._candidates.scores(known, shots))
         incumbents = self._incumbents(places)
         for generation in range(plan.generations):
@@ -144,12 +175,22 @@ class Search:
             best = self._candidates.scores(incumbents[:1], shots)[0][0]
             mean = float(np.mean([score[0] for score in scores]))
             self.history = (*self.history, Generation(best, mean, self.evaluations))
-        centre = method.centre()
-        if centre is not None:
-            incumbents = np.concatenate([incumbents, space.widen(centre, places)])
         single = singles[[max(range(len(alone)), key=alone.__getitem__)]]
-        winner, selection = yield from self._finals(incumbents, base, single)
+        rivals = single if space.sum_to_one else np.concatenate([base, single])
+        finalists, centre = np.concatenate([incumbents, rivals]), method.centre()
+        if centre is not None:
+            centre = space.widen(centre, places)
+            finalists = centre if method.returns_centre else np.concatenate([incumbents, centre, rivals])
+        winner, selection = yield from self._finals(finalists, base, single)
         return (yield from self._report(winner, base, single, selection))
+
+    def _proposed(self, places: Sequence[int]) -> Generator[Round, Told, Points]:
+        """Ask what a dispatcher proposes for the shots; return the mean of it for a few experts, which is answered."""
+        space, shots = self.space, range(self.plan.shots)
+        (mixtures,) = yield Round("prior", 0, space.base(), (tuple(shots),))
+        mean = space.of(places).within(space.narrow(mixtures.mean(axis=0)[None], places))
+        yield from self._answer("known", -1, space.widen(mean, places), shots)
+        return mean
 
     def _race(
         self, generation: int, points: Points, incumbents: Points
@@ -168,10 +209,9 @@ class Search:
             yield from self._answer("population", generation, everyone[alive], block)
             seen += block
         final = dict(zip(alive, self._candidates.scores(everyone[alive], seen), strict=True))
-        # Those that dropped out answered fewer shots: chance must not rank them above one that answered all.
-        worst = min(final.values())
+        finished, targets = list(final.values()), len(self.objective.targets)
         scores = [
-            final[place] if place in final else min(worst, self._candidates.score_so_far(point))
+            final[place] if place in final else at_most(self._candidates.score_so_far(point), finished, targets)
             for place, point in enumerate(everyone)
         ]
         return scores[: len(points)], scores[len(points) :]
@@ -184,13 +224,13 @@ class Search:
         shots, selection = range(plan.shots), range(plan.shots, plan.shots + plan.selection)
         # The method's centre may be new to the shots.
         yield from self._answer("population", plan.generations - 1, finalists, shots)
-        others = single if self.space.sum_to_one else np.concatenate([base, single])
-        field = np.unique(np.concatenate([finalists, others]), axis=0) if selection else finalists
-        yield from self._answer("final", plan.generations - 1, np.concatenate([field, base]), selection)
+        reported = np.concatenate([base, single])
+        field = np.unique(finalists, axis=0) if selection else finalists
+        yield from self._answer("final", plan.generations - 1, np.concatenate([field, reported]), selection)
         before = self._candidates.scores(field, shots)
         fresh = self._candidates.scores(field, selection) if selection else before
         winner = field[[max(range(len(field)), key=lambda place: (fresh[place], before[place]))]]
-        named = zip(REPORTED, np.concatenate([winner, base, single]), strict=True)
+        named = zip(REPORTED, np.concatenate([winner, reported]), strict=True)
         return winner, {name: self._candidates.scores(point[None], selection)[0] for name, point in named if selection}
 
     def _report(self, winner: Points, base: Points, single: Points, selection: dict[str, Score]) -> _Steps:
@@ -233,4 +273,4 @@ class Search:
 
 REPORTED = ("winner", "base", "best_single")
 """What a search reports beside each other."""
-_ARGUMENTS = ("space", "objective", "plan", "_make", "_similarity")
+_ARGUMENTS = ("space", "objective", "plan", "_make", "_similarity", "_has_prior")

@@ -62,10 +62,10 @@ class Space:
             raise SpecError(
                 f"space.max_experts is {most} for {count} experts", f"give a number from 1 to {count}, or leave it out"
             )
-        if self.sum_to_one and (most or count) * self.high < 1:
+        if self.sum_to_one and self.high < 1:
             raise SpecError(
-                f"space.sum_to_one is true, but {most or count} alphas of {self.high:g} at most cannot sum to 1",
-                "raise space.high",
+                f"space.sum_to_one is true and space.high {self.high:g}: an expert alone, its alpha 1, lies outside",
+                "give a high of 1 or more",
             )
 
     @property
@@ -83,7 +83,7 @@ class Space:
         return np.zeros((1, self.dim))
 
     def singles(self) -> Points:
-        """Return each expert alone, its alphas 1 or as near as the limits allow: [experts, dim]."""
+        """Return each expert alone, its alphas 1, or ``high`` where that is less: [experts, dim]."""
         return np.repeat(np.eye(len(self.experts)), len(self.groups), axis=1) * min(1.0, self.high)
 
     def uniform(self) -> Points:

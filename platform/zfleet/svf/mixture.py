@@ -41,7 +41,7 @@ def mix(experts: Sequence[ZVector], alphas: Sequence[Alpha]) -> ZVector:
     for name, value in first.values.items():
         total = torch.ones(value.shape, dtype=torch.float64)
         for expert, alpha in ordered:
-            total += _alpha_of(alpha, name, first) * (expert.values[name].double() - 1.0)
+            total += alpha_of(alpha, name, first) * (expert.values[name].double() - 1.0)
         values[name] = total.float()
     return ZVector(values, first.base, first.factors, first.targets)
 
@@ -60,7 +60,13 @@ def _check_same(first: ZVector, other: ZVector) -> None:
         )
 
 
-def _alpha_of(alpha: Alpha, name: str, z: ZVector) -> float:
+def alpha_of(alpha: Alpha, name: str, z: ZVector) -> float:
+    """Return the number that an alpha has for a matrix of z.
+
+    Raises:
+        SpecError: It has none for this matrix, or another number of layers.
+        InvalidZ: It is not finite.
+    """
     if isinstance(alpha, int | float):
         return _finite(float(alpha))
     if isinstance(alpha, Mapping):

@@ -41,6 +41,7 @@ class _SearchRow:
 
     mixture: str
     alphas: Mapping[str, object]
+    chosen_by: str
     held_out: str
     over_base: str
     over_single: str
@@ -49,11 +50,20 @@ class _SearchRow:
     seconds: float
 
 
+_CHOSEN_BY = {
+    "selection": "{} fresh prompts",
+    "shots": "the shots",
+    "method": "its own best, as the paper",
+}
+
+
 def _row(result: SearchResult) -> _SearchRow:
     return _SearchRow(
         result.reference,
         result.alphas,
-        _text(result.accuracy),
+        _CHOSEN_BY[result.chosen_by].format(result.selection),
+        # As the paper counts, which searches on shots of the test split.
+        _text(result.accuracy) + ("" if result.whole_test is None else f" ({result.whole_test:.3f} with the shots)"),
         _text(result.over_base),
         f"{_text(result.over_best_single)} ({result.best_single})",
         f"{result.on_shots:.3f} of {result.shots}, optimistic",

@@ -33,6 +33,7 @@ def _found_mixture(name: str, experts: Mapping[str, ZVector], alphas: Sequence[f
         searched_best=0.7,
         selection={"winner": ShotScore(0.5, -1.0), "base": ShotScore(0.1, -2.0), "best_single": ShotScore(0.3, -1.0)},
         test={},
+        targets=1,
         tried=(Tried(-1, np.zeros(len(experts)), (0.2, -2.0), 10), Tried(0, np.array(alphas), (0.6, -1.0), 10)),
         evaluations=640,
         history=(Generation(0.5, 0.3, 320), Generation(0.6, 0.4, 640)),

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from transformers import AutoTokenizer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from zfleet.adapt.document import DispatcherDocument, StepDocument
+from zfleet.adapt.stored import StoredDispatcher
+from zfleet.models.base import base_slug
+from zfleet.models.fingerprint import fingerprint
+from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app
+from zfleet_registry import ExpertRegistry, Provenance
 
 WORDS = "Conversation roles must begin with a system turn"
 
@@ -107,4 +114,80 @@ def test_a_dry_run_refuses_memory_below_the_weights(plain: list[str], kind: str)
     assert done.exit_code == 1
     assert "has 64.0 MiB: that is resources.memory" in done.stderr
     assert "raise resources.memory to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def registry(tiny_folder: Path, tmp_path: Path) -> tuple[str, str, str]:
+    """URI of a registry with experts and dispatchers of the tiny base, its slug, and the slug of another base."""
+    store = f"sqlite:///{tmp_path}/registry.db"
+    registry, own = ExpertRegistry(store), fingerprint(tiny_folder)
+
+    def put(name: str, base: str, seed: int, targets: str = "all") -> ZVector:
+        z = ZVector({"model.layers.0.mlp.up_proj": torch.full((4,), 1.0 + seed)}, base, "f" * 64, targets)
+        registry.register(name, z, Provenance.of(z), base_name="tiny")
+        return z
+
+    known = {name: put(name, own, seed) for seed, name in enumerate(("flip", "turn"))}
+    put("narrow", own, 2, "mlp")
+    put("far", "0" * 64, 3)
+    for name, expert in (("router", "flip"), ("stray", "turn")):
+        document = DispatcherDocument(
+            base=own,
+            factors="f" * 64,
+            experts={f"{expert}/1": known[expert].digest},
+            tasks={"flip": {f"{expert}/1": 1.0}},
+            steps=(StepDocument(kind="few_shot"),),
+        )
+        stored = StoredDispatcher(document)
+        provenance = Provenance.of_dispatcher(stored, spec="", code_version="", metrics={})
+        registry.register(name, stored, provenance, base_name="tiny")
+    return store, base_slug("tiny", own), base_slug("tiny", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("flip/1", ""),
+        ("nobody", "'nobody'"),
+        ("narrow", "narrow/1, whose targets are 'mlp'; base.targets is 'all'"),
+        ("FAR.far/1", "far/1, a z of base 000000000000"),
+    ],
+)
+def test_a_dry_run_looks_up_what_a_training_begins_at(
+    start: str, message: str, plain: list[str], registry: tuple[str, str, str]
+) -> None:
+    store, _, far = registry
+    job = yaml.safe_load(Path(plain[0]).read_text()) | {"registry": store}
+    job["experts"][0]["start"] = start.replace("FAR", far)
+    job["base"]["name"] = "tiny"
+    Path(plain[0]).write_text(yaml.safe_dump(job))
+    _check(CliRunner().invoke(app, ["train", plain[0], "--dry-run"]), message)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ("router", ""),
+        ("router/1", ""),
+        ("nobody", "'nobody'"),
+        ("flip", "is an expert, not a dispatcher"),
+        ("stray", "space.prior is stray/1, which routes to turn/1"),
+    ],
+)
+def test_a_dry_run_looks_up_what_a_search_begins_with(
+    prior: str, message: str, plain: list[str], registry: tuple[str, str, str]
+) -> None:
+    values = [f"space.prior={prior}", f"registry={registry[0]}", "base.name=tiny"]
+    overrides = [text for value in values for text in ("--set", value)]
+    _check(CliRunner().invoke(app, ["search", plain[1], "--dry-run", *overrides]), message)
+
+
+def _check(done: Result, message: str) -> None:
+    if not message:
+        assert done.exit_code == 0, done.output
+        return
+    assert done.exit_code == 1
+    # Lines of the error are wrapped.
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

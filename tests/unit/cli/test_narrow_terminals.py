@@ -23,6 +23,7 @@ WIDTHS = (60, 80, 120)
 SEARCH = search._SearchRow(
     "exam-mix/12",
     {"reverse/1": 0.5711, "sort/champion": -0.45},
+    "20 fresh prompts",
     "0.812 [0.751, 0.861]",
     "0.400 [0.310, 0.490]",
     "0.100 [-0.020, 0.220] (sort/1)",

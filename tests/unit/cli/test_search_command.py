@@ -25,6 +25,7 @@ RESULT = SearchResult(
     over_best_single=Estimate(0.1, -0.02, 0.22),
     best_single="sort/1",
     test=200,
+    chosen_by="selection",
     on_shots=0.9,
     whole_test=None,
     z_digest="d" * 64,
@@ -50,7 +51,7 @@ def search(monkeypatch: pytest.MonkeyPatch, result: SearchResult, *options: str)
 
     monkeypatch.setattr("zfleet_jobs.search.run.run_search", run_search)
     # Wide enough that no cell is folded.
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "240")
     done = CliRunner().invoke(app, ["search", str(MIX), *options])
     assert done.exit_code == 0, done.output
     ((spec, address),) = given
@@ -62,6 +63,7 @@ def test_a_search_passes_its_spec_on_and_prints_the_winner(monkeypatch: pytest.M
     for cell in (
         "mix/2",
         "0.25",
+        "20 fresh prompts",
         "0.800 [0.740, 0.850]",
         "0.400 [0.310, 0.490]",
         "0.100 [-0.020, 0.220] (sort/1)",
@@ -75,6 +77,13 @@ def test_a_search_passes_its_spec_on_and_prints_the_winner(monkeypatch: pytest.M
 def test_json_has_the_whole_result(monkeypatch: pytest.MonkeyPatch) -> None:
     printed, _, _ = search(monkeypatch, RESULT, "--json")
     assert json.loads(printed) == [json.loads(json.dumps(asdict(RESULT)))]
+
+
+def test_the_papers_code_is_reported_as_the_paper_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    papers = replace(RESULT, chosen_by="method", selection=0, whole_test=0.805)
+    printed, _, _ = search(monkeypatch, papers)
+    assert "0.800 [0.740, 0.850] (0.805 with the shots)" in printed
+    assert "its own best, as the paper" in printed
 
 
 def test_without_held_out_prompts_nothing_is_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

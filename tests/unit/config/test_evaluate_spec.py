@@ -69,10 +69,15 @@ def test_a_search_is_what_zfleet_search_would_run() -> None:
         searches={"wide": {"population": 64, "space": {"alphas": "layer"}}}, shots=[5], registry="sqlite:///r.db"
     )
     search = spec.search("wide", "sort", 5, draw=2, seed=7)
-    assert (search.population, search.space.alphas, search.test_samples) == (64, "layer", 0)
+    assert (search.population, search.space.alphas) == (64, "layer")
     assert (search.shots, search.shots_seed, search.seed) == (5, 2, 7)
     assert (search.task, search.experts, search.registry) == (spec.tasks["sort"], ("sort",), "sqlite:///r.db")
     assert search.engine == spec.engine
+
+
+def test_the_papers_code_can_be_one_of_the_ways() -> None:
+    spec = parsed(searches={"paper": {"method": "reference"}})
+    assert spec.search("paper", "sort", 10, draw=0, seed=0).finals == 0
 
 
 def test_any_way_with_several_z_can_be_what_is_compared_with() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
-from zfleet.errors import CheckpointError
+from zfleet.errors import CheckpointError, RewardError
 from zfleet.search.methods.random_search import RandomSearch
 from zfleet.search.objective import Objective
 from zfleet.search.plan import Plan
@@ -235,6 +235,47 @@ def test_restored_it_continues_identically_and_repeats_what_was_under_way(
     assert len(configs) == len(tune.drain(whole)) - done
     assert _told(copy) == _told(whole)
     assert copy.records == whole.records
+
+
+@pytest.mark.parametrize("bad", [float("nan"), None])
+def test_of_answers_that_the_search_refuses_nothing_is_kept(bad: float | None, tune: Tune, tmp_path: Path) -> None:
+    searcher = tune.searcher()
+    first, last = _offered(searcher.suggest("t0")), _offered(searcher.suggest("t1"))
+    tune.finish(searcher, "t0", first)
+    result = tune.result(last)
+    if bad is None:
+        result["measured"].pop()
+    else:
+        result["measured"][0][0][1] = bad
+    with pytest.raises((RewardError, ValueError)):
+        searcher.on_trial_result("t1", result)
+    assert [record["chunk"] for record in searcher.records["exam"]] == [0]
+    searcher.save(str(tmp_path / "state.json"))
+    resumed = tune.searcher()
+    resumed.restore(str(tmp_path / "state.json"))
+    assert resumed.suggest("t2") == last
+    assert _told(resumed) == {"exam": []}
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        [[7, [[[1.0, 0.0]] * 4]]],
+        [["0", []]],
+        [[0, [[[1.0, 0.0]] * 3] * 2]],
+        [[0, [[[1.0, float("nan")]] * 4] * 2]],
+        [5],
+    ],
+    ids=["no chunk", "no number", "other samples", "not finite", "no pair"],
+)
+def test_answers_of_an_open_round_are_checked_when_they_are_restored(measured: Any, tune: Tune, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    tune.searcher().save(str(path))
+    state = json.loads(path.read_text())
+    state["measured"]["exam"] = measured
+    path.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=r"state\.json is no state of this search"):
+        tune.searcher().restore(str(path))
 
 
 def test_the_state_of_another_search_is_refused(tune: Tune, tmp_path: Path) -> None:

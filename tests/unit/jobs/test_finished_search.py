@@ -50,8 +50,8 @@ def test_a_finished_search_is_read_back_whole(
 ) -> None:
     done = run()
     write_finished(done, tmp_path)
-    again = searcher()
-    assert read_finished(again, tmp_path)
+    again = read_finished(searcher(), tmp_path)
+    assert again is not None
     assert again.finished
     assert again.records == done.records
     for name, search in done.searches.items():

@@ -158,7 +158,7 @@ def test_a_spec_decides_which_prompts_are_searched_on_chosen_by_and_reported_on(
     assert usual.task.test == _task(9, 6).test[:5]
     assert made(selection=0, test_samples=0).task.test == ()
     # The paper's code draws its shots from the test split, and reports on all of it.
-    papers = made(method="reference", selection=4, test_samples=5)
+    papers = made(method="reference")
     assert (len(papers.task.train), len(papers.selection), len(papers.task.test)) == (3, 0, 3)
     assert _prompts(papers.samples) == _prompts(_task(9, 6).test)
 

@@ -17,7 +17,7 @@ from zfleet.search.objective import Objective
 from zfleet.search.plan import Plan
 from zfleet.search.search import Search
 from zfleet.search.space import Space
-from zfleet_jobs.search.study import STUDY, write_study
+from zfleet_jobs.search.study import STUDY, check_study, write_study
 
 MakeSearch = Callable[..., Search]
 Answered = Callable[[Sequence[Sequence[float]], Sequence[Sequence[int]]], list[list[list[float]]]]
@@ -171,6 +171,21 @@ def test_a_database_that_does_not_take_it_is_an_error_without_its_password(
     if "@" in storage:
         assert "secret" not in str(refused.value)
         assert "studies" in refused.value.message
+
+
+@pytest.mark.parametrize("storage", ["mysql://me:secret@host/studies", "postgresql+pg8000://me:secret@host/studies"])
+def test_a_driver_that_is_not_installed_is_missed_before_the_search(storage: str) -> None:
+    with pytest.raises(JobError, match="the database's driver is not installed") as refused:
+        check_study(storage)
+    assert "pip install 'zfleet[postgres]'" in refused.value.remedy
+    assert "secret" not in str(refused.value)
+
+
+def test_a_database_is_not_asked_before_the_search(tmp_path: Path) -> None:
+    check_study(f"sqlite:///{tmp_path}/study.db")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(JobError, match="the study cannot be written to nothing://host/studies"):
+        check_study("nothing://me:secret@host/studies")
 
 
 def test_a_file_that_is_no_database_is_an_error(

@@ -90,6 +90,12 @@ def test_two_objectives_are_for_nsga2_alone() -> None:
     assert method.ask().shape == (8, 3)
 
 
+def test_the_cross_entropy_method_begins_where_it_is_told() -> None:
+    mean = np.array([[0.9, 0.1, 0.5]])
+    asked = CrossEntropy(SPACE, population=400, std=0.1, mean=mean).ask()
+    assert np.abs(np.median(asked, axis=0) - mean[0]).max() < 0.05
+
+
 def test_cma_es_needs_two_numbers() -> None:
     with pytest.raises(SpecError, match="choose `cem`"):
         OptunaSampler("cmaes", Space(("a",)))

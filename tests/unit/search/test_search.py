@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from zfleet.errors import CheckpointError, RewardError, SpecError
-from zfleet.search.method import Score
+from zfleet.search.method import Method, Score
 from zfleet.search.methods.cross_entropy import CrossEntropy
+from zfleet.search.methods.reference import Reference
 from zfleet.search.objective import Measured, Objective
+from zfleet.search.pareto import best_first, fronts
 from zfleet.search.plan import Outcome, Plan, Round
-from zfleet.search.racing import survivors
+from zfleet.search.racing import at_most, survivors
 from zfleet.search.screening import screen
 from zfleet.search.search import Search
-from zfleet.search.space import Space
+from zfleet.search.space import Points, Space
 
 
 class World:
@@ -32,9 +34,15 @@ class World:
         self.asked: list[Round] = []
 
     def answer(self, search: Search) -> list[Measured]:
-        """Measure the pending round: accuracy and log-likelihood of each point on each of its samples."""
+        """Measure the pending round: accuracy and log-likelihood of each point on each of its samples.
+
+        A dispatcher sends each sample to the expert that helps with it, but its skill 2 to the base.
+        """
         assert search.pending is not None
         self.asked.append(search.pending)
+        if search.pending.stage == "prior":
+            skills = np.eye(len(self.helps)) * [[1.0], [1.0], *[[0.0]] * (len(self.helps) - 2)]
+            return [skills[self.skill[list(samples)]] for samples in search.pending.samples]
         return [
             self.measure(point, np.array(samples))
             for point, samples in zip(search.pending.points, search.pending.samples, strict=True)
@@ -76,6 +84,49 @@ def test_the_base_and_every_single_expert_come_first() -> None:
     assert pending.stage == "known"
     assert pending.points.tolist() == [[0.0] * 4, *np.eye(4).tolist()]
     assert pending.samples == (tuple(range(12)),) * 5
+
+
+@pytest.mark.parametrize("keep", [None, 3])
+def test_a_search_with_a_prior_begins_at_the_mean_of_what_a_dispatcher_decides(keep: int | None) -> None:
+    world, given = World(4, 60), []
+
+    def method(space: Space, mean: Points) -> Method:
+        given.append((space, mean))
+        return CrossEntropy(space, population=16, mean=mean, seed=1)
+
+    space = Space(("e0", "e1", "e2", "e3"))
+    search = Search(space, method, Objective(), Plan(12, 8, 40, 2, keep=keep), prior=True)
+    for _ in range(2):
+        search.tell(world.answer(search))
+    assert [asked.stage for asked in world.asked] == ["known", "prior"]
+    shares = np.bincount(world.skill[:12], minlength=3) / 12
+    mean = [shares[0], shares[1], 0.0, 0.0]
+    # It is tried like the base and the experts, before the first population.
+    assert search.pending is not None
+    assert search.pending.stage == "known"
+    assert search.pending.points.tolist() == [mean]
+    assert world.run(copy.deepcopy(search)).winner.tobytes() == world.run(search).winner.tobytes()
+    left, start = given[-1]
+    assert len(left.experts) == (keep or 4)
+    assert start.tolist() == [[value for name, value in zip(space.experts, mean, strict=True) if name in left.experts]]
+    assert search.evaluations == sum(
+        len(samples)
+        for asked in world.asked[: len(search.told)]
+        if asked.stage not in ("prior", "test")
+        for samples in asked.samples
+    )
+
+
+def test_decisions_of_other_sizes_or_that_are_not_finite_are_refused() -> None:
+    world = World(4, 60)
+    space = Space(("e0", "e1", "e2", "e3"))
+    search = Search(space, CrossEntropy, Objective(), Plan(12), prior=True)
+    search.tell(world.answer(search))
+    with pytest.raises(ValueError, match="the round asks for"):
+        search.tell([np.zeros((12, 2))])
+    with pytest.raises(RewardError, match="alphas must be finite"):
+        search.tell([np.full((12, 4), np.nan)])
+    assert len(search.told) == 1
 
 
 def test_no_candidate_sees_the_samples_of_selection_and_test_before_the_end() -> None:
@@ -158,6 +209,26 @@ def test_alphas_that_sum_to_one_leave_the_base_out() -> None:
     assert all(one.point.sum() == pytest.approx(1.0) for one in search.tried() if one.point.any())
 
 
+@pytest.mark.parametrize("selection", [0, 8])
+def test_the_papers_method_returns_its_own_best_whatever_else_is_better(selection: int) -> None:
+    class Harmful(World):
+        """Every expert harms: the base is better than any mixture."""
+
+        def __init__(self) -> None:
+            super().__init__(3, 60)
+            self.helps = np.full((3, 3), -1.0)
+            self.hard = np.random.default_rng(0).uniform(0.1, 2.0, 60)
+
+    method = partial(Reference, population=16, seed=1)
+    search = Search(Space(("a", "b", "c")), method, Objective(), Plan(12, selection=selection, test=40, generations=2))
+    outcome = Harmful().run(search)
+    assert outcome.shots["base"] > outcome.shots["winner"]
+    assert outcome.winner.sum() == pytest.approx(1.0)
+    own = [one for one in search.tried() if one.generation >= 0]
+    assert outcome.shots["winner"] == max(one.score for one in own)
+    assert set(outcome.selection) == ({"winner", "base", "best_single"} if selection else set())
+
+
 @pytest.mark.parametrize("block", [None, 3])
 @pytest.mark.parametrize("rounds", [0, 1, 3, 5])
 def test_copied_anywhere_it_goes_on_identically(rounds: int, block: int | None) -> None:
@@ -214,6 +285,36 @@ def test_a_race_drops_those_that_are_clearly_worse_and_keeps_the_better_half() -
     assert survivors(tie, [(1.0, 0.0), (1.0, -0.1), (1.0, -5.0), (1.0, -6.0)], 0.1, at_least=1) == [0]
 
 
+def test_a_race_for_two_targets_keeps_those_that_are_good_at_either() -> None:
+    def race(means: list[list[float]], at_least: int, targets: int = 2) -> list[int]:
+        parts = np.array(means)[:, None, :targets] + np.tile([-0.05, 0.05], 10)[None, :, None]
+        values = np.concatenate([parts, np.zeros((len(means), 20, 1))], axis=2)
+        return survivors(values, [(*row[:targets], 0.0) for row in means], 0.1, at_least)
+
+    # Two candidates for each target, one between them, and three that are no better anywhere.
+    means = [[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.1, 0.9], [0.0, 1.0], [0.0, 0.0], [0.1, 0.1], [0.4, 0.0]]
+    assert race(means, at_least=1) == [0, 1, 2, 4]
+    assert race(means, at_least=5) == [0, 1, 2, 3, 4]
+    # By the first target alone the second one's best drops out.
+    assert race(means, at_least=1, targets=1) == [0]
+    # Those of the better half that are clearly dominated drop out.
+    assert race([[1.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.0, 0.5], *[[0.0, 0.0]] * 4], at_least=1) == [0, 1]
+
+
+def test_those_that_dropped_out_are_no_better_in_any_target_than_those_that_answered_all() -> None:
+    finished: list[Score] = [(1.0, 0.2, -1.0), (0.3, 0.9, -2.0)]
+    assert at_most((0.1, 1.0, 0.0), finished, 2) == (0.1, 0.2, -2.0)
+    assert at_most((0.4, 9.0), [(0.5, -3.0), (0.5, -1.0)], 1) == (0.4, 9.0)
+    assert at_most((0.6, 9.0), [(0.5, -3.0), (0.5, -1.0)], 1) == (0.5, -3.0)
+
+
+def test_fronts_are_sorted_by_dominance_and_span_their_targets() -> None:
+    values = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.6, 0.4], [1.0, 0.0]])
+    assert fronts(values) == [[1, 2, 3, 4, 5], [0]]
+    assert best_first(values)[-1] == 0
+    assert {*map(tuple, values[best_first(values)[:2]].tolist())} == {(1.0, 0.0), (0.0, 1.0)}
+
+
 def test_objectives_weigh_metrics_and_break_ties() -> None:
     objective = Objective(({"accuracy": 1.0, "part.short": 0.5},))
     assert objective.metrics == ("accuracy", "part.short", "log_likelihood")
@@ -225,4 +326,5 @@ def test_objectives_weigh_metrics_and_break_ties() -> None:
     assert own.score(np.array([[1.0, -0.2], [0.0, -9.0]])) == (0.5, -0.2)
     assert own.score(np.array([[0.0, -9.0]])) == (0.0, 0.0)
     two = Objective(({"accuracy": 1.0}, {"reward": 1.0}))
+    assert two.values(np.array([[1.0, -1.0, -2.0]])).tolist() == [[1.0, -1.0, -2.0]]
     assert two.score(np.array([[1.0, -1.0, -2.0]])) == (1.0, -1.0, -2.0)

@@ -35,6 +35,8 @@ class CrossEntropy:
         SpecError: A setting is out of range.
     """
 
+    returns_centre = False
+
     def __init__(
         self,
         space: Space,

@@ -39,6 +39,8 @@ class OptunaSampler:
         SpecError: Objectives or a space that the sampler does not take.
     """
 
+    returns_centre = False
+
     def __init__(
         self, name: SamplerName, space: Space, *, population: int = 32, seed: int = 0, objectives: int = 1
     ) -> None:

@@ -19,6 +19,8 @@ class RandomSearch:
         seed: Of all sampling.
     """
 
+    returns_centre = False
+
     def __init__(self, space: Space, *, population: int = 32, seed: int = 0) -> None:
         self.space = space
         self.population = population

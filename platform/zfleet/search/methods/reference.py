@@ -37,6 +37,8 @@ class Reference:
         SpecError: A setting is out of range, or the space has limits that the reference does not have.
     """
 
+    returns_centre = True
+
     def __init__(
         self,
         space: Space,

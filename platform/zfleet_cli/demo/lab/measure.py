@@ -151,7 +151,7 @@ def _search_facts(found: Sequence[FoundMixture]) -> Section:
     return {
         "trials": len(trials),
         "generations": len(found[0].history),
-        "trials_per_generation": len(found[0].trials) / len(found[0].history),
+        "trials_per_generation": sum(trial.stage == "population" for trial in found[0].trials) / len(found[0].history),
         "actors": len({trial.actor for trial in trials}),
         "batch_rows": sorted({trial.batch_rows for trial in trials}),
         "distinct_z_in_a_batch": max(trial.distinct_z for trial in trials),

@@ -45,7 +45,7 @@ from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
 from zfleet_jobs.search.mixtures import FoundMixture, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, drawn, shots_of
-from zfleet_jobs.search.run import register_mixture
+from zfleet_jobs.search.register import register_mixture
 from zfleet_jobs.search.settings import SearchSettings
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry

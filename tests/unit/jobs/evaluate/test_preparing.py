@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from zfleet.adapt.stored import StoredDispatcher
-from zfleet.errors import DispatcherError, ExpertNotFound, InvalidZ, SpecError, TaskError, WrongBase
+from zfleet.errors import DispatcherError, ExpertNotFound, InvalidZ, RegistryError, SpecError, TaskError, WrongBase
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z
 from zfleet_jobs.evaluate.dispatchers import bare_dispatcher
@@ -132,6 +132,26 @@ def test_a_registered_dispatcher_brings_its_experts(make_project: Callable[[], A
     project.registry.register("wrong", strange, _provenance(strange), base_name=project.base.name)
     with pytest.raises(DispatcherError, match="the dispatcher was calibrated with expert flip/1 of z 0"):
         project.ready(dispatchers={"router": "wrong"})
+
+
+def test_a_search_can_begin_with_a_registered_dispatcher(make_project: Callable[[], Any]) -> None:
+    project = make_project()
+    prepared = project.ready(dispatchers={"asks": {}}).prepared
+    spec = project.spec(dispatchers={"asks": {}}).dispatchers["asks"]
+    asked = ("turn/1", prepared.experts["turn/1"])
+    stored = bare_dispatcher(spec, prepared.experts, expert_names(prepared.experts), asked)
+    project.registry.register("router", stored, _provenance(stored), base_name=project.base.name)
+    searches = {"begins": {"space": {"prior": "router"}}, "plain": {}}
+    ready = project.ready(searches=searches)
+    (prior,) = ready.prepared.priors.values()
+    assert (prior.reference, prior.dispatcher.digest) == ("router/1", stored.digest)
+    assert [z.digest for z in prior.asked] == [prepared.experts["turn/1"].digest]
+    with pytest.raises(SpecError, match=r"space\.prior is router/1, which routes to turn/1"):
+        project.ready(searches=searches, experts=["flip"])
+    with pytest.raises(RegistryError, match=r"flip/1 is an expert, not a dispatcher"):
+        project.ready(searches={"begins": {"space": {"prior": "flip"}}})
+    with pytest.raises(ExpertNotFound):
+        project.ready(searches={"begins": {"space": {"prior": "nobody"}}})
 
 
 def _provenance(stored: StoredDispatcher) -> Provenance:

@@ -46,6 +46,7 @@ class Recorder:
             searched_best=1.0,
             selection={},
             test={},
+            targets=1,
             tried=(Tried(0, np.array([1.0, 0.5, 0.0, 0.0]), (0.75, -1.0), 3),),
             evaluations=42,
             history=(Generation(0.5, 0.25, 21), Generation(0.75, 0.5, 42)),
