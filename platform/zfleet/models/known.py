@@ -69,6 +69,11 @@ def find_known(name: str) -> KnownBase:
     Raises:
         BaseModelError: There is none; the remedy names those that there are.
     """
+    if name == "lab":
+        raise BaseModelError(
+            "base 'lab' is built on this machine and not fetched",
+            "write it as `base.model`: the first command builds it",
+        )
     if name not in KNOWN_BASES:
         raise BaseModelError(f"no base is known as {name!r}", how_to_get())
     return KNOWN_BASES[name]

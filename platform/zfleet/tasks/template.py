@@ -81,7 +81,7 @@ def chat_tokens(
     if tokenizer.chat_template is None:
         raise TaskError(
             "this base's tokenizer has no chat template",
-            "set `template` in the task to a format string such as '{prompt}', or use /v1/completions",
+            "set `template` in the task to a format string such as '{prompt}'; over HTTP, use /v1/completions",
         )
     *earlier, last = messages
     turns: list[dict[str, Any]]

@@ -101,6 +101,12 @@ def test_a_name_that_nobody_knows(file: Path) -> None:
     assert "tiny (`zfleet bases get tiny`)" in done.stderr
 
 
+def test_the_lab_base_is_not_fetched() -> None:
+    done = CliRunner().invoke(app, ["bases", "get", "lab"])
+    assert done.exit_code == 1
+    assert "base 'lab' is built on this machine and not fetched" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("by", ["name", "file"])
 def test_a_spec_takes_the_name_or_the_file(by: str, file: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"

@@ -117,10 +117,13 @@ def test_a_dry_run_refuses_memory_below_the_weights(plain: list[str], kind: str)
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture
-def registry(tiny_folder: Path, tmp_path: Path) -> tuple[str, str, str]:
-    """URI of a registry with experts and dispatchers of the tiny base, its slug, and the slug of another base."""
-    store = f"sqlite:///{tmp_path}/registry.db"
+@pytest.fixture(scope="module")
+def registry(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """URI of a registry with experts and dispatchers of the tiny base, and the slug of another base in it.
+
+    One for all tests, which only read it: initialising one takes seconds.
+    """
+    store = f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
     registry, own = ExpertRegistry(store), fingerprint(tiny_folder)
 
     def put(name: str, base: str, seed: int, targets: str = "all") -> ZVector:
@@ -142,7 +145,7 @@ def registry(tiny_folder: Path, tmp_path: Path) -> tuple[str, str, str]:
         stored = StoredDispatcher(document)
         provenance = Provenance.of_dispatcher(stored, spec="", code_version="", metrics={})
         registry.register(name, stored, provenance, base_name="tiny")
-    return store, base_slug("tiny", own), base_slug("tiny", "0" * 64)
+    return store, base_slug("tiny", "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +158,9 @@ def registry(tiny_folder: Path, tmp_path: Path) -> tuple[str, str, str]:
     ],
 )
 def test_a_dry_run_looks_up_what_a_training_begins_at(
-    start: str, message: str, plain: list[str], registry: tuple[str, str, str]
+    start: str, message: str, plain: list[str], registry: tuple[str, str]
 ) -> None:
-    store, _, far = registry
+    store, far = registry
     job = yaml.safe_load(Path(plain[0]).read_text()) | {"registry": store}
     job["experts"][0]["start"] = start.replace("FAR", far)
     job["base"]["name"] = "tiny"
@@ -176,7 +179,7 @@ def test_a_dry_run_looks_up_what_a_training_begins_at(
     ],
 )
 def test_a_dry_run_looks_up_what_a_search_begins_with(
-    prior: str, message: str, plain: list[str], registry: tuple[str, str, str]
+    prior: str, message: str, plain: list[str], registry: tuple[str, str]
 ) -> None:
     values = [f"space.prior={prior}", f"registry={registry[0]}", "base.name=tiny"]
     overrides = [text for value in values for text in ("--set", value)]

@@ -73,6 +73,7 @@ def test_a_search_at_80_columns_has_a_line_for_each_value(
     assert lines == [
         "mixture      exam-mix/12",
         "alphas       reverse/1 0.5711, sort/champion -0.45",
+        "chosen by    20 fresh prompts",
         "held out     0.812 [0.751, 0.861]",
         "over base    0.400 [0.310, 0.490]",
         "over single  0.100 [-0.020, 0.220] (sort/1)",

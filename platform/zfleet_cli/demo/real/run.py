@@ -80,12 +80,13 @@ def run_real_demo(base: str, out: Path, plan: Plan, quick: bool = False) -> Repo
     """
     console = Console()
     stages = Stages(console)
-    console.print(
-        f"About {plan.minutes} minutes on two cores. Ctrl-C stops it; the same command goes on.", highlight=False
-    )
     spec = compare_spec(plan, base, str(out / "trainings"))
     with stages.stage("base", f"open {base} and decompose its matrices, or find the factors in the cache"):
         bundle = pack_base(spec.base)
+    # Not before: a base that there is not takes no time.
+    console.print(
+        f"About {plan.minutes} minutes on two cores. Ctrl-C stops it; the same command goes on.", highlight=False
+    )
     with ExitStack() as stack:
         with stages.stage("ray", "start Ray on this machine"):
             stack.enter_context(cluster(None))
