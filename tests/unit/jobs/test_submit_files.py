@@ -230,32 +230,6 @@ def test_places_that_the_cluster_cannot_have_are_refused(changes: dict[str, Any]
     assert key in refused.value.remedy
 
 
-@pytest.mark.parametrize(
-    ("study", "message"),
-    [
-        ("sqlite:///study.db", " is 'sqlite:///study.db': in the job's own folder, it would be lost with it"),
-        ("sqlite+pysqlite:///runs/study.db", " is 'sqlite+pysqlite:///runs/study.db': in the job's own folder"),
-        ("sqlite://", " is 'sqlite://': in the job's own folder"),
-        ("postgresql://ann:hunter2@db/studies", " is postgresql://db/studies with a password"),
-    ],
-)
-def test_studies_that_the_cluster_cannot_keep_are_refused(study: str, message: str) -> None:
-    for key, job in (
-        ("study", _search(study=study)),
-        ("searches.cem.study", _evaluate(searches={"cem": {"study": study}})),
-    ):
-        with pytest.raises(SpecError) as refused:
-            check_places(job)
-        assert f"{key}{message}" in refused.value.message
-        assert "hunter2" not in str(refused.value)
-        assert key in refused.value.remedy
-
-
-@pytest.mark.parametrize("study", [None, "postgresql://ann@db/studies", "sqlite:////shared/study.db"])
-def test_studies_that_the_cluster_reaches_are_taken(study: str | None) -> None:
-    check_places(_search(study=study))
-
-
 def test_all_refused_places_are_told_at_once() -> None:
     with pytest.raises(SpecError) as refused:
         check_places(_search(storage="runs/search", registry=None))
