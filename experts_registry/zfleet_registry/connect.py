@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 3
 _PORTS = {"postgresql": 5432, "mysql": 3306}
-_DRIVERS = {"postgresql": "psycopg2-binary", "mysql": "pymysql"}
+_DRIVERS = {"psycopg": "'zfleet[postgres]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""{module: what pip installs it by}, where the two differ."""
 
 # Defaults only: a variable that is set already keeps its value. Without them, MLflow would retry an unreachable server
 # for four minutes, report usage to its makers, and print run URLs, with the password in them, after each run.
@@ -233,7 +234,8 @@ def _probe_database(uri: str) -> None:
             engine.dispose()
     except ModuleNotFoundError as error:
         raise RegistryError(
-            f"registry {address_of(uri)} needs the driver {error.name}", f"pip install {_DRIVERS[kind]}"
+            f"registry {address_of(uri)} needs the driver {error.name}",
+            f"pip install {_DRIVERS.get(str(error.name), error.name)}",
         ) from None
     except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise _unreachable(uri, _reason(error, uri), _system_reason(error)) from None

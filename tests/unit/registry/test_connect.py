@@ -50,6 +50,14 @@ def test_an_unreachable_registry_is_reported_quickly_without_secrets(
     assert "start it, check the URI" in caught.value.remedy
 
 
+def test_a_driver_that_is_not_installed_is_named_with_what_installs_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}/mlflow"
+        with pytest.raises(RegistryError, match="needs the driver psycopg2") as caught:
+            ExpertRegistry(f"postgresql+psycopg2://ann@{address}")
+    assert caught.value.remedy == "pip install psycopg2-binary"
+
+
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if "/slow" in self.path:
