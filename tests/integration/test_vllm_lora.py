@@ -71,6 +71,8 @@ async def _answers(base: Path, adapters: list[Path | None], prompts: list[Tokens
         enforce_eager=True,
         max_model_len=128,
         max_num_seqs=16,
+        # On a CPU vLLM copies an adapter's matrices for every token of a step.
+        max_num_batched_tokens=64,
         kv_cache_memory_bytes=2**28,
         block_size=32,
         enable_lora=True,
