@@ -5,43 +5,35 @@ The server is the system's own, started here (``make postgres`` installs it).
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from zfleet.errors import RegistryError
-from zfleet.svf.zvector import ZVector
-from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry import ExpertRegistry
 from zfleet_registry.log import Entry, verify
-from zfleet_registry.promotion import promote, rollback
 
 pytestmark = pytest.mark.drill
 
 PROCESSES, KILLED, EACH = 8, 2, 100
-BASE = "1a2b3c4d" * 8
 SLUG = "lab-1a2b3c4d"
-FASTER = re.compile("by another command meanwhile|in MLflow and at .* in the log|had before")
 
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[str]:
     """The URI of an empty database on a server of this test's own."""
-    found = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+    # Debian keeps its programs out of the path.
+    found = next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None) or shutil.which("initdb")
     if found is None:
         pytest.fail("PostgreSQL is not installed: make postgres")
-    programs, folder = Path(found).parent, tmp_path / "postgres"
+    programs, folder = Path(found).resolve().parent, tmp_path / "postgres"
     folder.mkdir()
     # The server refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
@@ -69,59 +61,20 @@ def postgres(tmp_path: Path) -> Iterator[str]:
         call("pg_ctl", "-D", "data", "-m", "immediate", "stop")
 
 
-def _z(writer: int, number: int) -> ZVector:
-    values = torch.full((8,), 1.0 + writer + number / 1000)
-    return ZVector({"layers.0.mlp": values}, BASE, "f" * 64, "mlp")
-
-
-def _register(registry: ExpertRegistry, writer: int, number: int) -> ExpertVersion:
-    z = _z(writer, number)
-    return registry.register("math", z, Provenance.of(z), base_name="lab")
-
-
-def _write(uri: str, root: Path, writer: int) -> None:
-    """Register versions of one expert, and promote and roll back as if nobody else did."""
-    registry = ExpertRegistry(uri, root)
-    for number in range(EACH):
-        version = _register(registry, writer, number)
-        # Another process may be faster: that is told, and changes nothing.
-        with suppress(Faster):
-            if number % 4 == 1:
-                _despite_others(partial(promote, registry, version, "champion"))
-            if number % 4 == 3:
-                _despite_others(partial(rollback, registry, SLUG, "math", "champion"))
-
-
-class Faster(Exception):
-    """Another process moved the alias first."""
-
-
-def _despite_others(move: Callable[[], object]) -> None:
-    try:
-        move()
-    except RegistryError as error:
-        if FASTER.search(error.message):
-            raise Faster from error
-        raise
-
-
 def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     registry = ExpertRegistry(postgres, root)
-    promote(registry, _register(registry, PROCESSES, 0), "champion")
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(postgres, root, writer)) for writer in range(PROCESSES)]
-    for process in writers:
-        process.start()
+    script = Path(__file__).with_name("writer_of_versions.py")
+    commands = [[sys.executable, str(script), postgres, str(root), str(writer)] for writer in range(PROCESSES + 1)]
+    subprocess.run([*commands[PROCESSES], "1"], check=True)
+    writers = [subprocess.Popen([*command, str(EACH)]) for command in commands[:PROCESSES]]
     for count, process in enumerate(writers[:KILLED], start=1):
         while len(registry.list(SLUG)) < 40 * count:
-            assert process.is_alive(), "it ended before it was killed"
+            assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.2)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-    for process in writers:
-        process.join()
-    assert [process.exitcode for process in writers] == [-signal.SIGKILL] * KILLED + [0] * (PROCESSES - KILLED)
+        process.kill()
+    ends = [process.wait() for process in writers]
+    assert ends == [-signal.SIGKILL] * KILLED + [0] * (PROCESSES - KILLED)
 
     versions = registry.list(SLUG)
     assert [version.version for version in versions] == list(range(1, len(versions) + 1)), "numbers have gaps"
