@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zfleet.errors import ExpertNotFound
+from zfleet.files import new_file
 from zfleet_registry import z_file
 from zfleet_registry.bundles.manifest import MANIFEST, BundledVersion, Manifest
 from zfleet_registry.references import model_name, parse
@@ -48,7 +46,7 @@ def write_bundle(registry: ExpertRegistry, versions: Sequence[ExpertVersion], pa
     found = with_parents(registry, versions)
     entries: list[BundledVersion] = []
     members: set[str] = set()
-    with _new_file(path) as bundle:
+    with new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as bundle:
         for version in found:
             data = _file_of(registry, version)
             entry = BundledVersion(
@@ -109,19 +107,3 @@ def _member(name: str) -> zipfile.ZipInfo:
     # For people who unpack it: files that others may read.
     info.external_attr = 0o644 << 16
     return info
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[zipfile.ZipFile]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as bundle:
-                yield bundle
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -7,16 +7,15 @@ converted them, each would hold a copy of its own; a file beside them is shared 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from zfleet.errors import ZfleetError
+from zfleet.files import new_file
 from zfleet.locks import alone
 from zfleet.remembered import pieces, remember, remembered, sha256_of
 from zfleet.svf.mapped import map_tensors
@@ -83,18 +82,10 @@ def _is_whole(path: Path, source: str, names: Collection[str]) -> bool:
 def _write(path: Path, source: str, tensors: Mapping[str, Conversion]) -> None:
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("x+b") as file:
-            digest = write_tensors(file, tensors, {"sha256": _UNKNOWN, "source": source})
-            # In the place of the first digest in the header, which is this one's.
-            file.seek(0)
-            file.seek(file.read(_METADATA).index(_UNKNOWN.encode()))
-            file.write(digest.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        digest = write_tensors(file, tensors, {"sha256": _UNKNOWN, "source": source})
+        # In the place of the first digest in the header, which is this one's.
+        file.seek(0)
+        file.seek(file.read(_METADATA).index(_UNKNOWN.encode()))
+        file.write(digest.encode())
     remember("data", [path], digest)
