@@ -34,6 +34,7 @@ from zfleet_cluster.fleet.actors import actor_fleet
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.calibrate.data import CalibrationData
 from zfleet_jobs.code_version import code_version
+from zfleet_jobs.recorded_spec import recorded
 from zfleet_jobs.tracked import ending
 from zfleet_registry import ExpertRegistry, ExpertVersion
 from zfleet_registry.provenance import Provenance
@@ -253,7 +254,7 @@ def _registered(
     values = {} if measured is None else vars(measured)
     metrics = {key: float(value) for key, value in values.items() if value is not None}
     provenance = Provenance.of_dispatcher(
-        stored, spec=spec.model_dump_json(), code_version=code_version(), metrics=metrics
+        stored, spec=recorded(spec).model_dump_json(), code_version=code_version(), metrics=metrics
     )
     run = registry.start_run(spec.name, experiment=EXPERIMENT, params={"dispatcher": stored.document.kind})
     with ending(registry, run):

@@ -22,6 +22,7 @@ from zfleet.tasks.task import Task
 from zfleet_jobs.compare.outcome import Outcome
 from zfleet_jobs.compare.training_folder import TrainingFolder
 from zfleet_jobs.compare.trial import Trial
+from zfleet_jobs.recorded_spec import recorded
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.samples.layout import Training
 
@@ -93,7 +94,7 @@ def store_spec(storage: Storage, spec: CompareSpec | AblateSpec) -> None:
     Raises:
         JobError: It cannot be written.
     """
-    storage.put(f"{spec.kind}.yaml", dump_spec(spec).encode())
+    storage.put(f"{spec.kind}.yaml", dump_spec(recorded(spec)).encode())
 
 
 def stored_trials(

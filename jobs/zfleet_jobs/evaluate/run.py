@@ -30,6 +30,7 @@ from zfleet_jobs.evaluate.results import ABOUT_FILE, Results, read_about, read_r
 from zfleet_jobs.evaluate.searches import search_all
 from zfleet_jobs.evaluate.tracking import EXPERIMENT, track
 from zfleet_jobs.evaluate.workers import worker_pool
+from zfleet_jobs.recorded_spec import recorded
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem
@@ -106,7 +107,7 @@ def _measure(
     prepared, run = ready.prepared, Storage.at(str(ready.folder))
     seconds: dict[str, float] = {}
     storage = Storage.at(prepared.spec.storage)
-    run.put("spec.yaml", dump_spec(prepared.spec).encode())
+    run.put("spec.yaml", dump_spec(recorded(prepared.spec)).encode())
     mixtures = Mixtures(prepared)
     with ExitStack() as stack:
         connection = _Connection(ready, address, mixtures, stack)

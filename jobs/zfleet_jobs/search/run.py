@@ -25,6 +25,7 @@ from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
+from zfleet_jobs.recorded_spec import recorded
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.prior import Prior, find_prior
 from zfleet_jobs.search.problem import SearchProblem, drawn, drawn_from_test
@@ -126,8 +127,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
     _check_still_there(registry, versions.values())
     if prior is not None:
         spec = spec.model_copy(update={"space": spec.space.model_copy(update={"prior": prior.reference})})
-    # Without the study, whose address may hold a password.
-    stored = spec.model_copy(update={"study": None}).model_dump_json()
+    stored = recorded(spec).model_dump_json()
     registered = register_mixture(registry, mixture, problem.task, experts, bundle, stored)
     return _result(spec, problem, mixture, registered.reference, len(fit.left_out))
 

@@ -23,6 +23,7 @@ from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
+from zfleet_jobs.recorded_spec import recorded
 from zfleet_jobs.search.mixtures import search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, shots_of
 from zfleet_jobs.search.settings import SearchSettings
@@ -164,7 +165,7 @@ def _registered(
             z,
             task=version.provenance.task,
             data_digest=version.provenance.data_digest,
-            spec=spec.model_dump_json(),
+            spec=recorded(spec).model_dump_json(),
             code_version=code_version(),
             metrics={
                 "accuracy": accuracy[ORDERED, reference],
