@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from zfleet.config.names import AUTO, REFERENCE
-from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest
+from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest, check_z
 from zfleet.engine.streams import closing, merged
 from zfleet.errors import EngineError, RegistryError
 from zfleet_serve.adaptive.experts import Experts, parts_of
@@ -148,6 +148,7 @@ class Service:
         before = place * request.sampling.n
         async with closing(self.engine.generate(request)) as chunks:
             async for chunk in chunks:
+                check_z(request, chunk)
                 yield replace(chunk, index=before + chunk.index)
 
     async def _route(self, model: str, user_text: str | None, task: str | None) -> Route:

@@ -109,3 +109,15 @@ async def test_a_client_that_leaves_ends_its_request(stage: Stage) -> None:
     with pytest.raises(asyncio.CancelledError):
         await request
     assert (await stage.engine.stats()).running == 0
+
+
+async def test_an_answer_under_another_z_reaches_no_client(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    async def generate(request: GenerationRequest) -> AsyncIterator[Chunk]:
+        yield Chunk(0, "wrong", (1,), (), "stop", 1, "f" * 64)
+
+    stage.engine.generate = generate  # type: ignore[method-assign]
+    body = {"model": "fake", "messages": [{"role": "user", "content": "a"}]}
+    answer = await stage.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code >= 500
+    assert "wrong" not in answer.text
+    assert "the engine answered under ffffffffffff" in caplog.text
