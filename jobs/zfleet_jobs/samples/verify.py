@@ -7,7 +7,7 @@ it led to. Both must tell one story, from the first step to the last.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,12 +94,12 @@ def _sample_faults(tables: Mapping[int, Sequence[pa.Table]], moves: Mapping[int,
     if moves.get(1):
         published[0] = moves[1][0].began_at
     for step in sorted(tables):
-        rows = Counter(
-            pair
-            for table in tables[step]
-            for pair in zip(*(table[name].to_pylist() for name in ("z", "staleness")), strict=True)
-        )
-        for (z, staleness), count in sorted(rows.items()):
+        counted = pa.concat_tables(table.replace_schema_metadata(None) for table in tables[step])
+        counted = counted.group_by(["z", "staleness"]).aggregate([([], "count_all")])
+        counted = counted.sort_by([("z", "ascending"), ("staleness", "ascending")])
+        for z, staleness, count in zip(
+            *(counted[name].to_pylist() for name in ("z", "staleness", "count_all")), strict=True
+        ):
             at = step - 1 - staleness
             if at not in published:
                 yield f"step {step}: {count} samples are of the z after step {at}, which no file names"

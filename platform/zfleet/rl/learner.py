@@ -133,7 +133,7 @@ class Learner:
         """
         began_at = [self._digest(batch.expert) for batch in samples.batches]
         gradients = self.mean_gradients(samples.batches)
-        norms = self._apply(samples.batches, gradients)
+        norms, reached = self._apply(samples.batches, gradients)
         learn_seconds = time.perf_counter() - samples.sampled_at
         experts = [batch.expert for batch in samples.batches]
         validations = [self._validate(expert) if _validates(expert) else None for expert in experts]
@@ -146,10 +146,10 @@ class Learner:
                 validation,
                 samples.wait_seconds,
                 learn_seconds,
-                (began, self._digest(expert)),
+                digests,
             )
-            for expert, rollouts, sums, norm, validation, began in zip(
-                experts, samples.rollouts, gradients.sums, norms, validations, began_at, strict=True
+            for expert, rollouts, sums, norm, validation, *digests in zip(
+                experts, samples.rollouts, gradients.sums, norms, validations, began_at, reached, strict=True
             )
         ]
 
@@ -211,7 +211,8 @@ class Learner:
         expert.selection = expert.selection.updated(score, expert.steps_done, expert.p)
         return score
 
-    def _apply(self, batches: Sequence[ExpertBatch], gradients: MeanGradients) -> list[float]:
+    def _apply(self, batches: Sequence[ExpertBatch], gradients: MeanGradients) -> tuple[list[float], list[str]]:
+        """Move every expert; return the norm of each gradient, and the digest of the z that each has reached."""
         # All are checked before one is changed: a step is taken by every expert or by none. Clipping follows the
         # all-reduce: every worker clips the same gradient and stays equal to the others.
         for batch, gradient, sums in zip(batches, gradients.each, gradients.sums, strict=True):
@@ -221,19 +222,17 @@ class Learner:
             norms.append(batch.expert.apply(gradient if sums.used else None))
             if sums.used:
                 batch.expert.average_reward(batch.means.step)
-        for batch in batches:
-            self._check_z(batch.expert)
-        return norms
+        return norms, [self._reached(batch.expert) for batch in batches]
 
     def _digest(self, expert: ExpertInTraining) -> str:
         """Return the digest of the z at which an expert stands, as answers under it say it."""
         z = self.weights.z(expert.spec, expert.p)
         return BASE_Z if z is None else z.digest
 
-    def _check_z(self, expert: ExpertInTraining) -> None:
-        """Refuse a step that leads to no z, before anybody checkpoints it."""
+    def _reached(self, expert: ExpertInTraining) -> str:
+        """As ``_digest``, after a step: refuse one that leads to no z, before anybody checkpoints it."""
         try:
-            self.weights.z(expert.spec, expert.p)
+            return self._digest(expert)
         except InvalidZ as error:
             raise _diverged(expert, expert.steps_done, error.message, _REMEDY) from error
 

@@ -160,7 +160,7 @@ def step_report(
     validation: float | None,
     wait_seconds: float,
     learn_seconds: float,
-    digests: tuple[str, str],
+    digests: Sequence[str],
 ) -> StepReport:
     """Report a step that was taken.
 
