@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zfleet.errors import CorruptArtifact, FormatError, RegistryError
 from zfleet.files import read_or
 from zfleet.svf.zvector import ZVector
 from zfleet_registry.provenance import Provenance, Registration
+from zfleet_registry.references import model_name
+
+if TYPE_CHECKING:
+    from zfleet_registry.version import ExpertVersion
 
 LARGEST = 2**30
 """Bytes. The largest bases have 60 MB of z; whole models are not read to find out that they are."""
@@ -26,15 +31,9 @@ def metadata(model: str, provenance: Provenance, registration: Registration | No
     return said if registration is None else said | {"registration": registration.to_json()}
 
 
-def to_bytes(z: ZVector, model: str, provenance: Provenance) -> bytes:
-    """Serialise an expert, with its provenance in the file's metadata.
-
-    Args:
-        z: The expert.
-        model: Its name, qualified by the base: ``lab-1a2b3c4d.math``.
-        provenance: Of this z.
-    """
-    return z.to_bytes(metadata(model, provenance))
+def to_bytes(z: ZVector, version: ExpertVersion) -> bytes:
+    """Serialise the z of a version, with all that is known of its origin in the file's metadata."""
+    return z.to_bytes(metadata(model_name(version.base_slug, version.name), version.provenance, version.registration))
 
 
 def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:

@@ -29,7 +29,6 @@ from zfleet.svf.zvector import ZVector
 from zfleet_cli.commands.experts import find_version, slug_of
 from zfleet_cli.factors import factors_of
 from zfleet_registry import ExpertRegistry, ExpertVersion, z_file
-from zfleet_registry.references import model_name
 
 FULL = "full"
 
@@ -154,8 +153,7 @@ class Source:
 def as_z(experts: ExpertRegistry, reference: str, out: Path) -> Exported:
     """Write an expert's z, with its provenance in the file."""
     version = find_version(experts, reference, None)
-    model = model_name(version.base_slug, version.name)
-    write_atomic(out, z_file.to_bytes(experts.load(version), model, version.provenance))
+    write_atomic(out, z_file.to_bytes(experts.load(version), version))
     return Exported([version.qualified], {"z digest": version.z_digest}, [])
 
 

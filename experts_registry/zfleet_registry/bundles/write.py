@@ -12,7 +12,7 @@ from zfleet.errors import ExpertNotFound
 from zfleet.files import new_file
 from zfleet_registry import z_file
 from zfleet_registry.bundles.manifest import MANIFEST, BundledVersion, Manifest
-from zfleet_registry.references import model_name, parse
+from zfleet_registry.references import parse
 from zfleet_registry.registry import ExpertRegistry
 from zfleet_registry.version import ExpertVersion
 
@@ -98,8 +98,7 @@ def with_parents(registry: ExpertRegistry, versions: Sequence[ExpertVersion]) ->
 def _file_of(registry: ExpertRegistry, version: ExpertVersion) -> bytes:
     if version.is_dispatcher:
         return registry.load_dispatcher(version).to_bytes()
-    model = model_name(version.base_slug, version.name)
-    return z_file.to_bytes(registry.load(version), model, version.provenance)
+    return z_file.to_bytes(registry.load(version), version)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

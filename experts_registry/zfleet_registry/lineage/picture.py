@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from zfleet.pages.drawing import BLUE, GREEN, GREY, ORANGE, PALE, picture
 from zfleet_registry.lineage import Edge, Lineage, Node
+from zfleet_registry.references import parse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,8 @@ def draw_lineage(lineage: Lineage, form: Literal["png", "svg"]) -> bytes:
 
 
 def _box(axes: Axes, node: Node, place: tuple[float, float]) -> None:
-    base, _, name = node.version.rpartition(".")
+    parsed = parse(node.version)
+    name, base = f"{parsed.name}/{parsed.version}", parsed.base_slug
     marks = f"\n@{', @'.join(node.aliases)}" if node.aliases else ""
     style = {"boxstyle": "round,pad=0.4", "facecolor": _COLORS[node.kind], "edgecolor": "none", "alpha": 0.35}
     axes.text(*place, f"{name}{marks}\n{node.kind} of {base}", ha="center", va="center", fontsize=8, bbox=style)

@@ -18,7 +18,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet.testing.exports import FactoredBase
 from zfleet.testing.parity import random_z
 from zfleet_cli.main import app
-from zfleet_registry import ExpertRegistry, Provenance
+from zfleet_registry import ExpertRegistry, Provenance, z_file
 
 Command = Callable[..., Result]
 
@@ -154,6 +154,9 @@ def test_a_z_file_says_itself_what_it_is(
     assert copy.provenance.task == "sums"
     assert copy.provenance.metrics == {"accuracy": 0.5}
     assert copy.provenance.imported_from.startswith("math.safetensors sha256:")
+    registered = registry.resolve("math", copy.base_slug).registration
+    assert registered is not None
+    assert z_file.read_origin(out)[2] == registered
     # A bare z, as `ZVector.save` writes it, says neither name nor base.
     bare = tmp_path / "bare.safetensors"
     z.save(bare)
