@@ -48,7 +48,7 @@ def traffic_of(aliases: Aliases) -> Traffic:
     except (ValueError, TypeError) as error:
         raise RegistryError(
             f"the traffic of {aliases.expert} cannot be read: tag {TAG} was edited",
-            f"set it again: zfleet experts traffic {aliases.expert} champion=100",
+            f"set both again: zfleet experts traffic {aliases.expert} champion=100 --shadow ''",
         ) from error
 
 
@@ -62,7 +62,7 @@ def check_no_traffic(aliases: Aliases, alias: str) -> None:
     if alias in traffic.shares or alias == traffic.shadow:
         raise RegistryError(
             f"alias {alias!r} of {aliases.expert} has a share of the traffic, or is its shadow",
-            f"set the traffic without it first: zfleet experts traffic {aliases.expert} champion=100",
+            f"set the traffic without it first: zfleet experts traffic {aliases.expert} champion=100 --shadow ''",
         )
 
 

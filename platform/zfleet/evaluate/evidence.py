@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -117,4 +118,4 @@ def _seconds(cells: Sequence[Cell]) -> float:
 
 
 def _ratio(mine: float, theirs: float) -> float | None:
-    return mine / theirs if theirs > 0 and mine == mine else None
+    return mine / theirs if theirs > 0 and math.isfinite(mine) else None

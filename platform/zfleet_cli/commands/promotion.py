@@ -125,21 +125,22 @@ def traffic(
         typer.Argument(metavar="ALIAS=PERCENT...", help="Together 100; none: print them.", show_default=False),
     ] = None,
     shadow: Annotated[
-        str | None, typer.Option(metavar="ALIAS", help="Answers copies that nobody sees.", show_default=False)
+        str | None, typer.Option(metavar="ALIAS", help="Answers copies that nobody sees; '': none.", show_default=False)
     ] = None,
     why: Why = "",
     registry: Registry = None,
     base: BaseSlug = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set or print which aliases answer which share of an expert's traffic."""
+    """Set or print which aliases answer which share of an expert's traffic. What is not given stays."""
     from zfleet_registry.promotion import Traffic, set_traffic, traffic_of
 
     given = dict(_share(text) for text in shares or ())
     experts, version = _expert(name, registry, base)
     aliases = experts.aliases(version.base_slug, version.name)
     if given or shadow is not None:
-        set_traffic(aliases, Traffic(given, shadow or ""), why)
+        before = Traffic() if given and shadow is not None else traffic_of(aliases)
+        set_traffic(aliases, Traffic(given or before.shares, before.shadow if shadow is None else shadow), why)
     stored = asdict(traffic_of(aliases))
     if as_json:
         typer.echo(json.dumps(stored))

@@ -281,6 +281,14 @@ def test_the_commands(registry: ExpertRegistry, put: Put, root: Path, tmp_path: 
     assert all(len(line) <= 80 for line in call("history", "math").splitlines())
     call("traffic", "math", "champion=90", "canary=10")
     assert json.loads(call("traffic", "math", "--json"))["shares"] == {"champion": 90, "canary": 10}
+    call("alias", "math/1", "old")
+    shadowed = json.loads(call("traffic", "math", "--shadow", "old", "--json"))
+    assert shadowed == {"shares": {"champion": 90, "canary": 10}, "shadow": "old"}
+    assert json.loads(call("traffic", "math", "champion=100", "--json"))["shadow"] == "old"
+    assert json.loads(call("traffic", "math", "--shadow", "", "--json"))["shadow"] == ""
+    registry._client.set_registered_model_tag(f"{SLUG}.math", "zfleet.traffic", "{")
+    assert "--shadow ''" in call("traffic", "math", "champion=100", code=1)
+    call("traffic", "math", "champion=90", "canary=10", "--shadow", "")
     assert "write it as ALIAS=PERCENT" in call("traffic", "math", "champion=9.5", code=1)
     registry._client.set_registered_model_alias(f"{SLUG}.math", "champion", "2")
     assert (
