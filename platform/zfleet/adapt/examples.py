@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 10
 """How many examples of a label a prompt is compared with."""
+RANK = 5
+"""The neighbour whose distance says how strange a prompt is. The nearest one alone lets prompts through that lie beside
+a single odd example, and among few examples all that are near in words and not in what they ask."""
 EXACT_BELOW = 10_000
 """From so many examples on the nearest are searched approximately."""
 
@@ -41,7 +44,8 @@ class Examples:
         counts: [labels] int32, how many points each has.
         mean: [hidden] float32, of the hidden states of the first labels; ``with_label`` leaves it as it is.
         deviation: [hidden] float32, their standard deviation.
-        spreads: [labels] float32, of each label the median distance from an example to the nearest one that differs.
+        spreads: [labels] float32, of each label the median distance from an example to the ``RANK``-th nearest that
+            differs.
     """
 
     points: np.ndarray
@@ -115,25 +119,27 @@ class Examples:
     def novelty(self, label: str, distances: list[np.ndarray]) -> float:
         """Return how far a prompt is from the examples of a label, in units of what is usual there.
 
-        That is the distance to the nearest one (as Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest
-        Neighbors"), over the label's spread. A prompt that was given a wrong label is far from it, whatever else it is
-        near to; labels with few examples are sparse, and their spread is larger.
+        That is the distance to the ``RANK``-th nearest (Sun et al. 2022, "Out-of-Distribution Detection with Deep
+        Nearest Neighbors", section 3), over the label's spread. A prompt that was given a wrong label is far from it,
+        whatever else it is near to; labels with few examples are sparse, and their spread is larger.
 
         Args:
             label: That the prompt is given.
             distances: Of the prompt, from ``distances``.
         """
         place = self.labels.index(label)
-        return float(distances[place][0] / self.spreads[place])
+        own = distances[place]
+        return float(own[min(RANK, len(own)) - 1] / self.spreads[place])
 
     def _with(self, label: str, states: np.ndarray) -> Examples:
         own = self._on_sphere(states)
         found = _Group(own, exact=len(own) < EXACT_BELOW).distances(own, NEIGHBOURS + 1)
         # Not the example itself, nor one that is the same to the base.
-        others = np.where(found > _SAME, found, np.inf).min(axis=1)
-        if not np.isfinite(others).any():
+        others = [row[row > _SAME][:RANK] for row in found]
+        farthest = [row[-1] for row in others if row.size]
+        if not farthest:
             raise _all_the_same(label)
-        spread = np.median(others[np.isfinite(others)])
+        spread = np.median(farthest)
         return Examples(
             points=np.concatenate([self.points, own]),
             labels=(*self.labels, label),

@@ -28,7 +28,7 @@ from zfleet.engine.contract import BASE_Z
 from zfleet.errors import DispatcherError, WrongBase
 from zfleet.unique_keys import RepeatedKey, unique_keys
 
-FORMAT = "zfleet-dispatcher/1"
+FORMAT = "zfleet-dispatcher/2"
 _REMEDY = "restore the file from the registry, or calibrate the dispatcher again"
 _ARRAYS: Mapping[str, tuple[type, int]] = {
     "points": (np.float32, 2),

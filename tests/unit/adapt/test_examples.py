@@ -61,6 +61,15 @@ def test_novelty_is_about_1_for_usual_prompts_of_any_label_and_more_for_strange_
     assert np.median(novelties(examples, "l0", drawn(3, 100, 5)["l1"])) > limit, "a wrong label is strange"
 
 
+def test_one_odd_example_makes_nothing_around_it_usual() -> None:
+    states = clusters(3, 200, noise=0.3)
+    odd = clusters(4, 11, seed=6, noise=0.3)["l3"]
+    states["l0"][0] = odd[0]
+    examples = Examples.from_states(states)
+    limit = np.quantile(novelties(examples, "l0", clusters(3, 200, seed=5, noise=0.3)["l0"]), 0.98)
+    assert min(novelties(examples, "l0", odd[1:])) > limit
+
+
 def test_a_label_is_added_and_nothing_about_the_others_changes() -> None:
     states = clusters(4, 60)
     before = Examples.from_states({label: states[label] for label in ("l0", "l1", "l2")})

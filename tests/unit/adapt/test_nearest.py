@@ -15,7 +15,7 @@ from zfleet.testing.dispatcher_conformance import KINDS_OF_WORDS, STRANGE, Dispa
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens
 from zfleet.testing.words_engine import WordsEngine
 
-LIMIT = 1.4
+LIMIT = 1.25
 
 
 async def nearest(engine: FakeEngine, labels: tuple[str, ...] = tuple(KINDS_OF_WORDS)) -> NearestDispatcher:
