@@ -106,7 +106,9 @@ class MemoryTable:
         held = self._of("always")
         more = f"raise resources.memory to {self.peak / _GIB:.1f} or more" if room.asked else "take a larger machine"
         if held > room.most:
-            return f"{more}, or set base.dtype to bfloat16: {gib(held)} are held whatever the settings"
+            # bfloat16 takes half of it at best.
+            other = "set base.dtype to bfloat16" if held <= 2 * room.most else "take a smaller base"
+            return f"{more}, or {other}: {gib(held)} are held whatever the settings"
         return f"lower {keys}, or {more}"
 
     def __str__(self) -> str:

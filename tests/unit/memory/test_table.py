@@ -43,6 +43,13 @@ def test_resources_memory_below_the_weights_is_refused_with_what_it_must_be() ->
     assert "raise resources.memory to 6.0 or more" in refused.value.remedy
     assert "3.00 GiB are held whatever the settings" in refused.value.remedy
     assert "engine.slots" not in refused.value.remedy, "lowering it could not help"
+    assert "bfloat16" not in refused.value.remedy, "half of 3 GiB is too much, too"
+
+
+def test_bfloat16_is_proposed_where_it_can_help() -> None:
+    with pytest.raises(SpecError) as refused:
+        MemoryTable("a worker", PARTS).check(Room(2 * GIB, GIB, "the machine's memory"), TRAIN_KEYS)
+    assert "set base.dtype to bfloat16: 3.00 GiB are held" in refused.value.remedy
 
 
 def test_a_service_is_refused_only_for_what_it_always_holds() -> None:
