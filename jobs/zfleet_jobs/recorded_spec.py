@@ -1,4 +1,4 @@
-"""Specs as records keep them: a password in an address is for the job alone."""
+"""Specs as records keep them: a password in an address is for the job alone, and other secrets are refused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ from typing import Any, TypeVar
 
 from zfleet.config.spec import Spec
 from zfleet_registry.address import address_of, carries_secret
+from zfleet_registry.provenance.secrets import refuse_secrets
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
 _ADDRESSES = ("registry", "storage", "study")
 """Keys, at any depth, whose values may be URLs."""
+
+
+def check_recordable(spec: Spec) -> None:
+    """Refuse a spec with a secret in it, which the registry would refuse after the work.
+
+    Raises:
+        RegistryError: Names the kind of secret, never the secret.
+    """
+    refuse_secrets({"the spec": recorded(spec).model_dump_json()})
 
 
 def recorded(spec: SpecT) -> SpecT:

@@ -34,7 +34,7 @@ from zfleet_cluster.fleet.actors import actor_fleet
 from zfleet_cluster.fleet.base import ship
 from zfleet_jobs.calibrate.data import CalibrationData
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.recorded_spec import recorded
+from zfleet_jobs.recorded_spec import check_recordable, recorded
 from zfleet_jobs.tracked import ending
 from zfleet_registry import ExpertRegistry, ExpertVersion
 from zfleet_registry.provenance import Provenance
@@ -86,6 +86,7 @@ def run_calibrate(spec: CalibrateSpec, address: str | None = None) -> CalibrateR
         WrongBase: An expert was trained on another base, or on other factors.
         DispatcherError: The prompts or the labels cannot be used.
     """
+    check_recordable(spec)
     registry = ExpertRegistry(spec.registry)
     registry.check_experiments(EXPERIMENT)
     check_engine(spec.engine)

@@ -34,6 +34,7 @@ from zfleet_jobs.compare.outcome import Failure, Outcome, Results
 from zfleet_jobs.compare.progress import ExperimentProgress, OnProgress, Pace, progress_bar
 from zfleet_jobs.compare.stored import StoredTrial, open_storage, store_spec, stored_trials, warn_of_other_code
 from zfleet_jobs.compare.trial import Trial, run_trial
+from zfleet_jobs.recorded_spec import check_recordable
 from zfleet_jobs.task_shipping import by_value
 
 _RETRIES = 2
@@ -67,6 +68,7 @@ def run_experiment(
         JobError: The storage cannot be read or written, or the cluster is too small.
         ZfleetError: The experiment's own fault: a task, a reward, a base.
     """
+    check_recordable(spec)
     trials = trials_of(spec) if trials is None else trials
     bundles = pack_with_targets(spec.base, {_targets(spec, trial) for trial in trials})
     fits = _fitting(spec, next(iter(bundles.values())))

@@ -30,7 +30,7 @@ from zfleet_jobs.evaluate.results import ABOUT_FILE, Results, read_about, read_r
 from zfleet_jobs.evaluate.searches import search_all
 from zfleet_jobs.evaluate.tracking import EXPERIMENT, track
 from zfleet_jobs.evaluate.workers import worker_pool
-from zfleet_jobs.recorded_spec import recorded
+from zfleet_jobs.recorded_spec import check_recordable, recorded
 from zfleet_jobs.run_folder.storage import Storage
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.problem import SearchProblem
@@ -69,6 +69,7 @@ def run_evaluate(spec: EvaluateSpec, address: str | None = None, on_progress: On
         JobError: No resources, or a worker that died; running it again goes on.
         KeyboardInterrupt: Ctrl-C; running it again goes on.
     """
+    check_recordable(spec)
     registry = ExpertRegistry(spec.registry)
     registry.check_experiments(EXPERIMENT)
     ready = get_ready(spec, registry)

@@ -25,7 +25,7 @@ from zfleet.tasks.fit import fit_prompts
 from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ship
-from zfleet_jobs.recorded_spec import recorded
+from zfleet_jobs.recorded_spec import check_recordable, recorded
 from zfleet_jobs.search.mixtures import FoundMixture, finished_mixtures, search_mixtures
 from zfleet_jobs.search.prior import Prior, find_prior
 from zfleet_jobs.search.problem import SearchProblem, drawn, drawn_from_test
@@ -103,6 +103,7 @@ def run_search(spec: SearchSpec, address: str | None = None) -> SearchResult:
         KeyboardInterrupt: Ctrl-C; running it again resumes.
     """
     task = build_task(spec.task)
+    check_recordable(spec)
     registry = ExpertRegistry(spec.registry)
     registry.check_experiments(EXPERIMENT)
     spec = resolve_engine(spec)

@@ -8,6 +8,7 @@ from zfleet.models.bundle import pack_base
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.actors import shared_fleet
 from zfleet_cluster.fleet.base import ship
+from zfleet_jobs.recorded_spec import check_recordable
 from zfleet_jobs.run_folder.checkpoints import expert_folder
 from zfleet_jobs.run_folder.choice import record_choice, recorded_choice
 from zfleet_jobs.run_folder.lock import only_writer
@@ -46,6 +47,7 @@ def run_train(spec: TrainSpec, address: str | None = None) -> list[TrainedExpert
     # What the user can get wrong is checked before a cluster is started.
     if address is None:
         check_engine(spec.engine)
+    check_recordable(spec)
     registry = ExpertRegistry(spec.registry)
     bundle = pack_base(spec.base)
     starts = find_starts(registry, spec, bundle)

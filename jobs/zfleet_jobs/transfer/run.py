@@ -23,7 +23,7 @@ from zfleet.tasks.task import Task
 from zfleet_cluster import cluster
 from zfleet_cluster.fleet.base import ShippedBase, ship
 from zfleet_jobs.code_version import code_version
-from zfleet_jobs.recorded_spec import recorded
+from zfleet_jobs.recorded_spec import check_recordable, recorded
 from zfleet_jobs.search.mixtures import search_mixtures
 from zfleet_jobs.search.problem import SearchProblem, shots_of
 from zfleet_jobs.search.settings import SearchSettings
@@ -71,6 +71,7 @@ def run_transfer(spec: TransferSpec, address: str | None = None) -> TransferResu
         JobError: No resources, or a failed search; running it again resumes the search.
     """
     task = build_task(spec.task)
+    check_recordable(spec)
     registry = ExpertRegistry(spec.registry)
     if spec.register_ordered:
         registry.check_experiments(REGISTRATIONS)

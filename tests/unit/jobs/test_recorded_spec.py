@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import parse_spec
-from zfleet_jobs.recorded_spec import recorded
+from zfleet.config.specs import TrainSpec
+from zfleet.errors import RegistryError
+from zfleet_jobs.recorded_spec import check_recordable, recorded
+from zfleet_jobs.train.run import run_train
 from zfleet_registry.provenance.secrets import refuse_secrets
 
 SPEC = {
@@ -30,3 +35,14 @@ def test_a_spec_without_secrets_is_recorded_as_it_is() -> None:
     spec = parse_spec(SPEC | {"searches": {}, "registry": "postgresql://ann@db/mlflow"}, EvaluateSpec)
     assert recorded(spec) == spec
     assert "ann@db" in json.dumps(recorded(spec).model_dump(mode="json"))
+
+
+def test_a_secret_elsewhere_is_refused_before_the_work_and_not_shown() -> None:
+    task = {"jsonl": "rows.jsonl", "template": "hf_" + "a" * 30 + " {prompt}"}
+    spec = parse_spec(
+        {"run": "secret", "base": {"model": "nowhere"}, "experts": [{"name": "a", "task": task}]}, TrainSpec
+    )
+    check_recordable(parse_spec(SPEC, EvaluateSpec))
+    with pytest.raises(RegistryError, match="the spec contains a token of Hugging Face") as refused:
+        run_train(spec)
+    assert "aaa" not in str(refused.value)
