@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from ray import serve
@@ -34,6 +36,8 @@ from zfleet_serve.http.bodies import body_limit
 from zfleet_serve.http.gateway import create_app
 from zfleet_serve.http.server import HttpServer
 from zfleet_serve.http.tokenizer_text import TokenizerText
+from zfleet_serve.telemetry import RequestLog, Telemetry
+from zfleet_serve.telemetry.scrape import FOLDER
 
 _WAIT_SECONDS = 60
 """How long a request waits while no replica answers: Serve replaces a dead one within that time."""
@@ -95,7 +99,8 @@ class Gateway:
             approximate=approximate,
             dispatcher=spec.dispatcher,
         )
-        app = create_app(Service(self._engine, self._experts, text, served))
+        log = RequestLog(spec.request_log, spec.log_texts)
+        app = create_app(Service(self._engine, self._experts, text, served), Telemetry(base.name, log))
         self._directions = DirectionsForExperts(self._experts, self._engine)
         if approximate:
             self._directions.start()
@@ -140,8 +145,9 @@ def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
     engines = replica.options(
         ray_actor_options=dict(engine_resources(spec.engine, spec.resources)), **_replicas(spec)
     ).bind(spec, shipped, token)
-    # A gateway waits more than it computes, so it reserves no core.
-    options = {"num_cpus": 0, "resources": _HEAD_NODE}
+    # A gateway waits more than it computes, so it reserves no core. Any of them answers for the counts of all.
+    counts = str(Path(tempfile.gettempdir()) / f"zfleet-metrics-{secrets.token_hex(8)}")
+    options = {"num_cpus": 0, "resources": _HEAD_NODE, "runtime_env": {"env_vars": {FOLDER: counts}}}
     return gateway.options(ray_actor_options=options, num_replicas=spec.gateways).bind(spec, base, token, engines)
 
 

@@ -300,7 +300,17 @@ class ServeSpec(AnsweringSpec):
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )
+    request_log: str | None = Field(
+        None, description="a file that gets a line of JSON for each request, without its texts; none: nothing is logged"
+    )
+    log_texts: bool = Field(False, description="whether these lines hold prompts and answers, too")
     engine: Annotated[EngineSpec, answering(32)] = EngineSpec(kind="auto", slots=32)
+
+    @model_validator(mode="after")
+    def _texts_in_a_file(self) -> ServeSpec:
+        if self.log_texts and self.request_log is None:
+            raise ValueError("log_texts is true and request_log names no file: name one, or leave log_texts out")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> ServeSpec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from zfleet.engine.contract import GenerationRequest
@@ -24,6 +25,9 @@ from zfleet_serve.http.errors import describe, describe_invalid, describe_unexpe
 from zfleet_serve.http.respond import events, whole_body
 from zfleet_serve.http.schemas import ChatRequest, CompletionRequest
 from zfleet_serve.http.wire import ChatDialect, CompletionDialect, Dialect
+from zfleet_serve.telemetry import RequestLog, Telemetry
+from zfleet_serve.telemetry.responses import CountResponses
+from zfleet_serve.telemetry.scrape import CONTENT_TYPE
 
 T = TypeVar("T")
 _RETRY = {"Retry-After": "1"}
@@ -31,10 +35,17 @@ _HEALTH_SECONDS = 3.0
 """How long the health endpoint waits for an engine: load balancers ask often, and do not wait."""
 
 
-def create_app(service: Service) -> FastAPI:
-    """Build the application; ``service`` does the work."""
+def create_app(service: Service, telemetry: Telemetry | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        service: Does the work.
+        telemetry: Tells operators of it; None: what ``/metrics`` shows, and neither log nor traces of its own.
+    """
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
+    watched = telemetry or Telemetry(service.served.base, RequestLog())
     _answer_errors(app)
+    app.add_middleware(CountResponses, metrics=watched.metrics)
     reader = Reader(service.served.max_body)
     chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
     started = int(time.time())
@@ -55,6 +66,10 @@ def create_app(service: Service) -> FastAPI:
         dispatchers = service.first_pass.state()
         return {"status": "ok", "base": service.served.base, "engine": asdict(stats), "dispatchers": dispatchers}
 
+    @app.get("/metrics", responses=refuses(), response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        return Response(await watched.scrape(service.engine), media_type=CONTENT_TYPE)
+
     @app.get("/v1/models", responses=refuses())
     async def models() -> dict[str, Any]:
         found, errors = await service.models(), await service.errors()
@@ -71,7 +86,8 @@ def create_app(service: Service) -> FastAPI:
         # Without a limit the answer may be as long as fits; a prompt that does not fit is refused by the engine.
         limit = body.limit or max(1, service.served.max_length - len(prompt))
         dialect = ChatDialect(service.text, [prompt], body.n, body.logprobs)
-        return await _while_connected(request, _respond(service, body, [prompt], limit, dialect))
+        work = _respond(service, watched, request, body, [prompt], limit, dialect)
+        return await _while_connected(request, work)
 
     @app.post("/v1/completions", **answers(CompletionRequest))
     async def completions(request: Request, body: CompletionRequest = completion_body) -> Response | dict[str, Any]:
@@ -80,7 +96,9 @@ def create_app(service: Service) -> FastAPI:
             for prompt in body.prompt
         ]
         dialect = CompletionDialect(service.text, prompts, body.n, body.logprobs is not None)
-        return await _while_connected(request, _respond(service, body, prompts, body.max_tokens, dialect))
+        return await _while_connected(
+            request, _respond(service, watched, request, body, prompts, body.max_tokens, dialect)
+        )
 
     document(app, ChatRequest, CompletionRequest)
     return app
@@ -109,6 +127,8 @@ async def _expire_when_left(request: Request, connected: asyncio.Timeout) -> Non
 
 async def _respond(
     service: Service,
+    telemetry: Telemetry,
+    request: Request,
     body: ChatRequest | CompletionRequest,
     prompts: Sequence[Tokens],
     limit: int,
@@ -117,7 +137,11 @@ async def _respond(
     sampling = body.sampling(limit, dialect.logprobs)
     requests = [GenerationRequest(prompt, sampling, stream=body.stream) for prompt in prompts]
     async with AsyncExitStack() as stack:
+        named = uuid.uuid4().hex
+        watch = stack.enter_context(telemetry.watching(named, dialect.operation, body.user_text, dict(request.headers)))
         answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests, body.task))
+        watch.routed(answer.route, dialect.prompt_tokens)
+        answer.chunks = watch.following(answer.chunks)
         if not body.stream:
             return await whole_body(answer, dialect, body.model)
         # The stream outlives this function. It ends the answer when it is read to its end, or when the client leaves.

@@ -29,6 +29,7 @@ class Dialect(ABC):
     whole_object: str
     chunk_object: str
     prefix: str
+    operation: str
 
     def __init__(self, text: Text, prompts: Sequence[Tokens], n: int, logprobs: bool) -> None:
         self.logprobs = logprobs
@@ -79,6 +80,7 @@ class ChatDialect(Dialect):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
     prefix = "chatcmpl"
+    operation = "chat"
 
     def opening(self, index: int) -> Json:
         return {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
@@ -104,6 +106,7 @@ class CompletionDialect(Dialect):
     whole_object = "text_completion"
     chunk_object = "text_completion"
     prefix = "cmpl"
+    operation = "text_completion"
 
     def _choice(self, index: int, text: str, reason: FinishReason) -> Json:
         return {"index": index, "text": text, "finish_reason": reason}

@@ -17,6 +17,7 @@ from zfleet_serve.testing import Stage
 ENDPOINTS = {
     ("get", "/healthz"): {200, 500, 503},
     ("get", "/v1/models"): {200, 500, 503},
+    ("get", "/metrics"): {200, 500, 503},
     ("get", "/v1/models/{model}"): {200, 404, 500, 503},
     ("post", "/v1/chat/completions"): {200, 400, 404, 408, 413, 429, 500, 503},
     ("post", "/v1/completions"): {200, 400, 404, 408, 413, 429, 500, 503},
