@@ -99,8 +99,8 @@ class Gateway:
             approximate=approximate,
             dispatcher=spec.dispatcher,
         )
-        log = RequestLog(spec.request_log, spec.log_texts)
-        app = create_app(Service(self._engine, self._experts, text, served), Telemetry(base.name, log))
+        self._telemetry = Telemetry(base.name, RequestLog(spec.request_log, spec.log_texts))
+        app = create_app(Service(self._engine, self._experts, text, served), self._telemetry)
         self._directions = DirectionsForExperts(self._experts, self._engine)
         if approximate:
             self._directions.start()
@@ -129,6 +129,7 @@ class Gateway:
         await self._server.stop(self._engine.close)
         await self._directions.stop()
         await self._experts.close()
+        await asyncio.to_thread(self._telemetry.close)
 
 
 def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:

@@ -86,3 +86,8 @@ class RequestLog:
             written: dict[str, Any] = asdict(line) | (asdict(texts) if self.texts else {})
             record = logging.LogRecord("zfleet.requests", logging.INFO, "", 0, "%s", (json.dumps(written),), None)
             self._handler.handle(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._handler is not None:
+            self._handler.close()

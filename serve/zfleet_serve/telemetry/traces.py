@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import Resource
@@ -21,18 +21,18 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 _LOG = logging.getLogger(__name__)
 
 
-def tracer_of(exporter: SpanExporter | None = None) -> Tracer:
-    """Return the tracer of this process.
+def tracer_of(exporter: SpanExporter | None = None) -> tuple[Tracer, Callable[[], None]]:
+    """Return a tracer, and what sends its last spans and ends it.
 
     Args:
         exporter: Takes the spans; None: the one that OpenTelemetry's variables name, or none at all.
     """
     exporter = exporter or _configured()
     if exporter is None:
-        return trace.NoOpTracer()
+        return trace.NoOpTracer(), lambda: None
     provider = TracerProvider(resource=Resource.create({"service.name": "zfleet"}))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return provider.get_tracer("zfleet")
+    return provider.get_tracer("zfleet"), provider.shutdown
 
 
 def _configured() -> SpanExporter | None:

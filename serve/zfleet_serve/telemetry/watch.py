@@ -34,7 +34,7 @@ class Telemetry:
         self.log = log
         self._registry = CollectorRegistry()
         self.metrics = Metrics(self._registry, base)
-        self.tracer = tracer_of(exporter)
+        self.tracer, self._stop_tracing = tracer_of(exporter)
         self.answering: Counter[str] = Counter()
 
     @contextmanager
@@ -58,6 +58,11 @@ class Telemetry:
             raise
         finally:
             watch.end()
+
+    def close(self) -> None:
+        """Send what is left of the traces, and close the log."""
+        self.log.close()
+        self._stop_tracing()
 
     async def scrape(self, engine: Engine) -> bytes:
         """Return all metrics in Prometheus's text form.
