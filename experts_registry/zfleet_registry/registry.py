@@ -14,7 +14,7 @@ from zfleet_registry.aliases import Aliases
 from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
 from zfleet_registry.missing import no_expert, no_version
-from zfleet_registry.promotion.traffic import check_no_traffic
+from zfleet_registry.promotion.traffic import Traffic, check_no_traffic, traffic_of
 from zfleet_registry.provenance import Provenance, Registration, card
 from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
@@ -162,6 +162,15 @@ class ExpertRegistry(RunLog):
     def aliases(self, base_slug: str, name: str) -> Aliases:
         """Return the aliases of an expert, and how they are moved."""
         return Aliases(self._connection, model_name(base_slug, name))
+
+    def traffic(self, base_slug: str, name: str) -> Traffic:
+        """Return which aliases share an expert's traffic.
+
+        Raises:
+            RegistryError: What is stored cannot be read.
+            RegistryUnreachable: The registry does not answer.
+        """
+        return traffic_of(self.aliases(base_slug, name))
 
     def set_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Point an alias at a version. In the same step, it leaves the version that had it.

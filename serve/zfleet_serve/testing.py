@@ -20,6 +20,7 @@ from zfleet.svf.mixture import mix
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
 from zfleet_registry import ExpertVersion, Parent, Provenance, references
+from zfleet_registry.promotion import Traffic
 from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Service
@@ -55,11 +56,20 @@ class FakeRegistry:
     zs: dict[str, ZVector] = field(default_factory=dict)
     dispatchers: dict[str, StoredDispatcher] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    shared: dict[str, Traffic] = field(default_factory=dict)
+
+    def traffic(self, base_slug: str, name: str) -> Traffic:
+        return self.shared.get(name, Traffic())
 
     def add(self, name: str, z: ZVector, slug: str = SLUG, parents: tuple[Parent, ...] = ()) -> ExpertVersion:
         version = self._added(name, slug, Provenance.of(z, parents=parents, kind="mixture" if parents else "expert"))
         self.zs[version.z_digest] = z
         return version
+
+    def alias(self, name: str, number: int, alias: str) -> None:
+        for place, version in enumerate(self.versions):
+            if (version.name, version.version) == (name, number):
+                self.versions[place] = replace(version, aliases=(*version.aliases, alias))
 
     def add_dispatcher(self, name: str, dispatcher: StoredDispatcher) -> ExpertVersion:
         provenance = Provenance.of_dispatcher(dispatcher, spec="", code_version="", metrics={})

@@ -23,6 +23,7 @@ from zfleet_registry import ExpertVersion, Parent, references
 from zfleet_serve.adaptive.last_known import FRESH_SECONDS, NEW_SECONDS, LastKnown, begin, within
 from zfleet_serve.adaptive.names import ModelNotFound, shown
 from zfleet_serve.adaptive.registry_line import Registry, RegistryLine
+from zfleet_serve.adaptive.shares import Shares, read_shares
 
 LOAD_SECONDS = 30.0
 """How long a request waits until an expert is loaded, while the registry answers."""
@@ -76,7 +77,7 @@ class Experts:
         self._engine = engine
         self._slug = base_slug
         self._alias = alias
-        self._versions: dict[str, LastKnown[ExpertVersion]] = {}
+        self._shares: dict[str, LastKnown[Shares]] = {}
         self._listed = LastKnown(partial(self._line.ask, lambda registry: registry.list(self._slug)))
         self._loading: dict[str, asyncio.Task[ZVector]] = {}
         # What the engine holds: {digest: the mixture that it is of, or None}.
@@ -107,24 +108,22 @@ class Experts:
         """Ask the registry no more."""
         await self._loop.stop()
 
-    async def resolve(self, reference: str) -> ExpertVersion:
+    async def resolve(self, reference: str, user: str | None = None) -> ExpertVersion:
         """Return the version that a reference means now. As ``LastKnown.get``.
+
+        Args:
+            reference: A name, a version or an alias.
+            user: Who asks: where several aliases share the traffic of a bare name, a user stays with one of them.
 
         Raises:
             ModelNotFound: No such expert, version or alias of this base.
             RegistryError: The registry cannot say, and has not said before.
         """
-        try:
-            parsed = references.parse(reference)
-            if parsed.base_slug not in (None, self._slug):
-                raise ExpertNotFound(f"{reference!r} is an expert of another base than {self._slug}")
-            bare = parsed.version is None and parsed.alias is None
-            # Without another alias the registry itself resolves a bare name: to the champion, or else the newest.
-            full = f"{reference}@{self._alias}" if bare and self._alias != CHAMPION else reference
-            return await self._version(full).get()
-        except ExpertNotFound as error:
-            _LOG.info("%s", error)
-            raise ModelNotFound(f"there is no expert {shown(reference)}") from None
+        return (await self._shares_of(reference)).version_for(user)
+
+    async def shadow(self, reference: str) -> ExpertVersion | None:
+        """Return the version that answers copies of a reference's requests, which nobody sees. As ``resolve``."""
+        return (await self._shares_of(reference)).shadow
 
     async def ready(self, version: ExpertVersion) -> str:
         """Load a version's z if the engine does not know it, and return its digest.
@@ -185,7 +184,7 @@ class Experts:
 
     async def _refresh_all(self) -> bool:
         began = time.monotonic()
-        questions: list[LastKnown[Any]] = [self._listed, *self._versions.values()]
+        questions: list[LastKnown[Any]] = [self._listed, *self._shares.values()]
         for question in questions:
             if question.used_within(IN_USE_SECONDS):
                 # An error is logged where the question is asked. A question that hangs must not hold up the others.
@@ -195,13 +194,26 @@ class Experts:
         await asyncio.sleep(max(FRESH_SECONDS, spent / _SHARE) - spent)
         return True
 
-    def _version(self, reference: str) -> LastKnown[ExpertVersion]:
-        if reference not in self._versions:
+    async def _shares_of(self, reference: str) -> Shares:
+        try:
+            parsed = references.parse(reference)
+            if parsed.base_slug not in (None, self._slug):
+                raise ExpertNotFound(f"{reference!r} is an expert of another base than {self._slug}")
+            bare = parsed.version is None and parsed.alias is None
+            # A service of another alias has that one alone: shares are those of the champion's traffic.
+            full = f"{reference}@{self._alias}" if bare and self._alias != CHAMPION else reference
+            return await self._known(full).get()
+        except ExpertNotFound as error:
+            _LOG.info("%s", error)
+            raise ModelNotFound(f"there is no expert {shown(reference)}") from None
+
+    def _known(self, reference: str) -> LastKnown[Shares]:
+        if reference not in self._shares:
             # Forget names that do not exist, so that strangers' guesses do not add up.
-            self._versions = {name: known for name, known in self._versions.items() if not known.empty}
-            question = partial(self._line.ask, lambda registry: registry.resolve(reference, self._slug))
-            self._versions[reference] = LastKnown(question)
-        return self._versions[reference]
+            self._shares = {name: known for name, known in self._shares.items() if not known.empty}
+            question = partial(self._line.ask, lambda registry: read_shares(registry, reference, self._slug))
+            self._shares[reference] = LastKnown(question)
+        return self._shares[reference]
 
     async def _loaded_z(self, version: ExpertVersion) -> ZVector:
         return await within(self._load(version), NEW_SECONDS if self._line.away else LOAD_SECONDS)

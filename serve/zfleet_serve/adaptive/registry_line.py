@@ -14,6 +14,7 @@ from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import RegistryUnreachable
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertVersion
+from zfleet_registry.promotion import Traffic
 from zfleet_serve.adaptive.last_known import NEW_SECONDS
 
 THREADS = 4
@@ -27,6 +28,8 @@ class Registry(Protocol):
     """The part of ``ExpertRegistry`` that serving uses; its calls block."""
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion: ...
+
+    def traffic(self, base_slug: str, name: str) -> Traffic: ...
 
     def load(self, version: ExpertVersion) -> ZVector: ...
 

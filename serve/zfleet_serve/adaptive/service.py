@@ -120,7 +120,12 @@ class Service:
 
     @asynccontextmanager
     async def answer(
-        self, model: str, user_text: str | None, requests: Sequence[GenerationRequest], task: str | None = None
+        self,
+        model: str,
+        user_text: str | None,
+        requests: Sequence[GenerationRequest],
+        task: str | None = None,
+        user: str | None = None,
     ) -> AsyncIterator[Answer]:
         """Answer one prompt or several inside the block; leaving it ends the answer, finished or not.
 
@@ -129,6 +134,7 @@ class Service:
             user_text: The text of the user, by which dispatchers choose; None if there is no such text.
             requests: One request of the second pass for each prompt; all get the same z, which is chosen here.
             task: The task that the request names, for dispatchers of kind ``few_shot``.
+            user: Who asks, for experts whose traffic is shared; None: nobody in particular.
 
         Yields:
             The answer. Its chunks are numbered over all prompts: those of the second follow the ``n`` of the first.
@@ -137,7 +143,7 @@ class Service:
             ModelNotFound: There is no such model; says which models there are.
             ZfleetError: Any error of the registry and the engine before the first chunk.
         """
-        route = await self._route(model, user_text, task)
+        route = await self._route(model, user_text, task, user)
         start = time.perf_counter()
         answers = [self._generate(replace(request, z_digest=route.z), place) for place, request in enumerate(requests)]
         async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
@@ -151,14 +157,14 @@ class Service:
                 check_z(request, chunk)
                 yield replace(chunk, index=before + chunk.index)
 
-    async def _route(self, model: str, user_text: str | None, task: str | None) -> Route:
+    async def _route(self, model: str, user_text: str | None, task: str | None, user: str | None) -> Route:
         try:
             name = parse_model(model, self.served.base)
             if name.auto:
                 return await self.first_pass.auto(user_text, task)
             if name.expert is None:
                 return Route(self.served.base, (), None, BASE_Z, None)
-            version = await self.experts.resolve(name.expert)
+            version = await self.experts.resolve(name.expert, user)
         except ModelNotFound as error:
             raise await self._unknown(model, error) from error
         if version.is_dispatcher:

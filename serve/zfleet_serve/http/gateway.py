@@ -139,7 +139,9 @@ async def _respond(
     async with AsyncExitStack() as stack:
         named = uuid.uuid4().hex
         watch = stack.enter_context(telemetry.watching(named, dialect.operation, body.user_text, dict(request.headers)))
-        answer = await stack.enter_async_context(service.answer(body.model, body.user_text, requests, body.task))
+        answer = await stack.enter_async_context(
+            service.answer(body.model, body.user_text, requests, body.task, body.user)
+        )
         watch.routed(answer.route, dialect.prompt_tokens)
         answer.chunks = watch.following(answer.chunks)
         if not body.stream:
