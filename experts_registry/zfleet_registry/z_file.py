@@ -53,8 +53,7 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     z = ZVector.from_bytes(data, source)
     remedy = "export the expert again"
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        extra = json.loads(header["__metadata__"].get("extra", "{}"))
+        extra = _extra(data)
         if "provenance" not in extra:
             return z, str(extra.get("name", "")), Provenance.of(z, task="imported")
         provenance = Provenance.from_strings(json.loads(extra["provenance"]))
@@ -74,13 +73,34 @@ def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
     """
     data = read_or(file, lambda error: CorruptArtifact(f"{file} cannot be read: {error.strerror}", "check the path"))
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        extra = json.loads(header["__metadata__"]["extra"])
+        extra = _extra(data)
         made = extra.get("registration")
         provenance = Provenance.from_strings(json.loads(extra["provenance"]))
         return extra["name"], provenance, None if made is None else Registration.from_json(made)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptArtifact(
             f"{file} does not say where it is from: {type(error).__name__}: {error}",
             "give the file of a registered version",
         ) from error
+
+
+def name_in(data: bytes) -> str:
+    """Return the name, qualified by the base, that a registered file of an expert or a dispatcher has in itself.
+
+    Empty if it has none: older registries did not write it.
+    """
+    try:
+        return str(_extra(data).get("name", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _extra(data: bytes) -> dict[str, str]:
+    """Return what a safetensors file of ours says beside its content.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: It is no such file.
+    """
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    extra: dict[str, str] = json.loads(header["__metadata__"].get("extra", "{}"))
+    return extra

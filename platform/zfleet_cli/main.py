@@ -38,6 +38,7 @@ from zfleet_cli.commands import (
     samples,
     search,
     serve,
+    signatures,
     submit,
     train,
     transfer,
@@ -99,6 +100,8 @@ experts.app.command("rollback")(promotion.rollback)
 experts.app.command("protect")(promotion.protect)
 experts.app.command("traffic")(promotion.traffic)
 experts.app.command("repair")(promotion.repair)
+experts.app.command("sign")(signatures.sign)
+experts.app.command("verify")(signatures.verify)
 experts.app.command("history")(history.history)
 experts.app.command("lineage")(lineage.lineage)
 experts.app.command("diff")(lineage.diff)

@@ -11,6 +11,7 @@ from zfleet.errors import ExpertNotFound, RegistryError
 from zfleet_registry.log import Action, Entry, Position, State
 from zfleet_registry.promotion.gates import gate_of
 from zfleet_registry.promotion.judge import Decision, judge
+from zfleet_registry.promotion.signed import check_signature
 from zfleet_registry.references import check_alias
 from zfleet_registry.who import current_user
 
@@ -94,7 +95,7 @@ def promote(
         _check_evidence(evidence, version, present)
         record = {"evidence": evidence.to_plain()}
         if chosen is not None:
-            decision = judge(chosen, evidence, current_user())
+            decision = judge(chosen, evidence, current_user(), check_signature(registry, version, chosen))
             record |= {"gate": chosen.model_dump(mode="json"), "decision": decision.to_plain()}
     elif chosen is not None and not force:
         raise RegistryError(

@@ -32,6 +32,7 @@ from zfleet_registry.promotion import (
     traffic_of,
     unprotect,
 )
+from zfleet_registry.signatures import Signer, sign_version, trusted_key
 
 Put = Callable[..., ExpertVersion]
 MakeZ = Callable[..., ZVector]
@@ -180,6 +181,25 @@ def test_an_alias_without_a_gate_is_promoted_and_logged(registry: ExpertRegistry
     assert registry.log(SLUG, "math").state.gates == {}
     with pytest.raises(RegistryError, match="'v7' is reserved"):
         promote(registry, second, "v7")
+
+
+def test_a_gate_asks_who_signed(registry: ExpertRegistry, put: Put, keys: Path) -> None:
+    version = put()
+    gate = GATE.model_copy(update={"signed_by": ((keys / "release.pub").read_text(),)})
+    protect(registry, version, gate)
+    refused = promote(registry, version, "champion", evidence=shows(version, None, 0.5))
+    assert refused.decision is not None
+    assert [check.check for check in refused.decision.checks if not check.passed] == ["signed by"]
+    assert "is not signed" in refused.decision.checks[-1].measured
+    sign_version(registry, version, Signer(keys / "release.key"))
+    passed = promote(registry, version, "champion", evidence=shows(version, None, 0.5))
+    assert passed.promoted
+    assert passed.entry is not None
+    recorded = passed.entry.action.evidence["decision"]["checks"][-1]
+    assert recorded["passed"]
+    assert recorded["measured"] == str(trusted_key((keys / "release.pub").read_text()))
+    with pytest.raises(RegistryError, match="no public key"):
+        protect(registry, version, GATE.model_copy(update={"signed_by": ("no key",)}))
 
 
 def test_rollback_goes_back_one_choice_at_a_time(registry: ExpertRegistry, put: Put) -> None:
