@@ -14,6 +14,8 @@ from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, Registration, card, facts_of
 from zfleet_registry.version_files import REMEDY, SignedFiles, VersionFiles
 
+FOLDER = "experts"
+"""Among the artifacts of a run: each upload has a folder of its own in it."""
 FILE = "z.safetensors"
 DISPATCHER_FILE = "dispatcher.safetensors"
 
@@ -46,7 +48,7 @@ def store(
     if signed is None:
         data = content.to_bytes(z_file.metadata(model, provenance, registration))
         signed = SignedFiles(data, {card.FILE: card.card(model, provenance, registration).encode()})
-    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
+    folder = f"{FOLDER}/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
     for path, data in {name: signed.artifact, **signed.beside}.items():
         store_file(connection, registration.run_id, f"{folder}/{path}", data)
     return f"{folder}/{name}", hashlib.sha256(signed.artifact).hexdigest()

@@ -30,6 +30,9 @@ from zfleet_registry.version_files import SignedFiles, VersionFiles
 logger = logging.getLogger(__name__)
 
 REGISTRATIONS = "registrations"
+"""The experiment of the runs that registrations start if they are given none."""
+RUN_NAME = "register "
+"""What the names of those runs begin with; the registered model follows."""
 
 # Inside the class ``list`` is a method.
 Versions = list[ExpertVersion]
@@ -95,7 +98,7 @@ class ExpertRegistry(RunLog):
             references.check_alias(alias)
             self.aliases(slug, name).check_unprotected(alias)
         self._check_next(slug, name, provenance)
-        owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
+        owner = run_id or self.start_run(RUN_NAME + model, experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
             try:
                 registration = Registration(base_name, owner)

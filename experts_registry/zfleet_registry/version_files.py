@@ -58,9 +58,7 @@ class VersionFiles:
             RegistryUnreachable: The registry does not answer.
         """
         where, registered = self._where(self.artifact_name), self.version.artifact_sha256
-        data = self._read(self.artifact_name, z_file.LARGEST)
-        if data is None:
-            raise CorruptArtifact(f"{where} cannot be read: there is no such file", REMEDY)
+        data = self.unverified_artifact()
         digest = hashlib.sha256(data).hexdigest()
         if digest != registered:
             raise CorruptArtifact(
@@ -68,6 +66,18 @@ class VersionFiles:
                 f"but {registered[:12]} was registered",
                 REMEDY,
             )
+        return data
+
+    def unverified_artifact(self) -> bytes:
+        """Read the artifact, whatever it is.
+
+        Raises:
+            CorruptArtifact: The file is missing, cannot be read, or is too large.
+            RegistryUnreachable: The registry does not answer.
+        """
+        data = self._read(self.artifact_name, z_file.LARGEST)
+        if data is None:
+            raise CorruptArtifact(f"{self._where(self.artifact_name)} cannot be read: there is no such file", REMEDY)
         return data
 
     def card(self) -> bytes | None:

@@ -1,4 +1,4 @@
-"""``zfleet experts promote``, ``rollback``, ``protect``, ``traffic``, ``repair``: which version answers, and why."""
+"""``zfleet experts promote``, ``rollback``, ``protect``, ``traffic``: which version answers, and why."""
 
 from __future__ import annotations
 
@@ -147,17 +147,6 @@ def traffic(
         typer.echo(json.dumps(stored))
     else:
         print_fields(stored | {"shares": stored["shares"] or {CHAMPION: 100}}, f"traffic of {aliases.expert}, %")
-
-
-def repair(name: ExpertName, registry: Registry = None, base: BaseSlug = None, as_json: AsJson = False) -> None:
-    """Put the aliases of an expert where its log has them, after a command was killed or MLflow was edited by hand."""
-    from zfleet_registry.promotion import follow_traffic
-
-    experts, version = _expert(name, registry, base)
-    aliases = experts.aliases(version.base_slug, version.name)
-    found = aliases.repair()
-    follow_traffic(aliases)
-    print_rows(found, f"repaired aliases of {aliases.expert}", as_json)
 
 
 def _load_gate(file: Path) -> GateSpec:

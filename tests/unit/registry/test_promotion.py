@@ -165,7 +165,7 @@ def test_evidence_of_other_versions_is_refused(registry: ExpertRegistry, put: Pu
     registry._client.set_registered_model_alias(f"{SLUG}.math", "champion", "3")
     with pytest.raises(RegistryError, match=r"at version 3 in MLflow and at 1 in the log") as caught:
         promote(registry, second, "champion", evidence=shows(second, third, 0.5))
-    assert "zfleet experts repair" in caught.value.remedy
+    assert "zfleet experts fsck --repair" in caught.value.remedy
 
 
 def test_an_alias_without_a_gate_is_promoted_and_logged(registry: ExpertRegistry, put: Put) -> None:
@@ -312,12 +312,13 @@ def test_the_commands(registry: ExpertRegistry, put: Put, root: Path, tmp_path: 
     assert "write it as ALIAS=PERCENT" in call("traffic", "math", "champion=9.5", code=1)
     registry._client.set_registered_model_alias(f"{SLUG}.math", "champion", "2")
     assert (
-        "zfleet experts repair"
+        "zfleet experts fsck --repair"
         in CliRunner()
         .invoke(app, ["experts", "history", "math", "--registry", f"sqlite:///{root / 'mlflow.db'}"])
         .stderr
     )
-    assert json.loads(call("repair", "math", "--json")) == [{"alias": "champion", "logged": 1, "found": 2}]
+    (mended,) = json.loads(call("fsck", "--repair", "--json"))["faults"]
+    assert mended["then"] == "put champion back to version 1, where the log has it"
     assert "is protected" not in call("protect", "math", "--drop", "champion", "--why", "over")
     registry._client.delete_model_version(f"log~{SLUG}.math", "6")
     assert "broken at entry 6: it was removed" in call("history", "math", code=1)
