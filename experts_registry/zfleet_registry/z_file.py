@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zfleet.errors import CorruptArtifact, FormatError, RegistryError
-from zfleet.files import read_or
+from zfleet.errors import CorruptArtifact, FormatError, RegistryError, ZfleetError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry.provenance import Provenance, Registration
 from zfleet_registry.references import model_name
@@ -65,13 +64,32 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     return z, str(extra.get("name", "")), provenance
 
 
+def read(file: Path, refuse: type[ZfleetError]) -> bytes:
+    """Read a file that is small enough to be an expert's; its size is looked at first.
+
+    Args:
+        file: The file.
+        refuse: The class of the error.
+
+    Raises:
+        ZfleetError: Of that class: the file cannot be read, or is too large.
+    """
+    try:
+        size = file.stat().st_size
+        if size > LARGEST:
+            raise refuse(f"{file} has {size:,} bytes, more than {LARGEST:,}", "give a file with a z")
+        return file.read_bytes()
+    except OSError as error:
+        raise refuse(f"{file} cannot be read: {error.strerror}", "check the path") from error
+
+
 def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
     """Read the name, the provenance and the registration from an expert's file, without a registry.
 
     Raises:
         CorruptArtifact: The file cannot be read, or was not written by a registry.
     """
-    data = read_or(file, lambda error: CorruptArtifact(f"{file} cannot be read: {error.strerror}", "check the path"))
+    data = read(file, CorruptArtifact)
     try:
         extra = _extra(data)
         made = extra.get("registration")

@@ -276,10 +276,7 @@ def test_extra_tensors_and_cycles(registry: ExpertRegistry, make_z: MakeZ, put: 
         registry.register("math", one, Provenance.of(one), base_name="lab")
     assert [one[1:] for one in faults(registry)] == [
         (f"{EXPERT}/3", "its z has an extra model.layers.9.mlp, unlike other versions on its factors"),
-        (
-            f"{EXPERT}/4",
-            "its z has 7 values for model.layers.0.mlp.up_proj, not 8, unlike other versions on its factors",
-        ),
+        (f"{EXPERT}/4", f"its z has 7 values for {only}, not 8, unlike other versions on its factors"),
     ]
     for number in ("3", "4"):
         registry._client.delete_model_version(EXPERT, number)
