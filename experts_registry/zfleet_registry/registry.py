@@ -14,15 +14,15 @@ from zfleet.paths import REGISTRY_FOLDER
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
 from zfleet_registry.aliases import Aliases
-from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
 from zfleet_registry.missing import no_expert, no_version
+from zfleet_registry.next_version import check_next
 from zfleet_registry.promotion.traffic import check_no_traffic
 from zfleet_registry.provenance import Provenance, Registration, card
 from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
 from zfleet_registry.runs import RunLog
-from zfleet_registry.signatures import trusted_key, verify_version
+from zfleet_registry.signatures import trusted_keys, verify_version
 from zfleet_registry.tags import PREFIX
 from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
 from zfleet_registry.version_files import SignedFiles, VersionFiles
@@ -55,7 +55,7 @@ class ExpertRegistry(RunLog):
         reading: bool = False,
         require_signed_by: Sequence[str] = (),
     ) -> None:
-        self._trusted = tuple(map(trusted_key, require_signed_by))
+        self._trusted = trusted_keys(require_signed_by)
         super().__init__(uri, root, reading=reading)
 
     def register(
@@ -97,7 +97,7 @@ class ExpertRegistry(RunLog):
         if alias is not None:
             references.check_alias(alias)
             self.aliases(slug, name).check_unprotected(alias)
-        self._check_next(slug, name, provenance)
+        check_next(self._connection, slug, name, provenance)
         owner = run_id or self.start_run(RUN_NAME + model, experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
             try:
@@ -284,17 +284,3 @@ class ExpertRegistry(RunLog):
             if self._trusted:
                 verify_version(files, self._trusted)
             return content
-
-    def _check_next(self, slug: str, name: str, provenance: Provenance) -> None:
-        """Refuse a next version of another kind, or with a parent that does not exist before it."""
-        model = model_name(slug, name)
-        with self._connection.answering(f"look for {model}"):
-            newest = catalog.newest_version(self._client, model)
-        parents = [parent.reference for parent in provenance.parents]
-        refuse_future_parents(slug, name, 0 if newest is None else int(newest.version), parents)
-        dispatcher = provenance.kind == "dispatcher"
-        if newest is not None and is_ours(newest) and from_mlflow(newest, {}).is_dispatcher != dispatcher:
-            new, there = ("a dispatcher", "an expert") if dispatcher else ("an expert", "a dispatcher")
-            raise RegistryError(
-                f"{name!r} is {there}, and cannot have {new} as its next version", f"give {new} a name of its own"
-            )

@@ -8,7 +8,7 @@ from zfleet.config.gate import GateSpec
 from zfleet.errors import RegistryError
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.log import Action, Entry, State
-from zfleet_registry.signatures import trusted_key
+from zfleet_registry.signatures import trusted_keys
 
 if TYPE_CHECKING:
     from zfleet_registry.registry import ExpertRegistry
@@ -32,8 +32,7 @@ def protect(registry: ExpertRegistry, version: ExpertVersion, gate: GateSpec, wh
             f"{version.qualified} is a dispatcher, and gates judge experts",
             "protect experts; `zfleet calibrate` measures dispatchers",
         )
-    for key in gate.signed_by:
-        trusted_key(key)
+    trusted_keys(gate.signed_by)
     aliases = registry.aliases(version.base_slug, version.name)
     action = Action("protect", aliases.expert, gate.alias, why=why, data=gate.model_dump(mode="json"))
     return aliases.log.append(action)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zfleet.config.gate import GateSpec
 from zfleet.errors import UntrustedVersion
 from zfleet_registry.promotion.judge import Check
-from zfleet_registry.signatures import trusted_key, verify_version
+from zfleet_registry.signatures import trusted_keys, verify_version
 
 if TYPE_CHECKING:
     from zfleet_registry.registry import ExpertRegistry
@@ -23,7 +23,7 @@ def check_signature(registry: ExpertRegistry, version: ExpertVersion, gate: Gate
     """
     if not gate.signed_by:
         return None
-    trusted = [trusted_key(key) for key in gate.signed_by]
+    trusted = trusted_keys(gate.signed_by)
     required = " or ".join(map(str, trusted))
     try:
         signature = verify_version(registry.files(version), trusted)

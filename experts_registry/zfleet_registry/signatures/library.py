@@ -9,13 +9,24 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zfleet.errors import RegistryError, UntrustedVersion
-from zfleet_registry.signatures.keys import TrustedKey
+from zfleet_registry.signatures.keys import TrustedKey, trusted_key
 from zfleet_registry.signatures.signer import Signer
+
+
+def trusted_keys(texts: Sequence[str]) -> tuple[TrustedKey, ...]:
+    """Read public keys and certificates, in PEM, to verify by.
+
+    Raises:
+        RegistryError: One is neither, or the library is not installed: better now than where a version is loaded.
+    """
+    if texts:
+        _library()
+    return tuple(map(trusted_key, texts))
 
 
 def sign_files(files: Mapping[str, bytes], signer: Signer) -> bytes:

@@ -73,10 +73,10 @@ def verify(
 ) -> None:
     """Verify who signed a version. Exits 1 if none of the keys did, or a signed file was changed."""
     from zfleet_registry import ExpertRegistry
-    from zfleet_registry.signatures import trusted_key, verify_version
+    from zfleet_registry.signatures import trusted_keys, verify_version
 
-    trusted = [trusted_key(text) for text in read_public_keys(public_keys)]
-    experts = ExpertRegistry(registry, reading=True)
+    trusted = trusted_keys(read_public_keys(public_keys))
+    experts = ExpertRegistry(registry)
     version = find_version(experts, reference, base)
     with results_alone():
         signature = verify_version(experts.files(version), trusted)

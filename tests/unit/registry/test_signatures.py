@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,15 @@ def test_keys_that_cannot_be_used_are_refused_and_not_repeated(
     for text in ("", "no key", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         with pytest.raises(RegistryError, match="no public key"):
             trusted_key(text)
+
+
+def test_a_registry_that_demands_signatures_does_not_open_without_the_library(
+    root: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(RegistryError, match="not installed: model_signing") as refused:
+        _strict(root, keys / "release.pub")
+    assert refused.value.remedy == "pip install 'zfleet[signing]'"
 
 
 def test_a_bundle_carries_signatures(
