@@ -1,17 +1,18 @@
 """Move the aliases of an expert: first an entry in its log, then the alias in MLflow.
 
 The log decides. If a command is killed between the two, or two commands cross, the newest entry holds: the next command
-on this alias, the same command again, or ``repair`` puts the alias where the log has it. Readers see the alias itself.
+on this alias, the same command again, or ``repair`` (of ``zfleet experts fsck``) puts the alias where the log has it.
+Readers see the alias itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zfleet.errors import RegistryError
 from zfleet_registry import catalog
 from zfleet_registry.connect import Connection
-from zfleet_registry.log import Action, Entry, ExpertLog
+from zfleet_registry.log import Action, Entry, ExpertLog, Position
 
 
 @dataclass(frozen=True)
@@ -98,30 +99,51 @@ class Aliases:
         self._follow(action.alias)
         return entry
 
-    def repair(self) -> list[Mismatch]:
-        """Put every alias where the log has it, and record each in the log.
+    def repair(self, alias: str) -> Entry:
+        """Put an alias where the log has it, and record that.
 
-        Returns:
-            What was found.
+        If that version was deleted, the alias goes back to the newest version before it that exists, as a rollback
+        does. If there is none, it is dropped.
 
         Raises:
-            RegistryError: The version that the log has does not exist any more.
+            RegistryError: Another command moved the alias meanwhile.
         """
-        found = self.mismatches()
-        for one in found:
-            self._follow(one.alias)
-            self.log.append(Action("repair", self.expert, one.alias, one.logged, found=one.found))
-        return found
+        state, found = self.log.state, self.present().get(alias)
+        logged = state.aliases[alias]
+        if self._exists(logged.version):
+            self._follow(alias)
+            return self.log.append(Action("repair", self.expert, alias, logged.version, found=found))
+        choice: Position | None = logged
+        while choice is not None and not self._exists(choice.version):
+            choice = self.log.choice_before(alias, choice)
+        why = f"version {logged.version} does not exist any more"
+        relies_on, gate = state.chosen_by(alias), state.gates.get(alias, 0)
+        action = Action("drop", self.expert, alias, found=found, relies_on=relies_on, gate=gate, why=why)
+        if choice is not None and choice.version is not None:
+            action = replace(action, what="rollback", version=choice.version, returns_to=choice.entry)
+        return self.move(action)
+
+    def remove_unlogged(self, alias: str) -> None:
+        """Remove an alias that the log does not know from MLflow."""
+        with self._connection.answering(f"remove alias {alias!r} of {self.expert}"):
+            self._connection.client.delete_registered_model_alias(self.expert, alias)
+
+    def _exists(self, version: int | None) -> bool:
+        """Whether an alias can be at a version: it exists, or is none at all."""
+        if version is None:
+            return True
+        with self._connection.answering(f"look for version {version} of {self.expert}"):
+            return catalog.find_version(self._connection.client, self.expert, version) is not None
 
     def _follow(self, alias: str) -> None:
         """Point the alias where the newest entry has it, until no newer entry moves it meanwhile."""
         position = self.log.state.aliases[alias]
         while True:
             with self._connection.answering(f"set alias {alias!r} of {self.expert}"):
-                if position.version is None:
-                    self._connection.client.delete_registered_model_alias(self.expert, alias)
-                else:
+                if position.version is not None:
                     catalog.point_alias(self._connection.client, self.expert, alias, position.version)
+                elif alias in self.present():
+                    self._connection.client.delete_registered_model_alias(self.expert, alias)
             newest = self.log.state.aliases[alias]
             if newest == position:
                 return

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import uuid
-from pathlib import Path
-
-import requests
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
@@ -16,11 +12,12 @@ from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, Registration, card, facts_of
-from zfleet_registry.version import ExpertVersion
+from zfleet_registry.version_files import REMEDY, SignedFiles, VersionFiles
 
+FOLDER = "experts"
+"""Among the artifacts of a run: each upload has a folder of its own in it."""
 FILE = "z.safetensors"
 DISPATCHER_FILE = "dispatcher.safetensors"
-_REMEDY = "restore the file from a backup, or register the expert again and point the aliases at the new version"
 
 
 def store(
@@ -29,8 +26,17 @@ def store(
     content: ZVector | StoredDispatcher,
     provenance: Provenance,
     registration: Registration,
+    signed: SignedFiles | None = None,
 ) -> tuple[str, str]:
     """Upload a z or a dispatcher, with its provenance in the file's metadata, and its card, to a folder of their own.
+
+    Args:
+        connection: The registry.
+        model: The name, qualified by the base.
+        content: The z or the dispatcher.
+        provenance: Of the content.
+        registration: Who registers it.
+        signed: The files of a signed version of this content, stored as they are: any change would end the signatures.
 
     Returns:
         The file's path inside the run's artifacts, and the file's sha256.
@@ -39,53 +45,32 @@ def store(
         RegistryError: The file of a local registry cannot be written, for example because the disk is full.
     """
     name = FILE if isinstance(content, ZVector) else DISPATCHER_FILE
-    data = content.to_bytes(z_file.metadata(model, provenance, registration))
-    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
-    store_file(connection, registration.run_id, f"{folder}/{name}", data)
-    store_file(
-        connection, registration.run_id, f"{folder}/{card.FILE}", card.card(model, provenance, registration).encode()
-    )
-    return f"{folder}/{name}", hashlib.sha256(data).hexdigest()
+    if signed is None:
+        data = content.to_bytes(z_file.metadata(model, provenance, registration))
+        signed = SignedFiles(data, {card.FILE: card.card(model, provenance, registration).encode()})
+    folder = f"{FOLDER}/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
+    for path, data in {name: signed.artifact, **signed.beside}.items():
+        store_file(connection, registration.run_id, f"{folder}/{path}", data)
+    return f"{folder}/{name}", hashlib.sha256(signed.artifact).hexdigest()
 
 
-def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDispatcher:
+def load(files: VersionFiles) -> ZVector | StoredDispatcher:
     """Download a version's z or dispatcher and verify it completely.
 
     Raises:
         CorruptArtifact: The file is missing, truncated, changed, another version's, or contradicts the tags.
         RegistryUnreachable: The registry does not answer.
     """
+    version, data = files.version, files.artifact()
     where = f"artifact {version.artifact} of {version.qualified}"
-    data = _download(connection, version, where)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != version.artifact_sha256:
-        raise CorruptArtifact(
-            f"{where} was changed: its {len(data)} bytes have sha256 {digest[:12]}, "
-            f"but {version.artifact_sha256[:12]} was registered",
-            _REMEDY,
-        )
     read = StoredDispatcher.from_bytes if version.is_dispatcher else ZVector.from_bytes
     try:
         content: ZVector | StoredDispatcher = read(data, where)
     except (InvalidZ, DispatcherError) as error:
-        raise CorruptArtifact(error.message, _REMEDY) from error
+        raise CorruptArtifact(error.message, REMEDY) from error
     # The file is the registered one, so any difference means that a tag was edited.
     for name, fact in facts_of(content).items():
         tag = getattr(version.provenance, name)
         if tag != fact:
-            raise CorruptArtifact(f"{where} has {name} {fact!r}, but the version's tag says {tag!r}", _REMEDY)
+            raise CorruptArtifact(f"{where} has {name} {fact!r}, but the version's tag says {tag!r}", REMEDY)
     return content
-
-
-def _download(connection: Connection, version: ExpertVersion, where: str) -> bytes:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        file = connection.local_file(version.run_id, version.artifact)
-        if file is not None and file.exists():
-            return file.read_bytes()
-        with tempfile.TemporaryDirectory() as temporary:
-            return Path(connection.client.download_artifacts(version.run_id, version.artifact, temporary)).read_bytes()
-    except (OSError, MlflowException, requests.RequestException) as error:
-        connection.probe()
-        raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None

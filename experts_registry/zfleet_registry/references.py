@@ -14,7 +14,7 @@ from zfleet.errors import ExpertNotFound, RegistryError
 
 _SLUG = r"[A-Za-z0-9][A-Za-z0-9_.-]*-[0-9a-f]{8}"
 _QUALIFIED = re.compile(rf"({_SLUG})\.({NAME})")
-_RESERVED_ALIAS = re.compile(r"latest|v[0-9]+", re.IGNORECASE)
+_RESERVED_ALIAS = re.compile(r"latest|v?[0-9]+", re.IGNORECASE)
 _LONGEST = 200
 _DIGITS = 9
 """Of a version: more are no integer of a database."""

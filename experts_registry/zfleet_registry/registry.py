@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
 from zfleet.errors import RegistryError
+from zfleet.paths import REGISTRY_FOLDER
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
 from zfleet_registry.aliases import Aliases
-from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
 from zfleet_registry.missing import no_expert, no_version
+from zfleet_registry.next_version import check_next
 from zfleet_registry.promotion.traffic import Traffic, check_no_traffic, traffic_of
 from zfleet_registry.provenance import Provenance, Registration, card
 from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
 from zfleet_registry.runs import RunLog
+from zfleet_registry.signatures import trusted_keys, verify_version
 from zfleet_registry.tags import PREFIX
 from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
+from zfleet_registry.version_files import SignedFiles, VersionFiles
 
 logger = logging.getLogger(__name__)
 
 REGISTRATIONS = "registrations"
+"""The experiment of the runs that registrations start if they are given none."""
+RUN_NAME = "register "
+"""What the names of those runs begin with; the registered model follows."""
 
 # Inside the class ``list`` is a method.
 Versions = list[ExpertVersion]
@@ -34,7 +42,21 @@ class ExpertRegistry(RunLog):
     """The experts of one MLflow registry, with their runs. Several threads and processes may use it at once.
 
     Arguments and errors are those of ``RunLog``.
+
+    Args:
+        require_signed_by: Public keys and certificates in PEM: a version that none of them signed is not loaded.
     """
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        root: Path = Path(REGISTRY_FOLDER),
+        *,
+        reading: bool = False,
+        require_signed_by: Sequence[str] = (),
+    ) -> None:
+        self._trusted = trusted_keys(require_signed_by)
+        super().__init__(uri, root, reading=reading)
 
     def register(
         self,
@@ -45,6 +67,7 @@ class ExpertRegistry(RunLog):
         base_name: str,
         run_id: str | None = None,
         alias: str | None = None,
+        signed: SignedFiles | None = None,
     ) -> ExpertVersion:
         """Store the next version of an expert or a dispatcher. The file is complete before the version exists.
 
@@ -55,6 +78,7 @@ class ExpertRegistry(RunLog):
             base_name: The base's name; with the fingerprint it makes the base's slug.
             run_id: The run that made it; None starts a run for the registration.
             alias: An alias to point at the new version.
+            signed: The files of a signed version of this content, to be kept as they are.
 
         Raises:
             RegistryError: The name, alias or provenance cannot be used, the provenance contains a secret or names this
@@ -73,12 +97,12 @@ class ExpertRegistry(RunLog):
         if alias is not None:
             references.check_alias(alias)
             self.aliases(slug, name).check_unprotected(alias)
-        self._check_next(slug, name, provenance)
-        owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
+        check_next(self._connection, slug, name, provenance)
+        owner = run_id or self.start_run(RUN_NAME + model, experiment=REGISTRATIONS)
         with self._connection.answering(f"register {model}"):
             try:
                 registration = Registration(base_name, owner)
-                path, sha256 = artifacts.store(self._connection, model, content, provenance, registration)
+                path, sha256 = artifacts.store(self._connection, model, content, provenance, registration, signed)
             except BaseException:
                 if run_id is None:
                     # Ending the run may fail for the same reason, for example the connection. Show the first error.
@@ -92,7 +116,8 @@ class ExpertRegistry(RunLog):
             text = card.description(model, provenance, registration)
             created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
         version = from_mlflow(created, {})
-        self.log(slug, name).append(Action("register", model, version=version.version))
+        digests = {"z_digest": version.z_digest, "artifact_sha256": sha256}
+        self.log(slug, name).append(Action("register", model, version=version.version, data=digests))
         return version if alias is None else self.set_alias(version, alias)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
@@ -134,6 +159,7 @@ class ExpertRegistry(RunLog):
 
         Raises:
             CorruptArtifact: The file is damaged or contradicts the tags; names the version and the file.
+            UntrustedVersion: It must be signed, and is not.
             RegistryError: The version is a dispatcher.
             RegistryUnreachable: The registry does not answer.
         """
@@ -147,6 +173,7 @@ class ExpertRegistry(RunLog):
 
         Raises:
             CorruptArtifact: The file is damaged or contradicts the tags; names the version and the file.
+            UntrustedVersion: It must be signed, and is not.
             RegistryError: The version is an expert.
             RegistryUnreachable: The registry does not answer.
         """
@@ -154,6 +181,10 @@ class ExpertRegistry(RunLog):
         if isinstance(content, StoredDispatcher):
             return content
         raise RegistryError(f"{version.qualified} is an expert, not a dispatcher", "name what `calibrate` registered")
+
+    def files(self, version: ExpertVersion) -> VersionFiles:
+        """Return the files of a version in the store."""
+        return VersionFiles(self._connection, version)
 
     def log(self, base_slug: str, name: str) -> ExpertLog:
         """Return the log of an expert: who did what to it, and when."""
@@ -257,18 +288,8 @@ class ExpertRegistry(RunLog):
 
     def _load(self, version: ExpertVersion) -> ZVector | StoredDispatcher:
         with self._connection.answering(f"load {version.qualified}"):
-            return artifacts.load(self._connection, version)
-
-    def _check_next(self, slug: str, name: str, provenance: Provenance) -> None:
-        """Refuse a next version of another kind, or with a parent that does not exist before it."""
-        model = model_name(slug, name)
-        with self._connection.answering(f"look for {model}"):
-            newest = catalog.newest_version(self._client, model)
-        parents = [parent.reference for parent in provenance.parents]
-        refuse_future_parents(slug, name, 0 if newest is None else int(newest.version), parents)
-        dispatcher = provenance.kind == "dispatcher"
-        if newest is not None and is_ours(newest) and from_mlflow(newest, {}).is_dispatcher != dispatcher:
-            new, there = ("a dispatcher", "an expert") if dispatcher else ("an expert", "a dispatcher")
-            raise RegistryError(
-                f"{name!r} is {there}, and cannot have {new} as its next version", f"give {new} a name of its own"
-            )
+            files = self.files(version)
+            content = artifacts.load(files)
+            if self._trusted:
+                verify_version(files, self._trusted)
+            return content

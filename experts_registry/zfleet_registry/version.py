@@ -77,18 +77,21 @@ def is_ours(record: ModelVersion) -> bool:
     return bool(record.tags.get(f"{PREFIX}format") == FORMAT)
 
 
-def from_mlflow(record: ModelVersion, aliases: Mapping[str, object]) -> ExpertVersion:
+def from_mlflow(
+    record: ModelVersion, aliases: Mapping[str, object], added: Mapping[str, str] | None = None
+) -> ExpertVersion:
     """Read a version from MLflow's record.
 
     Args:
         record: MLflow's record of the version.
         aliases: {alias: version} of the registered model.
+        added: Texts to read in place of tags, for a record that lacks them.
 
     Raises:
         RegistryError: The version was not registered by zfleet, or its tags were edited.
     """
     try:
-        texts = joined_tags(record.tags)
+        texts = joined_tags(record.tags) | dict(added or {})
         if texts["format"] != FORMAT:
             raise ValueError(f"format {texts['format']!r} is not {FORMAT!r}")
         version = int(record.version)

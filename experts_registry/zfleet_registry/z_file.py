@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zfleet.errors import CorruptArtifact, FormatError, RegistryError
-from zfleet.files import read_or
+from zfleet.errors import CorruptArtifact, FormatError, RegistryError, ZfleetError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry.provenance import Provenance, Registration
 from zfleet_registry.references import model_name
@@ -53,8 +52,7 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     z = ZVector.from_bytes(data, source)
     remedy = "export the expert again"
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        extra = json.loads(header["__metadata__"].get("extra", "{}"))
+        extra = _extra(data)
         if "provenance" not in extra:
             return z, str(extra.get("name", "")), Provenance.of(z, task="imported")
         provenance = Provenance.from_strings(json.loads(extra["provenance"]))
@@ -66,21 +64,61 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     return z, str(extra.get("name", "")), provenance
 
 
+def read(file: Path, refuse: type[ZfleetError]) -> bytes:
+    """Read a file that is small enough to be an expert's; its size is looked at first.
+
+    Args:
+        file: The file.
+        refuse: The class of the error.
+
+    Raises:
+        ZfleetError: Of that class: the file cannot be read, or is too large.
+    """
+    try:
+        size = file.stat().st_size
+        if size > LARGEST:
+            raise refuse(f"{file} has {size:,} bytes, more than {LARGEST:,}", "give a file with a z")
+        return file.read_bytes()
+    except OSError as error:
+        raise refuse(f"{file} cannot be read: {error.strerror}", "check the path") from error
+
+
 def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
     """Read the name, the provenance and the registration from an expert's file, without a registry.
 
     Raises:
         CorruptArtifact: The file cannot be read, or was not written by a registry.
     """
-    data = read_or(file, lambda error: CorruptArtifact(f"{file} cannot be read: {error.strerror}", "check the path"))
+    data = read(file, CorruptArtifact)
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        extra = json.loads(header["__metadata__"]["extra"])
+        extra = _extra(data)
         made = extra.get("registration")
         provenance = Provenance.from_strings(json.loads(extra["provenance"]))
         return extra["name"], provenance, None if made is None else Registration.from_json(made)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptArtifact(
             f"{file} does not say where it is from: {type(error).__name__}: {error}",
             "give the file of a registered version",
         ) from error
+
+
+def name_in(data: bytes) -> str:
+    """Return the name, qualified by the base, that a registered file of an expert or a dispatcher has in itself.
+
+    Empty if it has none: older registries did not write it.
+    """
+    try:
+        return str(_extra(data).get("name", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _extra(data: bytes) -> dict[str, str]:
+    """Return what a safetensors file of ours says beside its content.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: It is no such file.
+    """
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    extra: dict[str, str] = json.loads(header["__metadata__"].get("extra", "{}"))
+    return extra

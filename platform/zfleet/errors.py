@@ -145,6 +145,10 @@ class CorruptArtifact(RegistryError):
     """A stored artifact that does not match what was registered."""
 
 
+class UntrustedVersion(RegistryError):
+    """A version that must be signed, and is not, or by nobody who is trusted."""
+
+
 class ClusterError(ZfleetError):
     """No Ray cluster answers, or none can be started."""
 

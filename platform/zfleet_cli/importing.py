@@ -10,7 +10,6 @@ from pathlib import Path
 
 from zfleet.config.specs import BaseSpec
 from zfleet.errors import FormatError, SpecError, WrongBase
-from zfleet.files import read_or
 from zfleet.formats.lora_import import LoraAdapter, is_adapter, read_adapter
 from zfleet.formats.merged_import import ChangedCheckpoint, read_checkpoint
 from zfleet.formats.projection import Residual
@@ -159,9 +158,7 @@ def _checkpoint(path: Path, model: str | None, name: str | None, targets: str | 
 
 
 def _z(path: Path, model: str | None, name: str | None, targets: str | None) -> list[Imported]:
-    if (size := path.stat().st_size) > z_file.LARGEST:
-        raise FormatError(f"{path} has {size:,} bytes, more than any expert", "give the z of an expert")
-    data = read_or(path, lambda error: FormatError(f"{path} cannot be read: {error}", "check the path"))
+    data = z_file.read(path, FormatError)
     z, full, provenance = z_file.from_bytes(data, str(path))
     named = parse(full) if full else None
     slug, own = (named.base_slug or "", named.name) if named else ("", "")

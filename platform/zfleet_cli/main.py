@@ -27,6 +27,7 @@ from zfleet_cli.commands import (
     expert_algebra,
     experts,
     export_experts,
+    fsck,
     grade,
     history,
     import_experts,
@@ -38,6 +39,7 @@ from zfleet_cli.commands import (
     samples,
     search,
     serve,
+    signatures,
     submit,
     train,
     transfer,
@@ -98,7 +100,9 @@ experts.app.command("promote")(promotion.promote)
 experts.app.command("rollback")(promotion.rollback)
 experts.app.command("protect")(promotion.protect)
 experts.app.command("traffic")(promotion.traffic)
-experts.app.command("repair")(promotion.repair)
+experts.app.command("fsck")(fsck.fsck)
+experts.app.command("sign")(signatures.sign)
+experts.app.command("verify")(signatures.verify)
 experts.app.command("history")(history.history)
 experts.app.command("lineage")(lineage.lineage)
 experts.app.command("diff")(lineage.diff)

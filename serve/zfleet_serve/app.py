@@ -17,6 +17,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
 
 from zfleet.config.load import parse_spec
+from zfleet.config.public_keys import read_public_keys
 from zfleet.config.specs import ServeSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.errors import SpecError
@@ -74,7 +75,7 @@ class Gateway:
         """Load the tokenizer, open the registry, and listen.
 
         Args:
-            spec: The service; its registry is a URI that this node reaches.
+            spec: The service; its registry is a URI that this node reaches, and it has the text of its public keys.
             base: Its base.
             token: The secret of the fleet.
             engines: The handle of the deployment of ``EngineReplica``.
@@ -83,7 +84,7 @@ class Gateway:
             ServeError: The port is in use.
         """
         self._engine = FleetEngine(ServeReplicas(engines), token, base.max_length, _WAIT_SECONDS)
-        registry = partial(ExpertRegistry, spec.registry, reading=True)
+        registry = partial(ExpertRegistry, spec.registry, reading=True, require_signed_by=spec.require_signed_by)
         self._experts = Experts(registry, self._engine, base.slug, spec.alias)
         await self._experts.open()
         text = TokenizerText(await asyncio.to_thread(base.shipped.tokenizer), base.max_length)
@@ -136,7 +137,7 @@ def build_app(spec: ServeSpec, bundle: BaseBundle) -> Application:
     """Build the application that serves a base.
 
     Args:
-        spec: The service.
+        spec: The service, with the text of its public keys.
         bundle: Its base. Nodes that do not have it bring its files from this one, also when replicas start again.
     """
     shipped, token = ship(bundle), secrets.token_bytes(TOKEN_BYTES)
@@ -167,9 +168,11 @@ def build(args: Mapping[str, Any]) -> Application:
     """Build the application from a Serve config file, whose ``args`` are the keys of a serve spec.
 
     Raises:
-        SpecError: A key or a value is not allowed in a serve spec, or there is no registry.
+        SpecError: A key or a value is not allowed in a serve spec, there is no registry, or a file of a public key
+            cannot be read.
     """
     spec = parse_spec(dict(args), ServeSpec, "args")
     if spec.registry is None:
         raise SpecError("args name no registry", "give the URI of one that all nodes reach")
+    spec = spec.model_copy(update={"require_signed_by": read_public_keys(spec.require_signed_by)})
     return build_app(resolve_engine(spec), pack_base(spec.base))

@@ -12,6 +12,7 @@ import httpx
 from ray import serve
 from ray.exceptions import RayError
 
+from zfleet.config.public_keys import read_public_keys
 from zfleet.config.specs import ServeSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
@@ -118,10 +119,12 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
         # The path is relative to this folder; the gateway runs in another one.
         uri = sqlite_uri(sqlite_file(uri))
     # The default registry may be new and empty: a base is served before there are experts. A named one must exist.
-    ExpertRegistry(uri, reading=spec.registry is not None)
+    # Keys are read here: the gateway may run on another machine.
+    keys = read_public_keys(spec.require_signed_by)
+    ExpertRegistry(uri, reading=spec.registry is not None, require_signed_by=keys)
     bundle = pack_base(spec.base)
     planned(spec, bundle.model)
-    return spec.model_copy(update={"registry": uri}), bundle
+    return spec.model_copy(update={"registry": uri, "require_signed_by": keys}), bundle
 
 
 def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from zfleet_registry import ExpertRegistry
+from zfleet_registry.fsck import check_registry
 from zfleet_registry.log import Entry, verify
 
 pytestmark = pytest.mark.drill
@@ -87,7 +88,8 @@ def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_pat
     assert verify(entries) is None
     numbers = [entry.number for entry in entries if isinstance(entry, Entry)]
     assert numbers == list(range(1, len(entries) + 1))
-    registry.aliases(SLUG, "math").repair()
+    assert [one for one in check_registry(registry._connection, repair=True) if not one.mended] == []
+    assert check_registry(registry._connection) == []
     champion = registry.resolve("math@champion", SLUG)
     assert champion.version == log.state.version_of("champion")
     assert registry.load(champion).digest == champion.z_digest

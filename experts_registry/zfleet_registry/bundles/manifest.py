@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from zfleet_registry import z_file
+from zfleet_registry.provenance import card
 from zfleet_registry.references import model_name
+from zfleet_registry.version_files import LARGEST_BESIDE, SIGNATURES
 
 MANIFEST = "bundle.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BundledFile(BaseModel):
+    """A file beside a signed artifact: its card, or a signature.
+
+    Attributes:
+        path: Beside the artifact.
+        sha256: Of the file.
+        size: In bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[str, Field(pattern=rf"^({re.escape(card.FILE)}|{SIGNATURES}/[0-9a-f]{{16}}\.json)$")]
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1, le=LARGEST_BESIDE)]
+
+    @property
+    def member(self) -> str:
+        """The name of the file in the bundle."""
+        return f"files/{self.sha256}.{self.path.rpartition('.')[2]}"
 
 
 class BundledVersion(BaseModel):
@@ -27,6 +51,7 @@ class BundledVersion(BaseModel):
         provenance: As ``Provenance.to_strings`` writes it.
         sha256: Of its file.
         size: Of its file, in bytes.
+        beside: Its card and its signatures, if it is signed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +64,7 @@ class BundledVersion(BaseModel):
     provenance: dict[str, str]
     sha256: Sha256
     size: Annotated[int, Field(ge=1, le=z_file.LARGEST)]
+    beside: tuple[BundledFile, ...] = ()
 
     @property
     def reference(self) -> str:

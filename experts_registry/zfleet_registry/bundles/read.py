@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import DispatcherError, FormatError, InvalidZ, RegistryError
 from zfleet.svf.zvector import ZVector
-from zfleet_registry.bundles.manifest import MANIFEST, BundledVersion, Manifest
+from zfleet_registry.bundles.manifest import MANIFEST, BundledFile, BundledVersion, Manifest
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import check_name, check_slug, split_slug
+from zfleet_registry.version_files import SignedFiles
 
 _LARGEST_MANIFEST = 2**26
 _REMEDY = "copy the bundle again, or export it again"
@@ -54,9 +55,7 @@ class Bundle:
             FormatError: The file is damaged, or contradicts its provenance or its name.
         """
         where = f"{version.qualified} in {self.path}"
-        data = _read(self._file, version.member, version.size)
-        if len(data) != version.size or hashlib.sha256(data).hexdigest() != version.sha256:
-            raise FormatError(f"{where} was changed: its bytes have another digest than listed", _REMEDY)
+        data = self._verified(version, where)
         try:
             check_name(version.name)
             check_slug(version.base_slug)
@@ -72,6 +71,24 @@ class Bundle:
         if not provenance.base.startswith(digits):
             raise FormatError(f"{where} belongs to base {provenance.base[:12]}, not to {version.base_slug}", _REMEDY)
         return content, provenance
+
+    def signed(self, version: BundledVersion) -> SignedFiles | None:
+        """Read a version's files as they were signed; None if they were not.
+
+        Raises:
+            FormatError: A file is damaged.
+        """
+        if not version.beside:
+            return None
+        where = f"{version.qualified} in {self.path}"
+        beside = {file.path: self._verified(file, f"{file.path} of {where}") for file in version.beside}
+        return SignedFiles(self._verified(version, where), beside)
+
+    def _verified(self, listed: BundledVersion | BundledFile, where: str) -> bytes:
+        data = _read(self._file, listed.member, listed.size)
+        if len(data) != listed.size or hashlib.sha256(data).hexdigest() != listed.sha256:
+            raise FormatError(f"{where} was changed: its bytes have another digest than listed", _REMEDY)
+        return data
 
 
 @contextmanager
@@ -93,10 +110,12 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise FormatError(f"{MANIFEST} of {path} cannot be used: {where}: {first['msg']}", _REMEDY) from None
-        _check_names(file, {MANIFEST, *(one.member for one in manifest.versions)})
+        beside = (one.member for version in manifest.versions for one in version.beside)
+        _check_names(file, {MANIFEST, *(one.member for one in manifest.versions), *beside})
         bundle = Bundle(path, manifest, hashlib.sha256(data).hexdigest(), file)
         for version in manifest.versions:
             bundle.content(version)
+            bundle.signed(version)
         yield bundle
 
 

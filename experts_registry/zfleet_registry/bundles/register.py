@@ -36,7 +36,8 @@ def register_bundle(registry: ExpertRegistry, bundle: Bundle) -> list[Registered
     """Register every version of a verified bundle that is not here yet, parents first.
 
     A version is here if the same name of the same base has the same z, or the same dispatcher. Registering a bundle
-    again, or one that was interrupted, registers only what is missing.
+    again, or one that was interrupted, registers only what is missing. Files of signed versions are kept as they are,
+    with their signatures.
 
     Raises:
         FormatError: The file was changed since it was opened.
@@ -48,8 +49,8 @@ def register_bundle(registry: ExpertRegistry, bundle: Bundle) -> list[Registered
     renamed: dict[str, ExpertVersion] = {}
     rows = []
     for bundled in bundle.manifest.versions:
-        content, provenance = bundle.content(bundled)
-        content, provenance = _translated(content, provenance, bundled, renamed)
+        bundled_content, provenance = bundle.content(bundled)
+        content, provenance = _translated(bundled_content, provenance, bundled, renamed)
         identity = _identity(bundled.base_slug, bundled.name, provenance)
         known = here.get(identity)
         version = known or registry.register(
@@ -57,6 +58,8 @@ def register_bundle(registry: ExpertRegistry, bundle: Bundle) -> list[Registered
             content,
             replace(provenance, imported_from=_origin(bundle, bundled, provenance)),
             base_name=split_slug(bundled.base_slug)[0],
+            # A dispatcher that refers to other numbers here is not what was signed.
+            signed=bundle.signed(bundled) if content.digest == bundled_content.digest else None,
         )
         here[identity] = renamed[bundled.qualified] = version
         rows.append(RegisteredVersion(bundled.qualified, version.qualified, known is None, bundled.aliases))

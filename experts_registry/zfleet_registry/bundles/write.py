@@ -10,8 +10,7 @@ from pathlib import Path
 
 from zfleet.errors import ExpertNotFound
 from zfleet.files import new_file
-from zfleet_registry import z_file
-from zfleet_registry.bundles.manifest import MANIFEST, BundledVersion, Manifest
+from zfleet_registry.bundles.manifest import MANIFEST, BundledFile, BundledVersion, Manifest
 from zfleet_registry.references import parse
 from zfleet_registry.registry import ExpertRegistry
 from zfleet_registry.version import ExpertVersion
@@ -48,7 +47,11 @@ def write_bundle(registry: ExpertRegistry, versions: Sequence[ExpertVersion], pa
     members: set[str] = set()
     with new_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as bundle:
         for version in found:
-            data = _file_of(registry, version)
+            # Loaded for its checks. The file itself is written, so that signatures hold.
+            _ = registry.load_dispatcher(version) if version.is_dispatcher else registry.load(version)
+            files = registry.files(version)
+            data, signed = files.artifact(), files.signed()
+            beside = {} if signed is None else signed.beside
             entry = BundledVersion(
                 name=version.name,
                 base_slug=version.base_slug,
@@ -58,10 +61,16 @@ def write_bundle(registry: ExpertRegistry, versions: Sequence[ExpertVersion], pa
                 provenance=version.provenance.to_strings(),
                 sha256=hashlib.sha256(data).hexdigest(),
                 size=len(data),
+                beside=tuple(
+                    BundledFile(path=path, sha256=hashlib.sha256(file).hexdigest(), size=len(file))
+                    for path, file in beside.items()
+                ),
             )
-            if entry.member not in members:
-                members.add(entry.member)
-                bundle.writestr(_member(entry.member), data)
+            contents = {entry.member: data} | {one.member: beside[one.path] for one in entry.beside}
+            for member, content in contents.items():
+                if member not in members:
+                    members.add(member)
+                    bundle.writestr(_member(member), content)
             entries.append(entry)
         manifest = Manifest(versions=tuple(entries)).model_dump_json(indent=1).encode()
         bundle.writestr(_member(MANIFEST), manifest)
@@ -93,12 +102,6 @@ def with_parents(registry: ExpertRegistry, versions: Sequence[ExpertVersion]) ->
     for version in versions:
         add(version)
     return list(found.values())
-
-
-def _file_of(registry: ExpertRegistry, version: ExpertVersion) -> bytes:
-    if version.is_dispatcher:
-        return registry.load_dispatcher(version).to_bytes()
-    return z_file.to_bytes(registry.load(version), version)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -12,11 +12,23 @@ from zfleet_registry.log.state import State
 from zfleet_registry.who import current_user
 
 What = Literal[
-    "register", "set", "drop", "promote", "refuse", "force", "rollback", "protect", "unprotect", "traffic", "repair"
+    "register",
+    "sign",
+    "set",
+    "drop",
+    "promote",
+    "refuse",
+    "force",
+    "rollback",
+    "protect",
+    "unprotect",
+    "traffic",
+    "repair",
 ]
 
 _SENTENCES: Mapping[What, str] = {
     "register": "registered {version}",
+    "sign": "signed {version}",
     "set": "set {alias} to {version}",
     "drop": "dropped {alias}",
     "promote": "promoted {version} to {alias}",
@@ -46,7 +58,7 @@ class Action:
         gate: The number of the entry with the gate that the command saw; 0 if the alias had none.
         why: The reason that a person gave.
         evidence: The measurements and the decision of a gate.
-        data: A gate, or shares of traffic.
+        data: A gate, shares of traffic, the digests of what was registered, or the key that signed.
         who: The user.
         time: When, by the clock of the machine that wrote it (UTC).
     """

@@ -17,7 +17,7 @@ from zfleet_registry import catalog
 from zfleet_registry.connect import Connection
 from zfleet_registry.log.chain import Break, seal
 from zfleet_registry.log.entry import Action, Entry, Seal
-from zfleet_registry.log.state import State
+from zfleet_registry.log.state import Position, State
 from zfleet_registry.tags import PREFIX, joined_tags, split_tags
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ _MODEL = "log~"
 def log_model(expert: str) -> str:
     """Return what MLflow calls the log of a registered model, whose versions are the entries."""
     return _MODEL + expert
+
+
+def expert_of_log(model: str) -> str | None:
+    """Return the registered model whose log is stored under a name; None if the name is not that of a log."""
+    return model.removeprefix(_MODEL) if model.startswith(_MODEL) else None
 
 
 class ExpertLog:
@@ -90,6 +95,12 @@ class ExpertLog:
             for version in catalog.all_versions(self._client, f"name = '{self._model}'"):
                 yield self._parsed(version)
 
+    def unsealed(self) -> list[int]:
+        """Return the entries whose writers have not sealed them yet. Reading an entry seals it; this does not."""
+        with self._connection.answering(f"look at the log of {self.expert}"):
+            versions = catalog.all_versions(self._client, f"name = '{self._model}'")
+            return [int(version.version) for version in versions if _SEAL not in version.tags]
+
     def at(self, time: datetime) -> Entry | None:
         """Return the last entry at or before a time in the chain, by bisection; None if the log began later."""
         newest = self.newest()
@@ -111,6 +122,14 @@ class ExpertLog:
         with self._connection.answering(f"read the log of {self.expert}"):
             earlier = self._entry_at_most(entry.number - 1)
         return State() if earlier is None else earlier.seal.state
+
+    def choice_before(self, alias: str, position: Position) -> Position | None:
+        """Return the choice that a choice of an alias replaced; None if the log does not know it."""
+        entry = self.entry(position.entry) if position.entry else None
+        if entry is None:
+            return None
+        # An alias that was set before the log began is known from what the first command found.
+        return self.before(entry).aliases.get(alias) or Position(entry.action.found, 0)
 
     def _entry_at_most(self, number: int) -> Entry | None:
         """Return the entry of this number, or the nearest before it that can be read."""

@@ -8,6 +8,7 @@ from zfleet.config.gate import GateSpec
 from zfleet.errors import RegistryError
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.log import Action, Entry, State
+from zfleet_registry.signatures import trusted_keys
 
 if TYPE_CHECKING:
     from zfleet_registry.registry import ExpertRegistry
@@ -20,17 +21,18 @@ def protect(registry: ExpertRegistry, version: ExpertVersion, gate: GateSpec, wh
     Args:
         registry: The registry.
         version: Any version of the expert.
-        gate: The gate; it names the alias.
+        gate: The gate; it names the alias, and has the text of its keys.
         why: For the log.
 
     Raises:
-        RegistryError: It is a dispatcher: evaluations give evidence about z-vectors.
+        RegistryError: It is a dispatcher: evaluations give evidence about z-vectors. Or a key cannot be used.
     """
     if version.is_dispatcher:
         raise RegistryError(
             f"{version.qualified} is a dispatcher, and gates judge experts",
             "protect experts; `zfleet calibrate` measures dispatchers",
         )
+    trusted_keys(gate.signed_by)
     aliases = registry.aliases(version.base_slug, version.name)
     action = Action("protect", aliases.expert, gate.alias, why=why, data=gate.model_dump(mode="json"))
     return aliases.log.append(action)

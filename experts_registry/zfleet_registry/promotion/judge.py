@@ -45,13 +45,14 @@ class Decision:
         return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
 
 
-def judge(gate: GateSpec, evidence: Evidence, approver: str) -> Decision:
+def judge(gate: GateSpec, evidence: Evidence, approver: str, signature: Check | None = None) -> Decision:
     """Compare evidence with a gate.
 
     Args:
         gate: What is required.
         evidence: The candidate against the present version, or against the base if there is none.
         approver: Who promotes.
+        signature: The check of the candidate's signature; None if the gate has no ``signed_by``.
     """
     checks = [_difference("gain", task, evidence, gate.gain) for task in gate.tasks]
     guarded: Sequence[str] = ()
@@ -62,6 +63,8 @@ def judge(gate: GateSpec, evidence: Evidence, approver: str) -> Decision:
         checks += [_latency(task, evidence, gate.latency) for task in (*gate.tasks, *guarded)]
     if gate.approvers:
         checks.append(Check("approver", ", ".join(gate.approvers), approver, approver in gate.approvers))
+    if signature is not None:
+        checks.append(signature)
     return Decision(tuple(checks))
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from zfleet.config.gate import GateSpec
 from zfleet.errors import ExpertNotFound, RegistryError
-from zfleet_registry.log import Action, Entry, Position, State
+from zfleet_registry.log import Action, Entry, State
 from zfleet_registry.promotion.gates import gate_of
 from zfleet_registry.promotion.judge import Decision, judge
+from zfleet_registry.promotion.signed import check_signature
 from zfleet_registry.references import check_alias
 from zfleet_registry.who import current_user
 
@@ -94,7 +95,7 @@ def promote(
         _check_evidence(evidence, version, present)
         record = {"evidence": evidence.to_plain()}
         if chosen is not None:
-            decision = judge(chosen, evidence, current_user())
+            decision = judge(chosen, evidence, current_user(), check_signature(registry, version, chosen))
             record |= {"gate": chosen.model_dump(mode="json"), "decision": decision.to_plain()}
     elif chosen is not None and not force:
         raise RegistryError(
@@ -138,7 +139,7 @@ def rollback(registry: ExpertRegistry, base_slug: str, name: str, alias: str, wh
     """
     aliases = registry.aliases(base_slug, name)
     position = aliases.log.state.aliases.get(alias)
-    earlier = None if position is None else _choice_before(aliases, position, alias)
+    earlier = None if position is None else aliases.log.choice_before(alias, position)
     if position is None or earlier is None or earlier.version is None:
         raise RegistryError(
             f"the log of {aliases.expert} has no version that {alias!r} had before",
@@ -164,15 +165,6 @@ def rollback(registry: ExpertRegistry, base_slug: str, name: str, alias: str, wh
     return aliases.move(action)
 
 
-def _choice_before(aliases: Aliases, position: Position, alias: str) -> Position | None:
-    """Return the choice that the one in place replaced."""
-    entry = aliases.log.entry(position.entry) if position.entry else None
-    if entry is None:
-        return None
-    # An alias that was set before the log began is known from what the first command found.
-    return aliases.log.before(entry).aliases.get(alias) or Position(entry.action.found, 0)
-
-
 def _the_gate(aliases: Aliases, state: State, alias: str, given: GateSpec | None) -> GateSpec | None:
     own = gate_of(aliases, state, alias)
     if own is not None and given is not None:
@@ -191,7 +183,7 @@ def _check_in_step(aliases: Aliases, state: State, alias: str, present: ExpertVe
         raise RegistryError(
             f"alias {alias!r} of {aliases.expert} is at version {found} in MLflow and at {state.version_of(alias)} in "
             "the log: a command was cut short, or it was moved without zfleet",
-            f"put it where the log has it, then promote: zfleet experts repair {aliases.expert}",
+            "put it where the log has it, then promote: zfleet experts fsck --repair",
         )
 
 

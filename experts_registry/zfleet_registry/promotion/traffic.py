@@ -52,6 +52,13 @@ def traffic_of(aliases: Aliases) -> Traffic:
         ) from error
 
 
+def logged_traffic(aliases: Aliases) -> Traffic | None:
+    """Return the traffic that the log has; None if none was ever set, or its entry cannot be read."""
+    number = aliases.log.state.traffic
+    entry = aliases.log.entry(number) if number else None
+    return None if entry is None else Traffic(**entry.action.data)
+
+
 def check_no_traffic(aliases: Aliases, alias: str) -> None:
     """Refuse to drop an alias that answers traffic.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from zfleet.config.names import ALIAS, CHAMPION
+from zfleet.config.public_keys import PUBLIC_KEYS, refuse_private_keys
 from zfleet.config.spec import Name, Spec
 
 Alias = Annotated[str, Field(pattern=f"^{ALIAS}$", max_length=200)]
@@ -42,6 +43,13 @@ class GateSpec(Spec):
         description="the longest that an answer may take, in times of the present version's seconds, such as 1.2",
     )
     approvers: tuple[str, ...] = Field((), description="the users who may promote; none: everyone")
+
+    signed_by: tuple[str, ...] = Field((), description=f"{PUBLIC_KEYS}; none: a version need not be signed")
+
+    @model_validator(mode="after")
+    def _no_private_key(self) -> GateSpec:
+        refuse_private_keys(self.signed_by)
+        return self
 
     @model_validator(mode="after")
     def _no_task_twice(self) -> GateSpec:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.names import CHAMPION
+from zfleet.config.public_keys import PUBLIC_KEYS, refuse_private_keys
 from zfleet.config.spec import ExpertName, Gib, Name, Reference, Spec, SwitchOrAuto
 from zfleet.config.task_specs import TaskSpec
 from zfleet.paths import REGISTRY_FOLDER, TRAIN_FOLDER
@@ -287,6 +288,7 @@ class ServeSpec(AnsweringSpec):
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=1, le=65535)
     alias: str = Field(CHAMPION, description="which version a bare expert name means")
+    require_signed_by: tuple[str, ...] = Field((), description=f"{PUBLIC_KEYS}; none: versions need not be signed")
     dispatcher: Reference | None = Field(
         None,
         description="who chooses for `auto`: a dispatcher in the registry, such as `router` or `router@champion`; "
@@ -319,6 +321,11 @@ class ServeSpec(AnsweringSpec):
         ignored = [name for name in own if getattr(self, name) != fields[name].default]
         if self.dispatcher is not None and ignored:
             raise ValueError(f"dispatcher is {self.dispatcher!r}, which brings its own: leave out {', '.join(ignored)}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_private_key(self) -> ServeSpec:
+        refuse_private_keys(self.require_signed_by)
         return self
 
     @model_validator(mode="after")

@@ -89,7 +89,7 @@ def _print_all(aliases: Aliases, as_json: bool) -> None:
         if rows:
             typer.echo(f"newest sha256 {rows[-1].entry.seal.sha256}")
         for one in aliases.mismatches():
-            _warn(f"{one}; `zfleet experts repair {aliases.expert}` puts it where the log has it")
+            _warn(f"{one}; `zfleet experts fsck --repair` puts it where the log has it")
         if broken is not None:
             _warn(f"the log is broken at entry {broken.number}: {broken.reason}")
     if broken is not None:

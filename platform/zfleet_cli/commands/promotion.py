@@ -1,4 +1,4 @@
-"""``zfleet experts promote``, ``rollback``, ``protect``, ``traffic``, ``repair``: which version answers, and why."""
+"""``zfleet experts promote``, ``rollback``, ``protect``, ``traffic``: which version answers, and why."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from zfleet.config.gate import GateSpec
 from zfleet.config.load import load_spec
 from zfleet.config.names import CHAMPION
+from zfleet.config.public_keys import read_public_keys
 from zfleet.errors import SpecError
 from zfleet_cli.commands.experts import find_version
 from zfleet_cli.options import AsJson, BaseSlug, Reference, Registry, Why
@@ -53,7 +54,7 @@ def promote(
 
     if evidence is not None and evaluate is not None:
         raise SpecError("both --evidence and --evaluate are given", "give one of them")
-    own_gate = None if gate is None else load_spec(gate, GateSpec)
+    own_gate = None if gate is None else _load_gate(gate)
     experts = ExpertRegistry(registry)
     version = find_version(experts, reference, base)
     shown = None
@@ -108,7 +109,7 @@ def protect(
 
     if (gate is None) == (drop is None):
         raise SpecError("neither or both of --gate and --drop are given", "give one of them")
-    spec = None if gate is None else load_spec(gate, GateSpec)
+    spec = None if gate is None else _load_gate(gate)
     experts, version = _expert(name, registry, base)
     if spec is not None:
         entry = protect_by(experts, version, spec, why)
@@ -148,15 +149,10 @@ def traffic(
         print_fields(stored | {"shares": stored["shares"] or {CHAMPION: 100}}, f"traffic of {aliases.expert}, %")
 
 
-def repair(name: ExpertName, registry: Registry = None, base: BaseSlug = None, as_json: AsJson = False) -> None:
-    """Put the aliases of an expert where its log has them, after a command was killed or MLflow was edited by hand."""
-    from zfleet_registry.promotion import follow_traffic
-
-    experts, version = _expert(name, registry, base)
-    aliases = experts.aliases(version.base_slug, version.name)
-    found = aliases.repair()
-    follow_traffic(aliases)
-    print_rows(found, f"repaired aliases of {aliases.expert}", as_json)
+def _load_gate(file: Path) -> GateSpec:
+    """Read a gate, with the text of its keys: the log keeps it, and is read elsewhere."""
+    gate = load_spec(file, GateSpec)
+    return gate.model_copy(update={"signed_by": read_public_keys(gate.signed_by)})
 
 
 def _expert(name: str, registry: str | None, base: str | None) -> tuple[ExpertRegistry, ExpertVersion]:

@@ -54,6 +54,8 @@ class Part:
     alpha: Alpha
 
 
+_Content = tuple[str, str]
+"""A version, qualified by its base, and the digest of its z."""
 Mixed = tuple[tuple[str, Alpha], ...]
 """(z digest, alpha) of each expert of a mixture."""
 
@@ -79,7 +81,9 @@ class Experts:
         self._alias = alias
         self._shares: dict[str, LastKnown[Shares]] = {}
         self._listed = LastKnown(partial(self._line.ask, lambda registry: registry.list(self._slug)))
-        self._loading: dict[str, asyncio.Task[ZVector]] = {}
+        self._loading: dict[_Content, asyncio.Task[ZVector]] = {}
+        # Every version is loaded once itself: another one with the same z may be signed, or whole, when it is not.
+        self._verified: set[_Content] = set()
         # What the engine holds: {digest: the mixture that it is of, or None}.
         self._loaded: OrderedDict[str, Mixed | None] = OrderedDict()
         self._mixtures: dict[Mixed, str] = {}
@@ -131,7 +135,7 @@ class Experts:
         Raises:
             CorruptArtifact, WrongBase, RegistryError: It cannot be loaded. The base never takes its place.
         """
-        if version.z_digest not in self._loaded:
+        if version.z_digest not in self._loaded or _content(version) not in self._verified:
             await self._put(await self._loaded_z(version), None)
         return await self._used(version.z_digest)
 
@@ -145,7 +149,8 @@ class Experts:
             CorruptArtifact, WrongBase, RegistryError: An expert cannot be loaded. The base never takes its place.
         """
         mixed: Mixed = tuple((version.z_digest, alpha) for version, alpha in parts)
-        if self._mixtures.get(mixed) not in self._loaded:
+        unverified = any(_content(version) not in self._verified for version, _ in parts)
+        if unverified or self._mixtures.get(mixed) not in self._loaded:
             zs = [await self._mixable_z(version) for version, _ in parts]
             # In a thread: other requests need not wait for millions of numbers.
             z = await asyncio.to_thread(mix, zs, [alpha for _, alpha in parts])
@@ -220,7 +225,7 @@ class Experts:
 
     async def _mixable_z(self, version: ExpertVersion) -> ZVector:
         digest = version.z_digest
-        if digest not in self._mixable:
+        if digest not in self._mixable or _content(version) not in self._verified:
             self._mixable[digest] = await self._loaded_z(version)
         self._mixable.move_to_end(digest)
         while len(self._mixable) > MIXABLE:
@@ -244,11 +249,21 @@ class Experts:
 
     def _load(self, version: ExpertVersion) -> asyncio.Task[ZVector]:
         """Load a version's z, once for all requests that wait for it."""
-        if version.z_digest not in self._loading:
-            loading = begin(self._line.ask(lambda registry: registry.load(version)))
-            loading.add_done_callback(lambda _: self._loading.pop(version.z_digest))
-            self._loading[version.z_digest] = loading
-        return self._loading[version.z_digest]
+        content = _content(version)
+        if content not in self._loading:
+            loading = begin(self._verified_z(version))
+            loading.add_done_callback(lambda _: self._loading.pop(content))
+            self._loading[content] = loading
+        return self._loading[content]
+
+    async def _verified_z(self, version: ExpertVersion) -> ZVector:
+        z = await self._line.ask(lambda registry: registry.load(version))
+        self._verified.add(_content(version))
+        return z
+
+
+def _content(version: ExpertVersion) -> _Content:
+    return version.qualified, version.z_digest
 
 
 def parts_of(version: ExpertVersion) -> tuple[Part, ...]:

@@ -20,6 +20,7 @@ from zfleet.errors import (
     RegistryUnreachable,
     RequestTooLong,
     TaskError,
+    UntrustedVersion,
     WrongBase,
     ZfleetError,
     ZVectorError,
@@ -33,6 +34,7 @@ _REMEDY = "the log of the service says more; another model may answer"
 _FOR_CLIENTS: dict[type[ZfleetError], str] = {
     ExpertNotFound: "there is no such model (GET /v1/models lists those that there are)",
     CorruptArtifact: f"this expert's file is missing or damaged ({_REMEDY})",
+    UntrustedVersion: f"this expert's version is not signed by anyone whom this service trusts ({_REMEDY})",
     WrongBase: f"this expert was trained on another base, or on other factors ({_REMEDY})",
     DispatcherError: f"the dispatcher that chooses who answers cannot be used ({_REMEDY})",
     ZVectorError: f"this expert's z cannot be used ({_REMEDY})",

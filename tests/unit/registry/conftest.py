@@ -11,6 +11,7 @@ import torch
 
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry.testing import write_certificate, write_key
 
 BASE = "1a2b3c4d" * 8
 FACTORS = "f" * 64
@@ -61,3 +62,15 @@ def put(registry: ExpertRegistry, make_z: MakeZ) -> Put:
         return registry.register(name, z, Provenance.of(z), base_name=base_name, alias=alias)
 
     return register
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder with the keys `release` and `stranger`, and an authority that issued a certificate for `release`."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    release, authority = write_key(folder, "release"), write_key(folder, "authority")
+    write_key(folder, "stranger")
+    write_certificate(folder, "authority", authority, ("authority", authority), authority=True)
+    write_certificate(folder, "release", release, ("authority", authority))
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from zfleet.errors import CorruptArtifact
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, ExpertVersion, Provenance
+from zfleet_registry.z_file import read_origin
 
 MakeZ = Callable[..., ZVector]
 Put = Callable[..., ExpertVersion]
@@ -95,6 +98,29 @@ def test_a_file_that_was_registered_damaged_is_refused(registry: ExpertRegistry,
     forged = replace(version, artifact_sha256=hashlib.sha256(b"no z").hexdigest())
     with pytest.raises(CorruptArtifact, match="no complete safetensors file"):
         registry.load(forged)
+
+
+def test_extra_tensors_are_refused(registry: ExpertRegistry, put: Put, root: Path) -> None:
+    version = put()
+    file = _file(root, version)
+    data = file.read_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    more = safetensors.torch.save({**safetensors.torch.load(data), "extra": torch.ones(2)}, metadata)
+    file.write_bytes(more)
+    forged = replace(version, artifact_sha256=hashlib.sha256(more).hexdigest())
+    with pytest.raises(CorruptArtifact, match="was changed: its values have digest"):
+        registry.load(forged)
+
+
+def test_ten_gigabytes_are_refused_before_they_are_read(registry: ExpertRegistry, put: Put, root: Path) -> None:
+    version = put()
+    file = _file(root, version)
+    with file.open("r+b") as opened:
+        opened.truncate(10 * 2**30)  # sparse: it takes no room, and reading it would take all memory
+    with pytest.raises(CorruptArtifact, match="has 10,737,418,240 bytes, more than 1,073,741,824"):
+        registry.load(version)
+    with pytest.raises(CorruptArtifact, match="has 10,737,418,240 bytes, more than 1,073,741,824"):
+        read_origin(file)
 
 
 def test_a_run_may_hold_several_experts(registry: ExpertRegistry, make_z: MakeZ) -> None:

@@ -32,6 +32,7 @@ from zfleet_registry.promotion import (
     traffic_of,
     unprotect,
 )
+from zfleet_registry.signatures import Signer, sign_version, trusted_key
 
 Put = Callable[..., ExpertVersion]
 MakeZ = Callable[..., ZVector]
@@ -164,7 +165,7 @@ def test_evidence_of_other_versions_is_refused(registry: ExpertRegistry, put: Pu
     registry._client.set_registered_model_alias(f"{SLUG}.math", "champion", "3")
     with pytest.raises(RegistryError, match=r"at version 3 in MLflow and at 1 in the log") as caught:
         promote(registry, second, "champion", evidence=shows(second, third, 0.5))
-    assert "zfleet experts repair" in caught.value.remedy
+    assert "zfleet experts fsck --repair" in caught.value.remedy
 
 
 def test_an_alias_without_a_gate_is_promoted_and_logged(registry: ExpertRegistry, put: Put) -> None:
@@ -180,6 +181,25 @@ def test_an_alias_without_a_gate_is_promoted_and_logged(registry: ExpertRegistry
     assert registry.log(SLUG, "math").state.gates == {}
     with pytest.raises(RegistryError, match="'v7' is reserved"):
         promote(registry, second, "v7")
+
+
+def test_a_gate_asks_who_signed(registry: ExpertRegistry, put: Put, keys: Path) -> None:
+    version = put()
+    gate = GATE.model_copy(update={"signed_by": ((keys / "release.pub").read_text(),)})
+    protect(registry, version, gate)
+    refused = promote(registry, version, "champion", evidence=shows(version, None, 0.5))
+    assert refused.decision is not None
+    assert [check.check for check in refused.decision.checks if not check.passed] == ["signed by"]
+    assert "is not signed" in refused.decision.checks[-1].measured
+    sign_version(registry, version, Signer(keys / "release.key"))
+    passed = promote(registry, version, "champion", evidence=shows(version, None, 0.5))
+    assert passed.promoted
+    assert passed.entry is not None
+    recorded = passed.entry.action.evidence["decision"]["checks"][-1]
+    assert recorded["passed"]
+    assert recorded["measured"] == str(trusted_key((keys / "release.pub").read_text()))
+    with pytest.raises(RegistryError, match="no public key"):
+        protect(registry, version, GATE.model_copy(update={"signed_by": ("no key",)}))
 
 
 def test_rollback_goes_back_one_choice_at_a_time(registry: ExpertRegistry, put: Put) -> None:
@@ -292,12 +312,13 @@ def test_the_commands(registry: ExpertRegistry, put: Put, root: Path, tmp_path: 
     assert "write it as ALIAS=PERCENT" in call("traffic", "math", "champion=9.5", code=1)
     registry._client.set_registered_model_alias(f"{SLUG}.math", "champion", "2")
     assert (
-        "zfleet experts repair"
+        "zfleet experts fsck --repair"
         in CliRunner()
         .invoke(app, ["experts", "history", "math", "--registry", f"sqlite:///{root / 'mlflow.db'}"])
         .stderr
     )
-    assert json.loads(call("repair", "math", "--json")) == [{"alias": "champion", "logged": 1, "found": 2}]
+    (mended,) = json.loads(call("fsck", "--repair", "--json"))["faults"]
+    assert mended["then"] == "put champion back to version 1, where the log has it"
     assert "is protected" not in call("protect", "math", "--drop", "champion", "--why", "over")
     registry._client.delete_model_version(f"log~{SLUG}.math", "6")
     assert "broken at entry 6: it was removed" in call("history", "math", code=1)

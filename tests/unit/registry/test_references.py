@@ -60,7 +60,10 @@ def test_malformed_references_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        *[(name, "use letters, digits") for name in ("", ".math", "a/b", "a:b", "math%", "math\n", "m" * 101)],
+        *[
+            (name, "use letters, digits")
+            for name in ("", ".math", "a/b", "a:b", "math%", "math\n", "m" * 101, "m" * 300)
+        ],
         ("lab-1a2b3c4d.math", "reads like one qualified by a base"),
         ("auto", "is reserved"),
     ],
@@ -83,7 +86,7 @@ def test_the_registry_accepts_the_names_that_specs_accept(name: str) -> None:
     references.check_name(ExpertSpec(name=name, task=TaskSpec(lab="sort")).name)
 
 
-@pytest.mark.parametrize("alias", ["", "a.b", "a b", "latest", "Latest", "v3", "-a"])
+@pytest.mark.parametrize("alias", ["", "a.b", "a b", "latest", "Latest", "v3", "3", "-a", "a/b", "a" * 300])
 def test_aliases_that_cannot_be_set(alias: str) -> None:
     with pytest.raises(RegistryError, match="alias"):
         references.check_alias(alias)
