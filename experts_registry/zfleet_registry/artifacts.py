@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
-
-import requests
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
@@ -16,11 +15,15 @@ from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, Registration, card, facts_of
+from zfleet_registry.translate import library_errors, status_of
 from zfleet_registry.version import ExpertVersion
 
 FILE = "z.safetensors"
 DISPATCHER_FILE = "dispatcher.safetensors"
-_REMEDY = "restore the file from a backup, or register the expert again and point the aliases at the new version"
+_REMEDY = (
+    "restore the file from a backup, or register the expert again and point the aliases at the new version; "
+    "if all artifacts were moved, say so: zfleet registry move OLD NEW"
+)
 
 
 def store(
@@ -54,6 +57,7 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDisp
     Raises:
         CorruptArtifact: The file is missing, truncated, changed, another version's, or contradicts the tags.
         RegistryUnreachable: The registry does not answer.
+        AccessDenied: The user may not read it.
     """
     where = f"artifact {version.artifact} of {version.qualified}"
     data = _download(connection, version, where)
@@ -78,14 +82,23 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDisp
 
 
 def _download(connection: Connection, version: ExpertVersion, where: str) -> bytes:
-    from mlflow.exceptions import MlflowException
-
     try:
         file = connection.local_file(version.run_id, version.artifact)
         if file is not None and file.exists():
             return file.read_bytes()
         with tempfile.TemporaryDirectory() as temporary:
             return Path(connection.client.download_artifacts(version.run_id, version.artifact, temporary)).read_bytes()
-    except (OSError, MlflowException, requests.RequestException) as error:
+    except (OSError, *library_errors()) as error:
+        if status_of(error) in (401, 403):
+            raise
         connection.probe()
-        raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None
+        raise CorruptArtifact(
+            f"{where} cannot be read{_place(connection, version)}: {connection.reason(error)}", _REMEDY
+        ) from None
+
+
+def _place(connection: Connection, version: ExpertVersion) -> str:
+    """Return where the registry's records have a version's artifacts, for an error."""
+    with suppress(*library_errors()):
+        return f" from {connection.client.get_run(version.run_id).info.artifact_uri}"
+    return ""

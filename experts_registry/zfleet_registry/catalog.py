@@ -76,7 +76,8 @@ def create_version(
     try:
         return _despite_races(create)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        # A server that checks rights refuses a model that does not exist as it refuses one that nobody may write.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED") or find_model(client, model):
             raise
     try:
         client.create_registered_model(model)

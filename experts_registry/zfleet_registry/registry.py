@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
-from zfleet.errors import RegistryError
+from zfleet.errors import AccessDenied, RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
 from zfleet_registry.aliases import Aliases
@@ -59,6 +59,7 @@ class ExpertRegistry(RunLog):
         Raises:
             RegistryError: The name, alias or provenance cannot be used, the provenance contains a secret or names this
                 very version as its parent, or MLflow refused.
+            AccessDenied: The user may not register. If only the alias is refused, the version stays registered.
             RegistryUnreachable: The registry does not answer.
         """
         # Imported late: transformers takes two seconds, and resolving and loading do not need it.
@@ -75,24 +76,28 @@ class ExpertRegistry(RunLog):
             self.aliases(slug, name).check_unprotected(alias)
         self._check_next(slug, name, provenance)
         owner = run_id or self.start_run(f"register {model}", experiment=REGISTRATIONS)
-        with self._connection.answering(f"register {model}"):
-            try:
+        try:
+            with self._connection.answering(f"register {model}", "write"):
                 registration = Registration(base_name, owner)
                 path, sha256 = artifacts.store(self._connection, model, content, provenance, registration)
-            except BaseException:
-                if run_id is None:
-                    # Ending the run may fail for the same reason, for example the connection. Show the first error.
-                    with suppress(RegistryError):
-                        self.end_run(owner, "FAILED")
-                raise
+                tags = to_tags(name, slug, provenance, registration, path, sha256)
+                source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
+                text = card.description(model, provenance, registration)
+                created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
+        except BaseException:
             if run_id is None:
-                self.end_run(owner)
-            tags = to_tags(name, slug, provenance, registration, path, sha256)
-            source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
-            text = card.description(model, provenance, registration)
-            created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
+                # Ending the run may fail for the same reason, for example the connection. Show the first error.
+                with suppress(RegistryError):
+                    self.end_run(owner, "FAILED")
+            raise
+        if run_id is None:
+            self.end_run(owner)
         version = from_mlflow(created, {})
-        self.log(slug, name).append(Action("register", model, version=version.version))
+        try:
+            self.log(slug, name).append(Action("register", model, version=version.version))
+        except AccessDenied as error:
+            # A right to write is enough: the version itself says who registered it, and when.
+            logger.warning("%s is registered, but not in its log: %s", version.qualified, error.message)
         return version if alias is None else self.set_alias(version, alias)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
@@ -191,14 +196,18 @@ class ExpertRegistry(RunLog):
         return self.resolve(version.qualified)
 
     def offer(self, version: ExpertVersion, alias: str) -> ExpertVersion:
-        """Point an alias at a version unless the alias has a gate: then say how to promote the version.
+        """Point an alias at a version unless it has a gate, or others alone may: then say how to promote the version.
 
         Jobs call this, which would otherwise fail after all their work.
         """
-        if alias not in self.log(version.base_slug, version.name).state.gates:
-            return self.set_alias(version, alias)
-        command = f"zfleet experts promote {version.qualified} --to {alias} --evaluate SPEC"
-        logger.warning("%s is registered; %s has a gate, so promote it: %s", version.qualified, alias, command)
+        command = f"zfleet experts promote {version.qualified} --to {alias}"
+        try:
+            if alias not in self.log(version.base_slug, version.name).state.gates:
+                return self.set_alias(version, alias)
+            reason, command = f"{alias} has a gate", f"{command} --evaluate SPEC"
+        except AccessDenied as error:
+            reason = f"{error.message}, but others may"
+        logger.warning("%s is registered; %s, so promote it: %s", version.qualified, reason, command)
         return version
 
     def drop_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from zfleet.errors import RegistryError, RegistryUnreachable
-from zfleet_registry import ExpertRegistry, connect
+from zfleet_registry import ExpertRegistry, probe
 from zfleet_registry.address import address_of, redact
 
 
@@ -88,7 +88,7 @@ def test_a_server_that_is_not_mlflow(stranger: str) -> None:
 
 
 def test_a_server_that_hangs(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(probe, "SECONDS", 0.2)
     with pytest.raises(RegistryUnreachable, match="timed out"):
         ExpertRegistry(f"{stranger}/slow")
 
