@@ -10,6 +10,7 @@ from zfleet.config.names import CHAMPION
 from zfleet.errors import AccessDenied, RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
+from zfleet_registry.access import Access
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
@@ -18,13 +19,11 @@ from zfleet_registry.promotion.traffic import check_no_traffic
 from zfleet_registry.provenance import Provenance, Registration, card
 from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
-from zfleet_registry.runs import RunLog
+from zfleet_registry.runs import REGISTRATIONS, RunLog
 from zfleet_registry.tags import PREFIX
 from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
 
 logger = logging.getLogger(__name__)
-
-REGISTRATIONS = "registrations"
 
 # Inside the class ``list`` is a method.
 Versions = list[ExpertVersion]
@@ -167,6 +166,10 @@ class ExpertRegistry(RunLog):
     def aliases(self, base_slug: str, name: str) -> Aliases:
         """Return the aliases of an expert, and how they are moved."""
         return Aliases(self._connection, model_name(base_slug, name))
+
+    def access(self, base_slug: str, name: str) -> Access:
+        """Return the rights of a tracking server's users on an expert."""
+        return Access(self._connection, model_name(base_slug, name))
 
     def set_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Point an alias at a version. In the same step, it leaves the version that had it.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
+REGISTRATIONS = "registrations"
+"""The experiment of registrations that have no run of their own."""
+
 # MLflow's limits: metrics and parameters in one request, and characters of a value.
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +17,9 @@ from pathlib import Path
 from zfleet.errors import RegistryError
 
 LOGS = "logs"
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+"""An argument of ``prctl`` (linux/prctl.h)."""
 _TAIL = 2000
 
 
@@ -100,8 +105,15 @@ def start_process(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=lambda: _end_with_parent(stop_signal),
         )
     return Process(name, child, log, stop_signal)
+
+
+def _end_with_parent(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the thread that started it ends, even if it is killed."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def free_port() -> int:

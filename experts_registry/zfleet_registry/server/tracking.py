@@ -19,6 +19,8 @@ ADMIN = "admin"
 ADMIN_PASSWORD = "admin-password"
 """The file of the first administrator's password, in the folder of secrets."""
 _START_SECONDS, _STOP_SECONDS = 180, 30
+_AUTHENTICATED_SECONDS = 60
+"""How long a worker remembers that a password was right. To compute it takes longer than all the rest of a request."""
 
 
 @contextmanager
@@ -79,5 +81,6 @@ database_uri = {database.replace("%", "%%")}
 admin_username = {ADMIN}
 admin_password = {secret(folder, ADMIN_PASSWORD)}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = {_AUTHENTICATED_SECONDS}
 """
     return write_private(folder / FOLDER / "users.ini", text)

@@ -1,18 +1,25 @@
-"""``zfleet registry``: run a registry for a team, and tell a registry that its artifacts were moved."""
+"""``zfleet registry``: run a registry for a team, say who may do what, and tell it that its artifacts were moved."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from zfleet.errors import RegistryError
 from zfleet.interrupts import signals_interrupt
 from zfleet.paths import REGISTRY_FOLDER
-from zfleet_cli.options import Registry
+from zfleet_cli.commands.experts import find_version
+from zfleet_cli.options import BaseSlug, Registry
 
-app = typer.Typer(no_args_is_help=True, help="Run a registry for a team.")
+if TYPE_CHECKING:
+    from zfleet_registry.access import Access
+
+User = Annotated[str, typer.Argument(help="A user of the tracking server.", show_default=False)]
+Expert = Annotated[str, typer.Argument(help="An expert: math, or lab-1a2b3c4d.math", show_default=False)]
+
+app = typer.Typer(no_args_is_help=True, help="Run a registry for a team, and say who may do what in it.")
 
 
 @app.command()
@@ -73,3 +80,31 @@ def move(
 
     uri = registry or sqlite_uri(Path(REGISTRY_FOLDER) / "mlflow.db")
     print(f"{move_store(uri, old, new)} records changed")
+
+
+@app.command()
+def grant(
+    user: User,
+    right: Annotated[
+        Literal["write", "promote", "manage"], typer.Argument(help="What they may do from now on.", show_default=False)
+    ],
+    expert: Expert,
+    registry: Registry = None,
+    base: BaseSlug = None,
+) -> None:
+    """Let a user of a tracking server register versions of an expert, promote them, or manage the expert."""
+    _access(expert, registry, base).grant(user, right)
+
+
+@app.command()
+def revoke(user: User, expert: Expert, registry: Registry = None, base: BaseSlug = None) -> None:
+    """Take from a user what `grant` gave; all users may go on reading."""
+    _access(expert, registry, base).revoke(user)
+
+
+def _access(expert: str, registry: str | None, base: str | None) -> Access:
+    from zfleet_registry import ExpertRegistry
+
+    experts = ExpertRegistry(registry)
+    version = find_version(experts, expert, base)
+    return experts.access(version.base_slug, version.name)
