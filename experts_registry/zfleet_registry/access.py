@@ -64,9 +64,12 @@ class Access:
                 raise RegistryError(f"there is no expert {self.expert}", "`zfleet experts list` prints all")
             # First what the present user may lack a right to, so that nothing is granted if it is refused.
             for experiment in self._experiments():
-                self._set(user, "experiment", experiment, "EDIT")
-            self._set(user, "registered_model", log_model(self.expert), on_log)
-            self._set(user, "registered_model", self.expert, on_expert)
+                self._ask("grant", user, "experiment", experiment, "EDIT")
+            for model, permission in ((log_model(self.expert), on_log), (self.expert, on_expert)):
+                # MLflow does not replace what was granted before.
+                self._ask("revoke", user, "registered_model", model)
+                if permission is not None:
+                    self._ask("grant", user, "registered_model", model, permission)
 
     def revoke(self, user: str) -> None:
         """Take from a user every right that was granted to them. All users may go on reading.
@@ -77,7 +80,7 @@ class Access:
         """
         with self._connection.answering(f"revoke the rights of {user} on {self.expert}", "manage"):
             for model in (self.expert, log_model(self.expert)):
-                self._set(user, "registered_model", model, None)
+                self._ask("revoke", user, "registered_model", model)
 
     def _experiments(self) -> list[str]:
         """Return the ids of the experiments to which the expert's files are uploaded."""
@@ -89,15 +92,15 @@ class Access:
             found.add(str(registrations.experiment_id))
         return sorted(found)
 
-    def _set(self, user: str, kind: str, identifier: str, permission: str | None) -> None:
-        """Set a permission of a user, or remove it."""
+    def _ask(self, what: str, user: str, kind: str, identifier: str, permission: str = "") -> None:
+        """Grant a permission, or revoke one; nothing happens if it was granted, or revoked, before."""
         from mlflow.exceptions import MlflowException
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-        path = f"{_PATH}/{'revoke' if permission is None else 'grant'}"
+        path = f"{_PATH}/{what}"
         body = {"username": user, "resource_type": kind, "resource_id": identifier}
-        if permission is not None:
+        if permission:
             body["permission"] = permission
         credentials = get_default_host_creds(self._connection.client.tracking_uri)  # type: ignore[no-untyped-call]
         answer = http_request(credentials, path, "POST", json=body, raise_on_status=False)  # type: ignore[no-untyped-call]
@@ -109,6 +112,5 @@ class Access:
                     f"registry {self._connection.address} has no users",
                     "start it with zfleet registry up, or with mlflow server --app-name basic-auth",
                 ) from None
-            # Nothing was granted, so that there is nothing to remove.
             if "Permission for user" not in str(error):
                 raise

@@ -8,15 +8,7 @@ from urllib.parse import urlsplit
 from zfleet.errors import RegistryError
 from zfleet_registry import sqlite
 from zfleet_registry.address import SERVERS, SQLITE, address_of, kind_of, sqlite_file
-from zfleet_registry.translate import (
-    INVALID_HOST,
-    NOT_MLFLOW,
-    denied,
-    invalid_host,
-    reason_of,
-    system_reason,
-    unreachable,
-)
+from zfleet_registry.translate import NOT_MLFLOW, denied, reason_of, system_reason, unreachable
 
 SECONDS = 3
 _PORTS = {"postgresql": 5432, "mysql": 3306}
@@ -62,8 +54,6 @@ def _probe_server(uri: str) -> None:
         )
     except MlflowException as error:
         raise unreachable(uri, reason_of(error, uri), system_reason(error)) from None
-    if answer.status_code == 403 and INVALID_HOST in answer.text:
-        raise invalid_host(uri)
     if answer.status_code in (401, 403):
         raise denied(answer.status_code, "connect", "read", address_of(uri))
     if answer.status_code != 200:

@@ -14,6 +14,7 @@ from zfleet_registry.access import Access
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.lineage import refuse_future_parents
 from zfleet_registry.log import Action, ExpertLog
+from zfleet_registry.log.store import log_model
 from zfleet_registry.missing import no_expert, no_version
 from zfleet_registry.promotion.traffic import check_no_traffic
 from zfleet_registry.provenance import Provenance, Registration, card
@@ -82,7 +83,10 @@ class ExpertRegistry(RunLog):
                 tags = to_tags(name, slug, provenance, registration, path, sha256)
                 source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
                 text = card.description(model, provenance, registration)
-                created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
+                about = f"Made by zfleet. Who moved its aliases, and why: [the log](#/models/{log_model(model)})."
+                created = catalog.create_version(
+                    self._client, model, source, tags, about=about, run_id=owner, description=text
+                )
         except BaseException:
             if run_id is None:
                 # Ending the run may fail for the same reason, for example the connection. Show the first error.

@@ -12,6 +12,7 @@ from zfleet.errors import RegistryError
 from zfleet.paths import REGISTRY_FOLDER
 from zfleet_registry.connect import connect
 from zfleet_registry.files import store_file
+from zfleet_registry.who import current_user
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric
@@ -81,7 +82,9 @@ class RunLog:
         _check_lengths("tag", tags or {}, _TAG_LENGTH)
         with self._connection.answering(f"start run {name!r}", "write"):
             experiment_id = self._experiment(experiment)
-            run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags or {}))
+            # MLflow's page shows this tag as the one who created the run.
+            known = {"mlflow.user": current_user(), **(tags or {})}
+            run = self._client.create_run(experiment_id, run_name=name, tags=known)
             run_id = str(run.info.run_id)
             entries = [Param(key, str(value)) for key, value in (params or {}).items()]
             for start in range(0, len(entries), _PARAMS_PER_CALL):

@@ -13,8 +13,6 @@ from zfleet_registry.credentials import user_name
 Right = Literal["read", "write", "promote", "manage"]
 """What a person may do with an expert; docs/registry.md says which permissions of MLflow each is."""
 
-INVALID_HOST = "Invalid Host header"
-"""What MLflow answers with status 403 if it was called by a name that it does not know."""
 NOT_MLFLOW = "it does not answer as MLflow does"
 _PERMISSIONS: dict[Right, str] = {
     "read": "READ on the expert and on the experiments of its runs",
@@ -23,12 +21,14 @@ _PERMISSIONS: dict[Right, str] = {
     "manage": "MANAGE on the expert and on its log, log~BASE.NAME",
 }
 _CREDENTIALS = (
-    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN, for a proxy), "
     "or write user and password into ~/.mlflow/credentials"
 )
 _STATUS = {"PERMISSION_DENIED": 403, "UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401}
 _FAILED = re.compile(r"API request to endpoint (\S+) failed with error code (\d+)")
 _GATHERED = re.compile(r"\b(40[13]) Client Error")
+_INVALID_HOST = "Invalid Host header"
+"""What MLflow answers with status 403 if it was called by a name that it does not know."""
 _NO_JSON = "response body was not in a valid JSON format"
 
 
@@ -60,18 +60,25 @@ def translated(error: Exception, doing: str, right: Right, uri: str) -> Registry
 
     address, status = address_of(uri), status_of(error)
     if status in (401, 403):
-        if INVALID_HOST in str(error):
-            return invalid_host(uri)
+        if _INVALID_HOST in str(error):
+            host = address.partition("://")[2].partition("/")[0]
+            return RegistryError(
+                f"the registry {address} refuses its own name, {host}",
+                f"start the server with MLFLOW_SERVER_ALLOWED_HOSTS={host}, or call it by a name that it knows",
+            )
         return denied(status, doing, right, address)
     if (failed := _FAILED.match(str(error))) and 400 <= int(failed[2]) < 500:
         return _not_mlflow(f"{doing}: {failed[1]} gave status {failed[2]} at {address}, where MLflow answers")
     if _NO_JSON in str(error):
         return _not_mlflow(f"{doing}: {address} gave a page instead of data")
+    if "too many 500 error responses" in str(error):
+        remedy = "its log says why: a full disk, for example, or a database or a bucket that does not answer it"
+        return RegistryError(f"{doing}: the server {address} failed (status 500)", remedy)
     text = reason_of(error, uri)
     silent = (
         isinstance(error, requests.ConnectionError | requests.Timeout)
         or getattr(error, "error_code", None) == "TEMPORARILY_UNAVAILABLE"
-        or failed
+        or str(error).startswith("API request to")
     )
     if silent:
         message = f"{doing}: the registry {address} does not answer: {text}"
@@ -102,15 +109,6 @@ def denied(status: int, doing: str, right: Right, address: str) -> AccessDenied:
         f"ask whoever manages the expert, or an administrator of the server, for the right to {right}: "
         f"{_PERMISSIONS[right]}",
         right,
-    )
-
-
-def invalid_host(uri: str) -> RegistryError:
-    """Return the error of a server that does not know the name by which it was called."""
-    host = address_of(uri).partition("://")[2].partition("/")[0]
-    return RegistryError(
-        f"the registry {address_of(uri)} refuses its own name, {host}",
-        f"start the server with MLFLOW_SERVER_ALLOWED_HOSTS={host}, or call it by the name that it knows",
     )
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 
-from zfleet.errors import AccessDenied, CorruptArtifact, RegistryError, RegistryUnreachable
+from zfleet.errors import AccessDenied, CorruptArtifact, RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import ExpertRegistry, Provenance
 from zfleet_registry.log import Entry
@@ -70,7 +70,7 @@ def as_user(team: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: P
     return give
 
 
-def test_rights_of_a_team(as_user: As, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rights_of_a_team(as_user: As, caplog: pytest.LogCaptureFixture) -> None:
     """One test, because each step is about what the steps before left."""
     caplog.set_level(logging.WARNING)
     ann = as_user("ann")
@@ -151,18 +151,13 @@ def test_rights_of_a_team(as_user: As, caplog: pytest.LogCaptureFixture, monkeyp
     assert as_user("bob").resolve("math@champion", SLUG).version == 2
 
 
-def test_a_user_that_is_not_known(as_user: As, team: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_that_is_not_known(as_user: As) -> None:
     registry = as_user("mallory")
     for request in (registry.list, lambda: registry.start_run("train", experiment="lab")):
         with pytest.raises(AccessDenied, match=r"does not accept user 'mallory'") as caught:
             request()
         assert "MLFLOW_TRACKING_PASSWORD" in caught.value.remedy
         assert PASSWORD not in str(caught.value)
-    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token-that-is-not-known")
-    with pytest.raises(AccessDenied, match="does not accept this user") as caught:
-        registry.list()
-    assert "a-token" not in str(caught.value)
 
 
 def test_user_and_password_from_mlflows_file(
@@ -195,9 +190,8 @@ def test_artifacts_that_the_server_cannot_store_or_no_longer_has(as_user: As, te
     # A file where the folder was: like a full disk, the server cannot write.
     store.write_text("")
     try:
-        with pytest.raises(RegistryError, match="refused") as refused:
+        with pytest.raises(RegistryError, match=r"register lab-1a2b3c4d\.poems"):
             ann.register("poems", a_z(6), Provenance.of(a_z(6)), base_name="lab")
-        assert not isinstance(refused.value, RegistryUnreachable)
         assert [known.reference for known in ann.list() if known.name == "poems"] == ["poems/1"]
     finally:
         store.unlink()
@@ -208,8 +202,9 @@ def test_artifacts_that_the_server_cannot_store_or_no_longer_has(as_user: As, te
 def test_a_server_called_by_a_name_that_it_does_not_know(
     team: tuple[Path, str], as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    as_user("ann")
     monkeypatch.setenv("http_proxy", team[1])
     monkeypatch.setenv("NO_PROXY", "")
     with pytest.raises(RegistryError, match=r"refuses its own name, registry\.example") as caught:
-        ExpertRegistry("http://registry.example")
+        ExpertRegistry("http://registry.example").list()
     assert "MLFLOW_SERVER_ALLOWED_HOSTS=registry.example" in caught.value.remedy

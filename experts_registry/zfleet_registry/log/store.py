@@ -61,7 +61,11 @@ class ExpertLog:
             # MLflow wants a source, and a server refuses paths that it cannot see.
             source = f"zfleet-log:/{self.expert}"
             text = action.sentence[: catalog.LONGEST_DESCRIPTION]
-            made = catalog.create_version(self._client, self._model, source, tags, description=text)
+            about = (
+                f"The log of [{self.expert}](#/models/{self.expert}): each version is an entry. "
+                f"`zfleet experts history {self.expert}` checks and prints it."
+            )
+            made = catalog.create_version(self._client, self._model, source, tags, about=about, description=text)
             return self._sealed(made, action)
 
     def newest(self) -> Entry | None:

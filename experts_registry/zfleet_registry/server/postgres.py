@@ -52,12 +52,12 @@ def postgres(folder: Path) -> Iterator[tuple[str, Process]]:
         _call([programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"], folder, user)
     port = free_port()
     # No socket in a folder: the path of one may have 107 characters at most.
-    command = [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
+    command: list[str | Path] = [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", ""]
     process = start_process("postgres", command, folder, user=user, stop_signal=signal.SIGINT)
     before = os.environ.get("PGPASSFILE")
     try:
         os.environ["PGPASSFILE"] = str(write_private(folder / FOLDER / "pgpass", f"127.0.0.1:*:*:{USER}:{password}\n"))
-        ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         process.wait_for(lambda: answers("127.0.0.1", port) and not subprocess.run(ready).returncode, _START_SECONDS)
         _make_database(port)
         yield f"postgresql+psycopg://{USER}@127.0.0.1:{port}/{DATABASE}", process
@@ -89,7 +89,7 @@ def _make(programs: Path, folder: Path, data: Path, password: str, user: str | N
     if user is not None:
         for path in (home, file):
             shutil.chown(path, user)
-    options = ["-U", USER, "-A", "scram-sha-256", "--pwfile", file, "-E", "UTF8", "--locale=C.UTF-8"]
+    options: list[str | Path] = ["-U", USER, "-A", "scram-sha-256", "--pwfile", file, "-E", "UTF8", "--locale=C.UTF-8"]
     _call([programs / "initdb", "-D", home / "data", *options], folder, user)
     file.unlink()
     (home / "data").rename(data)
