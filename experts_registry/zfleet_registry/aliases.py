@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from zfleet.errors import RegistryError
+from zfleet.errors import AccessDenied, RegistryError
 from zfleet_registry import catalog
 from zfleet_registry.connect import Connection
 from zfleet_registry.log import Action, Entry, ExpertLog, Position
+from zfleet_registry.translate import Right
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Aliases:
 
     def set_model_tag(self, key: str, value: str) -> None:
         """Set a tag of the registered model."""
-        with self._connection.answering(f"set tag {key!r} of {self.expert}"):
+        with self._connection.answering(f"set tag {key!r} of {self.expert}", "write"):
             catalog.tag_model(self._connection.client, self.expert, key, value)
 
     def mismatches(self) -> list[Mismatch]:
@@ -88,6 +89,7 @@ class Aliases:
 
         Raises:
             RegistryError: Another command moved the alias, or changed its gate, after this one had looked at it.
+            AccessDenied: The user may not move it; the log says so, and has the alias where it was.
         """
         entry = self.log.append(action)
         if not entry.seal.effective:
@@ -96,8 +98,28 @@ class Aliases:
                 f"(entry {entry.number} of the log has no effect)",
                 f"look at `zfleet experts history {self.expert}`, then decide again",
             )
-        self._follow(action.alias)
+        try:
+            self._follow(action.alias)
+        except AccessDenied as error:
+            self._take_back(entry, error)
+            raise
         return entry
+
+    def _take_back(self, entry: Entry, error: AccessDenied) -> None:
+        """Return an alias in the log to where it was: the user may append to the log, but not move the alias."""
+        alias = entry.action.alias
+        before = self.log.before(entry).aliases.get(alias, Position(entry.action.found, 0))
+        action = Action(
+            "rollback",
+            self.expert,
+            alias,
+            before.version,
+            found=entry.action.version,
+            returns_to=before.entry,
+            relies_on=entry.seal.state.chosen_by(alias),
+            why=error.message,
+        )
+        self.log.append(action)
 
     def repair(self, alias: str) -> Entry:
         """Put an alias where the log has it, and record that.
@@ -139,7 +161,9 @@ class Aliases:
         """Point the alias where the newest entry has it, until no newer entry moves it meanwhile."""
         position = self.log.state.aliases[alias]
         while True:
-            with self._connection.answering(f"set alias {alias!r} of {self.expert}"):
+            # MLflow wants the right to manage from whoever removes an alias.
+            right: Right = "manage" if position.version is None else "promote"
+            with self._connection.answering(f"move alias {alias!r} of {self.expert}", right):
                 if position.version is not None:
                     catalog.point_alias(self._connection.client, self.expert, alias, position.version)
                 elif alias in self.present():

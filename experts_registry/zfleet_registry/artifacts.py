@@ -60,6 +60,7 @@ def load(files: VersionFiles) -> ZVector | StoredDispatcher:
     Raises:
         CorruptArtifact: The file is missing, truncated, changed, another version's, or contradicts the tags.
         RegistryUnreachable: The registry does not answer.
+        AccessDenied: The user may not read it.
     """
     version, data = files.version, files.artifact()
     where = f"artifact {version.artifact} of {version.qualified}"

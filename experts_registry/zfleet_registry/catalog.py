@@ -62,10 +62,21 @@ def create_version(
     source: str,
     tags: Mapping[str, str],
     *,
+    about: str,
     run_id: str | None = None,
     description: str | None = None,
 ) -> ModelVersion:
-    """Create the next version of a model, with all its tags in one transaction. The model is created if needed."""
+    """Create the next version of a model, with all its tags in one transaction. The model is created if needed.
+
+    Args:
+        client: MLflow's client.
+        model: The model.
+        source: Where the version's files are.
+        tags: The version's tags.
+        about: The description of the model, if it is created.
+        run_id: The run that made the version.
+        description: The description of the version.
+    """
     from mlflow.exceptions import MlflowException
 
     def create() -> ModelVersion:
@@ -76,10 +87,11 @@ def create_version(
     try:
         return _despite_races(create)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        # A server that checks rights refuses a model that does not exist as it refuses one that nobody may write.
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED") or find_model(client, model):
             raise
     try:
-        client.create_registered_model(model)
+        client.create_registered_model(model, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from zfleet.errors import RegistryError, RegistryUnreachable
-from zfleet_registry import moved, sqlite
-from zfleet_registry.address import SERVERS, SQLITE, address_of, check_uri, kind_of, redact, sqlite_file, sqlite_uri
+from zfleet.errors import RegistryError
+from zfleet_registry import moved, probe, schema, sqlite, translate
+from zfleet_registry.address import SERVERS, SQLITE, address_of, check_uri, kind_of, sqlite_file, sqlite_uri
+from zfleet_registry.credentials import check_file
+from zfleet_registry.translate import Right
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-PROBE_SECONDS = 3
-_PORTS = {"postgresql": 5432, "mysql": 3306}
-_DRIVERS = {"psycopg": "'zfleet[postgres]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""{module: what pip installs it by}, where the two differ."""
 
 # Defaults only: a variable that is set already keeps its value. Without them, MLflow would retry an unreachable server
 # for four minutes, report usage to its makers, and print run URLs, with the password in them, after each run.
@@ -70,7 +64,7 @@ class Connection:
         Raises:
             RegistryUnreachable: The registry does not answer within a few seconds.
         """
-        _probe(self._uri, self.reading)
+        probe.probe(self._uri, self.reading)
 
     def local_file(self, run_id: str, path: str) -> Path | None:
         """Return the path of a run's artifact if this registry is a sqlite file, None otherwise.
@@ -83,46 +77,28 @@ class Connection:
 
     def reason(self, error: Exception) -> str:
         """Return the text of a library's error on one line, without secrets."""
-        return _reason(error, self._uri)
+        return translate.reason_of(error, self._uri)
 
     @contextmanager
-    def answering(self, doing: str) -> Iterator[None]:
+    def answering(self, doing: str, right: Right = "read") -> Iterator[None]:
         """Turn the errors of MLflow and its libraries inside the block into ours, without secrets.
 
         Args:
             doing: What the block does, for the message.
+            right: What the block needs a right to, for the message.
 
         Raises:
             RegistryUnreachable: The server or database does not answer.
+            AccessDenied: The server does not accept the user, or the user lacks the right.
             RegistryError: The server or database refused the request.
         """
-        import requests
-        import sqlalchemy.exc
-        from mlflow.exceptions import MlflowException
-
         if kind_of(self._uri) == SQLITE:
             self.probe()
         try:
             yield
-        except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
+        except translate.library_errors() as error:
             # The cause is not chained, because its text may contain the password.
-            raise self._translated(error, doing) from None
-
-    def _translated(self, error: Exception, doing: str) -> RegistryError:
-        import requests
-
-        text = _reason(error, self._uri)
-        silent = (
-            isinstance(error, requests.ConnectionError | requests.Timeout)
-            or getattr(error, "error_code", None) == "TEMPORARILY_UNAVAILABLE"
-            or str(error).startswith("API request")
-        )
-        if silent:
-            message = f"{doing}: the registry {self.address} does not answer: {text}"
-            return RegistryUnreachable(message, "try again", _system_reason(error) or "it does not answer")
-        return RegistryError(
-            f"{doing}: the registry {self.address} refused: {text}", "check the request and the permissions"
-        )
+            raise translate.translated(error, doing, right, self._uri) from None
 
 
 def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
@@ -136,6 +112,7 @@ def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
 
     Raises:
         RegistryUnreachable: There is no answer within a few seconds; the address is named, without its secrets.
+        AccessDenied: A file with a password can be read by others.
         RegistryError: The URI cannot be used, a driver is missing, or the schema is that of another MLflow.
     """
     for name, value in (_ENVIRONMENT | (_READING if reading else {})).items():
@@ -146,7 +123,9 @@ def connect(uri: str | None, root: Path, reading: bool = False) -> Connection:
     if kind_of(uri) == SQLITE:
         file = sqlite_file(uri).expanduser().absolute()
         return _open_sqlite(file, sqlite_uri(file), reading)
-    _probe(uri, reading)
+    if kind_of(uri) in SERVERS:
+        check_file()
+    probe.probe(uri, reading)
     artifacts = None if kind_of(uri) in SERVERS else str(root / sqlite.ARTIFACTS)
     return Connection(address_of(uri), _client(uri, uri), artifacts, reading, uri)
 
@@ -157,7 +136,7 @@ def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
         os.environ[f"{_POOL}CLASS"] = "NullPool"
     artifacts = str(sqlite.artifacts_of(file))
     if reading:
-        _probe(uri, reading)
+        probe.probe(uri, reading)
         return Connection(address_of(uri), _client(sqlite.client_uri(file), uri), artifacts, reading, uri)
     was_here = sqlite.was_here(file)
     with sqlite.opened_alone(file):
@@ -165,7 +144,7 @@ def _open_sqlite(file: Path, uri: str, reading: bool) -> Connection:
         if not file.exists() and not was_here:
             _quiet()
             sqlite.create(file)
-        _probe(uri, reading)
+        probe.probe(uri, reading)
         # Before `follow` changes any table, because the client refuses the tables of another MLflow.
         client = _client(sqlite.client_uri(file), uri)
         with sqlite.answering(file):
@@ -180,89 +159,17 @@ def _client(target: str, uri: str) -> MlflowClient:
 
     _quiet()
     try:
+        if kind_of(uri) not in SERVERS:
+            schema.check_tables(target, uri)
         return MlflowClient(tracking_uri=target, registry_uri=target)
     except MlflowException as error:
         raise RegistryError(
-            f"registry {address_of(uri)} cannot be opened: {_reason(error, uri)}",
-            "use the MLflow version it was made with, or back it up and run `mlflow db upgrade` on it",
+            f"registry {address_of(uri)} cannot be opened: {translate.reason_of(error, uri)}",
+            "check the permissions of its user, or restore it from a backup",
         ) from None
-
-
-def _probe(uri: str, reading: bool) -> None:
-    if kind_of(uri) == SQLITE:
-        sqlite.check(sqlite_file(uri), sqlite.READER_SECONDS if reading else sqlite.WAIT_SECONDS)
-    elif kind_of(uri) in SERVERS:
-        _probe_server(uri)
-    else:
-        _probe_database(uri)
-
-
-def _probe_server(uri: str) -> None:
-    # MLflow's own request function uses the certificates, tokens and proxies from the environment.
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    try:
-        credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-        answer = http_request(  # type: ignore[no-untyped-call]
-            credentials,
-            "/health",
-            "GET",
-            max_retries=0,
-            timeout=PROBE_SECONDS,
-            raise_on_status=False,
-        )
-    except MlflowException as error:
-        raise _unreachable(uri, _reason(error, uri), _system_reason(error)) from None
-    if answer.status_code != 200:
-        raise _unreachable(uri, f"GET /health gave status {answer.status_code}, but MLflow gives 200")
-
-
-def _probe_database(uri: str) -> None:
-    import sqlalchemy
-    import sqlalchemy.exc
-
-    parts, kind = urlsplit(uri), kind_of(uri)
-    try:
-        if parts.hostname:
-            socket.create_connection((parts.hostname, parts.port or _PORTS[kind]), timeout=PROBE_SECONDS).close()
-        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": PROBE_SECONDS})
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
-    except ModuleNotFoundError as error:
-        raise RegistryError(
-            f"registry {address_of(uri)} needs the driver {error.name}",
-            f"pip install {_DRIVERS.get(str(error.name), error.name)}",
-        ) from None
-    except (OSError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise _unreachable(uri, _reason(error, uri), _system_reason(error)) from None
 
 
 def _quiet() -> None:
     # Called after mlflow is imported, because the import sets these levels.
     for name, level in _LOGGERS.items():
         logging.getLogger(name).setLevel(level)
-
-
-def _unreachable(uri: str, reason: str, public: str = "") -> RegistryUnreachable:
-    return RegistryUnreachable(
-        f"registry {address_of(uri)} does not answer: {reason}",
-        "start it, check the URI and the network, or omit the URI to use a local registry",
-        public or "it does not answer",
-    )
-
-
-def _reason(error: Exception, uri: str) -> str:
-    """Return the useful part of a library's message."""
-    text = redact(str(error), uri).strip() or type(error).__name__
-    return _system_reason(error) or text.splitlines()[0][:300]
-
-
-def _system_reason(error: Exception) -> str:
-    """Return the operating system's words in a library's message, without address and path; empty if there are none."""
-    if system := re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error)):
-        return system.group(1).strip(" :")
-    return "timed out" if "timed out" in str(error) else ""

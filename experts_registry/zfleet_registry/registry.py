@@ -9,19 +9,21 @@ from pathlib import Path
 
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.names import CHAMPION
-from zfleet.errors import RegistryError
+from zfleet.errors import AccessDenied, RegistryError
 from zfleet.paths import REGISTRY_FOLDER
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import artifacts, catalog, references
+from zfleet_registry.access import Access
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.log import Action, ExpertLog
+from zfleet_registry.log.store import log_model
 from zfleet_registry.missing import no_expert, no_version
 from zfleet_registry.next_version import check_next
 from zfleet_registry.promotion.traffic import Traffic, check_no_traffic, traffic_of
 from zfleet_registry.provenance import Provenance, Registration, card
 from zfleet_registry.provenance.secrets import refuse_secrets
 from zfleet_registry.references import model_name
-from zfleet_registry.runs import RunLog
+from zfleet_registry.runs import REGISTRATIONS, RunLog
 from zfleet_registry.signatures import trusted_keys, verify_version
 from zfleet_registry.tags import PREFIX
 from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
@@ -29,10 +31,8 @@ from zfleet_registry.version_files import SignedFiles, VersionFiles
 
 logger = logging.getLogger(__name__)
 
-REGISTRATIONS = "registrations"
-"""The experiment of the runs that registrations start if they are given none."""
 RUN_NAME = "register "
-"""What the names of those runs begin with; the registered model follows."""
+"""What the names of runs begin with that registrations start; the registered model follows."""
 
 # Inside the class ``list`` is a method.
 Versions = list[ExpertVersion]
@@ -83,6 +83,7 @@ class ExpertRegistry(RunLog):
         Raises:
             RegistryError: The name, alias or provenance cannot be used, the provenance contains a secret or names this
                 very version as its parent, or MLflow refused.
+            AccessDenied: The user may not register. If only the alias is refused, the version stays registered.
             RegistryUnreachable: The registry does not answer.
         """
         # Imported late: transformers takes two seconds, and resolving and loading do not need it.
@@ -99,25 +100,32 @@ class ExpertRegistry(RunLog):
             self.aliases(slug, name).check_unprotected(alias)
         check_next(self._connection, slug, name, provenance)
         owner = run_id or self.start_run(RUN_NAME + model, experiment=REGISTRATIONS)
-        with self._connection.answering(f"register {model}"):
-            try:
+        try:
+            with self._connection.answering(f"register {model}", "write"):
                 registration = Registration(base_name, owner)
                 path, sha256 = artifacts.store(self._connection, model, content, provenance, registration, signed)
-            except BaseException:
-                if run_id is None:
-                    # Ending the run may fail for the same reason, for example the connection. Show the first error.
-                    with suppress(RegistryError):
-                        self.end_run(owner, "FAILED")
-                raise
+                tags = to_tags(name, slug, provenance, registration, path, sha256)
+                source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
+                text = card.description(model, provenance, registration)
+                about = f"Made by zfleet. Who moved its aliases, and why: [the log](#/models/{log_model(model)})."
+                created = catalog.create_version(
+                    self._client, model, source, tags, about=about, run_id=owner, description=text
+                )
+        except BaseException:
             if run_id is None:
-                self.end_run(owner)
-            tags = to_tags(name, slug, provenance, registration, path, sha256)
-            source = f"{self._client.get_run(owner).info.artifact_uri}/{path.rpartition('/')[0]}"
-            text = card.description(model, provenance, registration)
-            created = catalog.create_version(self._client, model, source, tags, run_id=owner, description=text)
+                # Ending the run may fail for the same reason, for example the connection. Show the first error.
+                with suppress(RegistryError):
+                    self.end_run(owner, "FAILED")
+            raise
+        if run_id is None:
+            self.end_run(owner)
         version = from_mlflow(created, {})
         digests = {"z_digest": version.z_digest, "artifact_sha256": sha256}
-        self.log(slug, name).append(Action("register", model, version=version.version, data=digests))
+        try:
+            self.log(slug, name).append(Action("register", model, version=version.version, data=digests))
+        except AccessDenied as error:
+            # A right to write is enough: the version itself says who registered it, and when.
+            logger.warning("%s is registered, but not in its log: %s", version.qualified, error.message)
         return version if alias is None else self.set_alias(version, alias)
 
     def resolve(self, reference: str, base_slug: str | None = None) -> ExpertVersion:
@@ -203,6 +211,10 @@ class ExpertRegistry(RunLog):
         """
         return traffic_of(self.aliases(base_slug, name))
 
+    def access(self, base_slug: str, name: str) -> Access:
+        """Return the rights of a tracking server's users on an expert."""
+        return Access(self._connection, model_name(base_slug, name))
+
     def set_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:
         """Point an alias at a version. In the same step, it leaves the version that had it.
 
@@ -231,14 +243,18 @@ class ExpertRegistry(RunLog):
         return self.resolve(version.qualified)
 
     def offer(self, version: ExpertVersion, alias: str) -> ExpertVersion:
-        """Point an alias at a version unless the alias has a gate: then say how to promote the version.
+        """Point an alias at a version unless it has a gate, or others alone may: then say how to promote the version.
 
         Jobs call this, which would otherwise fail after all their work.
         """
-        if alias not in self.log(version.base_slug, version.name).state.gates:
-            return self.set_alias(version, alias)
-        command = f"zfleet experts promote {version.qualified} --to {alias} --evaluate SPEC"
-        logger.warning("%s is registered; %s has a gate, so promote it: %s", version.qualified, alias, command)
+        command = f"zfleet experts promote {version.qualified} --to {alias}"
+        try:
+            if alias not in self.log(version.base_slug, version.name).state.gates:
+                return self.set_alias(version, alias)
+            reason, command = f"{alias} has a gate", f"{command} --evaluate SPEC"
+        except AccessDenied as error:
+            reason = f"{error.message}, but others may"
+        logger.warning("%s is registered; %s, so promote it: %s", version.qualified, reason, command)
         return version
 
     def drop_alias(self, version: ExpertVersion, alias: str, why: str = "") -> ExpertVersion:

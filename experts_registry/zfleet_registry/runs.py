@@ -12,11 +12,15 @@ from zfleet.errors import RegistryError
 from zfleet.paths import REGISTRY_FOLDER
 from zfleet_registry.connect import connect
 from zfleet_registry.files import store_file
+from zfleet_registry.who import current_user
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+REGISTRATIONS = "registrations"
+"""The experiment of registrations that have no run of their own."""
 
 # MLflow's limits: metrics and parameters in one request, and characters of a value.
 _METRICS_PER_CALL = 1000
@@ -76,9 +80,11 @@ class RunLog:
 
         _check_lengths("parameter", params or {}, _PARAM_LENGTH)
         _check_lengths("tag", tags or {}, _TAG_LENGTH)
-        with self._connection.answering(f"start run {name!r}"):
+        with self._connection.answering(f"start run {name!r}", "write"):
             experiment_id = self._experiment(experiment)
-            run = self._client.create_run(experiment_id, run_name=name, tags=dict(tags or {}))
+            # MLflow's page shows this tag as the one who created the run.
+            known = {"mlflow.user": current_user(), **(tags or {})}
+            run = self._client.create_run(experiment_id, run_name=name, tags=known)
             run_id = str(run.info.run_id)
             entries = [Param(key, str(value)) for key, value in (params or {}).items()]
             for start in range(0, len(entries), _PARAMS_PER_CALL):
@@ -89,7 +95,7 @@ class RunLog:
         """Continue a run that ended or was abandoned; return False if there is no run of this id."""
         from mlflow.exceptions import MlflowException
 
-        with self._connection.answering(f"continue run {run_id}"):
+        with self._connection.answering(f"continue run {run_id}", "write"):
             try:
                 run = self._client.get_run(run_id)
             except MlflowException as error:
@@ -116,7 +122,7 @@ class RunLog:
         now = int(time.time() * 1000)
         longest = max((len(metrics) for _, metrics in rows), default=1)
         steps_per_call = max(1, _METRICS_PER_CALL // max(1, longest))
-        with self._connection.answering(f"log metrics of run {run_id}"):
+        with self._connection.answering(f"log metrics of run {run_id}", "write"):
             for start in range(0, len(rows), steps_per_call):
                 entries = [
                     Metric(key, float(value), now, step)
@@ -135,13 +141,13 @@ class RunLog:
         Raises:
             RegistryError: A file of a local registry cannot be written, for example because the disk is full.
         """
-        with self._connection.answering(f"store files of run {run_id}"):
+        with self._connection.answering(f"store files of run {run_id}", "write"):
             for path, data in files.items():
                 store_file(self._connection, run_id, path, data)
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         """End a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
-        with self._connection.answering(f"end run {run_id}"):
+        with self._connection.answering(f"end run {run_id}", "write"):
             self._client.set_terminated(run_id, status)
 
     def metrics(self, run_id: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 FORMAT = "zfleet-expert/1"
+_FIRST = ("task", "metrics", "intervals", "parents", "kind", "seed", "licence")
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def to_tags(
 ) -> dict[str, str]:
     """Return the tags that MLflow stores with a version, created with it in one transaction."""
     own = {"format": FORMAT, "name": name, "base_slug": base_slug, "artifact": artifact, "artifact_sha256": sha256}
-    return split_tags(own | provenance.to_strings() | {"registration": registration.to_json()})
+    known = provenance.to_strings()
+    # MLflow's page lists tags in this order: first what people look for.
+    first = {key: known[key] for key in _FIRST if key in known}
+    return split_tags(first | known | own | {"registration": registration.to_json()})
 
 
 def is_ours(record: ModelVersion) -> bool:

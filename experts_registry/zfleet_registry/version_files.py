@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import requests
 
 from zfleet.errors import CorruptArtifact
 from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import card
+from zfleet_registry.translate import library_errors, status_of
 from zfleet_registry.version import ExpertVersion
 
 SIGNATURES = "signatures"
 """The folder of a version's signatures, beside its artifact."""
 LARGEST_BESIDE = 2**24
 """Bytes of a card or a signature."""
-REMEDY = "restore the file from a backup, or register the expert again and point the aliases at the new version"
+REMEDY = (
+    "restore the file from a backup, or register the expert again and point the aliases at the new version; "
+    "if all artifacts were moved, say so: zfleet registry move OLD NEW"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class VersionFiles:
         """
         data = self._read(self.artifact_name, z_file.LARGEST)
         if data is None:
-            raise CorruptArtifact(f"{self._where(self.artifact_name)} cannot be read: there is no such file", REMEDY)
+            where = self._where(self.artifact_name)
+            raise CorruptArtifact(f"{where} cannot be read{self._place()}: there is no such file", REMEDY)
         return data
 
     def card(self) -> bytes | None:
@@ -111,8 +115,6 @@ class VersionFiles:
 
     def _read(self, path: str, most: int) -> bytes | None:
         """Read a file of at most so many bytes; None if there is none."""
-        from mlflow.exceptions import MlflowException
-
         full, where, run = f"{self._folder}/{path}", self._where(path), self.version.run_id
         try:
             sizes = self._sizes(path.rpartition("/")[0])
@@ -126,9 +128,19 @@ class VersionFiles:
                 return file.read_bytes()
             with tempfile.TemporaryDirectory() as temporary:
                 return Path(self._connection.client.download_artifacts(run, full, temporary)).read_bytes()
-        except (OSError, MlflowException, requests.RequestException) as error:
+        except (OSError, *library_errors()) as error:
+            if status_of(error) in (401, 403):
+                raise
             self._connection.probe()
-            raise CorruptArtifact(f"{where} cannot be read: {self._connection.reason(error)}", REMEDY) from None
+            raise CorruptArtifact(
+                f"{where} cannot be read{self._place()}: {self._connection.reason(error)}", REMEDY
+            ) from None
+
+    def _place(self) -> str:
+        """Return where the registry's records have the version's artifacts, for an error."""
+        with suppress(*library_errors()):
+            return f" from {self._connection.client.get_run(self.version.run_id).info.artifact_uri}"
+        return ""
 
     def _sizes(self, folder: str) -> dict[str, int]:
         """Return {path beside the artifact: bytes} of the files in a folder beside the artifact."""

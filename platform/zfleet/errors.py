@@ -137,6 +137,19 @@ class RegistryUnreachable(RegistryError):
         self.reason = reason
 
 
+class AccessDenied(RegistryError):
+    """The registry's server does not accept the user, or the user lacks a right.
+
+    Attributes:
+        right: What the user may not do: read, write, promote or manage.
+    """
+
+    def __init__(self, message: str, remedy: str = "", right: str = "read") -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, right)
+        self.right = right
+
+
 class ExpertNotFound(RegistryError):
     """No expert, version or alias of that name."""
 

@@ -36,6 +36,7 @@ from zfleet_cli.commands import (
     lab,
     lineage,
     promotion,
+    registry,
     samples,
     search,
     serve,
@@ -108,6 +109,7 @@ experts.app.command("lineage")(lineage.lineage)
 experts.app.command("diff")(lineage.diff)
 experts.app.command("card")(lineage.card)
 app.add_typer(experts.app, name="experts")
+app.add_typer(registry.app, name="registry")
 app.command("decompose")(decompose.decompose)
 app.command("train")(train.train)
 app.command("compare")(experiment.compare)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import ray
 from ray import serve
@@ -63,21 +60,3 @@ def shut_down_serve(besides: str) -> None:
 def wait_for_interrupt() -> None:
     """Wait for Ctrl-C, which raises ``KeyboardInterrupt``."""
     threading.Event().wait()
-
-
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise ``KeyboardInterrupt`` inside the block.
-
-    By default Python keeps ignoring SIGINT if it was ignored at the start, as a shell does for background jobs.
-    """
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -17,6 +17,7 @@ from zfleet.config.specs import ServeSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError
+from zfleet.interrupts import signals_interrupt
 from zfleet.memory.jobs import planned
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster import cluster, undisturbed
@@ -28,7 +29,6 @@ from zfleet_serve.lifetime import (
     delete_application,
     serve_runs,
     shut_down_serve,
-    signals_interrupt,
     wait_for_interrupt,
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zfleet_registry.connect import Connection
 from zfleet_registry.fsck.contents import Contents
 from zfleet_registry.fsck.fault import Fault
-from zfleet_registry.registry import REGISTRATIONS
+from zfleet_registry.runs import REGISTRATIONS
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -14,7 +14,8 @@ from zfleet_registry.artifacts import FOLDER
 from zfleet_registry.connect import Connection
 from zfleet_registry.fsck.contents import Contents
 from zfleet_registry.fsck.fault import Fault
-from zfleet_registry.registry import REGISTRATIONS, RUN_NAME
+from zfleet_registry.registry import RUN_NAME
+from zfleet_registry.runs import REGISTRATIONS
 from zfleet_registry.tags import PREFIX
 
 if TYPE_CHECKING:

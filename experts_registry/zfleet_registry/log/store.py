@@ -19,6 +19,7 @@ from zfleet_registry.log.chain import Break, seal
 from zfleet_registry.log.entry import Action, Entry, Seal
 from zfleet_registry.log.state import Position, State
 from zfleet_registry.tags import PREFIX, joined_tags, split_tags
+from zfleet_registry.translate import status_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -60,12 +61,16 @@ class ExpertLog:
             RegistryError: The registry refused.
             RegistryUnreachable: The registry does not answer. The entry may have been appended.
         """
-        with self._connection.answering(f"append to the log of {self.expert}"):
+        with self._connection.answering(f"append to the log of {self.expert}", "promote"):
             tags = {f"{PREFIX}format": FORMAT, **split_tags({"action": action.to_json()})}
             # MLflow wants a source, and a server refuses paths that it cannot see.
             source = f"zfleet-log:/{self.expert}"
             text = action.sentence[: catalog.LONGEST_DESCRIPTION]
-            made = catalog.create_version(self._client, self._model, source, tags, description=text)
+            about = (
+                f"The log of [{self.expert}](#/models/{self.expert}): each version is an entry. "
+                f"`zfleet experts history {self.expert}` checks and prints it."
+            )
+            made = catalog.create_version(self._client, self._model, source, tags, about=about, description=text)
             return self._sealed(made, action)
 
     def newest(self) -> Entry | None:
@@ -167,11 +172,22 @@ class ExpertLog:
                 if found is not None:
                     waiting.append((earlier, _action(found)))
         sealed = seal(*waiting[-1], before)
-        catalog.tag_version(self._client, self._model, sealed.number, _SEAL, sealed.seal.to_json())
+        self._store(sealed)
         for place, unsealed in reversed(waiting[:-1]):
             sealed = seal(place, unsealed, sealed)
-            catalog.tag_version(self._client, self._model, place, _SEAL, sealed.seal.to_json())
+            self._store(sealed)
         return sealed
+
+    def _store(self, sealed: Entry) -> None:
+        """Store the seal of an entry."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            catalog.tag_version(self._client, self._model, sealed.number, _SEAL, sealed.seal.to_json())
+        except MlflowException as error:
+            # Whoever may only read computes the same seal and does not store it.
+            if status_of(error) != 403:
+                raise
 
 
 def _action(version: ModelVersion) -> Action:

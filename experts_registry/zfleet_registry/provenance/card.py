@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from zfleet_registry.catalog import LONGEST_DESCRIPTION
 from zfleet_registry.provenance.record import Parent, Provenance
 from zfleet_registry.provenance.registration import Registration
+from zfleet_registry.references import model_name, parse
 
 FILE = "card.md"
 
@@ -20,20 +21,20 @@ def card(title: str, provenance: Provenance, registration: Registration | None) 
         provenance: The origin of the z.
         registration: Who registered it and when; None if that is not known.
     """
-    parts = [_summary(title, provenance, registration)]
+    parts = [_summary(title, provenance, registration, "`{}`".format)]
     if provenance.spec:
         parts.append(f"## Spec\n\n```json\n{_indented(provenance.spec)}\n```")
     return "\n\n".join(parts) + "\n"
 
 
 def description(title: str, provenance: Provenance, registration: Registration | None) -> str:
-    """Write the card without its spec, as long as a description in MLflow may be."""
-    text = _summary(title, provenance, registration)
+    """Write the card without its spec, as long as a description in MLflow may be. Parents are links to their pages."""
+    text = _summary(title, provenance, registration, _link)
     more = "\n\n(cut: the whole card is among the run's artifacts)"
     return text if len(text) <= LONGEST_DESCRIPTION else text[: LONGEST_DESCRIPTION - len(more)] + more
 
 
-def _summary(title: str, provenance: Provenance, registration: Registration | None) -> str:
+def _summary(title: str, provenance: Provenance, registration: Registration | None, named: Callable[[str], str]) -> str:
     made = {} if registration is None else {"base": registration.base_name}
     facts = {
         **made,
@@ -55,7 +56,7 @@ def _summary(title: str, provenance: Provenance, registration: Registration | No
     }
     parts = [f"# {title}", f"Made by zfleet. Kind: {provenance.kind}.", _table(("what", "value"), facts.items())]
     if provenance.parents:
-        rows = [(f"`{parent.reference}`", f"`{parent.z_digest[:12]}`", _alpha(parent)) for parent in provenance.parents]
+        rows = [(named(parent.reference), f"`{parent.z_digest[:12]}`", _alpha(parent)) for parent in provenance.parents]
         parts.append(f"## Parents\n\n{_table(('version', 'z digest', 'alpha'), rows)}")
     if provenance.metrics:
         metrics = [(name, _number(value), _interval(provenance, name)) for name, value in provenance.metrics.items()]
@@ -64,6 +65,14 @@ def _summary(title: str, provenance: Provenance, registration: Registration | No
         who = {"by": registration.who, "time": registration.time, "run": registration.run_id, **registration.packages}
         parts.append(f"## Registered\n\n{_table(('what', 'value'), who.items())}")
     return "\n\n".join(parts)
+
+
+def _link(reference: str) -> str:
+    """Return a link to a version's page, relative to MLflow's address."""
+    parsed = parse(reference)
+    if parsed.base_slug is None or parsed.version is None:
+        return f"`{reference}`"
+    return f"[{reference}](#/models/{model_name(parsed.base_slug, parsed.name)}/versions/{parsed.version})"
 
 
 def _table(names: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:

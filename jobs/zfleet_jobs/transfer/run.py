@@ -33,7 +33,7 @@ from zfleet_jobs.transfer.bases import check_bases, origin_of
 from zfleet_jobs.transfer.findings import BASE, ORDERED, SEARCHED, SHUFFLED, Finding, Way, findings
 from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance
 from zfleet_registry.references import check_name
-from zfleet_registry.registry import REGISTRATIONS
+from zfleet_registry.runs import REGISTRATIONS
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def import_experts(
     """
     from zfleet_cli.importing import read_experts
     from zfleet_registry import ExpertRegistry
-    from zfleet_registry.registry import REGISTRATIONS
+    from zfleet_registry.runs import REGISTRATIONS
 
     experts = None if dry_run else ExpertRegistry(registry)
     if experts is not None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
+import sqlite3
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from zfleet.errors import RegistryError, RegistryUnreachable
-from zfleet_registry import ExpertRegistry, connect
+from zfleet.errors import AccessDenied, RegistryError, RegistryUnreachable
+from zfleet_registry import ExpertRegistry, probe
 from zfleet_registry.address import address_of, redact
 
 
@@ -60,10 +62,21 @@ def test_a_driver_that_is_not_installed_is_named_with_what_installs_it() -> None
 
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        if "/slow" in self.path:
+        """Answer as other programs do: the first part of the path says which."""
+        kind = self.path.split("/")[1]
+        if kind == "slow":
             time.sleep(1)
-        self.send_response(404)
+        if kind == "login" and self.path != "/login/page":
+            self.send_response(302)
+            self.send_header("Location", "/login/page")
+        elif kind == "other" and self.path.endswith("/health"):
+            self.send_response(200)
+        else:
+            self.send_response({"login": 200, "page": 200, "closed": 403}.get(kind, 404))
+        body = b"OK" if self.path.endswith("/health") and kind in ("other", "late") else b"<html>who are you?</html>"
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -87,8 +100,64 @@ def test_a_server_that_is_not_mlflow(stranger: str) -> None:
         ExpertRegistry(stranger)
 
 
+@pytest.mark.parametrize("kind", ["page", "login"])
+def test_a_proxy_that_answers_with_its_login_page(kind: str, stranger: str) -> None:
+    with pytest.raises(RegistryUnreachable, match="GET /health gave a page, but MLflow gives OK: a proxy") as caught:
+        ExpertRegistry(f"{stranger}/{kind}")
+    assert caught.value.reason == "it does not answer as MLflow does"
+    assert "who are you" not in str(caught.value)
+
+
+def test_a_proxy_that_lets_nobody_in(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    with pytest.raises(AccessDenied, match="user 'ann' may not read"):
+        ExpertRegistry(f"{stranger}/closed")
+
+
+def test_another_program_that_is_healthy(stranger: str) -> None:
+    registry = ExpertRegistry(f"{stranger}/other")
+    with pytest.raises(RegistryUnreachable, match=r"gave status 404 at .*, where MLflow answers") as caught:
+        registry.list()
+    assert "another program" in caught.value.remedy
+
+
+def test_a_login_page_in_the_middle_of_the_work(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The login that a proxy wants ended after the registry was opened."""
+    registry = ExpertRegistry(f"{stranger}/other")
+    monkeypatch.setattr(registry._client._tracking_client.store, "get_host_creds", lambda: _creds(f"{stranger}/page"))
+    with pytest.raises(RegistryUnreachable, match="gave a page instead of data") as caught:
+        registry.metrics("0" * 32)
+    assert "who are you" not in str(caught.value)
+
+
+def _creds(url: str) -> object:
+    from mlflow.utils.credentials import get_default_host_creds
+
+    return get_default_host_creds(url)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("revision", "age", "remedy"),
+    [("bf29a5ff90ea", "an older", "mlflow db upgrade"), ("ffffffffffff", "a newer", "goes forward only")],
+)
+def test_the_tables_of_another_mlflow_are_refused_and_stay(
+    revision: str, age: str, remedy: str, root: Path, registry: ExpertRegistry
+) -> None:
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        # A table that an older one lacks, and that MLflow's client would make without asking.
+        database.execute("DROP TABLE registered_model_aliases")
+        database.commit()
+    before = (root / "mlflow.db").read_bytes()
+    for reading in (True, False):
+        with pytest.raises(RegistryError, match=f"its tables are of {age} MLflow .revision {revision}") as caught:
+            ExpertRegistry(root=root, reading=reading)
+        assert remedy in caught.value.remedy
+    assert (root / "mlflow.db").read_bytes() == before
+
+
 def test_a_server_that_hangs(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(probe, "SECONDS", 0.2)
     with pytest.raises(RegistryUnreachable, match="timed out"):
         ExpertRegistry(f"{stranger}/slow")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zfleet_serve.lifetime import signals_interrupt
+from zfleet.interrupts import signals_interrupt
 
 ENDING = [signal.SIGINT, signal.SIGTERM]
 
