@@ -103,7 +103,7 @@ class Access:
         if permission:
             body["permission"] = permission
         credentials = get_default_host_creds(self._connection.client.tracking_uri)  # type: ignore[no-untyped-call]
-        answer = http_request(credentials, path, "POST", json=body, raise_on_status=False)  # type: ignore[no-untyped-call]
+        answer = http_request(credentials, path, "POST", json=body, raise_on_status=False)
         try:
             verify_rest_response(answer, path)  # type: ignore[no-untyped-call]
         except MlflowException as error:

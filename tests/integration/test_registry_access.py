@@ -147,7 +147,7 @@ def test_rights_of_a_team(as_user: As, caplog: pytest.LogCaptureFixture) -> None
     )
     with pytest.raises(RegistryError, match="champion"):
         promote(as_user("ann"), as_user("ann").resolve("math/1", SLUG), "champion")
-    as_user("ann").aliases(SLUG, "math").repair()
+    as_user("ann").aliases(SLUG, "math").repair("champion")
     assert as_user("bob").resolve("math@champion", SLUG).version == 2
 
 

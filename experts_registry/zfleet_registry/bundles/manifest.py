@@ -14,6 +14,8 @@ from zfleet_registry.references import model_name
 from zfleet_registry.version_files import LARGEST_BESIDE, SIGNATURES
 
 MANIFEST = "bundle.json"
+LARGEST_LOG = 2**28
+"""Bytes of a log: some hundred thousand entries."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -82,15 +84,38 @@ class BundledVersion(BaseModel):
         return f"files/{self.sha256}.safetensors"
 
 
+class BundledLog(BaseModel):
+    """The log of one expert: all of it, up to the moment of the export.
+
+    Attributes:
+        expert: The registered model: ``lab-1a2b3c4d.math``.
+        sha256: Of its file.
+        size: Of its file, in bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expert: str
+    sha256: Sha256
+    size: Annotated[int, Field(ge=1, le=LARGEST_LOG)]
+
+    @property
+    def member(self) -> str:
+        """The name of its file in the bundle."""
+        return f"files/{self.sha256}.jsonl"
+
+
 class Manifest(BaseModel):
     """The file ``bundle.json``.
 
     Attributes:
         format: Of the bundle.
         versions: Parents before what was made from them.
+        logs: One for each expert that has a log.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["zfleet-bundle/1"] = "zfleet-bundle/1"
     versions: Annotated[tuple[BundledVersion, ...], Field(min_length=1)]
+    logs: tuple[BundledLog, ...] = ()

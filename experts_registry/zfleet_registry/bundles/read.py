@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from zfleet.adapt.stored import StoredDispatcher
 from zfleet.errors import DispatcherError, FormatError, InvalidZ, RegistryError
 from zfleet.svf.zvector import ZVector
-from zfleet_registry.bundles.manifest import MANIFEST, BundledFile, BundledVersion, Manifest
+from zfleet_registry.bundles.logs import read_log
+from zfleet_registry.bundles.manifest import MANIFEST, BundledFile, BundledLog, BundledVersion, Manifest
+from zfleet_registry.log import Break, Entry
 from zfleet_registry.provenance import Provenance
 from zfleet_registry.references import check_name, check_slug, split_slug
 from zfleet_registry.version_files import SignedFiles
@@ -84,7 +86,23 @@ class Bundle:
         beside = {file.path: self._verified(file, f"{file.path} of {where}") for file in version.beside}
         return SignedFiles(self._verified(version, where), beside)
 
-    def _verified(self, listed: BundledVersion | BundledFile, where: str) -> bytes:
+    def log(self, expert: str) -> tuple[list[Entry | Break], Break | None]:
+        """Read the log of an expert, as ``read_log``.
+
+        Args:
+            expert: Its registered model: ``lab-1a2b3c4d.math``.
+
+        Raises:
+            FormatError: The bundle has no such log, or it is damaged.
+        """
+        logs = {log.expert: log for log in self.manifest.logs}
+        if expert not in logs:
+            known = ", ".join(sorted(logs)) or "none"
+            raise FormatError(f"{self.path} has no log of {expert}", f"it has logs of: {known}")
+        where = f"the log of {expert} in {self.path}"
+        return read_log(self._verified(logs[expert], where), where)
+
+    def _verified(self, listed: BundledVersion | BundledFile | BundledLog, where: str) -> bytes:
         data = _read(self._file, listed.member, listed.size)
         if len(data) != listed.size or hashlib.sha256(data).hexdigest() != listed.sha256:
             raise FormatError(f"{where} was changed: its bytes have another digest than listed", _REMEDY)
@@ -111,11 +129,14 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
             where = ".".join(map(str, first["loc"]))
             raise FormatError(f"{MANIFEST} of {path} cannot be used: {where}: {first['msg']}", _REMEDY) from None
         beside = (one.member for version in manifest.versions for one in version.beside)
-        _check_names(file, {MANIFEST, *(one.member for one in manifest.versions), *beside})
+        logs = (log.member for log in manifest.logs)
+        _check_names(file, {MANIFEST, *(one.member for one in manifest.versions), *beside, *logs})
         bundle = Bundle(path, manifest, hashlib.sha256(data).hexdigest(), file)
         for version in manifest.versions:
             bundle.content(version)
             bundle.signed(version)
+        for log in manifest.logs:
+            bundle.log(log.expert)
         yield bundle
 
 

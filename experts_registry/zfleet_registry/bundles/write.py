@@ -10,8 +10,9 @@ from pathlib import Path
 
 from zfleet.errors import ExpertNotFound
 from zfleet.files import new_file
-from zfleet_registry.bundles.manifest import MANIFEST, BundledFile, BundledVersion, Manifest
-from zfleet_registry.references import parse
+from zfleet_registry.bundles.logs import log_lines
+from zfleet_registry.bundles.manifest import MANIFEST, BundledFile, BundledLog, BundledVersion, Manifest
+from zfleet_registry.references import model_name, parse
 from zfleet_registry.registry import ExpertRegistry
 from zfleet_registry.version import ExpertVersion
 
@@ -72,7 +73,13 @@ def write_bundle(registry: ExpertRegistry, versions: Sequence[ExpertVersion], pa
                     members.add(member)
                     bundle.writestr(_member(member), content)
             entries.append(entry)
-        manifest = Manifest(versions=tuple(entries)).model_dump_json(indent=1).encode()
+        logs = []
+        for slug, name in dict.fromkeys((version.base_slug, version.name) for version in found):
+            if data := log_lines(registry.log(slug, name).entries()):
+                log = BundledLog(expert=model_name(slug, name), sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+                bundle.writestr(_member(log.member), data)
+                logs.append(log)
+        manifest = Manifest(versions=tuple(entries), logs=tuple(logs)).model_dump_json(indent=1).encode()
         bundle.writestr(_member(MANIFEST), manifest)
     return WrittenBundle(tuple(found), hashlib.sha256(manifest).hexdigest())
 

@@ -1,7 +1,7 @@
 """What happened to an expert: an append-only log in MLflow, whose entries are chained by their sha256."""
 
 from zfleet_registry.log.chain import Break, verify
-from zfleet_registry.log.entry import Action, Entry, What
+from zfleet_registry.log.entry import Action, Entry, Seal, What
 from zfleet_registry.log.history import Change, changes, parse_time
 from zfleet_registry.log.state import Position, State
 from zfleet_registry.log.store import ExpertLog
@@ -13,6 +13,7 @@ __all__ = [
     "Entry",
     "ExpertLog",
     "Position",
+    "Seal",
     "State",
     "What",
     "changes",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +19,7 @@ from zfleet_cli.untrusted import shown_lines
 if TYPE_CHECKING:
     from zfleet_registry import ExpertRegistry, ExpertVersion
     from zfleet_registry.aliases import Aliases
-    from zfleet_registry.log import Change, Entry
+    from zfleet_registry.log import Break, Change, Entry
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ def history(
     number: Annotated[
         int | None, typer.Option("--entry", metavar="N", help="One entry with its evidence.", show_default=False)
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The log that a bundle brought along, as it was there.", show_default=False),
+    ] = None,
     registry: Registry = None,
     base: BaseSlug = None,
     as_json: AsJson = False,
@@ -59,6 +65,11 @@ def history(
     """Show the log of an expert, newest last. Exits 1 if an entry was changed or removed, and names the first."""
     from zfleet_registry import ExpertRegistry
 
+    if bundle is not None:
+        if at is not None or number is not None:
+            raise typer.BadParameter("a bundle's log is shown whole: leave out --at and --entry", param_hint="--bundle")
+        _print_bundled(bundle, name, as_json)
+        return
     experts = ExpertRegistry(registry)
     version = find_version(experts, name, base)
     aliases = experts.aliases(version.base_slug, version.name)
@@ -71,24 +82,41 @@ def history(
 
 
 def _print_all(aliases: Aliases, as_json: bool) -> None:
-    from zfleet_registry.log import Entry, changes, verify
+    from zfleet_registry.log import verify
 
-    everything = list(aliases.log.entries())
-    broken = verify(everything)
-    rows = changes(entry for entry in everything if isinstance(entry, Entry))
+    entries = list(aliases.log.entries())
+    _print_log(aliases.expert, entries, verify(entries), [str(one) for one in aliases.mismatches()], as_json)
+
+
+def _print_bundled(file: Path, name: str, as_json: bool) -> None:
+    from zfleet_registry.bundles import open_bundle
+
+    with open_bundle(file) as bundle:
+        experts = [log.expert for log in bundle.manifest.logs]
+        named = [expert for expert in experts if name in (expert, expert.partition(".")[2])]
+        entries, broken = bundle.log(named[0] if len(named) == 1 else name)
+        _print_log(named[0], entries, broken, [], as_json)
+
+
+def _print_log(
+    expert: str, entries: Sequence[Entry | Break], broken: Break | None, mismatches: Sequence[str], as_json: bool
+) -> None:
+    from zfleet_registry.log import Entry, changes
+
+    rows = changes(entry for entry in entries if isinstance(entry, Entry))
     if as_json:
         values = {
-            "expert": aliases.expert,
+            "expert": expert,
             "broken": None if broken is None else {"entry": broken.number, "reason": broken.reason},
-            "mismatches": [str(one) for one in aliases.mismatches()],
+            "mismatches": mismatches,
             "entries": [_plain(row.entry, row.version_before) for row in rows],
         }
         typer.echo(json.dumps(values, indent=2))
     else:
-        print_rows([_row(row) for row in rows], f"log of {aliases.expert}, times in UTC")
+        print_rows([_row(row) for row in rows], f"log of {expert}, times in UTC")
         if rows:
             typer.echo(f"newest sha256 {rows[-1].entry.seal.sha256}")
-        for one in aliases.mismatches():
+        for one in mismatches:
             _warn(f"{one}; `zfleet experts fsck --repair` puts it where the log has it")
         if broken is not None:
             _warn(f"the log is broken at entry {broken.number}: {broken.reason}")

@@ -22,6 +22,7 @@ from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance
 from zfleet_registry.bundles import RegisteredVersion, open_bundle, register_bundle, write_bundle
 from zfleet_registry.bundles.manifest import MANIFEST
+from zfleet_registry.log.store import log_model
 
 SLUG = "lab-1a2b3c4d"
 MakeZ = Callable[..., ZVector]
@@ -279,3 +280,30 @@ def test_the_commands_write_check_and_register_a_bundle(
     uri = f"sqlite:///{root / 'mlflow.db'}"
     refused = CliRunner().invoke(app, ["experts", "import", str(path), "--name", "x", "--registry", uri])
     assert "give the file alone" in refused.stderr
+
+
+def test_the_log_comes_along_with_its_chain(written: Path, registry: ExpertRegistry) -> None:
+    expert = f"{SLUG}.math"
+    with open_bundle(written) as bundle:
+        entries, broken = bundle.log(expert)
+        assert broken is None
+        assert entries == list(registry.log(SLUG, "math").entries())
+        with pytest.raises(FormatError, match=r"has no log of nobody") as refused:
+            bundle.log("nobody")
+        assert expert in refused.value.remedy
+    shown = CliRunner().invoke(app, ["experts", "history", "math", "--bundle", str(written), "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert [entry["what"] for entry in json.loads(shown.output)["entries"]] == ["register", "register", "set"]
+
+
+def test_a_changed_log_is_told(registry: ExpertRegistry, filled: list[ExpertVersion], tmp_path: Path) -> None:
+    log = registry.log(SLUG, "math")
+    second = registry._client.get_model_version(log_model(log.expert), "2")
+    forged = second.tags["zfleet.action"].replace('"version":2', '"version":7')
+    assert forged != second.tags["zfleet.action"]
+    registry._client.set_model_version_tag(log_model(log.expert), "2", "zfleet.action", forged)
+    path = tmp_path / "forged.zip"
+    write_bundle(registry, [filled[1]], path)
+    shown = CliRunner().invoke(app, ["experts", "history", "math", "--bundle", str(path)])
+    assert shown.exit_code == 1
+    assert "the log is broken at entry 2" in shown.output

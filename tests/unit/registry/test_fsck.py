@@ -189,9 +189,9 @@ def test_commands_that_were_cut_short(registry: ExpertRegistry, put: Put) -> Non
     registry._client.set_registered_model_tag(EXPERT, "zfleet.traffic", "{}")
     action = Action("set", EXPERT, "champion", 2)
     tags = {"zfleet.format": "zfleet-log/1", "zfleet.action": action.to_json()}
-    catalog.create_version(registry._client, log_model(EXPERT), "zfleet-log:/x", tags)
+    catalog.create_version(registry._client, log_model(EXPERT), "zfleet-log:/x", tags, about="")
     assert faults(registry)[0] == ("log", f"{EXPERT}, entry 6", "the command ended before it sealed its entry")
-    catalog.create_version(registry._client, log_model(EXPERT), "zfleet-log:/x", tags)
+    catalog.create_version(registry._client, log_model(EXPERT), "zfleet-log:/x", tags, about="")
     assert repair(registry) == [
         "sealed it",
         "put champion back to version 2, where the log has it",
@@ -259,6 +259,7 @@ def test_runs_and_experiments_that_were_deleted(registry: ExpertRegistry, put: P
     put(seed=1)
     for name in ("lab", "registrations"):
         experiment = registry._client.get_experiment_by_name(name)
+        assert experiment is not None
         registry._client.delete_experiment(experiment.experiment_id)
     assert {one[1] for one in faults(registry)} == {"experiment lab", "experiment registrations"}
     assert repair(registry) == ["restored it"] * 2
