@@ -88,7 +88,8 @@ def create_version(
         return _despite_races(create)
     except MlflowException as error:
         # A server that checks rights refuses a model that does not exist as it refuses one that nobody may write.
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED") or find_model(client, model):
+        hidden = error.error_code == "PERMISSION_DENIED" and find_model(client, model) is None
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST" and not hidden:
             raise
     try:
         client.create_registered_model(model, description=about)
