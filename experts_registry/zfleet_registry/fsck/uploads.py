@@ -66,7 +66,8 @@ def _runs(connection: Connection) -> Iterator[tuple[Run, str]]:
 
 
 def _is_old(run: Run) -> bool:
-    return time.time() - (run.info.end_time or run.info.start_time) / 1000 > OLD_SECONDS
+    milliseconds: int = run.info.end_time or run.info.start_time
+    return time.time() - milliseconds / 1000 > OLD_SECONDS
 
 
 def _uploads(connection: Connection, run: Run) -> list[str]:

@@ -259,6 +259,7 @@ def test_runs_and_experiments_that_were_deleted(registry: ExpertRegistry, put: P
     put(seed=1)
     for name in ("lab", "registrations"):
         experiment = registry._client.get_experiment_by_name(name)
+        assert experiment is not None
         registry._client.delete_experiment(experiment.experiment_id)
     assert {one[1] for one in faults(registry)} == {"experiment lab", "experiment registrations"}
     assert repair(registry) == ["restored it"] * 2
