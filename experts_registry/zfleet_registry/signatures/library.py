@@ -98,11 +98,20 @@ def verify_files(files: Mapping[str, bytes], signature: bytes, trusted: TrustedK
             by = _subject(bundle) if trusted.kind == "certificate" else str(trusted)
         # The library and what it is built on raise anything at all for a signature that was made up.
         except Exception as error:
-            raise UntrustedVersion(f"no signature by {trusted}: {str(error) or type(error).__name__}") from None
+            raise UntrustedVersion(f"no signature by {trusted}: {_reason(error, files, signature)}") from None
     # The signed list may name paths that are to be ignored.
     if missing := files.keys() - covered:
         raise UntrustedVersion(f"the signature by {trusted} is not of {sorted(missing)[0]}")
     return by
+
+
+def _reason(error: Exception, files: Mapping[str, bytes], signature: bytes) -> str:
+    """Return the library's reason; for files that differ, their names alone: the library shows the bytes of digests."""
+    text = str(error) or type(error).__name__
+    if not text.startswith("Signature mismatch"):
+        return text
+    names = files.keys() | _covered(json.loads(signature))
+    return f"not as they were signed: {', '.join(sorted(name for name in names if name in text))}"
 
 
 def _covered(bundle: Mapping[str, Any]) -> set[str]:
