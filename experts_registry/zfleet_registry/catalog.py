@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.webhook import Webhook
     from mlflow.store.entities import PagedList
 
-    Entity = TypeVar("Entity", ModelVersion, RegisteredModel)
+    Entity = TypeVar("Entity", ModelVersion, RegisteredModel, Webhook)
 
 Result = TypeVar("Result")
 
@@ -44,6 +46,19 @@ def newest_version(client: MlflowClient, model: str) -> ModelVersion | None:
 def all_models(client: MlflowClient, where: str) -> Iterator[RegisteredModel]:
     """Yield every registered model that matches MLflow's filter, from all pages."""
     return _all_pages(lambda token: client.search_registered_models(where, max_results=PAGE, page_token=token))
+
+
+def model_pages(client: MlflowClient, where: str, size: int) -> Iterator[Sequence[RegisteredModel]]:
+    """Yield pages of the registered models that match MLflow's filter, the one with the newest version first."""
+    order = ["last_updated_timestamp DESC"]
+    return _pages(
+        lambda token: client.search_registered_models(where, max_results=size, order_by=order, page_token=token)
+    )
+
+
+def all_webhooks(client: MlflowClient) -> Iterator[Webhook]:
+    """Yield every webhook, from all pages."""
+    return _all_pages(lambda token: client.list_webhooks(page_token=token))
 
 
 def all_versions(client: MlflowClient, where: str) -> Iterator[ModelVersion]:
@@ -121,10 +136,14 @@ def _despite_races(call: Callable[[], Result]) -> Result:
 
 
 def _all_pages(read: Callable[[str | None], PagedList[Entity]]) -> Iterator[Entity]:
+    return chain.from_iterable(_pages(read))
+
+
+def _pages(read: Callable[[str | None], PagedList[Entity]]) -> Iterator[PagedList[Entity]]:
     token = None
     while True:
         page = read(token)
-        yield from page
+        yield page
         token = page.token
         if not token:
             return

@@ -64,6 +64,11 @@ class Connection:
     reading: bool
     _uri: str = field(repr=False)
 
+    @property
+    def is_server(self) -> bool:
+        """Whether the registry is a tracking server, and not a database."""
+        return kind_of(self._uri) in SERVERS
+
     def probe(self) -> None:
         """Check that the registry still answers.
 

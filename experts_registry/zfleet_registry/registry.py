@@ -21,6 +21,7 @@ from zfleet_registry.references import model_name
 from zfleet_registry.runs import RunLog
 from zfleet_registry.tags import PREFIX
 from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
+from zfleet_registry.watch import Cursor, Watch, Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +159,25 @@ class ExpertRegistry(RunLog):
     def log(self, base_slug: str, name: str) -> ExpertLog:
         """Return the log of an expert: who did what to it, and when."""
         return self.aliases(base_slug, name).log
+
+    def watch(self, since: Cursor | None = None, webhooks: Webhooks | None = None) -> Watch:
+        """Follow new versions, moves of aliases and changes of traffic, each at most two seconds late. Close it.
+
+        Args:
+            since: The ``cursor`` of an earlier watch, to get all that it did not; None: what changes from now on.
+            webhooks: Where the tracking server's webhooks are received, which say at once that something changed.
+
+        Raises:
+            RegistryError: The port cannot be listened on, or the registry is a database, which sends no webhooks.
+            RegistryUnreachable: The registry does not answer now; later, the watch waits for it.
+        """
+        watch = Watch(self._connection, since)
+        if webhooks is not None:
+            # Imported late: only this needs an HTTP server.
+            from zfleet_registry.watch.subscription import subscribe
+
+            watch.on_close(subscribe(self._connection, webhooks, watch.wake))
+        return watch
 
     def aliases(self, base_slug: str, name: str) -> Aliases:
         """Return the aliases of an expert, and how they are moved."""

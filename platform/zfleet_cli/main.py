@@ -41,6 +41,7 @@ from zfleet_cli.commands import (
     submit,
     train,
     transfer,
+    watch,
 )
 from zfleet_cli.untrusted import shown_lines
 
@@ -100,6 +101,7 @@ experts.app.command("protect")(promotion.protect)
 experts.app.command("traffic")(promotion.traffic)
 experts.app.command("repair")(promotion.repair)
 experts.app.command("history")(history.history)
+experts.app.command("watch")(watch.watch)
 experts.app.command("lineage")(lineage.lineage)
 experts.app.command("diff")(lineage.diff)
 experts.app.command("card")(lineage.card)
