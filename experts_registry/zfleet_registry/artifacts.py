@@ -14,6 +14,7 @@ from zfleet.errors import CorruptArtifact, DispatcherError, InvalidZ
 from zfleet.svf.zvector import ZVector
 from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
+from zfleet_registry.downloads import cached
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, Registration, card, facts_of
 from zfleet_registry.version import ExpertVersion
@@ -80,12 +81,16 @@ def load(connection: Connection, version: ExpertVersion) -> ZVector | StoredDisp
 def _download(connection: Connection, version: ExpertVersion, where: str) -> bytes:
     from mlflow.exceptions import MlflowException
 
-    try:
-        file = connection.local_file(version.run_id, version.artifact)
-        if file is not None and file.exists():
-            return file.read_bytes()
+    def download() -> bytes:
         with tempfile.TemporaryDirectory() as temporary:
             return Path(connection.client.download_artifacts(version.run_id, version.artifact, temporary)).read_bytes()
+
+    try:
+        file = connection.local_file(version.run_id, version.artifact)
+        if file is None:
+            return cached(version.artifact_sha256, download)
+        # A registry that was made by a tracking server may have its artifacts elsewhere.
+        return file.read_bytes() if file.exists() else download()
     except (OSError, MlflowException, requests.RequestException) as error:
         connection.probe()
         raise CorruptArtifact(f"{where} cannot be read: {connection.reason(error)}", _REMEDY) from None

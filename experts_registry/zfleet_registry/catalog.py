@@ -29,12 +29,26 @@ _TAKEN = re.compile(r"UNIQUE constraint|duplicate key|Duplicate entry|Giving up 
 
 def find_model(client: MlflowClient, model: str) -> RegisteredModel | None:
     """Return the registered model with its aliases, or None."""
-    return _unless_missing(lambda: client.get_registered_model(model))
+    # To get one model by its name, MLflow reads all its versions, of which there may be thousands.
+    found = client.search_registered_models(f"name = '{model}'", max_results=1)
+    return found[0] if found else None
 
 
 def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion | None:
     """Return a version, or None."""
     return _unless_missing(lambda: client.get_model_version(model, str(version)))
+
+
+def find_aliased(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
+    """Return the version that an alias points at, with all its aliases; None if the model has no such alias."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _unless_missing(lambda: client.get_model_version_by_alias(model, alias))
+    except MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error):
+            return None
+        raise
 
 
 def newest_version(client: MlflowClient, model: str) -> ModelVersion | None:
@@ -63,12 +77,15 @@ def all_webhooks(client: MlflowClient) -> Iterator[Webhook]:
 
 def all_versions(client: MlflowClient, where: str) -> Iterator[ModelVersion]:
     """Yield every version that matches MLflow's filter, from all pages."""
+    return _all_pages(lambda token: version_page(client, where, PAGE, token))
+
+
+def version_page(client: MlflowClient, where: str, size: int, token: str | None) -> PagedList[ModelVersion]:
+    """Return a page of the versions that match MLflow's filter, sorted by model and number."""
     # By default MLflow sorts by time of change: a version that changes between two pages would be read twice or not at
     # all.
     order = ["name ASC", "version_number ASC"]
-    return _all_pages(
-        lambda token: client.search_model_versions(where, max_results=PAGE, order_by=order, page_token=token)
-    )
+    return client.search_model_versions(where, max_results=size, order_by=order, page_token=token or None)
 
 
 def create_version(

@@ -69,6 +69,11 @@ class Connection:
         """Whether the registry is a tracking server, and not a database."""
         return kind_of(self._uri) in SERVERS
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the registry is a sqlite file."""
+        return kind_of(self._uri) == SQLITE
+
     def probe(self) -> None:
         """Check that the registry still answers.
 
@@ -82,7 +87,7 @@ class Connection:
 
         The artifacts are beside the file, even if its records name another place, because the registry may be moved.
         """
-        if kind_of(self._uri) != SQLITE:
+        if not self.is_file:
             return None
         return sqlite.artifacts_of(sqlite_file(self._uri)) / run_id / "artifacts" / path
 
@@ -105,7 +110,7 @@ class Connection:
         import sqlalchemy.exc
         from mlflow.exceptions import MlflowException
 
-        if kind_of(self._uri) == SQLITE:
+        if self.is_file:
             self.probe()
         try:
             yield

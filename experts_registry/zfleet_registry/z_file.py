@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 LARGEST = 2**30
 """Bytes. The largest bases have 60 MB of z; whole models are not read to find out that they are."""
+
+_LONGEST_HEAD = 100_000_000
+"""Bytes that safetensors allows."""
 
 
 def metadata(model: str, provenance: Provenance, registration: Registration | None = None) -> dict[str, str]:
@@ -64,6 +69,36 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     except RegistryError as error:
         raise FormatError(f"the provenance in {source} is of another z: {error.message}", remedy) from error
     return z, str(extra.get("name", "")), provenance
+
+
+def read(file: Path) -> tuple[ZVector, str, Provenance]:
+    """Read an expert's file: its z, its name, empty if the file has none, and its provenance, which names the file.
+
+    Raises:
+        InvalidZ: No z-vector's file, or damaged.
+        FormatError: It cannot be read, or its provenance is unreadable, of another z, or of another base.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise FormatError(f"{file} cannot be read: {error.strerror}", "check the path") from error
+    if size > LARGEST:
+        raise FormatError(f"{file} has {size:,} bytes, more than any expert", "give the z of an expert")
+    data = read_or(file, lambda error: FormatError(f"{file} cannot be read: {error.strerror}", "check the path"))
+    z, full, provenance = from_bytes(data, str(file))
+    origin = f"{file.name} sha256:{hashlib.sha256(data).hexdigest()}"
+    return z, full, replace(provenance, imported_from=provenance.imported_from or origin)
+
+
+def name_in(file: Path) -> str:
+    """Return the name in the head of a file, without reading or verifying the rest; empty if it says none."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length if length <= _LONGEST_HEAD else 0))
+        return str(json.loads(header["__metadata__"]["extra"])["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
