@@ -70,7 +70,10 @@ def page(client: MlflowClient, base_slug: str | None, limit: int, after: str) ->
     wanted = f"{_OURS} AND {_of_base(base_slug)}" if base_slug else _OURS
     records = catalog.version_page(client, wanted, limit, after)
     aliases = _aliases_of(client, {record.name for record in records})
-    return Page(tuple(_versions(records, aliases, base_slug)), records.token or "")
+    token = records.token or ""
+    # A database gives bytes, a tracking server gives text.
+    after = token.decode("ascii") if isinstance(token, bytes) else token
+    return Page(tuple(_versions(records, aliases, base_slug)), after)
 
 
 def of_z(client: MlflowClient, name: str, z_digest: str) -> ExpertVersion | None:

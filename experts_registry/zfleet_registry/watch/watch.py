@@ -90,7 +90,8 @@ class Watch(Iterator[Entry]):
                 if failures > 1:
                     logger.warning("the registry %s answers again", self._connection.address)
                 failures, swept = 0, began if everything else swept
-            self._wake.wait(INTERVAL)
+            # After a moment in which a file was busy, a whole interval would make the change late.
+            self._wake.wait(INTERVAL / 4 if failures == 1 else INTERVAL)
 
     def _look(self, everything: bool) -> Iterator[Entry]:
         """Yield what is new. Logs come with the newest time first, so the first page without news ends a quick look."""

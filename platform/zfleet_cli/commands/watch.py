@@ -13,7 +13,7 @@ from zfleet_cli.untrusted import shown_lines
 
 if TYPE_CHECKING:
     from zfleet_registry.log import Entry
-    from zfleet_registry.watch import Webhooks
+    from zfleet_registry.watch import Cursor, Webhooks
 
 
 def watch(
@@ -52,10 +52,13 @@ def watch(
     changes = ExpertRegistry(registry, reading=True).watch(cursor, address)
     try:
         for entry in changes:
-            line = {"expert": entry.action.expert, "cursor": changes.cursor.to_text(), **entry.to_plain()}
-            typer.echo(json.dumps(line) if as_json else _in_words(entry))
+            typer.echo(_as_json(entry, changes.cursor) if as_json else _in_words(entry))
     finally:
         changes.close()
+
+
+def _as_json(entry: Entry, cursor: Cursor) -> str:
+    return json.dumps({"cursor": cursor.to_text(), **entry.to_plain()})
 
 
 def _in_words(entry: Entry) -> str:
