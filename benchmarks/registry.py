@@ -112,7 +112,7 @@ def _store(kind: str, folder: Path) -> Iterator[tuple[str | None, Path]]:
     if kind == "sqlite":
         yield None, folder / "registry"
     else:
-        with running_postgres(folder) as uri:
+        with running_postgres() as uri:
             yield uri, folder / "registry"
 
 

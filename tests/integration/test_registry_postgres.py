@@ -5,16 +5,21 @@ The server is the system's own, started here (``make postgres`` installs it).
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
-from zfleet_registry import ExpertRegistry
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertRegistry, Provenance, z_file
+from zfleet_registry.bulk import import_files
 from zfleet_registry.log import Entry, verify
 from zfleet_registry.testing import running_postgres
 
@@ -25,9 +30,9 @@ SLUG = "lab-1a2b3c4d"
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URI of an empty database on a server of this test's own."""
-    with running_postgres(tmp_path) as uri:
+    with running_postgres() as uri:
         yield uri
 
 
@@ -61,3 +66,30 @@ def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_pat
     champion = registry.resolve("math@champion", SLUG)
     assert champion.version == log.state.version_of("champion")
     assert registry.load(champion).digest == champion.z_digest
+
+
+def test_a_folder_is_imported_by_several_threads(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The versions of each expert are in order, and what was downloaded once is read from the cache."""
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    registry, files = ExpertRegistry(postgres, tmp_path / "artifacts"), tmp_path / "files"
+    files.mkdir()
+    for number in range(40):
+        z = ZVector({"layers.0.mlp": torch.full((8,), 1.0 + number)}, "1a2b3c4d" * 8, "f" * 64, "mlp")
+        metadata = z_file.metadata(f"{SLUG}.expert-{number % 8}", Provenance.of(z))
+        (files / f"{number:02d}.safetensors").write_bytes(z.to_bytes(metadata))
+    paths = sorted(files.iterdir())
+    watch = registry.watch()
+    assert all(outcome.new for outcome in import_files(registry, paths))
+    assert len({entry.action.expert for entry in islice(watch, 40)}) == 8
+    watch.close()
+    for expert in range(8):
+        versions = [one for one in registry.list(SLUG) if one.name == f"expert-{expert}"]
+        assert [next(iter(registry.load(one).values.values()))[0] for one in versions] == [
+            1.0 + number for number in range(expert, 40, 8)
+        ]
+        assert verify(registry.log(SLUG, f"expert-{expert}").entries()) is None
+    assert not [outcome for outcome in import_files(registry, paths) if outcome.new or outcome.error]
+    shutil.rmtree(tmp_path / "artifacts")
+    assert registry.load(versions[0]).digest == versions[0].z_digest

@@ -74,8 +74,8 @@ def _create(connection: Connection, url: str, secret: str) -> str | None:
                     connection.client.delete_webhook(left.webhook_id)
             return str(connection.client.create_webhook(_NAME, url, [_EVENT], secret=secret).webhook_id)
         except MlflowException as error:
-            if str(error).startswith("API request"):
-                raise
+            # It may be away, or have no webhooks, or not allow this one.
+            connection.probe()
             logger.warning(
                 "the tracking server sends no webhooks to %s: %s; changes are noticed by polling",
                 url,
