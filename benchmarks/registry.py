@@ -31,6 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +144,11 @@ def measure(uri: str | None, root: Path, versions: int, imported: int, experts: 
     fresh: ExpertRegistry = opening.call(lambda: _opened(uri, root, aliased[0]))
     cold, warm = Timed(), Timed()
     for name in aliased[1:]:
-        cold.call(lambda name=name: fresh.resolve(f"{name}@{CHAMPION}", SLUG))
+        cold.call(partial(fresh.resolve, f"{name}@{CHAMPION}", SLUG))
     chance = random.Random(0)
     for _ in range(RESOLUTIONS):
         name = chance.choice(aliased)
-        warm.call(lambda name=name: fresh.resolve(f"{name}@{CHAMPION}", SLUG))
+        warm.call(partial(fresh.resolve, f"{name}@{CHAMPION}", SLUG))
 
     watched, rolled = _promotions(registry, names)
     pages = _pages(registry, imported + each * experts)
@@ -208,7 +209,7 @@ def _promotions(registry: ExpertRegistry, names: Sequence[str]) -> tuple[Timed, 
         if not told.wait(60):
             raise RuntimeError(f"the promotion of {name} was not noticed")
         watched.seconds.append(noticed[f"{SLUG}.{name}"] - began)
-        rolled.call(lambda name=name: rollback(registry, SLUG, name, CHAMPION))
+        rolled.call(partial(rollback, registry, SLUG, name, CHAMPION))
     watch.close()
     follower.join()
     return watched, rolled
@@ -217,7 +218,7 @@ def _promotions(registry: ExpertRegistry, names: Sequence[str]) -> tuple[Timed, 
 def _pages(registry: ExpertRegistry, versions: int) -> Timed:
     pages, after, count = Timed(), "", 0
     while True:
-        page = pages.call(lambda after=after: registry.page(limit=PAGE, after=after))
+        page = pages.call(partial(registry.page, limit=PAGE, after=after))
         count += len(page.versions)
         after = page.after
         if not after:
@@ -228,7 +229,7 @@ def _pages(registry: ExpertRegistry, versions: int) -> Timed:
 
 
 def _flat(values: dict[str, Any]) -> dict[str, float]:
-    flat = {}
+    flat: dict[str, float] = {}
     for name, value in values.items():
         flat |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
     return flat

@@ -66,7 +66,8 @@ def _rows_of(template: ExpertVersion, name: str, versions: int, seed: int) -> It
         provenance = Provenance.of(z, task="benchmark")
         tags = to_tags(name, template.base_slug, provenance, registration, template.artifact, template.artifact_sha256)
         text = card.description(model, provenance, registration)
-        yield from _version(model, number, now, template.artifact, text, tags, template.run_id)
+        source = f"{template.run_id}/artifacts/{template.artifact.rpartition('/')[0]}"
+        yield from _version(model, number, now, source, text, tags, template.run_id)
         actions.append(Action("register", model, version=number))
     actions.append(Action("set", model, CHAMPION, 1))
     before: Entry | None = None

@@ -19,6 +19,8 @@ from zfleet_registry.files import store_file
 from zfleet_registry.provenance import Provenance, Registration, card, facts_of
 from zfleet_registry.version import ExpertVersion
 
+FOLDER = "experts"
+"""Of a run's artifacts, where these files are."""
 FILE = "z.safetensors"
 DISPATCHER_FILE = "dispatcher.safetensors"
 _REMEDY = "restore the file from a backup, or register the expert again and point the aliases at the new version"
@@ -41,7 +43,7 @@ def store(
     """
     name = FILE if isinstance(content, ZVector) else DISPATCHER_FILE
     data = content.to_bytes(z_file.metadata(model, provenance, registration))
-    folder = f"experts/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
+    folder = f"{FOLDER}/{model}-{content.digest[:12]}-{uuid.uuid4().hex[:8]}"
     store_file(connection, registration.run_id, f"{folder}/{name}", data)
     store_file(
         connection, registration.run_id, f"{folder}/{card.FILE}", card.card(model, provenance, registration).encode()

@@ -53,8 +53,14 @@ def find_aliased(client: MlflowClient, model: str, alias: str) -> ModelVersion |
 
 def newest_version(client: MlflowClient, model: str) -> ModelVersion | None:
     """Return the version with the highest number, or None if there is none."""
-    versions = client.search_model_versions(f"name = '{model}'", max_results=1, order_by=["version_number DESC"])
-    return versions[0] if versions else None
+    # A search for versions reads the tags of all versions of all models, to leave out MLflow's prompts.
+    found = find_model(client, model)
+    return None if found is None else newest_of(found)
+
+
+def newest_of(model: RegisteredModel) -> ModelVersion | None:
+    """Return the version of a model with the highest number, or None if there is none."""
+    return max(model.latest_versions, key=lambda version: int(version.version), default=None)
 
 
 def all_models(client: MlflowClient, where: str) -> Iterator[RegisteredModel]:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zfleet.config.names import CHAMPION
-from zfleet_registry import catalog
+from zfleet_registry import artifacts, catalog
 from zfleet_registry.references import Reference, check_slug, is_reserved, model_name
 from zfleet_registry.tags import PREFIX
-from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours
+from zfleet_registry.version import ExpertVersion, from_mlflow, is_ours
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-_OURS = f"tags.`{PREFIX}format` = '{FORMAT}'"
-"""The logs of experts are versions of models, too, and outnumber the experts."""
+_OURS = f"source_path LIKE '%/{artifacts.FOLDER}/%'"
+"""Leaves out the logs of experts, which are versions of models, too, and outnumber the experts. A filter by a tag would
+have the database read the tags of everything; a version of another program may pass, and is left out afterwards.
+"""
 
 _NAMES = 50
 """In one filter, which a tracking server reads from the URL of a request."""
@@ -43,10 +45,11 @@ def find(client: MlflowClient, reference: Reference, slug: str) -> ExpertVersion
         return _with_aliases(catalog.find_version(client, model, reference.version))
     alias = reference.alias or CHAMPION
     found = None if is_reserved(alias) else catalog.find_aliased(client, model, alias)
-    if found is None and reference.alias is None and (newest := catalog.newest_version(client, model)) is not None:
-        # A search does not say which aliases there are.
-        found = catalog.find_version(client, model, int(newest.version))
-    return _with_aliases(found)
+    if found is not None or reference.alias is not None:
+        return _with_aliases(found)
+    known = catalog.find_model(client, model)
+    newest = None if known is None else catalog.newest_of(known)
+    return None if known is None or newest is None else from_mlflow(newest, known.aliases)
 
 
 def all_of(client: MlflowClient, base_slug: str | None) -> list[ExpertVersion]:

@@ -45,8 +45,8 @@ def newest_entries(connection: Connection, *, everything: bool) -> Iterator[dict
     size = catalog.PAGE if everything else _FEW
     with connection.answering("look for new entries of logs"):
         for page in catalog.model_pages(connection.client, f"name LIKE '{_MODEL}%'", size):
-            newest = {model.name: max((int(one.version) for one in model.latest_versions), default=0) for model in page}
-            yield {name.removeprefix(_MODEL): number for name, number in newest.items()}
+            newest = [(model.name.removeprefix(_MODEL), catalog.newest_of(model)) for model in page]
+            yield {expert: int(version.version) for expert, version in newest if version is not None}
 
 
 class ExpertLog:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from typing import Final
 
 from zfleet.errors import RegistryError
 from zfleet_registry.catalog import all_webhooks
@@ -15,7 +16,7 @@ from zfleet_registry.watch.receiver import Receiver
 logger = logging.getLogger(__name__)
 
 _NAME = "zfleet-watch"
-_EVENT = "model_version.created"
+_EVENT: Final = "model_version.created"
 """Entries of logs are versions of models."""
 
 

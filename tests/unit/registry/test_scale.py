@@ -40,7 +40,7 @@ def transactions() -> Iterator[list[str]]:
         sqlalchemy.event.remove(sqlalchemy.engine.Engine, "begin", note)
 
 
-@pytest.mark.parametrize(("reference", "requests"), [("math@champion", 1), ("math/2", 1), ("math", 1), ("code", 3)])
+@pytest.mark.parametrize(("reference", "requests"), [("math@champion", 1), ("math/2", 1), ("math", 1), ("code", 2)])
 def test_a_reference_costs_few_requests(reference: str, requests: int, registry: ExpertRegistry, put: Put) -> None:
     put(seed=1)
     put(seed=2, alias="champion")

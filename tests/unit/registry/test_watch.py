@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -177,8 +178,8 @@ def test_a_writer_whose_clock_is_an_hour_behind_is_noticed(
     changes = watching()
     put("code", seed=2)
     assert next(changes).action.expert == f"{SLUG}.code"
-    right = sqlalchemy_store.get_current_time_millis
-    monkeypatch.setattr(sqlalchemy_store, "get_current_time_millis", lambda: right() - 3_600_000)
+    behind = time.time_ns() // 1_000_000 - 3_600_000
+    monkeypatch.setattr(sqlalchemy_store, "get_current_time_millis", lambda: behind)
     put("late", seed=2)
     monkeypatch.setattr(watch, "_SWEEP_SECONDS", 0.1)
     assert next(changes).action.expert == f"{SLUG}.late"
