@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.webhook import Webhook
     from mlflow.store.entities import PagedList
 
-    Entity = TypeVar("Entity", ModelVersion, RegisteredModel)
+    Entity = TypeVar("Entity", ModelVersion, RegisteredModel, Webhook)
 
 Result = TypeVar("Result")
 
@@ -27,7 +29,9 @@ _TAKEN = re.compile(r"UNIQUE constraint|duplicate key|Duplicate entry|Giving up 
 
 def find_model(client: MlflowClient, model: str) -> RegisteredModel | None:
     """Return the registered model with its aliases, or None."""
-    return _unless_missing(lambda: client.get_registered_model(model))
+    # To get one model by its name, MLflow reads all its versions, of which there may be thousands.
+    found = client.search_registered_models(f"name = '{model}'", max_results=1)
+    return found[0] if found else None
 
 
 def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion | None:
@@ -35,10 +39,28 @@ def find_version(client: MlflowClient, model: str, version: int) -> ModelVersion
     return _unless_missing(lambda: client.get_model_version(model, str(version)))
 
 
+def find_aliased(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
+    """Return the version that an alias points at, with all its aliases; None if the model has no such alias."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _unless_missing(lambda: client.get_model_version_by_alias(model, alias))
+    except MlflowException as error:
+        if error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error):
+            return None
+        raise
+
+
 def newest_version(client: MlflowClient, model: str) -> ModelVersion | None:
     """Return the version with the highest number, or None if there is none."""
-    versions = client.search_model_versions(f"name = '{model}'", max_results=1, order_by=["version_number DESC"])
-    return versions[0] if versions else None
+    # A search for versions reads the tags of all versions of all models, to leave out MLflow's prompts.
+    found = find_model(client, model)
+    return None if found is None else newest_of(found)
+
+
+def newest_of(model: RegisteredModel) -> ModelVersion | None:
+    """Return the version of a model with the highest number, or None if there is none."""
+    return max(model.latest_versions, key=lambda version: int(version.version), default=None)
 
 
 def all_models(client: MlflowClient, where: str) -> Iterator[RegisteredModel]:
@@ -46,14 +68,30 @@ def all_models(client: MlflowClient, where: str) -> Iterator[RegisteredModel]:
     return _all_pages(lambda token: client.search_registered_models(where, max_results=PAGE, page_token=token))
 
 
+def model_pages(client: MlflowClient, where: str, size: int) -> Iterator[Sequence[RegisteredModel]]:
+    """Yield pages of the registered models that match MLflow's filter, the one with the newest version first."""
+    order = ["last_updated_timestamp DESC"]
+    return _pages(
+        lambda token: client.search_registered_models(where, max_results=size, order_by=order, page_token=token)
+    )
+
+
+def all_webhooks(client: MlflowClient) -> Iterator[Webhook]:
+    """Yield every webhook, from all pages."""
+    return _all_pages(lambda token: client.list_webhooks(page_token=token))
+
+
 def all_versions(client: MlflowClient, where: str) -> Iterator[ModelVersion]:
     """Yield every version that matches MLflow's filter, from all pages."""
+    return _all_pages(lambda token: version_page(client, where, PAGE, token))
+
+
+def version_page(client: MlflowClient, where: str, size: int, token: str | None) -> PagedList[ModelVersion]:
+    """Return a page of the versions that match MLflow's filter, sorted by model and number."""
     # By default MLflow sorts by time of change: a version that changes between two pages would be read twice or not at
     # all.
     order = ["name ASC", "version_number ASC"]
-    return _all_pages(
-        lambda token: client.search_model_versions(where, max_results=PAGE, order_by=order, page_token=token)
-    )
+    return client.search_model_versions(where, max_results=size, order_by=order, page_token=token or None)
 
 
 def create_version(
@@ -134,10 +172,14 @@ def _despite_races(call: Callable[[], Result]) -> Result:
 
 
 def _all_pages(read: Callable[[str | None], PagedList[Entity]]) -> Iterator[Entity]:
+    return chain.from_iterable(_pages(read))
+
+
+def _pages(read: Callable[[str | None], PagedList[Entity]]) -> Iterator[PagedList[Entity]]:
     token = None
     while True:
         page = read(token)
-        yield from page
+        yield page
         token = page.token
         if not token:
             return

@@ -58,6 +58,16 @@ class Connection:
     reading: bool
     _uri: str = field(repr=False)
 
+    @property
+    def is_server(self) -> bool:
+        """Whether the registry is a tracking server, and not a database."""
+        return kind_of(self._uri) in SERVERS
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the registry is a sqlite file."""
+        return kind_of(self._uri) == SQLITE
+
     def probe(self) -> None:
         """Check that the registry still answers.
 
@@ -71,7 +81,7 @@ class Connection:
 
         The artifacts are beside the file, even if its records name another place, because the registry may be moved.
         """
-        if kind_of(self._uri) != SQLITE:
+        if not self.is_file:
             return None
         return sqlite.artifacts_of(sqlite_file(self._uri)) / run_id / "artifacts" / path
 
@@ -92,7 +102,7 @@ class Connection:
             AccessDenied: The server does not accept the user, or the user lacks the right.
             RegistryError: The server or database refused the request.
         """
-        if kind_of(self._uri) == SQLITE:
+        if self.is_file:
             self.probe()
         try:
             yield

@@ -94,6 +94,11 @@ def check_slug(slug: str) -> None:
         )
 
 
+def is_reserved(alias: str) -> bool:
+    """Return whether MLflow reserves an alias for a meaning of its own."""
+    return _RESERVED_ALIAS.fullmatch(alias) is not None
+
+
 def check_alias(alias: str) -> None:
     """Refuse an alias that cannot be set.
 
@@ -104,5 +109,5 @@ def check_alias(alias: str) -> None:
         raise RegistryError(
             f"alias {alias[: 2 * _LONGEST]!r} cannot be used", "use letters, digits, '_' and '-', such as champion"
         )
-    if _RESERVED_ALIAS.fullmatch(alias):
+    if is_reserved(alias):
         raise RegistryError(f"alias {alias!r} is reserved", "refer to versions by number: math/3")

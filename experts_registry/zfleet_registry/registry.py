@@ -8,26 +8,27 @@ from contextlib import suppress
 from pathlib import Path
 
 from zfleet.adapt.stored import StoredDispatcher
-from zfleet.config.names import CHAMPION
 from zfleet.errors import AccessDenied, RegistryError
 from zfleet.paths import REGISTRY_FOLDER
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import artifacts, catalog, references
+from zfleet_registry import artifacts, catalog, lookup, references
 from zfleet_registry.access import Access
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.log import Action, ExpertLog
 from zfleet_registry.log.store import log_model
+from zfleet_registry.lookup import Page
 from zfleet_registry.missing import no_expert, no_version
 from zfleet_registry.next_version import check_next
 from zfleet_registry.promotion.traffic import Traffic, check_no_traffic, traffic_of
 from zfleet_registry.provenance import Provenance, Registration, card
 from zfleet_registry.provenance.secrets import refuse_secrets
-from zfleet_registry.references import model_name
+from zfleet_registry.references import Reference, model_name
 from zfleet_registry.runs import REGISTRATIONS, RunLog
+from zfleet_registry.shared_calls import SharedCalls
 from zfleet_registry.signatures import trusted_keys, verify_version
-from zfleet_registry.tags import PREFIX
-from zfleet_registry.version import FORMAT, ExpertVersion, from_mlflow, is_ours, to_tags
+from zfleet_registry.version import ExpertVersion, from_mlflow, to_tags
 from zfleet_registry.version_files import SignedFiles, VersionFiles
+from zfleet_registry.watch import Cursor, Watch, Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class ExpertRegistry(RunLog):
     ) -> None:
         self._trusted = trusted_keys(require_signed_by)
         super().__init__(uri, root, reading=reading)
+        self._shared = SharedCalls()
 
     def register(
         self,
@@ -144,23 +146,7 @@ class ExpertRegistry(RunLog):
         slug = parsed.base_slug or base_slug
         if slug is None:
             raise RegistryError(f"{reference!r} names no base", "write lab-1a2b3c4d.math, or name the base")
-        with self._connection.answering(f"resolve {reference!r}"):
-            model = catalog.find_model(self._client, model_name(slug, parsed.name))
-            if model is None:
-                raise no_expert(self._others, parsed.name, slug, self.address)
-            number = parsed.version
-            alias = CHAMPION if parsed.alias is None and number is None else parsed.alias
-            if alias is not None and alias in model.aliases:
-                number = int(model.aliases[alias])
-            elif parsed.alias is not None:
-                raise no_version(self._others, f"alias {parsed.alias!r}", parsed.name, slug)
-            if number is None:
-                version = catalog.newest_version(self._client, model.name)
-            else:
-                version = catalog.find_version(self._client, model.name, number)
-            if version is None:
-                raise no_version(self._others, "version" if number is None else f"version {number}", parsed.name, slug)
-            return from_mlflow(version, model.aliases)
+        return self._shared(("resolve", slug, parsed), lambda: self._resolve(reference, parsed, slug))
 
     def load(self, version: ExpertVersion) -> ZVector:
         """Fetch an expert's z and verify it completely: the file, finiteness, shapes and tags.
@@ -197,6 +183,25 @@ class ExpertRegistry(RunLog):
     def log(self, base_slug: str, name: str) -> ExpertLog:
         """Return the log of an expert: who did what to it, and when."""
         return self.aliases(base_slug, name).log
+
+    def watch(self, since: Cursor | None = None, webhooks: Webhooks | None = None) -> Watch:
+        """Follow new versions, moves of aliases and changes of traffic, each at most two seconds late. Close it.
+
+        Args:
+            since: The ``cursor`` of an earlier watch, to get all that it did not; None: what changes from now on.
+            webhooks: Where the tracking server's webhooks are received, which say at once that something changed.
+
+        Raises:
+            RegistryError: The port cannot be listened on, or the registry is a database, which sends no webhooks.
+            RegistryUnreachable: The registry does not answer now; later, the watch waits for it.
+        """
+        watch = Watch(self._connection, since)
+        if webhooks is not None:
+            # Imported late: only this needs an HTTP server.
+            from zfleet_registry.watch.subscription import subscribe
+
+            watch.on_close(subscribe(self._connection, webhooks, watch.wake))
+        return watch
 
     def aliases(self, base_slug: str, name: str) -> Aliases:
         """Return the aliases of an expert, and how they are moved."""
@@ -280,32 +285,54 @@ class ExpertRegistry(RunLog):
 
     def list(self, base_slug: str | None = None) -> Versions:
         """Return every version of all that a base, or any base, has, sorted by base, name and version."""
-        if base_slug is not None:
-            references.check_slug(base_slug)
-        # '_' in a slug is a wildcard of LIKE, so the database may also return versions of other bases.
-        models = f"name LIKE '{base_slug}.%'" if base_slug else ""
-        # The logs of experts are versions of models, too, and outnumber the experts.
-        wanted = models or f"tags.`{PREFIX}format` = '{FORMAT}'"
         with self._connection.answering("list experts"):
-            aliases = {model.name: model.aliases for model in catalog.all_models(self._client, models)}
-            ours = filter(is_ours, catalog.all_versions(self._client, wanted))
-            versions = [from_mlflow(item, aliases.get(item.name, {})) for item in ours]
-        of_base = [version for version in versions if base_slug in (None, version.base_slug)]
-        return sorted(of_base, key=lambda version: (version.base_slug, version.name, version.version))
+            return lookup.all_of(self._client, base_slug)
+
+    def page(self, base_slug: str | None = None, *, limit: int, after: str = "") -> Page:
+        """Return at most ``limit`` versions of a list in pages, with where the next page begins.
+
+        Args:
+            base_slug: The base; None: any.
+            limit: The most versions.
+            after: ``Page.after`` of the page before; empty: the first page.
+        """
+        with self._connection.answering("list experts"):
+            return lookup.page(self._client, base_slug, limit, after)
+
+    def bases_of(self, name: str) -> set[str]:
+        """Return the slugs of the bases that have an expert of this name."""
+        references.check_name(name)
+        with self._connection.answering(f"look for {name}"):
+            return lookup.bases_of(self._client, name)
 
     def find(self, name: str, z: ZVector) -> ExpertVersion | None:
         """Return the newest version of an expert that has exactly this z; None if there is none."""
-        known = [version for version in self.list() if (version.name, version.z_digest) == (name, z.digest)]
-        return max(known, key=lambda version: version.version, default=None)
+        references.check_name(name)
+        with self._connection.answering(f"look for the z of {name}"):
+            return lookup.of_z(self._client, name, z.digest)
+
+    def _resolve(self, reference: str, parsed: Reference, slug: str) -> ExpertVersion:
+        with self._connection.answering(f"resolve {reference!r}"):
+            found = lookup.find(self._client, parsed, slug)
+            if found is not None:
+                return found
+            if catalog.find_model(self._client, model_name(slug, parsed.name)) is None:
+                raise no_expert(self._others, parsed.name, slug, self.address)
+        missing = "version" if parsed.version is None else f"version {parsed.version}"
+        what = missing if parsed.alias is None else f"alias {parsed.alias!r}"
+        raise no_version(self._others, what, parsed.name, slug)
 
     def _others(self) -> Versions | None:
         """List what exists, for an error. A service does not tell its clients what else exists."""
         return None if self._connection.reading else self.list()
 
     def _load(self, version: ExpertVersion) -> ZVector | StoredDispatcher:
-        with self._connection.answering(f"load {version.qualified}"):
-            files = self.files(version)
-            content = artifacts.load(files)
-            if self._trusted:
-                verify_version(files, self._trusted)
-            return content
+        def load() -> ZVector | StoredDispatcher:
+            with self._connection.answering(f"load {version.qualified}"):
+                files = self.files(version)
+                content = artifacts.load(files)
+                if self._trusted:
+                    verify_version(files, self._trusted)
+                return content
+
+        return self._shared(("load", version.qualified, version.artifact_sha256), load)

@@ -51,6 +51,11 @@ class RunLog:
         """The registry's URI without user and password, for messages and logs."""
         return self._connection.address
 
+    @property
+    def takes_writers_at_once(self) -> bool:
+        """Whether several threads that write are faster than one. A sqlite file has one writer at a time."""
+        return not self._connection.is_file
+
     def check_experiments(self, *names: str) -> None:
         """Refuse experiments in which no run can be started. Jobs call this before their work.
 

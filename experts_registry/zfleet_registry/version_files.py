@@ -12,6 +12,7 @@ from pathlib import Path
 from zfleet.errors import CorruptArtifact
 from zfleet_registry import z_file
 from zfleet_registry.connect import Connection
+from zfleet_registry.downloads import cached
 from zfleet_registry.files import store_file
 from zfleet_registry.provenance import card
 from zfleet_registry.translate import library_errors, status_of
@@ -61,7 +62,8 @@ class VersionFiles:
             RegistryUnreachable: The registry does not answer.
         """
         where, registered = self._where(self.artifact_name), self.version.artifact_sha256
-        data = self.unverified_artifact()
+        local = self._connection.local_file(self.version.run_id, self.version.artifact) is not None
+        data = self.unverified_artifact() if local else cached(registered, self.unverified_artifact)
         digest = hashlib.sha256(data).hexdigest()
         if digest != registered:
             raise CorruptArtifact(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 LARGEST = 2**30
 """Bytes. The largest bases have 60 MB of z; whole models are not read to find out that they are."""
+
+_LONGEST_HEAD = 100_000_000
+"""Bytes that safetensors allows."""
 
 
 def metadata(model: str, provenance: Provenance, registration: Registration | None = None) -> dict[str, str]:
@@ -64,7 +69,7 @@ def from_bytes(data: bytes, source: str) -> tuple[ZVector, str, Provenance]:
     return z, str(extra.get("name", "")), provenance
 
 
-def read(file: Path, refuse: type[ZfleetError]) -> bytes:
+def read_file(file: Path, refuse: type[ZfleetError]) -> bytes:
     """Read a file that is small enough to be an expert's; its size is looked at first.
 
     Args:
@@ -83,13 +88,37 @@ def read(file: Path, refuse: type[ZfleetError]) -> bytes:
         raise refuse(f"{file} cannot be read: {error.strerror}", "check the path") from error
 
 
+def read(file: Path) -> tuple[ZVector, str, Provenance]:
+    """Read an expert's file: its z, its name, empty if the file has none, and its provenance, which names the file.
+
+    Raises:
+        InvalidZ: No z-vector's file, or damaged.
+        FormatError: It cannot be read, or its provenance is unreadable, of another z, or of another base.
+    """
+    data = read_file(file, FormatError)
+    z, full, provenance = from_bytes(data, str(file))
+    origin = f"{file.name} sha256:{hashlib.sha256(data).hexdigest()}"
+    return z, full, replace(provenance, imported_from=provenance.imported_from or origin)
+
+
+def read_head(file: Path) -> bytes:
+    """Read the head of a safetensors file, for ``name_in``; empty if it is none."""
+    try:
+        with file.open("rb") as opened:
+            size = opened.read(8)
+            length = int.from_bytes(size, "little")
+            return size + opened.read(length) if length <= _LONGEST_HEAD else b""
+    except OSError:
+        return b""
+
+
 def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
     """Read the name, the provenance and the registration from an expert's file, without a registry.
 
     Raises:
         CorruptArtifact: The file cannot be read, or was not written by a registry.
     """
-    data = read(file, CorruptArtifact)
+    data = read_file(file, CorruptArtifact)
     try:
         extra = _extra(data)
         made = extra.get("registration")
@@ -103,7 +132,7 @@ def read_origin(file: Path) -> tuple[str, Provenance, Registration | None]:
 
 
 def name_in(data: bytes) -> str:
-    """Return the name, qualified by the base, that a registered file of an expert or a dispatcher has in itself.
+    """Return the name, qualified by the base, that a file of an expert or a dispatcher has in its head.
 
     Empty if it has none: older registries did not write it.
     """

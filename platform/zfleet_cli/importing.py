@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +26,8 @@ from zfleet_registry import Provenance, z_file
 from zfleet_registry.references import check_name, parse, split_slug
 
 _FORMATS = (
-    "give an adapter's folder or one that holds several, a checkpoint's folder, a z.safetensors, a bundle.zip, or a "
-    "policy_params.pt or learnable_params.pt"
+    "give an adapter's folder or one that holds several, a checkpoint's folder, a z.safetensors or a folder of them, a "
+    "bundle.zip, or a policy_params.pt or learnable_params.pt"
 )
 
 
@@ -120,6 +119,18 @@ def read_experts(path: Path, model: str | None, name: str | None, targets: str |
     return read(path, model, name, targets)
 
 
+def many_files(path: Path) -> list[Path]:
+    """Return the z.safetensors files of a folder and those below, sorted; none if the folder is of another format."""
+    if (
+        not path.is_dir()
+        or (path / "config.json").is_file()
+        or is_adapter(path)
+        or any(map(is_adapter, path.iterdir()))
+    ):
+        return []
+    return sorted(path.rglob(f"*{Z_SUFFIX}"))
+
+
 Reader = Callable[[Path, str | None, str | None, str | None], list[Imported]]
 
 
@@ -158,8 +169,7 @@ def _checkpoint(path: Path, model: str | None, name: str | None, targets: str | 
 
 
 def _z(path: Path, model: str | None, name: str | None, targets: str | None) -> list[Imported]:
-    data = z_file.read(path, FormatError)
-    z, full, provenance = z_file.from_bytes(data, str(path))
+    z, full, provenance = z_file.read(path)
     named = parse(full) if full else None
     slug, own = (named.base_slug or "", named.name) if named else ("", "")
     if model is not None:
@@ -175,8 +185,6 @@ def _z(path: Path, model: str | None, name: str | None, targets: str | None) -> 
     base_name, digits = split_slug(slug)
     if digits != z.base[: len(digits)]:
         raise FormatError(f"{path} is named {full}, and its z belongs to base {z.base[:12]}", "give --base and --name")
-    origin = f"{path.name} sha256:{hashlib.sha256(data).hexdigest()}"
-    provenance = replace(provenance, imported_from=provenance.imported_from or origin)
     return [Imported(Planned(name or own, base_name, z, provenance))]
 
 

@@ -44,6 +44,7 @@ from zfleet_cli.commands import (
     submit,
     train,
     transfer,
+    watch,
 )
 from zfleet_cli.untrusted import shown_lines
 
@@ -105,6 +106,7 @@ experts.app.command("fsck")(fsck.fsck)
 experts.app.command("sign")(signatures.sign)
 experts.app.command("verify")(signatures.verify)
 experts.app.command("history")(history.history)
+experts.app.command("watch")(watch.watch)
 experts.app.command("lineage")(lineage.lineage)
 experts.app.command("diff")(lineage.diff)
 experts.app.command("card")(lineage.card)

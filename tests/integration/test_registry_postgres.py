@@ -5,21 +5,24 @@ The server is the system's own, started here (``make postgres`` installs it).
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 
-from zfleet_registry import ExpertRegistry
+from zfleet.svf.zvector import ZVector
+from zfleet_registry import ExpertRegistry, Provenance, z_file
+from zfleet_registry.bulk import import_files
 from zfleet_registry.fsck import check_registry
 from zfleet_registry.log import Entry, verify
+from zfleet_registry.testing import running_postgres
 
 pytestmark = pytest.mark.drill
 
@@ -28,38 +31,10 @@ SLUG = "lab-1a2b3c4d"
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URI of an empty database on a server of this test's own."""
-    # Debian keeps its programs out of the path.
-    found = next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None) or shutil.which("initdb")
-    if found is None:
-        pytest.fail("PostgreSQL is not installed: make postgres")
-    programs, folder = Path(found).resolve().parent, tmp_path / "postgres"
-    folder.mkdir()
-    # The server refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    if user is not None:
-        shutil.chown(folder, user)
-        for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def call(program: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [programs / program, *arguments], user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        assert done.returncode == 0, done.stderr.decode()
-
-    call("initdb", "-D", "data", "-U", "zfleet", "-A", "trust")
-    options = f"-p {port} -h 127.0.0.1 -k {folder}"
-    call("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
-    try:
-        call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "zfleet", "mlflow")
-        yield f"postgresql://zfleet@127.0.0.1:{port}/mlflow"
-    finally:
-        call("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+    with running_postgres() as uri:
+        yield uri
 
 
 def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_path: Path) -> None:
@@ -93,3 +68,30 @@ def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_pat
     champion = registry.resolve("math@champion", SLUG)
     assert champion.version == log.state.version_of("champion")
     assert registry.load(champion).digest == champion.z_digest
+
+
+def test_a_folder_is_imported_by_several_threads(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The versions of each expert are in order, and what was downloaded once is read from the cache."""
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    registry, files = ExpertRegistry(postgres, tmp_path / "artifacts"), tmp_path / "files"
+    files.mkdir()
+    for number in range(40):
+        z = ZVector({"layers.0.mlp": torch.full((8,), 1.0 + number)}, "1a2b3c4d" * 8, "f" * 64, "mlp")
+        metadata = z_file.metadata(f"{SLUG}.expert-{number % 8}", Provenance.of(z))
+        (files / f"{number:02d}.safetensors").write_bytes(z.to_bytes(metadata))
+    paths = sorted(files.iterdir())
+    watch = registry.watch()
+    assert all(outcome.new for outcome in import_files(registry, paths))
+    assert len({entry.action.expert for entry in islice(watch, 40)}) == 8
+    watch.close()
+    for expert in range(8):
+        versions = [one for one in registry.list(SLUG) if one.name == f"expert-{expert}"]
+        assert [next(iter(registry.load(one).values.values()))[0] for one in versions] == [
+            1.0 + number for number in range(expert, 40, 8)
+        ]
+        assert verify(registry.log(SLUG, f"expert-{expert}").entries()) is None
+    assert not [outcome for outcome in import_files(registry, paths) if outcome.new or outcome.error]
+    shutil.rmtree(tmp_path / "artifacts")
+    assert registry.load(versions[0]).digest == versions[0].z_digest

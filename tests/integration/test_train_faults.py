@@ -5,17 +5,12 @@ What each part does about it is in tests/unit. Here are real processes, because 
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +20,6 @@ import ray
 
 from zfleet.engine.contract import EngineStats
 from zfleet.errors import RegistryUnreachable
-from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.testing.training import CALLS, GRADED, PROMPTS, STEPS, Place, python, training_place
 from zfleet_jobs.train import run as train_run
 from zfleet_jobs.train import trainer as train_trainer
@@ -34,6 +28,7 @@ from zfleet_jobs.train.progress import curves
 from zfleet_jobs.train.progress.board import start_board as board_of_the_job
 from zfleet_jobs.train.run import run_train
 from zfleet_registry import ExpertRegistry
+from zfleet_registry.testing import TrackingServer
 
 IN_STEP_3, IN_STEP_4 = (GRADED + steps * PROMPTS + 3 for steps in (2, 3))
 GRADERS = f"""
@@ -113,48 +108,17 @@ def test_rollout_actor_and_board_killed(
     assert f"the board of the job (pid {board}) died; another one took its place" in caplog.text
 
 
-@dataclass
-class Server:
-    """An MLflow server that can be killed and started again."""
+class Server(TrackingServer):
+    """A tracking server that graders kill."""
 
-    place: Place
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.root)
+        self._place = place
 
     def start(self) -> None:
-        self.stop()
-        store = ["--backend-store-uri", f"sqlite:///{self.place.root}/served.db"]
-        store += ["--artifacts-destination", str(self.place.root / "served")]
-        command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(self.port), "--workers", "1"]
-        self.process = subprocess.Popen(
-            command,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        super().start()
         # Negative, the whole group: the server has processes of its own.
-        self.place.process("server", -self.process.pid)
-        deadline = time.monotonic() + 600
-        while True:
-            assert self.process.poll() is None, "the server ended by itself"
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline, "the server did not come up"
-                time.sleep(0.2)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+        self._place.process("server", -self.group)
 
 
 @pytest.fixture
@@ -162,7 +126,7 @@ def server(place: Place) -> Iterator[Server]:
     server = Server(place)
     server.start()
     yield server
-    server.stop()
+    server.kill()
 
 
 def test_the_registry_may_be_away_for_a_while(place: Place, undisturbed: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from zfleet_registry.log.chain import Break, verify
 from zfleet_registry.log.entry import Action, Entry, Seal, What
 from zfleet_registry.log.history import Change, changes, parse_time
 from zfleet_registry.log.state import Position, State
-from zfleet_registry.log.store import ExpertLog
+from zfleet_registry.log.store import ExpertLog, newest_entries
 
 __all__ = [
     "Action",
@@ -17,6 +17,7 @@ __all__ = [
     "State",
     "What",
     "changes",
+    "newest_entries",
     "parse_time",
     "verify",
 ]

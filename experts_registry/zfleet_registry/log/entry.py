@@ -159,6 +159,17 @@ class Entry:
         """Whether the clock of the machine that wrote it was behind that of an entry before."""
         return self.seal.at != self.action.time
 
+    @property
+    def is_change(self) -> bool:
+        """Whether it changed which versions there are, where an alias points, or the traffic."""
+        return self.seal.effective and self.action.what not in ("refuse", "protect", "unprotect")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the entry as plain data for JSON, with what holds after it."""
+        seal = {"at": self.seal.at.isoformat(), "before": self.seal.before, "sha256": self.seal.sha256}
+        more = {"entry": self.number, "effective": self.seal.effective}
+        return {**more, **json.loads(self.action.to_json()), **seal, "state": self.seal.state.to_plain()}
+
 
 def canonical(values: Mapping[str, Any]) -> str:
     """Return JSON that is the same for the same values."""

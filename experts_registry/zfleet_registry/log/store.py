@@ -28,6 +28,7 @@ FORMAT = "zfleet-log/1"
 _SEAL = f"{PREFIX}seal"
 # No expert can have this name: `~` is in neither a base's slug nor an expert's name.
 _MODEL = "log~"
+_FEW = 25
 
 
 def log_model(expert: str) -> str:
@@ -38,6 +39,20 @@ def log_model(expert: str) -> str:
 def expert_of_log(model: str) -> str | None:
     """Return the registered model whose log is stored under a name; None if the name is not that of a log."""
     return model.removeprefix(_MODEL) if model.startswith(_MODEL) else None
+
+
+def newest_entries(connection: Connection, *, everything: bool) -> Iterator[dict[str, int]]:
+    """Yield {expert: the number of the newest entry of its log}, page by page, the log that changed last first.
+
+    Args:
+        connection: The registry.
+        everything: Make pages as large as MLflow allows, for a reader that wants all; otherwise small.
+    """
+    size = catalog.PAGE if everything else _FEW
+    with connection.answering("look for new entries of logs"):
+        for page in catalog.model_pages(connection.client, f"name LIKE '{_MODEL}%'", size):
+            newest = [(model.name.removeprefix(_MODEL), catalog.newest_of(model)) for model in page]
+            yield {expert: int(version.version) for expert, version in newest if version is not None}
 
 
 class ExpertLog:
@@ -94,10 +109,11 @@ class ExpertLog:
             entry = self._read(number)
             return entry if isinstance(entry, Entry) else None
 
-    def entries(self) -> Iterator[Entry | Break]:
-        """Yield all entries, oldest first; a ``Break`` for one that cannot be read."""
+    def entries(self, after: int = 0) -> Iterator[Entry | Break]:
+        """Yield all entries with higher numbers, oldest first; a ``Break`` for one that cannot be read."""
+        wanted = f"name = '{self._model}'" + (f" AND version_number > {after}" if after else "")
         with self._connection.answering(f"read the log of {self.expert}"):
-            for version in catalog.all_versions(self._client, f"name = '{self._model}'"):
+            for version in catalog.all_versions(self._client, wanted):
                 yield self._parsed(version)
 
     def unsealed(self) -> list[int]:
@@ -171,11 +187,13 @@ class ExpertLog:
                     break
                 if found is not None:
                     waiting.append((earlier, _action(found)))
-        sealed = seal(*waiting[-1], before)
-        self._store(sealed)
-        for place, unsealed in reversed(waiting[:-1]):
+        sealed = before
+        for place, unsealed in reversed(waiting):
             sealed = seal(place, unsealed, sealed)
-            self._store(sealed)
+            # Who only reads may not have the right to write, and the writer is probably about to.
+            if not self._connection.reading:
+                self._store(sealed)
+        assert sealed is not None
         return sealed
 
     def _store(self, sealed: Entry) -> None:

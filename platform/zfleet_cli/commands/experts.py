@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zfleet.errors import SpecError
 from zfleet_cli.options import AsJson, BaseSlug, Reference, Registry, Why
 from zfleet_cli.output import print_fields, print_rows
 
@@ -31,11 +32,31 @@ class VersionRow:
 
 
 @app.command("list")
-def list_(registry: Registry = None, base: BaseSlug = None, as_json: AsJson = False) -> None:
-    """List every version of every expert."""
+def list_(
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The most versions.", show_default=False)
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="Continue a list with --limit: what it printed last.", show_default=False),
+    ] = None,
+    registry: Registry = None,
+    base: BaseSlug = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every version of every expert, or with --limit a page of them."""
     from zfleet_registry import ExpertRegistry
 
-    print_rows([_row(version) for version in ExpertRegistry(registry).list(base)], "experts", as_json)
+    if limit is None:
+        if after is not None:
+            raise SpecError("--after has no effect without --limit", "give both")
+        print_rows([_row(version) for version in ExpertRegistry(registry).list(base)], "experts", as_json)
+        return
+    page = ExpertRegistry(registry).page(base, limit=limit, after=after or "")
+    print_rows([_row(version) for version in page.versions], "experts", as_json)
+    if page.after:
+        # Not among the results, which programs read.
+        typer.echo(f"more: --after {page.after}", err=True)
 
 
 @app.command()
@@ -72,10 +93,9 @@ def find_version(experts: ExpertRegistry, reference: str, base: str | None) -> E
     """Resolve a reference. Without a base, the only base with this expert is meant, or the only base at all."""
     from zfleet_registry.references import parse
 
-    if base is None:
-        name = parse(reference).name
-        versions = experts.list()
-        slugs = {v.base_slug for v in versions if v.name == name} or {v.base_slug for v in versions}
+    parsed = parse(reference)
+    if base is None and parsed.base_slug is None:
+        slugs = experts.bases_of(parsed.name) or {version.base_slug for version in experts.list()}
         base = slugs.pop() if len(slugs) == 1 else None
     return experts.resolve(reference, base)
 

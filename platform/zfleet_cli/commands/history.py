@@ -199,10 +199,7 @@ def _row(change: Change) -> HistoryRow:
 
 
 def _plain(entry: Entry, version_before: int | None) -> dict[str, Any]:
-    action = json.loads(entry.action.to_json())
-    seal = {"at": entry.seal.at.isoformat(), "before": entry.seal.before, "sha256": entry.seal.sha256}
-    more = {"entry": entry.number, "effective": entry.seal.effective, "version_before": version_before}
-    return {**more, **action, **seal, "state": entry.seal.state.to_plain()}
+    return {"version_before": version_before, **entry.to_plain()}
 
 
 def _digest(experts: ExpertRegistry, version: ExpertVersion, number: int) -> str:

@@ -45,7 +45,8 @@ def import_experts(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A LoRA adapter's folder, or one that holds several; a checkpoint's folder; z.safetensors; "
+            help="A LoRA adapter's folder, or one that holds several; a checkpoint's folder; z.safetensors, or a "
+            "folder of them; "
             "bundle.zip; policy_params.pt or learnable_params.pt.",
             show_default=False,
         ),
@@ -72,7 +73,8 @@ def import_experts(
     A change of weights becomes the nearest z, with what no z can express reported for each matrix. No code in a file
     is run. Importing a file again registers nothing new.
     """
-    from zfleet_cli.importing import read_experts
+    from zfleet_cli.bulk_import import import_folder
+    from zfleet_cli.importing import many_files, read_experts
     from zfleet_registry import ExpertRegistry
     from zfleet_registry.runs import REGISTRATIONS
 
@@ -83,6 +85,11 @@ def import_experts(
         if any(one is not None for one in (model, name, targets, max_residual)):
             raise SpecError("a bundle says bases, names and targets itself", "give the file alone")
         _import_bundle(path, experts, as_json)
+        return
+    if files := many_files(path):
+        if any(one is not None for one in (model, name, targets, max_residual)):
+            raise SpecError(f"the files in {path} say bases, names and targets themselves", "give the folder alone")
+        import_folder(files, experts, as_json)
         return
     found = read_experts(path, model, name, targets)
     _check_residuals(found, max_residual)

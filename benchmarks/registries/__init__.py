@@ -1,0 +1,1 @@
+"""Filling a registry for benchmarks."""
