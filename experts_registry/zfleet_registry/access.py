@@ -105,7 +105,7 @@ class Access:
         credentials = get_default_host_creds(self._connection.client.tracking_uri)  # type: ignore[no-untyped-call]
         answer = http_request(credentials, path, "POST", json=body, raise_on_status=False)  # type: ignore[no-untyped-call]
         try:
-            verify_rest_response(answer, path)  # type: ignore[no-untyped-call]
+            verify_rest_response(answer, path)
         except MlflowException as error:
             if error.error_code == "ENDPOINT_NOT_FOUND":
                 raise RegistryError(

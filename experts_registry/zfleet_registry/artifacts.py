@@ -88,7 +88,7 @@ def _download(connection: Connection, version: ExpertVersion, where: str) -> byt
             return file.read_bytes()
         with tempfile.TemporaryDirectory() as temporary:
             return Path(connection.client.download_artifacts(version.run_id, version.artifact, temporary)).read_bytes()
-    except (OSError, *library_errors()) as error:
+    except library_errors(OSError) as error:
         if status_of(error) in (401, 403):
             raise
         connection.probe()

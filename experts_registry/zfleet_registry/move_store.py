@@ -86,7 +86,7 @@ def _check_newest(database: Connection, new: str) -> None:
         return
     try:
         files = get_artifact_repository(str(newest)).list_artifacts()
-    except (OSError, *library_errors()) as error:
+    except library_errors(OSError) as error:
         raise _not_there(str(newest), f": {reason_of(error, str(newest))}") from None
     if not files:
         raise _not_there(str(newest), "")

@@ -85,7 +85,7 @@ def test_an_entry_whose_writer_was_killed_is_sealed_by_the_next(registry: Expert
     for version in (1, 2):  # Two writers were killed after their entry, before its seal and before the alias moved.
         action = Action("set", EXPERT, "champion", version)
         tags = {"zfleet.format": "zfleet-log/1", "zfleet.action": action.to_json()}
-        catalog.create_version(registry._client, log_model(EXPERT), "zfleet-log:/x", tags)
+        catalog.create_version(registry._client, log_model(EXPERT), "zfleet-log:/x", tags, about="")
     assert registry.resolve("math", SLUG).version == 1
     aliases = registry.aliases(SLUG, "math")
     assert aliases.mismatches() == [Mismatch("champion", 2, 1)]
