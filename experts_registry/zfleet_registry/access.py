@@ -103,9 +103,11 @@ class Access:
         if permission:
             body["permission"] = permission
         credentials = get_default_host_creds(self._connection.client.tracking_uri)  # type: ignore[no-untyped-call]
-        answer = http_request(credentials, path, "POST", json=body, raise_on_status=False)
+        answer = http_request(  # type: ignore[no-untyped-call]
+            credentials, path, "POST", json=body, raise_on_status=False
+        )
         try:
-            verify_rest_response(answer, path)  # type: ignore[no-untyped-call]
+            verify_rest_response(answer, path)
         except MlflowException as error:
             if error.error_code == "ENDPOINT_NOT_FOUND":
                 raise RegistryError(

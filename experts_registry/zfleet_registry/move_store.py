@@ -84,10 +84,9 @@ def _check_newest(database: Connection, new: str) -> None:
     newest = database.execute(sqlalchemy.text(text), {"length": len(new) + 1, "below": f"{new}/"}).scalar()
     if newest is None:
         return
-    unreadable: tuple[type[Exception], ...] = (OSError, *library_errors())
     try:
         files = get_artifact_repository(str(newest)).list_artifacts()
-    except unreadable as error:
+    except library_errors(OSError) as error:
         raise _not_there(str(newest), f": {reason_of(error, str(newest))}") from None
     if not files:
         raise _not_there(str(newest), "")

@@ -32,13 +32,13 @@ _INVALID_HOST = "Invalid Host header"
 _NO_JSON = "response body was not in a valid JSON format"
 
 
-def library_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that MLflow and the libraries below it raise; boto's only if something imported it."""
+def library_errors(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return the errors that MLflow and the libraries below it raise, and ``more``; boto's only if it was imported."""
     import requests
     import sqlalchemy.exc
     from mlflow.exceptions import MlflowException
 
-    errors: list[type[Exception]] = [MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException]
+    errors: list[type[Exception]] = [*more, MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException]
     if "botocore" in sys.modules:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError

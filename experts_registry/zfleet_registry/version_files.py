@@ -117,7 +117,6 @@ class VersionFiles:
 
     def _read(self, path: str, most: int) -> bytes | None:
         """Read a file of at most so many bytes; None if there is none."""
-        unreadable: tuple[type[Exception], ...] = (OSError, *library_errors())
         full, where, run = f"{self._folder}/{path}", self._where(path), self.version.run_id
         try:
             sizes = self._sizes(path.rpartition("/")[0])
@@ -131,7 +130,7 @@ class VersionFiles:
                 return file.read_bytes()
             with tempfile.TemporaryDirectory() as temporary:
                 return Path(self._connection.client.download_artifacts(run, full, temporary)).read_bytes()
-        except unreadable as error:
+        except library_errors(OSError) as error:
             if status_of(error) in (401, 403):
                 raise
             self._connection.probe()

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,14 @@ def put(registry: ExpertRegistry, seed: float) -> ExpertVersion:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that PostgreSQL's user can reach; no proxy and no other user's credentials."""
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(parent.stat().st_mode | 0o011)
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that PostgreSQL's user can reach, as pytest's own are not; no proxy and no other user's credentials."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        monkeypatch.setenv("HOME", name)
+        yield folder
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def test_a_registry_of_the_first_start_is_there_after_a_kill(folder: Path) -> No
     registry = ExpertRegistry(f"http://127.0.0.1:{port}")
     version = put(registry, 1)
     process.kill()
-    process.wait()
+    process.communicate()
     _, left = psutil.wait_procs(family, timeout=120)
     assert not left, "processes were left behind"
 
@@ -135,7 +137,8 @@ def test_two_servers_start_at_once_on_an_empty_database(folder: Path, s3: Any) -
         assert sum(key.endswith("z.safetensors") for key in kept) == 2
         for server in servers:
             server.send_signal(signal.SIGTERM)
-        assert [server.wait(60) for server in servers] == [130, 130]
+        assert [server.communicate(timeout=60)[0].splitlines()[-1] for server in servers] == ["stopping", "stopping"]
+        assert [server.returncode for server in servers] == [130, 130]
 
 
 def test_what_compose_prepares_is_there_and_once(folder: Path, s3: Any) -> None:

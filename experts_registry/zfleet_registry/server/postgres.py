@@ -36,6 +36,7 @@ def postgres(folder: Path) -> Iterator[tuple[str, Process]]:
         RegistryError: PostgreSQL is not installed, or does not start.
     """
     programs = _programs()
+    folder.mkdir(parents=True, exist_ok=True)
     # The server refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
     if user is not None:
