@@ -98,6 +98,7 @@ class Gateway:
             ask=spec.dispatch_prompt,
             max_body=limit,
             approximate=approximate,
+            mixture_experts=spec.mixture_experts,
             dispatcher=spec.dispatcher,
         )
         self._telemetry = Telemetry(base.name, RequestLog(spec.request_log, spec.log_texts))

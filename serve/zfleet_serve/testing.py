@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,11 +37,30 @@ class FakeText:
     def chat(self, turns: list[dict[str, str]]) -> tuple[int, ...]:
         return fake_tokens(turns[-1]["content"])
 
-    def tokens(self, text: str) -> tuple[int, ...]:
+    def tokens(self, text: str, special: bool = True) -> tuple[int, ...]:
         return fake_tokens(text)
 
-    def bytes_after(self, prompt: tuple[int, ...]) -> Callable[[int], bytes]:
-        return lambda token: fake_text((token,)).encode()
+    def decode(self, tokens: Sequence[int]) -> str:
+        return fake_text(tuple(tokens))
+
+    def names(self, tokens: Sequence[int]) -> list[str]:
+        return [fake_text((token,)) for token in tokens]
+
+    def info(self) -> dict[str, Any]:
+        return {"tokenizer_class": "FakeText"}
+
+    def bytes_after(self, prompt: tuple[int, ...]) -> FakeBytes:
+        return FakeBytes()
+
+
+class FakeBytes:
+    """The bytes of tokens that are characters."""
+
+    def __call__(self, token: int) -> bytes:
+        return fake_text((token,)).encode()
+
+    def of_other(self, token: int) -> bytes:
+        return self(token)
 
 
 # Inside the class ``list`` is a method.

@@ -15,6 +15,8 @@ from zfleet.engine.contract import (
     EngineStats,
     GenerationRequest,
     HiddenRequest,
+    PromptRequest,
+    PromptScores,
 )
 from zfleet.errors import EngineError, RequestAborted, UnknownZ, ZfleetError
 from zfleet.supervise import guarded
@@ -30,13 +32,10 @@ from zfleet_cluster.fleet.messages import (
     Done,
     Errors,
     Failed,
-    Hidden,
-    Piece,
     Reply,
-    Scored,
     Stats,
 )
-from zfleet_cluster.fleet.questions import Questions, closed, nobody
+from zfleet_cluster.fleet.questions import Questions, closed, nobody, total_stats
 from zfleet_cluster.fleet.request import FleetRequest, Whole, Work
 
 ATTEMPTS = 3
@@ -125,6 +124,12 @@ class FleetEngine(Engine):
         """As ``Engine.score_choices``."""
         return await self._whole(request)
 
+    async def score_prompt(self, request: PromptRequest) -> PromptScores:
+        """As ``Engine.score_prompt``."""
+        scores = await self._whole(request)
+        assert isinstance(scores, PromptScores)
+        return scores
+
     async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
         """As ``Engine.hidden_state``."""
         return await self._whole(request)
@@ -141,16 +146,7 @@ class FleetEngine(Engine):
         """
         self._start()
         each = [reply.stats for reply in await self._questions.ask(AskStats, Stats)]
-        return EngineStats(
-            running=sum(stats.running for stats in each),
-            waiting=sum(stats.waiting for stats in each) + len(self._unsent),
-            known_z=max(stats.known_z for stats in each),
-            resident_z=sum(stats.resident_z for stats in each),
-            table_rows=sum(stats.table_rows for stats in each),
-            generated_tokens=sum(stats.generated_tokens for stats in each),
-            peak_batch=max(stats.peak_batch for stats in each),
-            peak_distinct_z=max(stats.peak_distinct_z for stats in each),
-        )
+        return total_stats(each, len(self._unsent))
 
     async def check_health(self) -> None:
         """As ``Engine.check_health``: one replica that is well is enough."""
@@ -211,7 +207,7 @@ class FleetEngine(Engine):
             raise closed()
         self._links.start()
 
-    async def _whole(self, work: ChoicesRequest | HiddenRequest) -> Whole:
+    async def _whole(self, work: ChoicesRequest | HiddenRequest | PromptRequest) -> Whole:
         """Send a request that one reply answers, and wait for it."""
         request = self._submit(work, 1)
         try:
@@ -260,15 +256,7 @@ class FleetEngine(Engine):
                 request.take_back()
                 self._end(request, error)
             return
-        match reply:
-            case Piece():
-                request.put(reply.chunk)
-            case Scored():
-                request.put(reply.logprobs)
-            case Hidden():
-                request.put(reply.state)
-            case _:
-                raise AssertionError(f"a {type(reply).__name__} answers no request")
+        request.take(reply)
         if not request.unended:
             self._end(request)
 

@@ -28,11 +28,13 @@ from zfleet_cluster.fleet.messages import (
     Generate,
     Hidden,
     Piece,
+    PromptScored,
     PutZ,
     ReadHidden,
     Reply,
     Score,
     Scored,
+    ScorePrompt,
     Stats,
     Stop,
 )
@@ -202,12 +204,15 @@ class _Connection:
                 _described(error)  # logs it; nobody waits for an answer
 
     async def _answer(
-        self, call: ChooseDirections | AskErrors | Generate | Score | ReadHidden | AskStats | CheckHealth
+        self,
+        call: ChooseDirections | AskErrors | Generate | Score | ScorePrompt | ReadHidden | AskStats | CheckHealth,
     ) -> None:
         try:
             match call:
                 case Score():
                     self._send(Scored(call.number, await self._engine.score_choices(call.request)))
+                case ScorePrompt():
+                    self._send(PromptScored(call.number, await self._engine.score_prompt(call.request)))
                 case ReadHidden():
                     self._send(Hidden(call.number, await self._engine.hidden_state(call.request)))
                 case ChooseDirections():

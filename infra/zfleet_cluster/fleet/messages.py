@@ -7,7 +7,15 @@ from typing import TypeAlias
 import msgspec
 
 import zfleet.errors
-from zfleet.engine.contract import ChoicesRequest, Chunk, EngineStats, GenerationRequest, HiddenRequest
+from zfleet.engine.contract import (
+    ChoicesRequest,
+    Chunk,
+    EngineStats,
+    GenerationRequest,
+    HiddenRequest,
+    PromptRequest,
+    PromptScores,
+)
 from zfleet.errors import EngineError, ZfleetError
 
 
@@ -52,6 +60,13 @@ class Score(msgspec.Struct, tag=True, array_like=True, frozen=True):
     request: ChoicesRequest
 
 
+class ScorePrompt(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Answered by ``PromptScored`` or ``Failed``."""
+
+    number: int
+    request: PromptRequest
+
+
 class ReadHidden(msgspec.Struct, tag=True, array_like=True, frozen=True):
     """Answered by ``Hidden`` or ``Failed``."""
 
@@ -78,7 +93,17 @@ class CheckHealth(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
 
 Call: TypeAlias = (
-    PutZ | DropZ | ChooseDirections | AskErrors | Generate | Score | ReadHidden | Stop | AskStats | CheckHealth
+    PutZ
+    | DropZ
+    | ChooseDirections
+    | AskErrors
+    | Generate
+    | Score
+    | ScorePrompt
+    | ReadHidden
+    | Stop
+    | AskStats
+    | CheckHealth
 )
 """From client to replica; ``number`` names a call on its connection and is never used twice there."""
 
@@ -101,6 +126,13 @@ class Scored(msgspec.Struct, tag=True, array_like=True, frozen=True):
 
     number: int
     logprobs: tuple[tuple[float, ...], ...]
+
+
+class PromptScored(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Log-probabilities of a prompt's own tokens."""
+
+    number: int
+    scores: PromptScores
 
 
 class Hidden(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -147,7 +179,7 @@ class Failed(msgspec.Struct, tag=True, array_like=True, frozen=True):
         return kind(self.message, self.remedy)
 
 
-Reply: TypeAlias = Done | Piece | Scored | Hidden | Stats | Errors | Failed
+Reply: TypeAlias = Done | Piece | Scored | PromptScored | Hidden | Stats | Errors | Failed
 """From replica to client."""
 
 Message: TypeAlias = Call | Reply

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from zfleet.engine.contract import EngineStats
 from zfleet.errors import EngineError
 from zfleet_cluster.fleet.link import Link
 from zfleet_cluster.fleet.messages import Call, Failed, Reply
@@ -103,3 +104,22 @@ def closed() -> EngineError:
 def _resolve(future: asyncio.Future[Reply], reply: Reply) -> None:
     if not future.done():
         future.set_result(reply)
+
+
+def total_stats(each: Sequence[EngineStats], unsent: int) -> EngineStats:
+    """Sum up the counters of replicas; a z counts once, and peaks are those of the busiest replica.
+
+    Args:
+        each: Of each replica; one or more.
+        unsent: Requests that wait for a replica.
+    """
+    return EngineStats(
+        running=sum(stats.running for stats in each),
+        waiting=sum(stats.waiting for stats in each) + unsent,
+        known_z=max(stats.known_z for stats in each),
+        resident_z=sum(stats.resident_z for stats in each),
+        table_rows=sum(stats.table_rows for stats in each),
+        generated_tokens=sum(stats.generated_tokens for stats in each),
+        peak_batch=max(stats.peak_batch for stats in each),
+        peak_distinct_z=max(stats.peak_distinct_z for stats in each),
+    )

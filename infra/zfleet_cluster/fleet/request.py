@@ -7,12 +7,22 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from zfleet.engine.contract import ChoicesRequest, Chunk, GenerationRequest, HiddenRequest
+from zfleet.engine.contract import ChoicesRequest, Chunk, GenerationRequest, HiddenRequest, PromptRequest
 from zfleet.errors import ZfleetError
 from zfleet_cluster.fleet.link import Link
-from zfleet_cluster.fleet.messages import Generate, ReadHidden, Score
+from zfleet_cluster.fleet.messages import (
+    Generate,
+    Hidden,
+    Piece,
+    PromptScored,
+    ReadHidden,
+    Reply,
+    Score,
+    Scored,
+    ScorePrompt,
+)
 
-Work: TypeAlias = GenerationRequest | ChoicesRequest | HiddenRequest
+Work: TypeAlias = GenerationRequest | ChoicesRequest | HiddenRequest | PromptRequest
 
 Whole: TypeAlias = tuple[Any, ...]
 """All of what a request without a stream is answered by: scores, or a hidden state."""
@@ -58,13 +68,15 @@ class FleetRequest:
         beginning = f"{self.work.z_digest} {self.work.prompt[:_PREFIX]} {replica}"
         return zlib.crc32(beginning.encode(errors="surrogatepass"))
 
-    def message(self, number: int) -> Generate | Score | ReadHidden:
+    def message(self, number: int) -> Generate | Score | ScorePrompt | ReadHidden:
         """Build the call for a replica."""
         match self.work:
             case GenerationRequest():
                 return Generate(number, self.work)
             case ChoicesRequest():
                 return Score(number, self.work)
+            case PromptRequest():
+                return ScorePrompt(number, self.work)
             case HiddenRequest():
                 return ReadHidden(number, self.work)
 
@@ -87,8 +99,21 @@ class FleetRequest:
             self.link.load -= self.unended
             self.link = None
 
-    def put(self, item: Chunk | Whole) -> None:
-        """Hand on a piece that arrived."""
+    def take(self, reply: Reply) -> None:
+        """Hand on what a replica answered."""
+        match reply:
+            case Piece():
+                self._put(reply.chunk)
+            case Scored():
+                self._put(reply.logprobs)
+            case PromptScored():
+                self._put(reply.scores)
+            case Hidden():
+                self._put(reply.state)
+            case _:
+                raise AssertionError(f"a {type(reply).__name__} answers no request")
+
+    def _put(self, item: Chunk | Whole) -> None:
         self.answered = True
         if isinstance(item, tuple) or item.finish_reason is not None:
             self.unended -= 1

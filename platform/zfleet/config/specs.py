@@ -299,6 +299,7 @@ class ServeSpec(AnsweringSpec):
         {}, description="label of the first pass: expert of the second; other labels name their expert"
     )
     dispatch_prompt: str = Field(DISPATCH_PROMPT, description="the question of the first pass")
+    mixture_experts: int = Field(16, ge=1, le=256, description="the most experts that a request may mix")
     max_body_mib: float | None = Field(
         None, gt=0, description="the largest body of a request, in MiB; none: enough for the base's context"
     )

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from zfleet.engine.answers import Alternatives, Chunk, Completion, EngineStats, FinishReason, PromptScores
 from zfleet.engine.requests import (
     BASE_Z,
-    MAX_N,
     ChoicesRequest,
     GenerationRequest,
     HiddenRequest,
-    SamplingParams,
+    PromptRequest,
     ScoreRequest,
     refuse_images,
 )
+from zfleet.engine.sampling_params import MAX_N, MAX_TOP_LOGPROBS, SamplingParams
 from zfleet.errors import WrongZ
 from zfleet.svf.zvector import ZVector
 
 __all__ = [
     "BASE_Z",
     "MAX_N",
+    "MAX_TOP_LOGPROBS",
+    "Alternatives",
     "ChoicesRequest",
     "Chunk",
     "Completion",
@@ -36,81 +37,14 @@ __all__ = [
     "FinishReason",
     "GenerationRequest",
     "HiddenRequest",
+    "PromptRequest",
+    "PromptScores",
     "SamplingParams",
     "ScoreRequest",
     "check_z",
     "collect",
     "refuse_images",
 ]
-
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A piece of answer number ``index``.
-
-    Attributes:
-        index: Which of the ``n`` answers.
-        text: New text since the last chunk of this answer.
-        token_ids: New tokens, the end-of-sequence token included if it was sampled.
-        logprobs: One for each new token if the request asks for them, otherwise empty.
-        finish_reason: Set on the answer's last chunk.
-        prompt_tokens: Length of the prompt, in tokens.
-        z_digest: Of the z that the answer is computed with: what the engine has in its row, not what was asked for.
-    """
-
-    index: int
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason | None
-    prompt_tokens: int
-    z_digest: str
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One complete answer.
-
-    Attributes:
-        text: The text without stop strings and special tokens.
-        token_ids: The sampled tokens, the end-of-sequence token included.
-        logprobs: One for each token if the request asks for them, otherwise empty.
-        finish_reason: Why it ended.
-        z_digest: As in ``Chunk``.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
-    z_digest: str
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """Counters of an engine.
-
-    Attributes:
-        running: Answers being generated now.
-        waiting: Answers and scores that are queued.
-        known_z: z-vectors that were put and not dropped.
-        resident_z: z-vectors in the table, without the identity in row 0.
-        table_rows: Rows of the table, row 0 included.
-        generated_tokens: Tokens generated since the start.
-        peak_batch: The most rows that ran in one step.
-        peak_distinct_z: The most different z in one step.
-    """
-
-    running: int
-    waiting: int
-    known_z: int
-    resident_z: int
-    table_rows: int
-    generated_tokens: int
-    peak_batch: int
-    peak_distinct_z: int
 
 
 class Engine(ABC):
@@ -193,6 +127,15 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    async def score_prompt(self, request: PromptRequest) -> PromptScores:
+        """Compute the log-probability of each token of a prompt but the first, under the request's z.
+
+        Raises:
+            UnknownZ: As in ``generate``.
+            RequestTooLong: The prompt leaves no room for an answer of one token.
+        """
+
+    @abstractmethod
     async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
         """Average the hidden states of the prompt's tokens, after the base's final norm and under the request's z.
 
@@ -240,17 +183,19 @@ async def collect(engine: Engine, request: GenerationRequest) -> list[Completion
     texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
     tokens: list[list[int]] = [[] for _ in texts]
     logprobs: list[list[float]] = [[] for _ in texts]
+    alternatives: list[list[Alternatives]] = [[] for _ in texts]
     reasons: list[FinishReason] = ["length"] * len(texts)
     async for chunk in engine.generate(request):
         check_z(request, chunk)
         texts[chunk.index].append(chunk.text)
         tokens[chunk.index].extend(chunk.token_ids)
         logprobs[chunk.index].extend(chunk.logprobs)
+        alternatives[chunk.index].extend(chunk.top_logprobs)
         if chunk.finish_reason is not None:
             reasons[chunk.index] = chunk.finish_reason
     return [
-        Completion("".join(text), tuple(ids), tuple(values), reason, request.z_digest)
-        for text, ids, values, reason in zip(texts, tokens, logprobs, reasons, strict=True)
+        Completion("".join(text), tuple(ids), tuple(values), reason, request.z_digest, tuple(others))
+        for text, ids, values, others, reason in zip(texts, tokens, logprobs, alternatives, reasons, strict=True)
     ]
 
 

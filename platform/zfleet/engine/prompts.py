@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.engine.contract import ChoicesRequest, GenerationRequest, HiddenRequest, refuse_images
+from zfleet.engine.contract import ChoicesRequest, GenerationRequest, HiddenRequest, PromptRequest, refuse_images
 from zfleet.errors import InvalidRequest, RequestTooLong
 from zfleet.models.images import ImageReader
 from zfleet.models.tokens import text_tokens
@@ -34,12 +34,14 @@ class Prompts:
         """Return the prompt's token ids, with as many places for each image as it takes.
 
         Raises:
-            InvalidRequest: The prompt is empty or has a token outside the vocabulary, or its images cannot be read or
-                do not match its image tokens.
+            InvalidRequest: The prompt is empty, or the request has a token outside the vocabulary, or its images cannot
+                be read or do not match its image tokens.
             RequestTooLong: Prompt and ``max_tokens`` do not fit.
         """
-        prompt = self._prompt(request)
-        self._check_length(len(prompt), request.sampling.max_tokens, "max_tokens")
+        prompt, sampling = self._prompt(request), request.sampling
+        self._check_length(len(prompt), sampling.max_tokens, "max_tokens")
+        self._check_vocabulary(tuple(token for token, _ in sampling.logit_bias), "logit_bias")
+        self._check_vocabulary(sampling.stop_token_ids, "stop_token_ids")
         return prompt
 
     def choices(self, request: ChoicesRequest) -> tuple[Tokens, tuple[Tokens, ...]]:
@@ -64,8 +66,8 @@ class Prompts:
             self._check_vocabulary(completion, name)
         return prompt, completions
 
-    def hidden(self, request: HiddenRequest) -> Tokens:
-        """Return the prompt's token ids, as ``generation``.
+    def reading(self, request: HiddenRequest | PromptRequest) -> Tokens:
+        """Return the token ids of a prompt that is only read, as ``generation``.
 
         Raises:
             InvalidRequest: As in ``generation``.
@@ -75,7 +77,7 @@ class Prompts:
         self._check_length(len(prompt), 1, "an answer")
         return prompt
 
-    def _prompt(self, request: GenerationRequest | ChoicesRequest | HiddenRequest) -> Tokens:
+    def _prompt(self, request: GenerationRequest | ChoicesRequest | HiddenRequest | PromptRequest) -> Tokens:
         prompt, images = request.prompt, request.images
         tokens = text_tokens(self.tokenizer, prompt) if isinstance(prompt, str) else prompt
         if not tokens:

@@ -2,59 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from zfleet.engine.sampling_params import MAX_TOP_LOGPROBS, SamplingParams, require
 from zfleet.errors import InvalidRequest
 
 BASE_Z = "base"
 """The digest that names the identity, z = 1: the base itself. It is always known and never evicted."""
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to sample one answer.
-
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Nucleus mass in (0, 1].
-        max_tokens: The longest answer, in tokens.
-        stop: Strings that end the answer; they are not part of its text.
-        seed: The same request with the same seed gets the same answer, whatever else runs in the batch. None is random.
-        logprobs: Report the log-probability of each sampled token under the unmodified distribution (temperature 1, no
-            top_p).
-        n: How many answers to sample.
-        ignore_eos: Continue after the end-of-sequence token (for benchmarks).
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int = 16
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    logprobs: bool = False
-    n: int = 1
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        _require(
-            math.isfinite(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "0 or more"
-        )
-        _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
-        _require(1 <= self.n <= MAX_N, "n", self.n, f"from 1 to {MAX_N}")
-        _require(all(self.stop), "stop", self.stop, "strings that are not empty")
-
-
-MAX_N = 128
-"""The most answers one request may ask for."""
-
-
-def _require(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise InvalidRequest(f"{name} is {value!r}", f"{name} must be {allowed}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +28,7 @@ class GenerationRequest:
     """
 
     prompt: str | tuple[int, ...]
-    sampling: SamplingParams = SamplingParams()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     z_digest: str = BASE_Z
     images: tuple[bytes, ...] = ()
     stream: bool = False
@@ -120,7 +77,7 @@ class ChoicesRequest:
     def __post_init__(self) -> None:
         _check_images(self.images)
         several = isinstance(self.completions, tuple) and len(self.completions) > 0
-        _require(several, "completions", self.completions, "a tuple of one completion or more")
+        require(several, "completions", self.completions, "a tuple of one completion or more")
 
     def name(self, place: int) -> str:
         """Return what errors call the completion at this place."""
@@ -145,9 +102,30 @@ class HiddenRequest:
         _check_images(self.images)
 
 
+@dataclass(frozen=True)
+class PromptRequest:
+    """A prompt whose own tokens are scored under one z. It has no images.
+
+    Attributes:
+        prompt: Text, or token ids.
+        top_logprobs: How many of the likeliest tokens to report in each place, up to ``MAX_TOP_LOGPROBS``.
+        z_digest: As in ``GenerationRequest``.
+    """
+
+    images: ClassVar[tuple[bytes, ...]] = ()
+
+    prompt: str | tuple[int, ...]
+    top_logprobs: int = 0
+    z_digest: str = BASE_Z
+
+    def __post_init__(self) -> None:
+        allowed = f"from 0 to {MAX_TOP_LOGPROBS}"
+        require(0 <= self.top_logprobs <= MAX_TOP_LOGPROBS, "top_logprobs", self.top_logprobs, allowed)
+
+
 def _check_images(images: object) -> None:
     encoded = isinstance(images, tuple) and all(isinstance(image, bytes) for image in images)
-    _require(encoded, "images", type(images).__name__, "a tuple of the bytes of image files")
+    require(encoded, "images", type(images).__name__, "a tuple of the bytes of image files")
 
 
 def refuse_images(images: Sequence[bytes]) -> None:

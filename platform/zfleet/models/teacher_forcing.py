@@ -11,7 +11,7 @@ from torch import Tensor
 from zfleet.models.completions import RowBatch
 from zfleet.models.output_head import Reader
 from zfleet.models.svf_model import SvfModel
-from zfleet.models.token_values import Selection, TokenValues, token_values
+from zfleet.models.token_values import Selection, TokenValues, chunk_tokens, token_values
 
 
 def completion_hidden(model: SvfModel, batch: RowBatch, z: Tensor | None) -> Tensor:
@@ -58,6 +58,39 @@ def completion_values(
         TokenValues(*(part.view(size).unbind() if size[0] == 2 else (part, None)))
         for part, size in zip(parts, sizes, strict=True)
     ]
+
+
+def completion_alternatives(
+    model: SvfModel, batch: RowBatch, z: Tensor | None, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute log-probabilities of completion tokens, and which tokens are likeliest in their places.
+
+    A token that is the likeliest has exactly the log-probability that it has among the alternatives.
+
+    Args:
+        model, batch, z: As of ``completion_hidden``.
+        most: How many alternatives each place has, K.
+
+    Returns:
+        Log-probabilities of the tokens [N]; of the alternatives [N, K], the likeliest first, and their ids [N, K].
+    """
+    ids: list[Tensor] = []
+
+    def read(hidden: Tensor) -> Tensor:
+        step = chunk_tokens(model.head.vocabulary)
+        values = [hidden.new_empty(0, 1 + most, dtype=torch.float32)]
+        # In chunks: logits of all tokens at once may not fit into memory.
+        for states, targets, owners in zip(
+            hidden.split(step), batch.targets.split(step), batch.owners.split(step), strict=True
+        ):
+            logprobs = torch.log_softmax(model.head.logits(states, owners), -1)
+            likeliest = torch.topk(logprobs, most, -1)
+            values.append(torch.cat([logprobs.gather(1, targets.unsqueeze(1)), likeliest.values], 1))
+            ids.append(likeliest.indices)
+        return torch.cat(values)
+
+    values = _read(model, batch, z, read)
+    return values[:, 0], values[:, 1:], torch.cat(ids)
 
 
 def _read(model: SvfModel, batch: RowBatch, z: Tensor | None, reader: Reader) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -57,21 +57,13 @@ class TokenBytes:
             self._known[key] = self._find(token, first)
         return self._known[key]
 
-    def of_answer(self, prompt: Iterable[int]) -> Callable[[int], bytes]:
-        """Return a function that gives the bytes of an answer's tokens, called with each of them in order.
+    def of_answer(self, prompt: Iterable[int]) -> AnswerBytes:
+        """Begin an answer.
 
         Args:
             prompt: Ids of what the answer follows.
         """
-        begun = any(map(self.is_text, prompt))
-
-        def give(token: int) -> bytes:
-            nonlocal begun
-            piece = self.of(token, first=not begun)
-            begun = begun or self.is_text(token)
-            return piece
-
-        return give
+        return AnswerBytes(self, any(map(self.is_text, prompt)))
 
     def _find(self, token: int, first: bool) -> bytes:
         if not self.is_text(token):
@@ -87,6 +79,29 @@ class TokenBytes:
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class AnswerBytes:
+    """The bytes of an answer's tokens, which depend on whether there is text before them.
+
+    Args:
+        tokens: Of the tokenizer.
+        begun: Whether there is text before the answer.
+    """
+
+    def __init__(self, tokens: TokenBytes, begun: bool) -> None:
+        self._tokens = tokens
+        self._begun = begun
+
+    def __call__(self, token: int) -> bytes:
+        """Return the bytes of the answer's next token. Call it with each of them in order."""
+        piece = self.of_other(token)
+        self._begun = self._begun or self._tokens.is_text(token)
+        return piece
+
+    def of_other(self, token: int) -> bytes:
+        """Return the bytes that a token would have in the place of the next one."""
+        return self._tokens.of(token, first=not self._begun)
 
 
 @lru_cache(8)

@@ -10,6 +10,8 @@ import pytest
 from zfleet.engine.contract import Engine, GenerationRequest, HiddenRequest, ScoreRequest, collect
 from zfleet.errors import EngineError, InvalidRequest, RequestAborted, RequestTooLong
 from zfleet.testing.engine_harness import greedy, put_all, run, run_all, sampled
+from zfleet.testing.engine_logprobs import LogprobsConformance
+from zfleet.testing.engine_penalties import PenaltiesConformance
 from zfleet.testing.engine_sampling import SamplingConformance
 from zfleet.testing.engine_scores import ScoresConformance
 from zfleet.testing.engine_table import TableConformance
@@ -17,7 +19,9 @@ from zfleet.testing.engine_table import TableConformance
 __all__ = ["EngineConformance"]
 
 
-class EngineConformance(SamplingConformance, ScoresConformance, TableConformance):
+class EngineConformance(
+    SamplingConformance, LogprobsConformance, PenaltiesConformance, ScoresConformance, TableConformance
+):
     """Give ``prompts``, ``make_engine`` and ``make_z`` (see ``EngineHarness``) in a class named ``Test...``."""
 
     async def test_abort_ends_one_request_alone(self) -> None:

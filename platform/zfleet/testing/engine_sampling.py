@@ -1,13 +1,12 @@
-"""The contract on sampling: seeds, lengths, stop strings, streams, log-probabilities."""
+"""The contract on sampling: seeds, lengths, stop strings, streams."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
 
-from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams, ScoreRequest, collect
+from zfleet.engine.contract import Chunk, GenerationRequest, SamplingParams, collect
 from zfleet.errors import InvalidRequest
 from zfleet.testing.engine_harness import EngineHarness, greedy, run, run_all, sampled
 
@@ -103,32 +102,6 @@ class SamplingConformance(EngineHarness):
         assert len(streamed) > 4
         assert [chunk.finish_reason for chunk in streamed[:-1]] == [None] * (len(streamed) - 1)
         assert sorted(chunk.index for chunk in whole) == [0, 1], "without streaming: one chunk an answer"
-
-    async def test_logprobs_are_the_scores(self) -> None:
-        sampling = SamplingParams(temperature=0.7, top_p=0.8, seed=2, logprobs=True, max_tokens=10)
-        async with self.engine() as engine:
-            digests = [await engine.put_z(self.make_z(seed)) for seed in range(2)]
-            requests = [
-                GenerationRequest(prompt, sampling, z, stream=stream)
-                for prompt, z, stream in zip(
-                    self.prompts, [*digests, "base", digests[0]], [False, True, False, True], strict=False
-                )
-            ]
-            answers = await run_all(engine, requests)
-            scores = await asyncio.gather(
-                *(
-                    engine.score(ScoreRequest(r.prompt, a.token_ids, r.z_digest))
-                    for r, a in zip(requests, answers, strict=True)
-                )
-            )
-        for answer, score in zip(answers, scores, strict=True):
-            assert len(answer.logprobs) == len(answer.token_ids) == len(score)
-            assert answer.logprobs == pytest.approx(score, abs=1e-4)
-            assert max(answer.logprobs) <= 1e-6
-
-    async def test_no_logprobs_unless_requested(self) -> None:
-        async with self.engine() as engine:
-            assert (await run(engine, greedy(self.prompts[0]))).logprobs == ()
 
     async def test_an_empty_prompt_is_refused(self) -> None:
         async with self.engine() as engine:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 
 import numpy as np
 
-from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
+from zfleet.engine.contract import Alternatives, Chunk, FinishReason, GenerationRequest
 from zfleet.errors import ZfleetError
+from zfleet.testing.fake_model import PLACES, likeliest
 
 
 class FakeAnswer:
@@ -37,6 +39,7 @@ class FakeAnswer:
         self.finished = False
         self._text = ""
         self._logprobs: list[float] = []
+        self._alternatives: list[Alternatives] = []
         self._sent_text = 0
         self._sent_tokens = 0
         self._random = np.random.default_rng(_seed(request.sampling.seed, index))
@@ -53,22 +56,37 @@ class FakeAnswer:
         sampling = self.request.sampling
         if sampling.ignore_eos:
             log_probs = np.where(ids == eos, -np.inf, log_probs)
-        place = self._sample(log_probs)
+        place = self._sample(self._changed(log_probs))
         token = int(ids[place])
         self.tokens.append(token)
         self._logprobs.append(float(log_probs[place]))
-        self._text += "" if token == eos else chr(token)
+        self._alternatives.append(likeliest(log_probs, sampling.top_logprobs))
+        ends = {eos, *sampling.stop_token_ids}
+        self._text += "" if token in ends else chr(token)
         reason: FinishReason | None = None
         cut = min((at for stop in sampling.stop if (at := self._text.find(stop)) >= 0), default=None)
         if cut is not None:
             self._text, reason = self._text[:cut], "stop"
-        elif token == eos:
+        elif token in ends:
             reason = "stop"
         elif len(self.tokens) == sampling.max_tokens:
             reason = "length"
         self.finished = reason is not None
         if self.request.stream or self.finished:
             self._emit(reason, z_digest)
+
+    def _changed(self, logits: np.ndarray) -> np.ndarray:
+        """Apply bias and penalties, as ``SamplingParams`` defines them."""
+        sampling, logits = self.request.sampling, logits.copy()
+        for token, bias in sampling.logit_bias:
+            logits[PLACES[token]] += bias
+        counts = Counter(self.tokens)
+        for token in counts.keys() | set(self.prompt) & PLACES.keys():
+            place = PLACES[token]
+            penalty = sampling.repetition_penalty
+            logits[place] *= 1 / penalty if logits[place] > 0 else penalty
+            logits[place] -= sampling.frequency_penalty * counts[token] + sampling.presence_penalty * (token in counts)
+        return logits
 
     def _sample(self, log_probs: np.ndarray) -> int:
         sampling = self.request.sampling
@@ -77,9 +95,12 @@ class FakeAnswer:
         scaled = log_probs / sampling.temperature
         probs = np.exp(scaled - scaled.max())
         probs /= probs.sum()
+        probs[probs < sampling.min_p * probs.max()] = 0
         order = np.argsort(-probs, kind="stable")
+        probs[order[sampling.top_k or len(order) :]] = 0
+        probs /= probs.sum()
         before = np.cumsum(probs[order]) - probs[order]
-        kept = order[before < sampling.top_p]
+        kept = order[(before < sampling.top_p) & (probs[order] > 0)]
         return int(self._random.choice(kept, p=probs[kept] / probs[kept].sum()))
 
     def _emit(self, reason: FinishReason | None, z_digest: str) -> None:
@@ -93,6 +114,9 @@ class FakeAnswer:
                 finish_reason=reason,
                 prompt_tokens=len(self.prompt),
                 z_digest=z_digest,
+                top_logprobs=tuple(self._alternatives[self._sent_tokens :])
+                if self.request.sampling.top_logprobs
+                else (),
             )
         )
         self._sent_text, self._sent_tokens = ready, len(self.tokens)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import torch
 
@@ -20,6 +20,8 @@ from zfleet.engine.contract import (
     EngineStats,
     GenerationRequest,
     HiddenRequest,
+    PromptRequest,
+    PromptScores,
     refuse_images,
 )
 from zfleet.errors import EngineError, InvalidRequest, InvalidZ, RequestAborted, RequestTooLong, UnknownZ, ZfleetError
@@ -27,7 +29,7 @@ from zfleet.supervise import WorkLoop
 from zfleet.svf.layout import ZLayout
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_answer import FakeAnswer
-from zfleet.testing.fake_model import EOS, IDS, PLACES, FakeModel, Script, fake_text, fake_tokens
+from zfleet.testing.fake_model import EOS, IDS, PLACES, FakeModel, Script, fake_text, fake_tokens, likeliest
 from zfleet.testing.fake_table import FakeTable
 
 __all__ = ["FAKE_LAYOUT", "FakeEngine", "fake_text", "fake_tokens", "fake_z"]
@@ -110,6 +112,7 @@ class FakeEngine(Engine):
         refuse_images(request.images)
         prompt = _as_tokens(request.prompt)
         self._check_fits(request.z_digest, len(prompt), request.sampling.max_tokens)
+        _check_vocabulary([token for token, _ in request.sampling.logit_bias], "logit_bias")
         pieces: asyncio.Queue[Chunk | ZfleetError] = asyncio.Queue()
         answers = [FakeAnswer(request, prompt, index, pieces) for index in range(request.sampling.n)]
         self._loop.wake()
@@ -132,11 +135,22 @@ class FakeEngine(Engine):
         prompt = _as_tokens(request.prompt)
         completions = [_as_tokens(completion) for completion in request.completions]
         for place, completion in enumerate(completions):
-            if not completion or not PLACES.keys() >= set(completion):
-                name = request.name(place)
-                raise InvalidRequest(f"{name} is {completion!r}", "give at least one token, of printable ASCII")
+            if not completion:
+                raise InvalidRequest(f"{request.name(place)} has no tokens", "give at least one token")
+            _check_vocabulary(completion, request.name(place))
             self._check_fits(request.z_digest, len(prompt), len(completion))
         return tuple(self._score(request.z_digest, prompt, completion) for completion in completions)
+
+    async def score_prompt(self, request: PromptRequest) -> PromptScores:
+        """As ``Engine.score_prompt``."""
+        self._check_open()
+        prompt = _as_tokens(request.prompt)
+        self._check_fits(request.z_digest, len(prompt), 1)
+        _check_vocabulary(prompt[1:], "the prompt")
+        rows = [self._model.log_probs(request.z_digest, prompt[:1], prompt[1:end]) for end in range(1, len(prompt))]
+        logprobs = [float(row[PLACES[token]]) for row, token in zip(rows, prompt[1:], strict=True)]
+        others = [likeliest(row, request.top_logprobs) for row in rows] if request.top_logprobs else []
+        return PromptScores(tuple(logprobs), tuple(others))
 
     async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
         """As ``Engine.hidden_state``."""
@@ -253,6 +267,12 @@ class FakeEngine(Engine):
                 f"{prompt} prompt tokens and {more} more exceed max_length {self.max_length}",
                 "shorten the prompt, or ask for fewer tokens",
             )
+
+
+def _check_vocabulary(tokens: Sequence[int], name: str) -> None:
+    unknown = next((token for token in tokens if token not in PLACES), None)
+    if unknown is not None:
+        raise InvalidRequest(f"{name} has token {unknown}", "give tokens of printable ASCII")
 
 
 def _as_tokens(prompt: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from zfleet.engine.contract import Alternatives
 from zfleet.errors import InvalidRequest, ZfleetError
 
 EOS = 0
@@ -36,6 +37,12 @@ def fake_tokens(text: str) -> tuple[int, ...]:
 def fake_text(tokens: tuple[int, ...]) -> str:
     """Return the text of token ids, without the end-of-sequence token."""
     return "".join(chr(token) for token in tokens if token != EOS)
+
+
+def likeliest(log_probs: np.ndarray, count: int) -> Alternatives:
+    """Return so many of the likeliest tokens of log-probabilities [vocabulary]."""
+    places = np.argsort(-log_probs, kind="stable")[:count]
+    return tuple((int(IDS[place]), float(log_probs[place])) for place in places)
 
 
 class FakeModel:

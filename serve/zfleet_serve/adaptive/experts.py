@@ -84,9 +84,10 @@ class Experts:
         self._loading: dict[_Content, asyncio.Task[ZVector]] = {}
         # Every version is loaded once itself: another one with the same z may be signed, or whole, when it is not.
         self._verified: set[_Content] = set()
-        # What the engine holds: {digest: the mixture that it is of, or None}.
-        self._loaded: OrderedDict[str, Mixed | None] = OrderedDict()
-        self._mixtures: dict[Mixed, str] = {}
+        # What the engine holds, by digest; the values mean nothing.
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+        # Bounded by itself: any number of mixtures round to one z.
+        self._mixtures: OrderedDict[Mixed, str] = OrderedDict()
         self._mixable: OrderedDict[str, ZVector] = OrderedDict()
         # No request waits for this loop: an error ends none of them.
         self._loop = WorkLoop("resolving experts in the background", self._refresh_all, lambda _: None)
@@ -136,7 +137,7 @@ class Experts:
             CorruptArtifact, WrongBase, RegistryError: It cannot be loaded. The base never takes its place.
         """
         if version.z_digest not in self._loaded or _content(version) not in self._verified:
-            await self._put(await self._loaded_z(version), None)
+            await self._put(await self._loaded_z(version))
         return await self._used(version.z_digest)
 
     async def mixed(self, parts: Sequence[tuple[ExpertVersion, Alpha]]) -> str:
@@ -154,9 +155,13 @@ class Experts:
             zs = [await self._mixable_z(version) for version, _ in parts]
             # In a thread: other requests need not wait for millions of numbers.
             z = await asyncio.to_thread(mix, zs, [alpha for _, alpha in parts])
-            await self._put(z, mixed)
+            await self._put(z)
             self._mixtures[mixed] = z.digest
-        return await self._used(self._mixtures[mixed])
+        self._mixtures.move_to_end(mixed)
+        digest = self._mixtures[mixed]
+        while len(self._mixtures) > LOADED:
+            self._mixtures.popitem(last=False)
+        return await self._used(digest)
 
     async def load_dispatcher(self, version: ExpertVersion) -> StoredDispatcher:
         """Load a dispatcher.
@@ -166,6 +171,14 @@ class Experts:
         """
         patience = NEW_SECONDS if self._line.away else LOAD_SECONDS
         return await within(begin(self._line.ask(lambda registry: registry.load_dispatcher(version))), patience)
+
+    async def listed(self) -> Sequence[ExpertVersion]:
+        """Return all versions of all experts and dispatchers of the base.
+
+        Raises:
+            RegistryError: The registry cannot say, and has not said before.
+        """
+        return await self._listed.get()
 
     async def reached(self, dispatchers: bool = False) -> dict[str, ExpertVersion]:
         """Return the experts that a bare name reaches: {name: version}, sorted by name.
@@ -177,7 +190,7 @@ class Experts:
             RegistryError: The registry cannot say, and has not said before.
         """
         reached: dict[str, ExpertVersion] = {}
-        wanted = [version for version in await self._listed.get() if version.is_dispatcher == dispatchers]
+        wanted = [version for version in await self.listed() if version.is_dispatcher == dispatchers]
         for version in sorted(wanted, key=lambda version: (version.name, version.version)):
             # Without an alias of its own, a name means its newest version, unless another alias was asked for.
             known = reached.get(version.name)
@@ -232,17 +245,15 @@ class Experts:
             self._mixable.popitem(last=False)
         return self._mixable[digest]
 
-    async def _put(self, z: ZVector, mixed: Mixed | None) -> None:
+    async def _put(self, z: ZVector) -> None:
         await self._engine.put_z(z)
-        self._loaded[z.digest] = mixed
+        self._loaded[z.digest] = None
 
     async def _used(self, digest: str) -> str:
         """Note that a z is used now, and drop those that were not for the longest time."""
         self._loaded.move_to_end(digest)
         while len(self._loaded) > LOADED:
-            oldest, mixed = self._loaded.popitem(last=False)
-            if mixed is not None:
-                self._mixtures.pop(mixed, None)
+            oldest, _ = self._loaded.popitem(last=False)
             with suppress(UnknownZ):
                 await self._engine.drop_z(oldest)
         return digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from zfleet.config.names import AUTO, REFERENCE
 from zfleet.errors import ExpertNotFound
@@ -11,7 +12,19 @@ _LONGEST_SHOWN = 100
 
 
 class ModelNotFound(ExpertNotFound):
-    """What a request's ``model`` names is not served; its text is for the client."""
+    """What a request's ``model`` names is not served; its text is for the client.
+
+    Attributes:
+        param: The option that names it.
+    """
+
+    param: ClassVar[str] = "model"
+
+
+class PartNotFound(ModelNotFound):
+    """An expert of a request's mixture is not served."""
+
+    param = "zfleet.mixture"
 
 
 @dataclass(frozen=True)

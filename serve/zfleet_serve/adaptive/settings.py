@@ -20,6 +20,7 @@ class Served:
         ask: The question that the classifier answers.
         max_body: The size of the largest body that is read, in bytes.
         approximate: Whether the engine's linears leave something out of an expert.
+        mixture_experts: The most experts that a request may mix.
         dispatcher: Reference of the dispatcher of ``auto``; None: the classifier, not calibrated.
     """
 
@@ -30,4 +31,5 @@ class Served:
     ask: str = DISPATCH_PROMPT
     max_body: int = 2**20
     approximate: bool = False
+    mixture_experts: int = 16
     dispatcher: str | None = None

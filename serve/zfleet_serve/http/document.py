@@ -33,11 +33,20 @@ def answers(body: type[BaseModel]) -> dict[str, Any]:
     Args:
         body: The schema of the request's body, which the endpoint reads by itself.
     """
-    content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{body.__name__}"}}}
     stream = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    options = takes(body)
+    return options | {"response_model": None, "responses": {200: stream, **options["responses"]}}
+
+
+def takes(body: type[BaseModel]) -> dict[str, Any]:
+    """Build the options of FastAPI for an endpoint that takes a body.
+
+    Args:
+        body: The schema of the request's body, which the endpoint reads by itself.
+    """
+    content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{body.__name__}"}}}
     return {
-        "response_model": None,
-        "responses": {200: stream, **refuses(400, 404, 408, 413, 429)},
+        "responses": refuses(400, 404, 408, 413, 429),
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -26,9 +25,10 @@ from zfleet.errors import (
     ZVectorError,
 )
 from zfleet_serve.adaptive.names import ModelNotFound
+from zfleet_serve.http.request_ids import request_log
 
 Body = dict[str, Any]
-_LOG = logging.getLogger(__name__)
+_LOG = request_log(__name__)
 
 _REMEDY = "the log of the service says more; another model may answer"
 _FOR_CLIENTS: dict[type[ZfleetError], str] = {
@@ -84,7 +84,7 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
     if isinstance(error, InvalidRequest | TaskError):
         return 400, _refusal(error)
     if isinstance(error, ModelNotFound):
-        return 404, _refusal(error, "model_not_found", "model")
+        return 404, _refusal(error, "model_not_found", error.param)
     _LOG.error("%s: %s", type(error).__name__, error)
     if isinstance(error, RegistryUnreachable):
         message = f"this model is not loaded, and the registry of experts is away: {public(error.reason)} (try again)"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
@@ -16,14 +14,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from zfleet.engine.contract import GenerationRequest
+from zfleet.engine.contract import GenerationRequest, PromptRequest
 from zfleet.errors import EngineError, InvalidRequest, ZfleetError
 from zfleet_serve.adaptive.service import Answer, Service, Tokens
+from zfleet_serve.http.adapt_routes import AdaptRequest, adapt_routes
 from zfleet_serve.http.bodies import Reader
 from zfleet_serve.http.document import answers, document, refuses
 from zfleet_serve.http.errors import describe, describe_invalid, describe_unexpected, error_body
+from zfleet_serve.http.models_routes import models_routes
+from zfleet_serve.http.request_ids import RequestIds, headers_of, id_of
 from zfleet_serve.http.respond import events, whole_body
 from zfleet_serve.http.schemas import ChatRequest, CompletionRequest
+from zfleet_serve.http.tokenizer_routes import DetokenizeRequest, TokenizeRequest, tokenizer_routes
+from zfleet_serve.http.unsupported import why_unsupported
 from zfleet_serve.http.wire import ChatDialect, CompletionDialect, Dialect
 from zfleet_serve.telemetry import RequestLog, Telemetry
 from zfleet_serve.telemetry.responses import CountResponses
@@ -44,15 +47,11 @@ def create_app(service: Service, telemetry: Telemetry | None = None) -> FastAPI:
     """
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
     watched = telemetry or Telemetry(service.served.base, RequestLog())
+    app.add_middleware(RequestIds)
     _answer_errors(app)
     app.add_middleware(CountResponses, metrics=watched.metrics)
     reader = Reader(service.served.max_body)
     chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
-    started = int(time.time())
-
-    def described(name: str, z: str, errors: Mapping[str, float]) -> dict[str, Any]:
-        model = {"id": name, "object": "model", "created": started, "owned_by": "zfleet"}
-        return model | ({"zfleet": {"truncation_error": errors[z]}} if z in errors else {})
 
     @app.get("/healthz", responses=refuses(), response_model=None)
     async def healthz() -> Response | dict[str, Any]:
@@ -70,22 +69,12 @@ def create_app(service: Service, telemetry: Telemetry | None = None) -> FastAPI:
     async def metrics() -> Response:
         return Response(await watched.scrape(service.engine), media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models", responses=refuses())
-    async def models() -> dict[str, Any]:
-        found, errors = await service.models(), await service.errors()
-        return {"object": "list", "data": [described(name, z, errors) for name, z in found.items()]}
-
-    # A path: versions have a slash in their names.
-    @app.get("/v1/models/{model:path}", responses=refuses(404))
-    async def model(model: str) -> dict[str, Any]:
-        return described(model, await service.find(model), await service.errors())
-
     @app.post("/v1/chat/completions", **answers(ChatRequest))
     async def chat(request: Request, body: ChatRequest = chat_body) -> Response | dict[str, Any]:
         prompt = await reader.read(lambda: service.text.chat(body.turns), body.characters)
         # Without a limit the answer may be as long as fits; a prompt that does not fit is refused by the engine.
         limit = body.limit or max(1, service.served.max_length - len(prompt))
-        dialect = ChatDialect(service.text, [prompt], body.n, body.logprobs)
+        dialect = ChatDialect(service.text, [prompt], body.n, body.alternatives)
         work = _respond(service, watched, request, body, [prompt], limit, dialect)
         return await _while_connected(request, work)
 
@@ -95,12 +84,15 @@ def create_app(service: Service, telemetry: Telemetry | None = None) -> FastAPI:
             await reader.read(partial(service.text.tokens, prompt), len(prompt)) if isinstance(prompt, str) else prompt
             for prompt in body.prompt
         ]
-        dialect = CompletionDialect(service.text, prompts, body.n, body.logprobs is not None)
-        return await _while_connected(
-            request, _respond(service, watched, request, body, prompts, body.max_tokens, dialect)
-        )
+        echo = body.prompt if body.echo else None
+        dialect = CompletionDialect(service.text, prompts, body.n, body.alternatives, echo)
+        work = _respond(service, watched, request, body, prompts, body.max_tokens, dialect)
+        return await _while_connected(request, work)
 
-    document(app, ChatRequest, CompletionRequest)
+    app.include_router(models_routes(service))
+    app.include_router(tokenizer_routes(service, reader))
+    app.include_router(adapt_routes(service, reader))
+    document(app, ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest, AdaptRequest)
     return app
 
 
@@ -134,13 +126,24 @@ async def _respond(
     limit: int,
     dialect: Dialect,
 ) -> Response | dict[str, Any]:
-    sampling = body.sampling(limit, dialect.logprobs)
+    sampling = body.sampling(max(limit, 1))
     requests = [GenerationRequest(prompt, sampling, stream=body.stream) for prompt in prompts]
+    scored = [PromptRequest(prompt, sampling.top_logprobs) for prompt in prompts] if body.scores_prompts else []
     async with AsyncExitStack() as stack:
-        named = uuid.uuid4().hex
-        watch = stack.enter_context(telemetry.watching(named, dialect.operation, body.user_text, dict(request.headers)))
+        watch = stack.enter_context(
+            telemetry.watching(id_of(request.scope), dialect.operation, body.user_text, dict(request.headers))
+        )
         answer = await stack.enter_async_context(
-            service.answer(body.model, body.user_text, requests, body.task, body.user)
+            service.answer(
+                body.model,
+                body.user_text,
+                requests,
+                body.task,
+                user=body.user,
+                mixture=body.zfleet.mixture,
+                prompts=scored,
+                empty=not limit,
+            )
         )
         watch.routed(answer.route, dialect.prompt_tokens)
         answer.chunks = watch.following(answer.chunks)
@@ -174,9 +177,12 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {request.url.path}: {error.detail}"
-        return JSONResponse(error_body(message, kind="invalid_request_error"), error.status_code, error.headers)
+        reason = why_unsupported(request.url.path) if error.status_code == 404 else None
+        message = f"{request.method} {request.url.path}: {reason or error.detail}"
+        body = error_body(message, kind="invalid_request_error", code=reason and "unsupported_route")
+        return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(describe_unexpected(error), 500)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # Starlette answers these outside of all middleware.
+        return JSONResponse(describe_unexpected(error), 500, headers_of(request.scope))

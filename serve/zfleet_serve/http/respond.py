@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import AsyncIterator
 
 from zfleet.engine.contract import Chunk, Completion
 from zfleet.errors import ZfleetError
 from zfleet_serve.adaptive.service import Answer
 from zfleet_serve.http.errors import describe, describe_unexpected
-from zfleet_serve.http.wire import Dialect, Json, answered, usage
+from zfleet_serve.http.request_ids import request_log
+from zfleet_serve.http.results import answered, usage
+from zfleet_serve.http.wire import Dialect, Json
 
-_LOG = logging.getLogger(__name__)
+_LOG = request_log(__name__)
 
 
 async def whole_body(answer: Answer, dialect: Dialect, model: str) -> Json:
     """Read an answer to its end, and build the body of a response that is not streamed."""
+    dialect.take_scores(answer.prompts)
     chunks = [chunk async for chunk in answer.chunks]
     completions = [_completion(chunks, index) for index in range(dialect.choices)]
     return {
@@ -43,6 +45,7 @@ async def events(answer: Answer, dialect: Dialect, model: str, include_usage: bo
 
 
 async def _chunks(answer: Answer, dialect: Dialect, model: str, include_usage: bool) -> AsyncIterator[Json]:
+    dialect.take_scores(answer.prompts)
     head = dialect.head(model, chunk=True) | ({"usage": None} if include_usage else {})
     for index in range(dialect.choices):
         if (opening := dialect.opening(index)) is not None:
@@ -73,6 +76,7 @@ def _completion(chunks: list[Chunk], index: int) -> Completion:
         logprobs=tuple(logprob for chunk in own for logprob in chunk.logprobs),
         finish_reason=reason,
         z_digest=own[-1].z_digest,
+        top_logprobs=tuple(others for chunk in own for others in chunk.top_logprobs),
     )
 
 

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zfleet.engine.contract import ChoicesRequest, GenerationRequest, HiddenRequest, SamplingParams, ScoreRequest
+from zfleet.engine.contract import (
+    ChoicesRequest,
+    GenerationRequest,
+    HiddenRequest,
+    PromptRequest,
+    SamplingParams,
+    ScoreRequest,
+)
 from zfleet.errors import EngineError, InvalidRequest, RegistryUnreachable, ZfleetError
 from zfleet.testing.engine_harness import greedy, run, run_all, sampled
 from zfleet.testing.fake_engine import FakeEngine, fake_tokens
@@ -35,18 +42,18 @@ SCORE = ScoreRequest(PROMPT, fake_tokens("you"))
     [
         GenerationRequest("a \ud800 b"),
         GenerationRequest(PROMPT, SamplingParams(stop=("\udfff",))),
-        GenerationRequest(PROMPT, SamplingParams(seed=2**70)),
         GenerationRequest((1, np.int64(2))),  # type: ignore[arg-type]
         GenerationRequest(PROMPT, stream=1),  # type: ignore[arg-type]
         GenerationRequest((2.5,)),  # type: ignore[arg-type]
         GenerationRequest(PROMPT, images=(b"x" * 20_000,)),
         ChoicesRequest(PROMPT, ("a", "\ud800")),
         HiddenRequest("\ud800"),
+        PromptRequest("\ud800"),
     ],
-    ids=["surrogate", "stop", "seed", "numpy", "flag", "fraction", "too large", "choices", "hidden"],
+    ids=["surrogate", "stop", "numpy", "flag", "fraction", "too large", "choices", "hidden", "prompt"],
 )
 async def test_a_request_that_cannot_travel_fails_alone(
-    bad: GenerationRequest | ChoicesRequest | HiddenRequest, monkeypatch: pytest.MonkeyPatch
+    bad: GenerationRequest | ChoicesRequest | HiddenRequest | PromptRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frames, "LARGEST_FRAME", 10_000)
     async with local_fleet([FakeEngine()]) as (_, client):
@@ -59,6 +66,8 @@ async def test_a_request_that_cannot_travel_fails_alone(
                 asked = run(client, bad)
             case ChoicesRequest():
                 asked = client.score_choices(bad)
+            case PromptRequest():
+                asked = client.score_prompt(bad)
             case HiddenRequest():
                 asked = client.hidden_state(bad)
         refused, answers = await asyncio.gather(outcome(asked), run_all(client, good))

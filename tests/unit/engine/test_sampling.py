@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from zfleet.engine.torch_engine.sampling import _LIKELIEST, log_probabilities, sample, uniforms
+from zfleet.engine.torch_engine.sampling import _LIKELIEST, Truncation, sample, uniforms
 from zfleet.engine.torch_engine.text import TextStream
 
 BELOW_ONE = float(np.nextafter(1.0, 0.0))
@@ -25,20 +26,30 @@ texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
 Floats = NDArray[np.float64]
 
 
-def _draw(logits: Sequence[float], temperature: float, top_p: float, draws: Floats) -> list[int]:
+def _nuclei(top_p: Tensor) -> Truncation:
+    return Truncation(torch.zeros(len(top_p)), torch.zeros(len(top_p), dtype=torch.long), top_p)
+
+
+def _draw(
+    logits: Sequence[float], temperature: float, top_p: float, draws: Floats, top_k: int = 0, min_p: float = 0.0
+) -> list[int]:
     """One row for each number in ``draws``."""
     count = len(draws)
     rows = torch.tensor(logits, dtype=torch.float32).expand(count, -1)
-    parameters = (torch.full((count,), temperature), torch.full((count,), top_p), torch.from_numpy(draws))
-    drawn: list[int] = sample(rows, *parameters).tolist()
+    truncation = Truncation(*(torch.full((count,), one) for one in (min_p, top_k, top_p)))
+    drawn: list[int] = sample(rows, torch.full((count,), temperature), truncation, torch.from_numpy(draws)).tolist()
     return drawn
 
 
-def _reference(logits: Sequence[float], temperature: float, top_p: float) -> Floats:
-    """Probabilities: softmax at a temperature, the smallest nucleus, renormalised."""
+def _reference(logits: Sequence[float], temperature: float, top_p: float, top_k: int = 0, min_p: float = 0.0) -> Floats:
+    """Probabilities: softmax at a temperature, min_p, top_k, the smallest nucleus of what stays, renormalised."""
     scaled = np.array(logits, np.float64) / temperature
     p = np.exp(scaled - scaled.max())
     p /= p.sum()
+    if top_k or min_p:
+        p[p < np.float32(min_p) * p.max()] = 0
+        p[sorted(range(len(p)), key=lambda t: (-p[t], t))[top_k or len(p) :]] = 0
+        p /= p.sum()
     kept, mass = np.zeros(len(p)), 0.0
     for token in sorted(range(len(p)), key=lambda t: (-p[t], t)):
         if mass >= top_p:
@@ -56,6 +67,18 @@ def test_frequencies_are_the_probabilities(logits: list[float], temperature: flo
     drawn = _draw(logits, temperature, top_p, (np.arange(GRID) + 0.5) / GRID)
     counts = np.bincount(drawn, minlength=len(logits))
     # On a grid the inverse of the distribution hits each token as often as its mass says, up to its two ends.
+    assert np.abs(counts - GRID * expected).max() <= 1.001
+    assert not counts[expected == 0].any()
+
+
+@few
+@given(logit_rows, st.sampled_from([0, 1, 2, 5]), st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([1.0, 0.7]))
+def test_truncated_frequencies_are_the_probabilities(
+    logits: list[float], top_k: int, min_p: float, top_p: float
+) -> None:
+    expected = _reference(logits, 0.9, top_p, top_k, min_p)
+    drawn = _draw(logits, 0.9, top_p, (np.arange(GRID) + 0.5) / GRID, top_k, min_p)
+    counts = np.bincount(drawn, minlength=len(logits))
     assert np.abs(counts - GRID * expected).max() <= 1.001
     assert not counts[expected == 0].any()
 
@@ -89,10 +112,11 @@ def test_a_row_draws_the_same_in_any_company() -> None:
     draws = torch.rand(60, generator=generator, dtype=torch.float64)
     temperature = torch.tensor([0.0, 0.5, 1.0, 1.5]).repeat(15)
     top_p = torch.tensor([1.0, 0.9, 0.4]).repeat_interleave(20)
-    together = sample(logits, temperature, top_p, draws)
+    truncation = Truncation(torch.tensor([0.0, 0.0, 0.2]).repeat(20), torch.tensor([0, 0, 0, 0, 3]).repeat(12), top_p)
+    together = sample(logits, temperature, truncation, draws)
     for row in range(60):
         one = slice(row, row + 1)
-        alone = sample(logits[one], temperature[one], top_p[one], draws[one])
+        alone = sample(logits[one], temperature[one], truncation.rows(torch.tensor([row])), draws[one])
         assert together[row] == alone[0], f"row {row}, temperature {temperature[row]}, top_p {top_p[row]}"
 
 
@@ -104,7 +128,7 @@ def test_a_wide_vocabulary_has_the_same_nucleus_sorted_in_part_or_whole(vocabula
     logits = (4 * flat * torch.randn(12, vocabulary, generator=generator)).round(decimals=1)
     top_p = torch.tensor([0.02, 0.5, 0.9, 0.99]).repeat(3)
     draws = torch.rand(12, generator=generator, dtype=torch.float64)
-    drawn = sample(logits, torch.ones(12), top_p, draws)
+    drawn = sample(logits, torch.ones(12), _nuclei(top_p), draws)
     probabilities = torch.softmax(logits, -1)
     for row in range(12):
         mass, order = probabilities[row].sort(descending=True, stable=True)
@@ -113,7 +137,20 @@ def test_a_wide_vocabulary_has_the_same_nucleus_sorted_in_part_or_whole(vocabula
         cumulative = mass[:kept].double().cumsum(-1)
         expected = int(torch.searchsorted(cumulative, draws[row] * cumulative[-1], right=True))
         assert drawn[row] == order[expected]
-        assert drawn[row] == sample(logits[row : row + 1], torch.ones(1), top_p[row : row + 1], draws[row : row + 1])
+        one = slice(row, row + 1)
+        assert drawn[row] == sample(logits[one], torch.ones(1), _nuclei(top_p[one]), draws[one])
+
+
+@pytest.mark.parametrize(("top_k", "min_p"), [(600, 0.0), (40, 0.0), (0, 0.001), (900, 0.01)])
+def test_a_wide_vocabulary_is_truncated_alike_sorted_in_part_or_whole(top_k: int, min_p: float) -> None:
+    logits = (torch.randn(49_152, generator=torch.Generator().manual_seed(1))).round(decimals=2).tolist()
+    draws = (np.arange(40) + 0.5) / 40
+    drawn = _draw(logits, 1.0, 0.95, draws, top_k, min_p)
+    expected = _reference(np.array(logits, np.float32).tolist(), 1.0, 0.95, top_k, min_p)
+    assert all(expected[token] > 0 for token in drawn)
+    order = np.argsort(-np.array(logits), kind="stable")
+    reference = order[np.searchsorted(expected[order].cumsum(), draws)]
+    assert [logits[token] for token in drawn] == pytest.approx([logits[token] for token in reference], abs=0.02)
 
 
 def test_random_numbers_depend_on_seed_and_index_alone() -> None:
@@ -125,13 +162,6 @@ def test_random_numbers_depend_on_seed_and_index_alone() -> None:
     assert all(other != whole.tolist() for other in others)
     assert uniforms(None, 0, 5).tolist() != uniforms(None, 0, 5).tolist()
     assert uniforms(2**64 - 1, 0, 3).tolist() == uniforms(-1, 0, 3).tolist()
-
-
-def test_log_probabilities_are_of_the_tokens_asked_for() -> None:
-    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
-    tokens = torch.tensor([0, 8, 3, 3, 1])
-    expected = [float(row.softmax(-1)[token].log()) for row, token in zip(logits, tokens, strict=True)]
-    assert log_probabilities(logits, tokens).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 # Text

@@ -175,11 +175,11 @@ async def test_a_long_prompt_makes_nobody_wait(stage: Stage) -> None:
     reading, go_on = threading.Event(), threading.Event()
     whole = stage.service.text.tokens
 
-    def read(text: str) -> tuple[int, ...]:
+    def read(text: str, special: bool = True) -> tuple[int, ...]:
         if len(text) > 1000:
             reading.set()
             assert go_on.wait(60)
-        return whole(text)
+        return whole(text, special)
 
     stage.service.text.tokens = read  # type: ignore[method-assign]
     asked = {"model": "fake", "prompt": "a", "max_tokens": 1}

@@ -58,8 +58,8 @@ async def test_a_stream_gives_the_same(stage: Stage, prompt: Any, texts: list[st
     assert usage == whole
 
 
-@pytest.mark.parametrize("logprobs", [False, True])
-async def test_logprobs_are_a_number(stage: Stage, logprobs: bool) -> None:
+@pytest.mark.parametrize("logprobs", [False, True, 21, -1])
+async def test_logprobs_are_a_number(stage: Stage, logprobs: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="logprobs"):
         await ask(stage, "ab", logprobs=logprobs)
 

@@ -118,15 +118,17 @@ async def test_models_show_what_is_left_out_of_experts_that_are_loaded(
     monkeypatch.setattr(stage.engine, "truncation_errors", errors)
 
     async def shown() -> dict[str, object]:
-        return {model["id"]: model.get("zfleet") for model in (await stage.http.get("/v1/models")).json()["data"]}
+        listed = (await stage.http.get("/v1/models")).json()["data"]
+        return {model["id"]: model["zfleet"]["truncation_error"] for model in listed}
 
     assert set((await shown()).values()) == {None}, "an exact engine is not asked"
     stage.service.served = replace(stage.service.served, approximate=True)
     listed = await shown()
-    assert listed.pop("fake:math") == {"truncation_error": 4e-4}
+    assert listed.pop("fake:math") == 4e-4
     assert set(listed.values()) == {None}
-    for name, found in (("math", {"truncation_error": 4e-4}), ("math/2", {"truncation_error": 4e-4}), ("math/1", None)):
-        assert (await stage.http.get(f"/v1/models/fake:{name}")).json().get("zfleet") == found
+    for name, found in (("math", 4e-4), ("math/2", 4e-4), ("math/1", None)):
+        model = (await stage.http.get(f"/v1/models/fake:{name}")).json()
+        assert model["zfleet"]["truncation_error"] == found
 
 
 async def test_models_are_listed_while_no_engine_answers(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,10 @@ ENDPOINTS = {
     ("get", "/v1/models/{model}"): {200, 404, 500, 503},
     ("post", "/v1/chat/completions"): {200, 400, 404, 408, 413, 429, 500, 503},
     ("post", "/v1/completions"): {200, 400, 404, 408, 413, 429, 500, 503},
+    ("post", "/v1/zfleet/adapt"): {200, 400, 404, 408, 413, 429, 500, 503},
+    ("post", "/tokenize"): {200, 400, 404, 408, 413, 429, 500, 503},
+    ("post", "/detokenize"): {200, 400, 404, 408, 413, 429, 500, 503},
+    ("get", "/tokenizer_info"): {200, 500, 503},
 }
 
 
@@ -63,7 +67,7 @@ def test_limits_of_numbers_are_there(document: dict[str, Any]) -> None:
     for properties in (chat, completion):
         assert (properties["n"]["minimum"], properties["n"]["maximum"]) == (1, MAX_N)
     assert {"type": "integer", "minimum": 1} in chat["max_tokens"]["anyOf"]
-    assert completion["max_tokens"]["minimum"] == 1
+    assert completion["max_tokens"]["minimum"] == 0
 
 
 def schema(document: dict[str, Any], name: str) -> Draft202012Validator:

@@ -62,3 +62,20 @@ async def test_a_name_that_is_too_long_is_404(stage: Stage, before: str, letter:
     assert response.json()["error"]["code"] == "model_not_found"
     assert len(response.text) < 2000
     assert not [call for call in stage.registry.calls if call.startswith("resolve")]
+
+
+async def test_a_model_says_what_it_is(stage: Stage) -> None:
+    """``root`` and ``parent`` as vLLM lists adapters."""
+    listed = {model["id"]: model for model in (await stage.http.get("/v1/models")).json()["data"]}
+    assert (listed["fake"]["root"], listed["fake"]["parent"]) == ("fake", None)
+    assert {model["max_model_len"] for model in listed.values()} == {200}
+    assert {model["parent"] for name, model in listed.items() if name != "fake"} == {"fake"}
+    roots = {"fake:auto": "fake:kind/1", "fake:math": "fake:math/2", "fake:both": "fake:both/1"}
+    assert {name: listed[name]["root"] for name in roots} == roots
+    kinds = {"fake": "base", "fake:auto": "auto", "fake:math": "expert", "fake:both": "mixture"}
+    assert {name: listed[name]["zfleet"]["kind"] for name in kinds} == kinds
+    math = listed["fake:math"]["zfleet"]
+    assert (math["version"], math["versions"], math["aliases"]) == (2, [1, 2], {"champion": 2})
+    assert math["z"] == stage.registry.versions[2].z_digest
+    old = (await stage.http.get("/v1/models/fake:math/1")).json()
+    assert (old["root"], old["zfleet"]["version"], old["zfleet"]["versions"]) == ("fake:math/1", 1, [1, 2])

@@ -50,7 +50,7 @@ def test_bytes_put_together_are_the_content(tokenizer: PreTrainedTokenizerBase, 
     base = TokenizerText(tokenizer, 100)
 
     def dialect(kind: type[Dialect]) -> Dialect:
-        return kind(base, [prompt], 1, logprobs=True)
+        return kind(base, [prompt], 1, 0)
 
     entries = dialect(ChatDialect).whole(0, whole)["logprobs"]["content"]
     assert len(entries) == len(tokens)
@@ -71,7 +71,7 @@ def test_bytes_put_together_are_the_content(tokenizer: PreTrainedTokenizerBase, 
 def test_a_byte_is_itself() -> None:
     tokenizer = byte_fallback()
     ids = [tokenizer.get_vocab()[word] for word in ("▁a", "<0xE2>", "<0x82>", "<0xAC>", "▁the", "</s>")]
-    chat = ChatDialect(TokenizerText(tokenizer, 100), [(ids[0],)], 1, logprobs=True)
+    chat = ChatDialect(TokenizerText(tokenizer, 100), [(ids[0],)], 1, 0)
     entries = chat.whole(0, Completion(" a€ the", tuple(ids), (-1.0,) * 6, "stop", BASE_Z))["logprobs"]["content"]
     assert [entry["bytes"] for entry in entries] == [[32, 97], [226], [130], [172], [32, 116, 104, 101], []]
     assert [entry["token"] for entry in entries] == [" a", "bytes:\\xe2", "bytes:\\x82", "bytes:\\xac", " the", ""]

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from zfleet.engine.contract import Chunk
 from zfleet.engine.torch_engine.bound_rows import BoundRows
+from zfleet.engine.torch_engine.logprobs import token_logprobs
+from zfleet.engine.torch_engine.penalties import changed
 from zfleet.engine.torch_engine.prompt import Prompt, PromptPass
-from zfleet.engine.torch_engine.sampling import log_probabilities, sample
+from zfleet.engine.torch_engine.prompt_scores import prompt_scores
+from zfleet.engine.torch_engine.sampling import Truncation, sample
 from zfleet.engine.torch_engine.schedule import PASS_TOKENS, Step
 from zfleet.engine.torch_engine.sequence import SequenceState
-from zfleet.engine.torch_engine.single_pass import Logprobs, Pooling, Scoring, SinglePass
+from zfleet.engine.torch_engine.single_pass import Logprobs, Pooling, PromptScoring, Scoring, SinglePass
 from zfleet.engine.torch_engine.slot_cache import SlotCache
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.heap import trim_heap
@@ -74,6 +77,8 @@ class TorchBatch:
             results |= zip(scorings, self.score(scorings), strict=True)
         if poolings := [work for work in step.single if isinstance(work, Pooling)]:
             results |= zip(poolings, self.pool(poolings), strict=True)
+        if readings := [work for work in step.single if isinstance(work, PromptScoring)]:
+            results |= zip(readings, prompt_scores(self._model, readings, self._rows), strict=True)
         return chunks, results
 
     def prefill(self, first: int, prompts: Sequence[PromptPass]) -> Sampled:
@@ -195,22 +200,23 @@ class TorchBatch:
     def _sample(self, sequences: Sequence[SequenceState], logits: Tensor) -> Sampled:
         device = logits.device
         parameters = [sequence.request.sampling for sequence in sequences]
+        adjusted = changed(logits, sequences)
         if any(p.temperature > 0 for p in parameters):
-            tokens = sample(
-                logits,
-                torch.tensor([p.temperature for p in parameters], device=device),
+            truncation = Truncation(
+                torch.tensor([p.min_p for p in parameters], device=device),
+                torch.tensor([p.top_k for p in parameters], device=device),
                 torch.tensor([p.top_p for p in parameters], device=device),
+            )
+            tokens = sample(
+                adjusted,
+                torch.tensor([p.temperature for p in parameters], device=device),
+                truncation,
                 torch.tensor([sequence.draw for sequence in sequences], dtype=torch.float64, device=device),
             )
         else:
-            tokens = logits.argmax(-1)
-        logprobs: list[float | None] = [None] * len(sequences)
-        asked = [row for row, p in enumerate(parameters) if p.logprobs]
-        if asked:
-            where = slice(None) if len(asked) == len(sequences) else torch.tensor(asked, device=device)
-            chosen = log_probabilities(logits[where], tokens[where])
-            for row, value in zip(asked, chosen.tolist(), strict=True):
-                logprobs[row] = value
+            tokens = adjusted.argmax(-1)
+        # Of the logits as the model gave them, whatever was sampled from.
+        logprobs = token_logprobs(logits, tokens, parameters)
         chunks = []
         for sequence, token, logprob in zip(sequences, tokens.tolist(), logprobs, strict=True):
             chunk = sequence.push(token, logprob)

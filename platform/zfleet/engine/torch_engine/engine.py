@@ -14,14 +14,24 @@ from typing import TypeVar
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import Admission
-from zfleet.engine.contract import ChoicesRequest, Chunk, Engine, EngineStats, GenerationRequest, HiddenRequest
+from zfleet.engine.contract import (
+    ChoicesRequest,
+    Chunk,
+    Engine,
+    EngineStats,
+    GenerationRequest,
+    HiddenRequest,
+    PromptRequest,
+    PromptScores,
+)
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.torch_engine.batch import Results, Sampled, TorchBatch
 from zfleet.engine.torch_engine.limits import check_length, check_whole, piece_tokens
 from zfleet.engine.torch_engine.prompt import Prompt
 from zfleet.engine.torch_engine.schedule import Schedule, Work
 from zfleet.engine.torch_engine.sequence import SequenceState, Sink
-from zfleet.engine.torch_engine.single_pass import Pooling, Scoring, SinglePass
+from zfleet.engine.torch_engine.single_pass import Pooling, PromptScoring, Scoring, SinglePass
+from zfleet.engine.torch_engine.text import eos_tokens
 from zfleet.engine.z_table import TensorZTable, ZEntry
 from zfleet.errors import EngineError, RequestAborted, ZfleetError
 from zfleet.models.images import Images
@@ -62,7 +72,7 @@ class TorchEngine(Engine):
         self._admission: Admission[Work] = Admission(self._table, spec.slots)
         self._schedule = Schedule(self._admission, piece_tokens(model))
         self._batch = TorchBatch(model, self._table, spec.slots)
-        self._eos = _eos_tokens(model)
+        self._eos = eos_tokens(model.base)
         self._aborted: set[str] = set()
         self._reading: dict[object, str] = {}
         self._loop = WorkLoop(_NAME, self._turn, self._fail_all)
@@ -107,9 +117,13 @@ class TorchEngine(Engine):
         prompt, completions = self._prompts.choices(request)
         return await self._in_one_pass(request, prompt, partial(Scoring, completions=completions))
 
+    async def score_prompt(self, request: PromptRequest) -> PromptScores:
+        kind = partial(PromptScoring, top_logprobs=request.top_logprobs)
+        return await self._in_one_pass(request, self._prompts.reading(request), kind)
+
     async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
         await self._read_images(request.images)
-        return await self._in_one_pass(request, self._prompts.hidden(request), Pooling)
+        return await self._in_one_pass(request, self._prompts.reading(request), Pooling)
 
     async def abort(self, request_id: str) -> None:
         for reading in [key for key, name in self._reading.items() if name == request_id]:
@@ -159,7 +173,7 @@ class TorchEngine(Engine):
 
     async def _in_one_pass(
         self,
-        request: ChoicesRequest | HiddenRequest,
+        request: ChoicesRequest | HiddenRequest | PromptRequest,
         tokens: Tokens,
         kind: Callable[[Prompt, ZEntry], SinglePass[T]],
     ) -> T:
@@ -169,7 +183,9 @@ class TorchEngine(Engine):
         self._admission.queue([work])
         return await work.result
 
-    def _prompt(self, request: GenerationRequest | ChoicesRequest | HiddenRequest, tokens: Tokens) -> Prompt:
+    def _prompt(
+        self, request: GenerationRequest | ChoicesRequest | HiddenRequest | PromptRequest, tokens: Tokens
+    ) -> Prompt:
         reader = self._prompts.reader
         return Prompt(tokens, request.z_digest, request.images, None if reader is None else reader.token)
 
@@ -273,12 +289,6 @@ class TorchEngine(Engine):
 
 def _belongs(work: Work, request_id: str) -> bool:
     return isinstance(work, SequenceState) and work.request.request_id == request_id
-
-
-def _eos_tokens(model: SvfModel) -> frozenset[int]:
-    configured = getattr(model.base.model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*listed, model.base.tokenizer.eos_token_id) if token is not None)
 
 
 def _aborted(request_id: str) -> RequestAborted:

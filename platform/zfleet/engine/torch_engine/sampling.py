@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,13 +28,41 @@ def uniforms(seed: int | None, index: int, count: int) -> NDArray[np.float64]:
     return np.random.Generator(np.random.Philox(key=np.array([key, index], dtype=np.uint64))).random(count)
 
 
-def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+class Truncation(NamedTuple):
+    """Which tokens each row may draw, each [B]. Applied in this order, to what the one before left.
+
+    Attributes:
+        min_p: float32; tokens with less than this share of the likeliest token's probability are left out.
+        top_k: int64; so many of the likeliest tokens stay; 0 is all.
+        top_p: float32; the nucleus, the smallest set of likeliest tokens with at least this mass, stays.
+    """
+
+    min_p: Tensor
+    top_k: Tensor
+    top_p: Tensor
+
+    def rows(self, which: Tensor) -> Truncation:
+        """Return those of some rows."""
+        return Truncation(*(one[which] for one in self))
+
+    @property
+    def narrow(self) -> Tensor:
+        """Whether anything is left out, [B] bool."""
+        return (self.top_p < 1) | self.bounded
+
+    @property
+    def bounded(self) -> Tensor:
+        """Whether ``min_p`` or ``top_k`` leaves tokens out, [B] bool."""
+        return (self.top_k > 0) | (self.min_p > 0)
+
+
+def sample(logits: Tensor, temperature: Tensor, truncation: Truncation, uniform: Tensor) -> Tensor:
     """Draw one token for each row by inverting the cumulative distribution. A row draws the same in any company.
 
     Args:
         logits: [B, vocabulary] float32.
         temperature: [B]; 0 takes the most likely token.
-        top_p: [B]; the nucleus is the smallest set of likeliest tokens with at least this mass.
+        truncation: Of each row.
         uniform: [B] float64 in [0, 1).
 
     Returns:
@@ -44,49 +73,51 @@ def sample(logits: Tensor, temperature: Tensor, top_p: Tensor, uniform: Tensor) 
         return logits.argmax(-1)
     if len(drawn) < len(logits):
         tokens = logits.argmax(-1)
-        tokens[drawn] = sample(logits[drawn], temperature[drawn], top_p[drawn], uniform[drawn])
+        tokens[drawn] = sample(logits[drawn], temperature[drawn], truncation.rows(drawn), uniform[drawn])
         return tokens
     probabilities = torch.softmax(logits / temperature.clamp_min(1e-6).unsqueeze(-1), -1)
-    narrow = (top_p < 1).nonzero().squeeze(-1)
+    narrow = truncation.narrow.nonzero().squeeze(-1)
     if len(narrow) == len(logits):
-        return _draw_nucleus(probabilities, top_p, uniform)
+        return _draw_narrow(probabilities, truncation, uniform)
     tokens = _draw(probabilities, uniform)
     if len(narrow):
-        tokens[narrow] = _draw_nucleus(probabilities[narrow], top_p[narrow], uniform[narrow])
+        tokens[narrow] = _draw_narrow(probabilities[narrow], truncation.rows(narrow), uniform[narrow])
     return tokens
 
 
-def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return each row's log-probability of its token [B], at temperature 1."""
-    return torch.log_softmax(logits, -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-
-
-def _draw_nucleus(probabilities: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Draw from the nucleus. It is looked for among few likeliest tokens first: to sort a vocabulary takes long."""
+def _draw_narrow(probabilities: Tensor, truncation: Truncation, uniform: Tensor) -> Tensor:
+    """Draw from what stays. It is looked for among few likeliest tokens first: to sort a vocabulary takes long."""
     few = min(_LIKELIEST, probabilities.shape[-1])
     order = torch.topk(probabilities, few, -1).indices.sort(-1).values
-    mass, order, whole = _nucleus(probabilities, order, top_p)
+    mass, order, whole = _truncated(probabilities, order, truncation)
     tokens = order.gather(-1, _draw(mass, uniform).unsqueeze(-1)).squeeze(-1)
     rest = (~whole).nonzero().squeeze(-1)
     if few < probabilities.shape[-1] and len(rest):
         everything = torch.arange(probabilities.shape[-1], device=probabilities.device).expand(len(rest), -1)
-        mass, order, _ = _nucleus(probabilities[rest], everything, top_p[rest])
+        mass, order, _ = _truncated(probabilities[rest], everything, truncation.rows(rest))
         tokens[rest] = order.gather(-1, _draw(mass, uniform[rest]).unsqueeze(-1)).squeeze(-1)
     return tokens
 
 
-def _nucleus(probabilities: Tensor, candidates: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _truncated(probabilities: Tensor, candidates: Tensor, truncation: Truncation) -> tuple[Tensor, Tensor, Tensor]:
     """Sort candidates [B, K], given by ascending id; the likeliest first, equal ones by id.
 
     Returns:
-        Their mass in the nucleus [B, K], their ids [B, K], and whether the nucleus is among them for certain [B].
+        The mass that stays [B, K], their ids [B, K], and whether all that stays is among them for certain [B].
     """
     mass, by_mass = probabilities.gather(-1, candidates).sort(dim=-1, descending=True, stable=True)
-    exact = mass.double()
+    min_p, top_k, top_p = (one.unsqueeze(-1) for one in truncation)
+    rank = torch.arange(mass.shape[-1], device=mass.device)
+    allowed = (mass >= min_p * mass[:, :1]) & ((rank < top_k) | (top_k == 0))
+    exact = (mass * allowed).double()
+    # Without a bound the candidates are all of the vocabulary, whose mass is 1.
+    bounded = truncation.bounded.unsqueeze(-1)
+    total = torch.where(bounded, exact.sum(-1, keepdim=True), 1.0)
     # A token stays while the mass before it is below top_p, so the likeliest always stays.
-    stays = exact.cumsum(-1) - exact < top_p.unsqueeze(-1)
+    stays = allowed & ((top_p >= 1) | (exact.cumsum(-1) - exact < top_p * total))
     # Tokens as likely as the last candidate may be missing among the candidates.
-    whole = ~(stays & (mass == mass[:, -1:])).any(-1)
+    needed = torch.where(bounded, allowed, stays)
+    whole = ~(needed & (mass == mass[:, -1:])).any(-1)
     return mass * stays, candidates.gather(-1, by_mass), whole
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
+from zfleet.engine.contract import Alternatives, Chunk, FinishReason, GenerationRequest
+from zfleet.engine.torch_engine.logprobs import TokenLogprobs
 from zfleet.engine.torch_engine.prompt import Prompt
 from zfleet.engine.torch_engine.sampling import uniforms
 from zfleet.engine.torch_engine.text import TextStream
@@ -32,9 +33,10 @@ class SequenceState:
         sink: Its chunks go here, or the error that ends it.
         draws: One number in [0, 1) for each token that it may sample.
         text: Decodes its tokens.
-        eos: Tokens that end it.
+        ends: Tokens that end it.
         tokens: Sampled so far.
         logprobs: One for each token if the request wants them.
+        top_logprobs: Alternatives of each token if the request wants some.
         finished: Why it has ended; None while it runs.
     """
 
@@ -47,9 +49,10 @@ class SequenceState:
     sink: Sink
     draws: NDArray[np.float64]
     text: TextStream
-    eos: frozenset[int]
+    ends: frozenset[int]
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[Alternatives] = field(default_factory=list)
     finished: FinishReason | None = None
     _sent: int = 0
     _pending: str = ""
@@ -69,7 +72,8 @@ class SequenceState:
         sampling = request.sampling
         draws = uniforms(sampling.seed, index, sampling.max_tokens if sampling.temperature > 0 else 0)
         text = TextStream(tokenizer, prompt.tokens, sampling.stop)
-        return cls(request, index, prompt, entry, sink, draws, text, frozenset() if sampling.ignore_eos else eos)
+        ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else eos)
+        return cls(request, index, prompt, entry, sink, draws, text, ends)
 
     @property
     def length(self) -> int:
@@ -81,21 +85,22 @@ class SequenceState:
         """The random number for the next token; 0 for a greedy answer, which needs none."""
         return float(self.draws[len(self.tokens)]) if len(self.draws) else 0.0
 
-    def push(self, token: int, logprob: float | None) -> Chunk | None:
+    def push(self, token: int, logprobs: TokenLogprobs | None) -> Chunk | None:
         """Take one sampled token; returns the chunk that is ready to be sent, if any."""
         self.tokens.append(token)
-        if logprob is not None:
-            self.logprobs.append(logprob)
+        if logprobs is not None:
+            self.logprobs.append(logprobs.logprob)
+            self.top_logprobs += [logprobs.alternatives] if logprobs.alternatives else []
         sampling = self.request.sampling
         # Text that nobody reads on the way is decoded once, at the end.
         decoding = self.request.stream or bool(sampling.stop)
-        new = self.text.push([token]) if decoding and token not in self.eos else ""
-        if token in self.eos or self.text.stopped:
+        new = self.text.push([token]) if decoding and token not in self.ends else ""
+        if token in self.ends or self.text.stopped:
             self.finished = "stop"
         elif len(self.tokens) >= sampling.max_tokens:
             self.finished = "length"
         if not decoding:
-            new = self.text.push([t for t in self.tokens if t not in self.eos]) if self.finished else ""
+            new = self.text.push([t for t in self.tokens if t not in self.ends]) if self.finished else ""
         if self.finished:
             new += self.text.flush()
             if self.text.stopped:
@@ -118,4 +123,5 @@ class SequenceState:
             self.finished,
             len(self.prompt),
             self.entry.digest,
+            tuple(self.top_logprobs[start:]),
         )

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
+from zfleet.engine.answers import PromptScores
 from zfleet.engine.prompts import Tokens
 from zfleet.engine.torch_engine.prompt import Prompt
 from zfleet.engine.z_table import ZEntry
@@ -68,6 +69,17 @@ class Scoring(SinglePass[tuple[Logprobs, ...]]):
     def length(self) -> int:
         """Tokens of its pass."""
         return row_length(len(self.prompt), [len(completion) for completion in self.completions])
+
+
+@dataclass(eq=False)
+class PromptScoring(SinglePass[PromptScores]):
+    """A prompt whose own tokens are scored.
+
+    Attributes:
+        top_logprobs: How many alternatives each place has.
+    """
+
+    top_logprobs: int
 
 
 @dataclass(eq=False)

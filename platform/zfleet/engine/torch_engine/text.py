@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from zfleet.models.base import Base
 from zfleet.models.tokens import token_bytes
 
 
@@ -49,6 +50,13 @@ class TextStream:
         held = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
+
+
+def eos_tokens(base: Base) -> frozenset[int]:
+    """Return the tokens with which a base ends its answers."""
+    configured = getattr(base.model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (*listed, base.tokenizer.eos_token_id) if token is not None)
 
 
 def _overlap(text: str, stop: str) -> int:

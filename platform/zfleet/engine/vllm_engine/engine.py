@@ -16,18 +16,29 @@ from transformers import PreTrainedTokenizerBase
 
 from zfleet.config.specs import EngineSpec
 from zfleet.engine.admission import AwaitedAdmission
-from zfleet.engine.contract import ChoicesRequest, Chunk, Engine, EngineStats, GenerationRequest, HiddenRequest
+from zfleet.engine.contract import (
+    ChoicesRequest,
+    Chunk,
+    Engine,
+    EngineStats,
+    GenerationRequest,
+    HiddenRequest,
+    PromptRequest,
+    PromptScores,
+)
 from zfleet.engine.prompts import Prompts, Tokens
 from zfleet.engine.streams import merged
 from zfleet.engine.vllm_engine.directions import Directions, SingularValues
+from zfleet.engine.vllm_engine.failures import aborted, closed, died, keeps_dying
 from zfleet.engine.vllm_engine.linears.step_rows import Assignment
 from zfleet.engine.vllm_engine.llm import EngineDied
 from zfleet.engine.vllm_engine.plan import VllmPlan
-from zfleet.engine.vllm_engine.processes import Run, VllmCore, WorkerState, closed
-from zfleet.engine.vllm_engine.reading import HiddenReader, Send, score_choices
+from zfleet.engine.vllm_engine.processes import Run, VllmCore, WorkerState
+from zfleet.engine.vllm_engine.reading import HiddenReader, Send, score_choices, score_prompt
+from zfleet.engine.vllm_engine.sent_table import SentTable
 from zfleet.engine.vllm_engine.translation import chunk, generation_arguments
-from zfleet.engine.z_table import ZEntry, ZTable
-from zfleet.errors import EngineError, RequestAborted
+from zfleet.engine.z_table import ZEntry
+from zfleet.errors import EngineError
 from zfleet.models.bundle import BaseBundle
 from zfleet.svf.zvector import ZVector
 
@@ -58,7 +69,7 @@ class VllmEngine(Engine):
         self._prompts = Prompts(tokenizer, plan.vocabulary, plan.max_length)
         self._forgotten: list[str] = []
         self._sending = asyncio.Lock()
-        self._table = _SentTable(self._factors.layout.size, spec.z_rows, self._forgotten)
+        self._table = SentTable(self._factors.layout.size, spec.z_rows, self._forgotten)
         self._admission = AwaitedAdmission(self._table, spec.slots)
         self._runs: dict[Run, str] = {}
         self._numbers = count()
@@ -101,8 +112,7 @@ class VllmEngine(Engine):
         delta = self._delta
         if delta is None:
             return
-        entries = [self._table.use(digest) for digest in digests]
-        try:
+        with self._table.using(digests) as entries:
             async with self._choosing:
                 if self._directions is not None and not again:
                     return
@@ -113,9 +123,6 @@ class VllmEngine(Engine):
                 async with self._admission.empty():
                     kept = await self._insist(lambda: self._core.set_directions(kept))
                     self._directions = Directions(kept, number, singular, delta.error)
-        finally:
-            for entry in entries:
-                self._table.unuse(entry)
 
     async def truncation_errors(self) -> dict[str, float]:
         if self._delta is None:
@@ -128,29 +135,30 @@ class VllmEngine(Engine):
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         self._check_open()
         prompt = self._prompts.generation(request)
-        entries = [self._table.use(request.z_digest) for _ in range(request.sampling.n)]
-        answers = [self._answer(request, index, prompt, entry) for index, entry in enumerate(entries)]
-        try:
+        with self._table.using([request.z_digest] * request.sampling.n) as entries:
+            answers = [self._answer(request, index, prompt, entry) for index, entry in enumerate(entries)]
             async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
                 async for chunk in chunks:
                     self._generated += len(chunk.token_ids)
                     yield chunk
-        finally:
-            for entry in entries:
-                self._table.unuse(entry)
 
     async def score_choices(self, request: ChoicesRequest) -> tuple[tuple[float, ...], ...]:
         prompt, completions = self._prompts.choices(request)
         async with self._reading(request.z_digest) as send:
             return await score_choices(send, prompt, completions)
 
+    async def score_prompt(self, request: PromptRequest) -> PromptScores:
+        prompt = self._prompts.reading(request)
+        async with self._reading(request.z_digest) as send:
+            return await score_prompt(send, prompt, request.top_logprobs)
+
     async def hidden_state(self, request: HiddenRequest) -> tuple[float, ...]:
-        prompt = self._prompts.hidden(request)
+        prompt = self._prompts.reading(request)
         async with self._reading(request.z_digest) as send:
             return await self._hidden.mean(send, prompt)
 
     async def abort(self, request_id: str) -> None:
-        self._admission.refuse(_aborted(request_id), request_id)
+        self._admission.refuse(aborted(request_id), request_id)
         await self._core.abort(run for run, name in self._runs.items() if name == request_id)
 
     async def stats(self) -> EngineStats:
@@ -186,18 +194,15 @@ class VllmEngine(Engine):
         async with self._admitted(entry, request.request_id) as send, aclosing(send(prompt, sampling)) as outputs:
             async for output in outputs:
                 # A worker runs a request only on a row that holds this z; see ``StepRows``.
-                yield chunk(index, output.outputs[0], len(prompt), entry.digest)
+                yield chunk(request, index, output.outputs[0], len(prompt), entry.digest)
 
     @asynccontextmanager
     async def _reading(self, z_digest: str) -> AsyncIterator[Send]:
         """As ``_admitted``, for a request that nobody aborts by name."""
         self._check_open()
-        entry = self._table.use(z_digest)
-        try:
+        with self._table.using([z_digest]) as (entry,):
             async with self._admitted(entry, uuid4().hex) as send:
                 yield send
-        finally:
-            self._table.unuse(entry)
 
     @asynccontextmanager
     async def _admitted(self, entry: ZEntry, request_id: str) -> AsyncIterator[Send]:
@@ -226,11 +231,11 @@ class VllmEngine(Engine):
                 return
             except EngineDied:
                 if answered:
-                    raise _died(request_id) from None
+                    raise died(request_id) from None
                 await self._revive(generation)
             finally:
                 del self._runs[run]
-        raise _keeps_dying()
+        raise keeps_dying(_ATTEMPTS)
 
     async def _take_hidden(self, key: str, abandoned: Sequence[str]) -> tuple[float, ...] | None:
         return await self._insist(lambda: self._core.take_hidden(key, abandoned))
@@ -238,7 +243,7 @@ class VllmEngine(Engine):
     def _check_whole(self, reason: str | None, run: Run, request_id: str) -> None:
         """Raise if vLLM cut the request off: a reader gets a whole answer or an error."""
         if run.aborted:
-            raise closed() if self._closed else _aborted(request_id)
+            raise closed() if self._closed else aborted(request_id)
         if reason not in (None, "stop", "length"):
             raise EngineError(f"vLLM ended request {request_id} with {reason!r}", "send it again")
 
@@ -270,7 +275,7 @@ class VllmEngine(Engine):
                 return await work()
             except EngineDied:
                 await self._revive(generation)
-        raise _keeps_dying()
+        raise keeps_dying(_ATTEMPTS)
 
     async def _revive(self, generation: int) -> None:
         self._check_open()
@@ -292,28 +297,3 @@ class VllmEngine(Engine):
     def _check_open(self) -> None:
         if self._closed:
             raise closed()
-
-
-class _SentTable(ZTable):
-    """Notes which z nobody knows or uses any more, for the workers to forget."""
-
-    def __init__(self, size: int, rows: int, forgotten: list[str]) -> None:
-        super().__init__(size, rows)
-        self._forgotten = forgotten
-
-    def forget(self, digest: str) -> None:
-        self._forgotten.append(digest)
-
-
-def _aborted(request_id: str) -> RequestAborted:
-    return RequestAborted(f"request {request_id} was aborted", "send it again")
-
-
-def _died(request_id: str) -> EngineError:
-    return EngineError(f"the engine died in the middle of request {request_id}", "send it again: the engine restarts")
-
-
-def _keeps_dying() -> EngineError:
-    return EngineError(
-        f"the engine died {_ATTEMPTS} times over this request", "vLLM's own messages say why; do not send it again"
-    )

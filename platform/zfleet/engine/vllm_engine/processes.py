@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zfleet.engine.vllm_engine.failures import closed
 from zfleet.engine.vllm_engine.linears.step_rows import Assignment
 from zfleet.engine.vllm_engine.llm import EngineDied, call_workers, launch
 from zfleet.engine.vllm_engine.plan import SETTINGS, VllmPlan
@@ -283,8 +284,3 @@ class VllmCore:
             raise
         self._llm, self._failed_start = llm, None
         self.generation += 1
-
-
-def closed() -> EngineError:
-    """The error of every call on a closed engine."""
-    return EngineError("the engine is closed", "start an engine and send the request again")

@@ -11,9 +11,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from zfleet.engine.contract import PromptScores
 from zfleet.engine.prompts import Tokens
 from zfleet.engine.streams import merged
 from zfleet.engine.vllm_engine.plan import HIDDEN
+from zfleet.engine.vllm_engine.translation import likeliest
 from zfleet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -44,6 +46,19 @@ async def score_choices(send: Send, prompt: Tokens, completions: Sequence[Tokens
         async for place, rest in found:
             scores[place] += rest
     return tuple(scores)
+
+
+async def score_prompt(send: Send, prompt: Tokens, top_logprobs: int) -> PromptScores:
+    """Compute the log-probability of each token of a prompt but the first, and the alternatives of each."""
+    if len(prompt) == 1:
+        return PromptScores((), ())
+    # vLLM does not say what a place that it took from its cache would predict.
+    arguments = {"prompt_logprobs": top_logprobs, "skip_reading_prefix_cache": True}
+    output = await _only(send(prompt, {**_one_token_arguments(), **arguments}))
+    steps = output.prompt_logprobs[1:]
+    found = [step[token].logprob for token, step in zip(prompt[1:], steps, strict=True)]
+    others = tuple(likeliest(step, top_logprobs) for step in steps) if top_logprobs else ()
+    return PromptScores(tuple(found), others)
 
 
 Take = Callable[[str, Sequence[str]], Awaitable[tuple[float, ...] | None]]

@@ -7,7 +7,7 @@ Relies on the following, as it is in the releases that ``version`` names:
   the final norm, padded behind the step's tokens.
 - ``input_batch.req_ids`` in the order of the batch; ``requests[id]`` with ``sampling_params``, ``prompt_token_ids``,
   ``num_prompt_tokens`` and ``num_computed_tokens``, which counts those before the step.
-- ``num_prompt_logprobs``, which names the requests whose prompts are scored; their
+- ``num_prompt_logprobs``, which names the requests whose prompts are scored, with the number of alternatives; their
   ``in_progress_prompt_logprobs_cpu``, which is filled from the first computed token on, and is made if it is None.
 """
 
@@ -36,8 +36,8 @@ def watch(runner: Any, step: StepRows, hidden: HiddenSums) -> None:
         requests = [runner.requests[name] for name in runner.input_batch.req_ids]
         step.begin([_assignment(request) for request in requests], counts)
         hidden.begin([_piece(request, int(count)) for request, count in zip(requests, counts, strict=True)])
-        for name in runner.num_prompt_logprobs:
-            _mark(runner.requests[name])
+        for name, alternatives in runner.num_prompt_logprobs.items():
+            _mark(runner.requests[name], alternatives)
         return prepared
 
     def model_forward(*args: Any, **options: Any) -> Any:
@@ -65,9 +65,9 @@ def _piece(request: Any, tokens: int) -> Piece:
     return Piece(request.sampling_params.extra_args.get(HIDDEN), first, request.num_prompt_tokens - first, tokens)
 
 
-def _mark(request: Any) -> None:
+def _mark(request: Any, alternatives: int) -> None:
     """Say of every place of a prompt that its score was not computed; vLLM leaves those from its cache as they are."""
     if request.in_progress_prompt_logprobs_cpu is None and len(request.prompt_token_ids) > 1:
-        tensors = LogprobsTensors.empty_cpu(len(request.prompt_token_ids) - 1, 1)
+        tensors = LogprobsTensors.empty_cpu(len(request.prompt_token_ids) - 1, alternatives + 1)
         tensors.logprob_token_ids.fill_(_NOT_COMPUTED)
         request.in_progress_prompt_logprobs_cpu = tensors

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from zfleet.engine.contract import Chunk, FinishReason, GenerationRequest
+from zfleet.engine.contract import Alternatives, Chunk, FinishReason, GenerationRequest
 
 if TYPE_CHECKING:
     import vllm
@@ -22,19 +23,37 @@ def generation_arguments(request: GenerationRequest, index: int) -> dict[str, An
         "max_tokens": sampling.max_tokens,
         "stop": list(sampling.stop),
         "seed": _seed(sampling.seed, index),
-        "logprobs": 0 if sampling.logprobs else None,
+        "logprobs": sampling.top_logprobs if sampling.logprobs else None,
         "ignore_eos": sampling.ignore_eos,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "repetition_penalty": sampling.repetition_penalty,
+        "logit_bias": dict(sampling.logit_bias) or None,
+        "stop_token_ids": list(sampling.stop_token_ids),
         "output_kind": RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY,
     }
 
 
-def chunk(index: int, output: vllm.CompletionOutput, prompt_tokens: int, z_digest: str) -> Chunk:
+def chunk(
+    request: GenerationRequest, index: int, output: vllm.CompletionOutput, prompt_tokens: int, z_digest: str
+) -> Chunk:
     """Build a chunk of answer number ``index`` from what vLLM sent."""
     tokens = tuple(output.token_ids)
     steps = output.logprobs or ()
     logprobs = tuple(step[token].logprob for token, step in zip(tokens, steps, strict=False))
+    count = request.sampling.top_logprobs
+    others = tuple(likeliest(step, count) for step in steps) if count else ()
     reason = cast(FinishReason | None, output.finish_reason)
-    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens, z_digest)
+    return Chunk(index, output.text, tokens, logprobs, reason, prompt_tokens, z_digest, others)
+
+
+def likeliest(step: Mapping[int, Any], count: int) -> Alternatives:
+    """Return so many of the likeliest tokens of one place, of which vLLM reports one more if it was asked for."""
+    # By vLLM's rank, the order of log-probabilities. The token that was asked for may have any rank.
+    ordered = sorted(step.items(), key=lambda one: -one[1].logprob)
+    return tuple((token, one.logprob) for token, one in ordered[:count])
 
 
 def _seed(seed: int | None, index: int) -> int | None:
