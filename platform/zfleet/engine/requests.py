@@ -26,6 +26,8 @@ class SamplingParams:
         logprobs: Report the log-probability of each sampled token under the unmodified distribution (temperature 1, no
             top_p).
         n: How many answers to sample.
+        first: The number of the first answer, from which a seed draws: the answers of a request for several are the
+            same in parts.
         ignore_eos: Continue after the end-of-sequence token (for benchmarks).
     """
 
@@ -36,6 +38,7 @@ class SamplingParams:
     seed: int | None = None
     logprobs: bool = False
     n: int = 1
+    first: int = 0
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
@@ -45,6 +48,7 @@ class SamplingParams:
         _require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
         _require(1 <= self.n <= MAX_N, "n", self.n, f"from 1 to {MAX_N}")
+        _require(self.first >= 0, "first", self.first, "0 or more")
         _require(all(self.stop), "stop", self.stop, "strings that are not empty")
 
 

@@ -13,9 +13,10 @@ from zfleet.config.names import AUTO, REFERENCE
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest, check_z
 from zfleet.engine.streams import closing, merged
 from zfleet.errors import EngineError, RegistryError
+from zfleet_serve.access.context import current
 from zfleet_serve.adaptive.experts import Experts, parts_of
 from zfleet_serve.adaptive.first_pass import FirstPass, Route, milliseconds_since
-from zfleet_serve.adaptive.names import ModelNotFound, parse_model, shown
+from zfleet_serve.adaptive.names import ModelName, ModelNotFound, parse_model, shown
 from zfleet_serve.adaptive.settings import Served
 
 Tokens = tuple[int, ...]
@@ -84,7 +85,7 @@ class Service:
         self.first_pass = FirstPass(engine, experts, self._render, served)
 
     async def models(self) -> dict[str, str]:
-        """Return every name that ``model`` may have, without versions and aliases, with the z that it means.
+        """Return every name that the client may give as ``model``, without versions and aliases, with its z.
 
         Returns:
             {name: z digest}; "" for ``auto`` and dispatchers, which have none of their own.
@@ -93,7 +94,10 @@ class Service:
         dispatchers = await self.experts.reached(dispatchers=True)
         named = {AUTO: ""} if self._chooser() in reached | dispatchers else {}
         named |= {name: version.z_digest for name, version in sorted((reached | dispatchers).items())}
-        return {self.served.base: BASE_Z} | {f"{self.served.base}:{name}": z for name, z in named.items()}
+        may_name = current.get().may_name
+        return {self.served.base: BASE_Z} | {
+            f"{self.served.base}:{name}": z for name, z in named.items() if may_name(name)
+        }
 
     async def errors(self) -> dict[str, float]:
         """Return what the engine leaves out of each z: as ``Engine.truncation_errors``, or nothing if it is away."""
@@ -108,10 +112,11 @@ class Service:
 
         Raises:
             ModelNotFound: It does not; says which models there are.
+            NotAllowed: The client's key is not for this model.
             ZfleetError: The registry cannot answer.
         """
         try:
-            name = parse_model(model, self.served.base)
+            name = self._named(model)
             expert = (self.served.dispatcher or self.served.classifier) if name.auto else name.expert
             z = BASE_Z if expert is None else (await self.experts.resolve(expert)).z_digest
             return "" if name.auto else z
@@ -135,9 +140,11 @@ class Service:
 
         Raises:
             ModelNotFound: There is no such model; says which models there are.
+            NotAllowed: The client's key is not for this model.
             ZfleetError: Any error of the registry and the engine before the first chunk.
         """
         route = await self._route(model, user_text, task)
+        current.get().answered_by(tuple(part.expert for part in route.parts))
         start = time.perf_counter()
         answers = [self._generate(replace(request, z_digest=route.z), place) for place, request in enumerate(requests)]
         async with aclosing(answers[0] if len(answers) == 1 else merged(answers)) as chunks:
@@ -153,7 +160,7 @@ class Service:
 
     async def _route(self, model: str, user_text: str | None, task: str | None) -> Route:
         try:
-            name = parse_model(model, self.served.base)
+            name = self._named(model)
             if name.auto:
                 return await self.first_pass.auto(user_text, task)
             if name.expert is None:
@@ -165,6 +172,18 @@ class Service:
             return await self.first_pass.by(version, user_text, task)
         z = await self.experts.ready(version)
         return Route(f"{self.served.base}:{version.reference}", parts_of(version), None, z, None)
+
+    def _named(self, model: str) -> ModelName:
+        """Read a request's ``model``.
+
+        Raises:
+            ModelNotFound: It is no model of this base.
+            NotAllowed: The client's key is not for it.
+        """
+        name = parse_model(model, self.served.base)
+        if named := name.name:
+            current.get().check_named(named)
+        return name
 
     def _chooser(self) -> str:
         """Return the name of who chooses for ``auto``, without version and alias."""

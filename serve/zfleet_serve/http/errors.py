@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from zfleet.errors import (
     BodyTooLarge,
     CorruptArtifact,
+    DeadlineExceeded,
     DispatcherError,
     EngineError,
     ExpertNotFound,
     InvalidRequest,
+    KeysError,
+    LimitReached,
+    NotAllowed,
+    NotAuthenticated,
+    Overloaded,
     RegistryError,
     RegistryUnreachable,
     RequestTooLong,
@@ -83,7 +91,12 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
         return 400, _refusal(error)
     if isinstance(error, ModelNotFound):
         return 404, _refusal(error, "model_not_found", "model")
+    if (limited := _describe_limited(error)) is not None:
+        return limited
     _LOG.error("%s: %s", type(error).__name__, error)
+    if isinstance(error, KeysError):
+        message = "API keys cannot be checked now (try again)"
+        return 503, error_body(message, kind="server_error", code="keys_unavailable")
     if isinstance(error, RegistryUnreachable):
         message = f"this model is not loaded, and the registry of experts is away: {public(error.reason)} (try again)"
         return 503, error_body(message, kind="server_error", code="registry_unavailable", param="model")
@@ -92,6 +105,37 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
         return 404, error_body(said, kind="invalid_request_error", code="model_not_found", param="model")
     param = "model" if isinstance(error, RegistryError | ZVectorError | DispatcherError) else None
     return 500, error_body(said, kind="server_error", code=type(error).__name__, param=param)
+
+
+def _describe_limited(error: ZfleetError) -> tuple[int, Body] | None:
+    """Return status and body of an error of access control; None for others."""
+    match error:
+        case NotAuthenticated():
+            return 401, _refusal(error, "invalid_api_key")
+        case NotAllowed():
+            return 403, _refusal(error, "permission_denied")
+        case LimitReached(budget=True):
+            return 429, error_body(str(error), kind="insufficient_quota", code="insufficient_quota")
+        case LimitReached() | Overloaded(own=True):
+            return 429, error_body(str(error), kind="rate_limit_error", code="rate_limit_exceeded")
+        case Overloaded():
+            return 503, error_body(str(error), kind="server_error", code="overloaded")
+        case DeadlineExceeded():
+            return 504, error_body(str(error), kind="server_error", code="deadline_exceeded")
+    return None
+
+
+def error_response(error: ZfleetError) -> JSONResponse:
+    """Build the response of an error that ends a request before its answer begins."""
+    status, body = describe(error)
+    headers = {}
+    if isinstance(error, LimitReached | Overloaded):
+        headers["Retry-After"] = str(math.ceil(error.retry_seconds))
+    elif status == 503:
+        headers["Retry-After"] = "1"
+    elif status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers)
 
 
 def public(text: str) -> str:

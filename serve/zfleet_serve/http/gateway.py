@@ -17,10 +17,13 @@ from starlette.exceptions import HTTPException
 
 from zfleet.engine.contract import GenerationRequest
 from zfleet.errors import EngineError, InvalidRequest, ZfleetError
+from zfleet_serve.access.context import current
+from zfleet_serve.access.control import AccessControl
 from zfleet_serve.adaptive.service import Answer, Service, Tokens
+from zfleet_serve.http.access import AccessMiddleware, usage_of
 from zfleet_serve.http.bodies import Reader
 from zfleet_serve.http.document import answers, document, refuses
-from zfleet_serve.http.errors import describe, describe_invalid, describe_unexpected, error_body
+from zfleet_serve.http.errors import describe_invalid, describe_unexpected, error_body, error_response
 from zfleet_serve.http.respond import events, whole_body
 from zfleet_serve.http.schemas import ChatRequest, CompletionRequest
 from zfleet_serve.http.wire import ChatDialect, CompletionDialect, Dialect
@@ -31,9 +34,16 @@ _HEALTH_SECONDS = 3.0
 """How long the health endpoint waits for an engine: load balancers ask often, and do not wait."""
 
 
-def create_app(service: Service) -> FastAPI:
-    """Build the application; ``service`` does the work."""
+def create_app(service: Service, access: AccessControl | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        service: Does the work.
+        access: Decides who may ask; None: everybody.
+    """
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
+    access = access or AccessControl()
+    app.add_middleware(AccessMiddleware, access=access)
     _answer_errors(app)
     reader = Reader(service.served.max_body)
     chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
@@ -52,6 +62,8 @@ def create_app(service: Service) -> FastAPI:
         except (EngineError, TimeoutError):
             body = error_body("no engine answers", kind="server_error", code="engine_unavailable")
             return JSONResponse(body, 503, _RETRY)
+        if not current.get().known:
+            return {"status": "ok"}
         dispatchers = service.first_pass.state()
         return {"status": "ok", "base": service.served.base, "engine": asdict(stats), "dispatchers": dispatchers}
 
@@ -64,6 +76,10 @@ def create_app(service: Service) -> FastAPI:
     @app.get("/v1/models/{model:path}", responses=refuses(404))
     async def model(model: str) -> dict[str, Any]:
         return described(model, await service.find(model), await service.errors())
+
+    @app.get("/v1/zfleet/usage", responses=refuses())
+    async def usage(since: str | None = None) -> dict[str, Any]:
+        return await usage_of(access, since)
 
     @app.post("/v1/chat/completions", **answers(ChatRequest))
     async def chat(request: Request, body: ChatRequest = chat_body) -> Response | dict[str, Any]:
@@ -138,8 +154,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ZfleetError)
     async def ours(_: Request, error: ZfleetError) -> JSONResponse:
-        status, body = describe(error)
-        return JSONResponse(body, status, _RETRY if status == 503 else None)
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -67,7 +67,8 @@ class SequenceState:
     ) -> SequenceState:
         """Start with nothing sampled."""
         sampling = request.sampling
-        draws = uniforms(sampling.seed, index, sampling.max_tokens if sampling.temperature > 0 else 0)
+        count = sampling.max_tokens if sampling.temperature > 0 else 0
+        draws = uniforms(sampling.seed, sampling.first + index, count)
         text = TextStream(tokenizer, prompt.tokens, sampling.stop)
         return cls(request, index, prompt, entry, sink, draws, text, frozenset() if sampling.ignore_eos else eos)
 
