@@ -95,12 +95,15 @@ class AccessControl:
 
         Raises:
             NotAuthenticated, LimitReached, Overloaded: As ``Keyring.verify``.
+            KeysError: The keys are not open.
         """
         deadline = None
         if self._deadline_seconds is not None:
             deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+        if self._place is None:
+            return RequestContext(Tenant(peer), deadline=deadline)
         if self._keys is None:
-            return RequestContext(Tenant(peer), deadline=deadline, known=not self.asks_for_keys)
+            raise KeysError("the keys are not open", "wait until the service has started")
         if sent is None and stranger:
             return RequestContext(Tenant(peer), deadline=deadline, known=False)
         key = await self._keys.keyring.verify(sent, peer)

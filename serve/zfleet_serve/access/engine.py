@@ -18,7 +18,7 @@ from zfleet.engine.contract import (
     HiddenRequest,
 )
 from zfleet.engine.streams import closing, merged
-from zfleet.errors import DeadlineExceeded
+from zfleet.errors import DeadlineExceeded, RequestAborted
 from zfleet.svf.zvector import ZVector
 from zfleet_serve.access.amount import Amount
 from zfleet_serve.access.context import RequestContext, current
@@ -58,6 +58,7 @@ class LimitedEngine(Engine):
         self._queue = queue
         self._rates = rates
         self._mean = _FIRST_MEAN
+        self._waiting: dict[str, set[asyncio.Timeout]] = {}
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Chunk, None]:
         """As ``Engine.generate``.
@@ -100,7 +101,9 @@ class LimitedEngine(Engine):
         return await self._engine.truncation_errors()
 
     async def abort(self, request_id: str) -> None:
-        """As ``Engine.abort``. Parts that wait end with the others."""
+        """As ``Engine.abort``, also for requests that wait for their turn."""
+        for waiting in self._waiting.get(request_id, ()):
+            waiting.reschedule(0)
         for first in range(0, MAX_N, PART):
             await self._engine.abort(_part_id(request_id, first))
 
@@ -128,7 +131,7 @@ class LimitedEngine(Engine):
         counted = Amount(prompt_tokens=0 if first else prompt)
         expected = prompt + count * min(sampling.max_tokens, self._mean)
         async with AsyncExitStack() as stack:
-            async with _deadline(context):
+            async with self._until_aborted(request.request_id), _deadline(context):
                 turn = await stack.enter_async_context(
                     self._queue.turn(context.tenant, count, expected, bounded=not first)
                 )
@@ -155,6 +158,23 @@ class LimitedEngine(Engine):
             spent.tokens = tokens
             context.count(Amount(first_pass_tokens=tokens))
             return await read()
+
+    @asynccontextmanager
+    async def _until_aborted(self, request_id: str) -> AsyncIterator[None]:
+        """Raise ``RequestAborted`` inside the block, in which a request waits, when it is aborted."""
+        waiting = asyncio.timeout(None)
+        self._waiting.setdefault(request_id, set()).add(waiting)
+        try:
+            async with waiting:
+                yield
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            raise RequestAborted(f"request {request_id} was aborted", "send it again") from None
+        finally:
+            self._waiting[request_id].discard(waiting)
+            if not self._waiting[request_id]:
+                del self._waiting[request_id]
 
     @asynccontextmanager
     async def _reserved(self, context: RequestContext, tokens: int) -> AsyncIterator[_Spent]:

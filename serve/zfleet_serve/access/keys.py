@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
@@ -100,8 +100,8 @@ class Key:
     created: float
     expires: float | None
     revoked: float | None
-    secret_hash: str
-    old_hash: str | None
+    secret_hash: str = field(repr=False)
+    old_hash: str | None = field(repr=False)
     old_until: float | None
 
     def usable_hashes(self, now: float) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from zfleet_serve.access.keys import Key
 
 _LOG = logging.getLogger(__name__)
 MINUTE = 60.0
+_NAMESPACE = "zfleet"
 _REDIS_SECONDS = 2.0
 """How long a request waits for Redis."""
 
@@ -136,13 +137,13 @@ class Rates:
 
     async def _hit(self, limit: int, what: str, key: Key, cost: int) -> bool:
         try:
-            return await self._windows.hit(RateLimitItemPerMinute(limit), what, key.id, cost=cost)
+            return await self._windows.hit(RateLimitItemPerMinute(limit, namespace=_NAMESPACE), what, key.id, cost=cost)
         except StorageError as error:
             raise _away(error) from None
 
     async def _room(self, limit: int, what: str, key: Key) -> Room:
         try:
-            reset, left = await self._windows.get_window_stats(RateLimitItemPerMinute(limit), what, key.id)
+            reset, left = await self._windows.get_window_stats(RateLimitItemPerMinute(limit, namespace=_NAMESPACE), what, key.id)
         except StorageError as error:
             raise _away(error) from None
         return Room(limit, min(left, limit), min(MINUTE, max(0.0, reset - time.time())))
