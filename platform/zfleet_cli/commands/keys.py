@@ -163,13 +163,19 @@ def usage(
         writer.writeheader()
         writer.writerows(rows)
     else:
-        print_rows(
-            [
-                UsageRow(*(value or "(base)" if name == "expert" else value for name, value in row.items()))
-                for row in rows
-            ],
-            f"tokens since {first}",
-        )
+        table = [
+            UsageRow(
+                day=place.day,
+                key=place.key_id,
+                expert=place.expert or "(base)",
+                requests=amount.requests,
+                prompt=amount.prompt_tokens,
+                answer=amount.completion_tokens,
+                first_pass=amount.first_pass_tokens,
+            )
+            for place, amount in found
+        ]
+        print_rows(table, f"tokens since {first}")
 
 
 def _store(place: str) -> KeyStore:

@@ -121,7 +121,9 @@ class AccessControl:
         if key is None or self._keys is None:
             return
         if not key.settings.allows_route(path):
-            raise NotAllowed(f"this key may not use {path}", f"it may use: {', '.join(key.settings.routes)}")
+            # Without the first slash: what looks like a path of this machine is removed from errors.
+            routes = ", ".join(route.lstrip("/") for route in key.settings.routes)
+            raise NotAllowed(f"this key may not use the route {path.lstrip('/')!r}", f"it may use: {routes}")
         await self.rates.count_request(key)
         budget = key.settings.tokens_per_month
         if budget is not None and self._keys.batch.month_tokens(key.id) >= budget:

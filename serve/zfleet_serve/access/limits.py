@@ -143,7 +143,9 @@ class Rates:
 
     async def _room(self, limit: int, what: str, key: Key) -> Room:
         try:
-            reset, left = await self._windows.get_window_stats(RateLimitItemPerMinute(limit, namespace=_NAMESPACE), what, key.id)
+            reset, left = await self._windows.get_window_stats(
+                RateLimitItemPerMinute(limit, namespace=_NAMESPACE), what, key.id
+            )
         except StorageError as error:
             raise _away(error) from None
         return Room(limit, min(left, limit), min(MINUTE, max(0.0, reset - time.time())))

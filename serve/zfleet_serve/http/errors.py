@@ -115,13 +115,13 @@ def _describe_limited(error: ZfleetError) -> tuple[int, Body] | None:
         case NotAllowed():
             return 403, _refusal(error, "permission_denied")
         case LimitReached(budget=True):
-            return 429, error_body(str(error), kind="insufficient_quota", code="insufficient_quota")
+            return 429, _refusal(error, "insufficient_quota", kind="insufficient_quota")
         case LimitReached() | Overloaded(own=True):
-            return 429, error_body(str(error), kind="rate_limit_error", code="rate_limit_exceeded")
+            return 429, _refusal(error, "rate_limit_exceeded", kind="rate_limit_error")
         case Overloaded():
-            return 503, error_body(str(error), kind="server_error", code="overloaded")
+            return 503, _refusal(error, "overloaded", kind="server_error")
         case DeadlineExceeded():
-            return 504, error_body(str(error), kind="server_error", code="deadline_exceeded")
+            return 504, _refusal(error, "deadline_exceeded", kind="server_error")
     return None
 
 
@@ -143,8 +143,10 @@ def public(text: str) -> str:
     return _PLACE.sub("...", text)
 
 
-def _refusal(error: ZfleetError, code: str | None = None, param: str | None = None) -> Body:
-    return error_body(public(str(error)), kind="invalid_request_error", code=code, param=param)
+def _refusal(
+    error: ZfleetError, code: str | None = None, param: str | None = None, kind: str = "invalid_request_error"
+) -> Body:
+    return error_body(public(str(error)), kind=kind, code=code, param=param)
 
 
 def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:

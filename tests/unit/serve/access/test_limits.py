@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zfleet.errors import KeysError, LimitReached
-from zfleet_serve.access import limits
 from zfleet_serve.access.keys import Key, KeySettings
 from zfleet_serve.access.limits import MINUTE, Rates
 
@@ -25,15 +24,15 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     clock.now -= clock.now % MINUTE
-    monkeypatch.setattr(limits.time, "time", clock.time)
+    monkeypatch.setattr(time, "time", clock.time)
     return clock
 
 
 def key(**settings: int) -> Key:
-    return Key("0123456789ab", "one", KeySettings(**settings), 0.0, None, None, "", None, None)  # type: ignore[arg-type]
+    return Key("0123456789ab", "one", KeySettings(**settings), 0.0, None, None, "", None, None)
 
 
 async def test_requests_a_minute(clock: Clock) -> None:
