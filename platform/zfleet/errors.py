@@ -172,3 +172,49 @@ class ServeError(ZfleetError):
 
 class JobError(ZfleetError):
     """A Ray job that failed for a reason its user can act on."""
+
+
+class KeysError(ZfleetError):
+    """API keys, or the database that holds them, that cannot be used."""
+
+
+class NotAuthenticated(ZfleetError):
+    """A request without a valid API key."""
+
+
+class NotAllowed(ZfleetError):
+    """A request for something that its API key may not ask for."""
+
+
+class LimitReached(ZfleetError):
+    """A request beyond the rate or the budget of its API key.
+
+    Attributes:
+        retry_seconds: When it may be sent again.
+        budget: Whether the budget of the month is used up, and not a rate.
+    """
+
+    def __init__(self, message: str, remedy: str = "", retry_seconds: float = 1.0, budget: bool = False) -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, retry_seconds, budget)
+        self.retry_seconds = retry_seconds
+        self.budget = budget
+
+
+class Overloaded(EngineError):
+    """A request that finds no room in a queue.
+
+    Attributes:
+        retry_seconds: When it may be sent again.
+        own: Whether the client's own requests fill the queue, and not those of all.
+    """
+
+    def __init__(self, message: str, remedy: str = "", retry_seconds: float = 1.0, own: bool = False) -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, retry_seconds, own)
+        self.retry_seconds = retry_seconds
+        self.own = own
+
+
+class DeadlineExceeded(EngineError):
+    """A request that took longer than the service gives one."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 TRAIN_FOLDER = "runs/train"
 REGISTRY_FOLDER = "runs/registry"
+KEYS_FILE = "runs/keys/keys.db"
 """Relative to the folder in which a command runs."""
 
 

@@ -33,6 +33,7 @@ from zfleet_cli.commands import (
     import_experts,
     interference,
     jobs,
+    keys,
     lab,
     lineage,
     promotion,
@@ -122,6 +123,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("transfer")(transfer.transfer)
 app.command("serve")(serve.serve)
+app.add_typer(keys.app, name="keys")
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.command("grade")(grade.grade)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,9 @@ from zfleet_cluster.fleet.client import FleetEngine
 from zfleet_cluster.fleet.replica import engine_resources
 from zfleet_cluster.fleet.serve_replicas import ServeReplicas
 from zfleet_registry import ExpertRegistry
+from zfleet_serve.access.control import AccessControl
+from zfleet_serve.access.engine import LimitedEngine
+from zfleet_serve.access.fair_queue import FairQueue
 from zfleet_serve.adaptive.directions import DirectionsForExperts
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Service
@@ -46,6 +50,8 @@ _HEAD_NODE = {"node:__internal_head__": 0.001}
 """Ray's resource of the head node, where clients expect the port."""
 _FULL = 0.75
 """The share of an engine's slots that should be busy: with more, Serve starts another replica within its bounds."""
+_AHEAD = 1.25
+"""Answers that a gateway sends to an engine, in times of its slots: the next ones are there when some have ended."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,18 @@ class Gateway:
             engines: The handle of the deployment of ``EngineReplica``.
 
         Raises:
-            ServeError: The port is in use.
+            ServeError: The port is in use, or certificate and key cannot be used.
+            KeysError: The keys cannot be read, or Redis does not answer.
         """
-        self._engine = FleetEngine(ServeReplicas(engines), token, base.max_length, _WAIT_SECONDS)
+        self._fleet = fleet = FleetEngine(ServeReplicas(engines), token, base.max_length, _WAIT_SECONDS)
+        self._access = AccessControl(spec.keys, spec.redis, spec.deadline_seconds)
+        await self._access.open()
+
+        def capacity() -> int:
+            return ceil(_AHEAD * spec.engine.slots * max(1, fleet.replicas))
+
+        queue = FairQueue(capacity, spec.max_waiting, spec.max_waiting_per_client)
+        self._engine = LimitedEngine(fleet, queue, self._access.rates)
         registry = partial(ExpertRegistry, spec.registry, reading=True, require_signed_by=spec.require_signed_by)
         self._experts = Experts(registry, self._engine, base.slug, spec.alias)
         await self._experts.open()
@@ -102,11 +117,12 @@ class Gateway:
             dispatcher=spec.dispatcher,
         )
         self._telemetry = Telemetry(base.name, RequestLog(spec.request_log, spec.log_texts))
-        app = create_app(Service(self._engine, self._experts, text, served), self._telemetry)
+        service = Service(self._engine, self._experts, text, served)
+        app = create_app(service, self._access, self._telemetry)
         self._directions = DirectionsForExperts(self._experts, self._engine)
         if approximate:
             self._directions.start()
-        self._server = HttpServer(app, spec.host, spec.port)
+        self._server = HttpServer(app, spec.host, spec.port, spec.tls)
         await self._server.start()
 
     async def check_health(self) -> None:
@@ -116,8 +132,9 @@ class Gateway:
             ServeError, EngineError: Says what has ended.
         """
         self._server.check()
-        self._engine.check_links()
+        self._fleet.check_links()
         self._experts.check()
+        self._access.check()
 
     async def choose_directions(self) -> int:
         """Have the engines choose the directions of form ``delta`` again, as ``DirectionsForExperts.choose``.
@@ -131,6 +148,7 @@ class Gateway:
         await self._server.stop(self._engine.close)
         await self._directions.stop()
         await self._experts.close()
+        await self._access.close()
         await asyncio.to_thread(self._telemetry.close)
 
 

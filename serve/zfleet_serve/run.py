@@ -12,6 +12,7 @@ import httpx
 from ray import serve
 from ray.exceptions import RayError
 
+from zfleet.config.access import TlsSpec
 from zfleet.config.public_keys import read_public_keys
 from zfleet.config.specs import ServeSpec
 from zfleet.engine.choose import resolve_engine
@@ -23,8 +24,9 @@ from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet_cluster import cluster, undisturbed
 from zfleet_registry import ExpertRegistry
 from zfleet_registry.address import SQLITE, kind_of, sqlite_file, sqlite_uri
+from zfleet_serve.access.database import Database, database_uri
 from zfleet_serve.app import build_app
-from zfleet_serve.http.server import listening_socket
+from zfleet_serve.http.server import check_tls, listening_socket
 from zfleet_serve.lifetime import (
     delete_application,
     serve_runs,
@@ -69,6 +71,7 @@ def run_serve(spec: ServeSpec, address: str | None = None) -> None:
     Raises:
         ClusterError: No cluster answers.
         ServeError: The port is in use, the cluster serves already, or the application does not start.
+        KeysError: The keys cannot be used.
         ZfleetError: The base, the engine or the registry cannot be used.
         KeyboardInterrupt: When everything has stopped.
     """
@@ -111,7 +114,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
-    """Check the registry and the memory and load the base, before anything is started."""
+    """Check the registry, the keys and the memory and load the base, before anything is started."""
     uri = spec.registry
     if uri is None:
         uri = sqlite_uri(_REGISTRY_FILE)
@@ -119,18 +122,25 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
         # The path is relative to this folder; the gateway runs in another one.
         uri = sqlite_uri(sqlite_file(uri))
     # The default registry may be new and empty: a base is served before there are experts. A named one must exist.
-    # Keys are read here: the gateway may run on another machine.
-    keys = read_public_keys(spec.require_signed_by)
-    ExpertRegistry(uri, reading=spec.registry is not None, require_signed_by=keys)
+    # Keys of signatures are read here: the gateway may run on another machine.
+    trusted = read_public_keys(spec.require_signed_by)
+    ExpertRegistry(uri, reading=spec.registry is not None, require_signed_by=trusted)
+    found = {"registry": uri, "require_signed_by": trusted, "keys": spec.keys, "tls": spec.tls}
+    if spec.keys is not None:
+        found["keys"] = database_uri(spec.keys)
+        Database(spec.keys).close()
+    if spec.tls is not None:
+        found["tls"] = TlsSpec(cert=str(Path(spec.tls.cert).absolute()), key=str(Path(spec.tls.key).absolute()))
+        check_tls(spec.tls)
     bundle = pack_base(spec.base)
     planned(spec, bundle.model)
-    return spec.model_copy(update={"registry": uri, "require_signed_by": keys}), bundle
+    return spec.model_copy(update=found), bundle
 
 
 def _deploy(spec: ServeSpec, bundle: BaseBundle) -> RunningService:
     # Serve logs every step of a start; errors are raised as exceptions.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    url = f"http://{_reachable(spec.host)}:{spec.port}"
+    url = f"{'http' if spec.tls is None else 'https'}://{_reachable(spec.host)}:{spec.port}"
     with ExitStack() as ending:
         if not serve_runs():
             ending.callback(shut_down_serve, besides=APPLICATION)
@@ -159,7 +169,8 @@ def _wait_until_healthy(url: str) -> None:
     reason = "no answer"
     while time.monotonic() < deadline:
         try:
-            answer = httpx.get(f"{url}/healthz", timeout=10, trust_env=False)
+            # The certificate is that of another name, and nothing is sent that anybody may not see.
+            answer = httpx.get(f"{url}/healthz", timeout=10, trust_env=False, verify=False)
             if answer.status_code == 200:
                 return
             reason = f"status {answer.status_code}"

@@ -21,6 +21,9 @@ from zfleet.svf.zvector import ZVector
 from zfleet.testing.fake_engine import FakeEngine, fake_text, fake_tokens, fake_z
 from zfleet_registry import ExpertVersion, Parent, Provenance, references
 from zfleet_registry.promotion import Traffic
+from zfleet_serve.access.control import AccessControl
+from zfleet_serve.access.engine import LimitedEngine
+from zfleet_serve.access.fair_queue import FairQueue
 from zfleet_serve.adaptive import last_known
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.service import Service
@@ -29,6 +32,7 @@ from zfleet_serve.http.gateway import create_app
 
 SLUG = "fake-0123abcd"
 MAX_LENGTH = 200
+MOST_WAITING, MOST_WAITING_EACH = 256, 128
 
 
 class FakeText:
@@ -148,11 +152,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def fake_stage(dispatcher: str | None = None) -> AsyncIterator[Stage]:
+async def fake_stage(dispatcher: str | None = None, access: AccessControl | None = None) -> AsyncIterator[Stage]:
     """A base ``fake`` whose experts say their name and the prompt; ``kind`` says the prompt's second word.
 
     Args:
         dispatcher: Chooses for ``auto``, once it is registered; None leaves that to ``kind``.
+        access: Decides who may ask; None: everybody.
     """
     registry = FakeRegistry()
     kind, math, sort = fake_z(1), fake_z(2), fake_z(3)
@@ -177,8 +182,10 @@ async def fake_stage(dispatcher: str | None = None) -> AsyncIterator[Stage]:
     engine = FakeEngine(script, max_length=MAX_LENGTH)
     labels = {"plus": "math", "lost": "gone"} if dispatcher is None else {}
     served = Served("fake", MAX_LENGTH, labels=labels, dispatcher=dispatcher)
-    service = Service(engine, Experts(lambda: registry, engine, SLUG), FakeText(), served)
-    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    access = access or AccessControl()
+    limited = LimitedEngine(engine, FairQueue(lambda: 16, MOST_WAITING, MOST_WAITING_EACH), access.rates)
+    service = Service(limited, Experts(lambda: registry, limited, SLUG), FakeText(), served)
+    transport = httpx.ASGITransport(create_app(service, access), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
         # The client takes either generation of httpx; its types name the newer one alone.
         either: Any = http

@@ -75,6 +75,11 @@ class FleetEngine(Engine):
         self._directed: tuple[str, ...] = ()
         self._closed = False
 
+    @property
+    def replicas(self) -> int:
+        """Return how many replicas are connected and not leaving."""
+        return len(self._links.usable())
+
     async def put_z(self, z: ZVector) -> str:
         """As ``Engine.put_z``. Return when the first replica knows the z."""
         self._start()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_serializer, model_validator
 
+from zfleet.config.access import AccessSpec
 from zfleet.config.explain import explain
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.names import CHAMPION
@@ -277,16 +278,13 @@ class TrainSpec(PlacedSpec):
         return LearnerSpec.model_validate(self.learner.model_dump() | expert.learner)
 
 
-class ServeSpec(AnsweringSpec):
+class ServeSpec(AnsweringSpec, AccessSpec):
     """`zfleet serve`: the OpenAI-compatible service."""
 
     kind: Literal["serve"] = "serve"
     registry: str | None = Field(None, description=REGISTRY_URI)
     replicas: int = Field(1, ge=1, description="engines; the fewest where max_replicas is more")
     max_replicas: int | None = Field(None, ge=1, description="the most engines, as the load asks; none: as replicas")
-    gateways: int = Field(1, ge=1, description="processes that speak HTTP, on one port of the head node")
-    host: str = Field("127.0.0.1", description="the address to listen on")
-    port: int = Field(8000, ge=1, le=65535)
     alias: str = Field(CHAMPION, description="which version a bare expert name means")
     require_signed_by: tuple[str, ...] = Field((), description=f"{PUBLIC_KEYS}; none: versions need not be signed")
     dispatcher: Reference | None = Field(

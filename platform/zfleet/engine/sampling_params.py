@@ -37,6 +37,8 @@ class SamplingParams:
         logprobs: Report the log-probability of each sampled token under the unmodified distribution (temperature 1, no
             top_p, no bias, no penalties).
         n: How many answers to sample.
+        first: The number of the first answer, from which a seed draws: the answers of a request for several are the
+            same in parts.
         ignore_eos: Continue after the end-of-sequence token (for benchmarks).
         top_logprobs: Report so many of the likeliest tokens in each place, too, under the same distribution.
         top_k: Sample from so many of the likeliest tokens; 0 is all.
@@ -56,6 +58,7 @@ class SamplingParams:
     seed: int | None = None
     logprobs: bool = False
     n: int = 1
+    first: int = 0
     ignore_eos: bool = False
     top_logprobs: int = 0
     top_k: int = 0
@@ -71,6 +74,7 @@ class SamplingParams:
         require(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         require(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
         require(1 <= self.n <= MAX_N, "n", self.n, f"from 1 to {MAX_N}")
+        require(self.first >= 0, "first", self.first, "0 or more")
         require(all(self.stop), "stop", self.stop, "strings that are not empty")
         for name in ("stop", "stop_token_ids"):
             count = len(getattr(self, name))

@@ -25,6 +25,15 @@ class SamplingConformance(EngineHarness):
             *_, last = await run_all(engine, [*again, replace(mine, request_id="last")])
         assert alone == first == last
 
+    async def test_the_answers_of_a_request_are_the_same_in_parts(self) -> None:
+        async with self.engine(slots=4) as engine:
+            whole = await collect(engine, sampled(self.prompts[0], 7, n=5))
+            parts = []
+            for first, count in ((0, 2), (2, 3)):
+                part = sampled(self.prompts[0], 7, n=count)
+                parts += await collect(engine, replace(part, sampling=replace(part.sampling, first=first)))
+        assert parts == whole
+
     async def test_seeds_differ(self) -> None:
         async with self.engine() as engine:
             answers = await run_all(engine, [sampled(self.prompts[0], seed) for seed in range(8)])

@@ -42,7 +42,7 @@ class FakeAnswer:
         self._alternatives: list[Alternatives] = []
         self._sent_text = 0
         self._sent_tokens = 0
-        self._random = np.random.default_rng(_seed(request.sampling.seed, index))
+        self._random = np.random.default_rng(_seed(request.sampling.seed, request.sampling.first + index))
 
     def take(self, ids: np.ndarray, log_probs: np.ndarray, eos: int, z_digest: str) -> None:
         """Sample the next token and emit any chunk.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from zfleet.config.names import REFERENCE, Alpha
 from zfleet.errors import InvalidRequest, InvalidZ, SpecError, WrongBase
 from zfleet_registry import ExpertVersion
+from zfleet_serve.access.context import current
 from zfleet_serve.adaptive.experts import Experts, Part
 from zfleet_serve.adaptive.first_pass import Route
 from zfleet_serve.adaptive.names import ModelNotFound, PartNotFound, shown
@@ -23,6 +24,7 @@ async def route_of_mixture(mixture: Mapping[str, Alpha], experts: Experts, serve
 
     Raises:
         PartNotFound: There is no such expert.
+        NotAllowed: The client's key is not for one of them.
         InvalidRequest: There are too many, or one twice, or they cannot be mixed with these alphas.
         CorruptArtifact, RegistryError: An expert cannot be loaded.
     """
@@ -58,8 +60,10 @@ async def route_of_mixture(mixture: Mapping[str, Alpha], experts: Experts, serve
 
 async def _resolve(reference: str, experts: Experts) -> ExpertVersion:
     try:
-        if not REFERENCE.fullmatch(reference):
+        named = REFERENCE.fullmatch(reference)
+        if not named:
             raise ModelNotFound(f"{shown(reference)} names no expert")
+        current.get().check_named(named["name"])
         version = await experts.resolve(reference)
     except ModelNotFound as error:
         remedy = "write math, math/3 or math@champion; GET /v1/models lists the experts"

@@ -11,8 +11,9 @@ from zfleet.config.names import AUTO, REFERENCE
 from zfleet.engine.contract import BASE_Z
 from zfleet.errors import RegistryError
 from zfleet_registry import ExpertVersion
+from zfleet_serve.access.context import current
 from zfleet_serve.adaptive.experts import Experts
-from zfleet_serve.adaptive.names import ModelNotFound, parse_model, shown
+from zfleet_serve.adaptive.names import ModelName, ModelNotFound, parse_model, shown
 from zfleet_serve.adaptive.settings import Served
 
 
@@ -42,6 +43,19 @@ class ServedModel:
         return None if self.version is None else self.version.created
 
 
+def named_model(model: str, base: str) -> ModelName:
+    """Read a request's ``model``.
+
+    Raises:
+        ModelNotFound: It is no model of this base.
+        NotAllowed: The client's key is not for it.
+    """
+    name = parse_model(model, base)
+    if named := name.name:
+        current.get().check_named(named)
+    return name
+
+
 class Models:
     """Lists and finds models.
 
@@ -55,7 +69,7 @@ class Models:
         self._served = served
 
     async def all(self) -> list[ServedModel]:
-        """Return every model by its bare name: the base first, then ``auto``, then the others by name.
+        """Return every model that the client may name, by its bare name: the base, ``auto``, then the others by name.
 
         Raises:
             RegistryError: The registry cannot say, and has not said before.
@@ -65,17 +79,20 @@ class Models:
         chooser = reached.get(self._chooser())
         models = [ServedModel(self._served.base, "base", BASE_Z)]
         models += [] if chooser is None else [self._described(AUTO, chooser, listed)]
-        return models + [self._described(name, version, listed) for name, version in sorted(reached.items())]
+        models += [self._described(name, version, listed) for name, version in sorted(reached.items())]
+        may_name = current.get().may_name
+        return [model for model in models if model.version is None or may_name(model.name.partition(":")[2])]
 
     async def find(self, model: str) -> ServedModel:
         """Return a model by any name that it may have.
 
         Raises:
             ModelNotFound: There is none; says which models there are.
+            NotAllowed: The client's key is not for it.
             ZfleetError: The registry cannot answer.
         """
         try:
-            name = parse_model(model, self._served.base)
+            name = named_model(model, self._served.base)
             reference = (self._served.dispatcher or self._served.classifier) if name.auto else name.expert
             if reference is None:
                 return ServedModel(model, "base", BASE_Z)

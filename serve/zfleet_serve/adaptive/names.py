@@ -39,6 +39,14 @@ class ModelName:
     auto: bool = False
     expert: str | None = None
 
+    @property
+    def name(self) -> str | None:
+        """The name without version and alias: ``math``, or ``auto``; None for the base."""
+        if self.auto:
+            return AUTO
+        named = None if self.expert is None else REFERENCE.fullmatch(self.expert)
+        return named["name"] if named else None
+
 
 def parse_model(model: str, base: str) -> ModelName:
     """Read a request's ``model``, split at its first colon.

@@ -13,11 +13,12 @@ from zfleet.config.names import Alpha
 from zfleet.engine.contract import BASE_Z, Chunk, Engine, GenerationRequest, PromptRequest, PromptScores, check_z
 from zfleet.engine.streams import closing, merged
 from zfleet.errors import EngineError, InvalidRequest
+from zfleet_serve.access.context import current
 from zfleet_serve.adaptive.experts import Experts, parts_of
 from zfleet_serve.adaptive.first_pass import FirstPass, Route, milliseconds_since
 from zfleet_serve.adaptive.mixing import route_of_mixture
-from zfleet_serve.adaptive.models import Models
-from zfleet_serve.adaptive.names import ModelNotFound, PartNotFound, parse_model, shown
+from zfleet_serve.adaptive.models import Models, named_model
+from zfleet_serve.adaptive.names import ModelNotFound, PartNotFound, shown
 from zfleet_serve.adaptive.settings import Served
 
 T = TypeVar("T")
@@ -154,6 +155,7 @@ class Service:
 
         Raises:
             ModelNotFound: There is no such model; says which models there are.
+            NotAllowed: The client's key is not for this model.
             ZfleetError: Any error of the registry and the engine before the first chunk.
         """
         route = await self.route(model, user_text, task, mixture, user)
@@ -186,10 +188,17 @@ class Service:
             model, user_text, task, mixture, user: As for ``answer``.
 
         Raises:
-            ModelNotFound, ZfleetError: As ``answer``.
+            ModelNotFound, NotAllowed, ZfleetError: As ``answer``.
         """
+        route = await self._route(model, user_text, task, mixture, user)
+        current.get().answered_by(tuple(part.expert for part in route.parts))
+        return route
+
+    async def _route(
+        self, model: str, user_text: str | None, task: str | None, mixture: Mapping[str, Alpha] | None, user: str | None
+    ) -> Route:
         try:
-            name = parse_model(model, self.served.base)
+            name = named_model(model, self.served.base)
             if mixture is not None:
                 if name.auto or name.expert is not None:
                     raise InvalidRequest(

@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from zfleet.errors import BodyTooLarge, InvalidRequest
+from zfleet_serve.access.context import current
+from zfleet_serve.http.key_defaults import parse_body
 
 T = TypeVar("T")
 B = TypeVar("B", bound=BaseModel)
@@ -74,8 +76,9 @@ class Reader:
                 raise InvalidRequest(f"the body's content-type is {sent!r}", "send JSON, as application/json")
             # Some clients begin a text with a byte order mark.
             data = (await self._bytes(request)).removeprefix(codecs.BOM_UTF8)
+            context = current.get()
             try:
-                return await self.read(lambda: kind.model_validate_json(data), len(data))
+                return await self.read(lambda: parse_body(kind, data, context), len(data))
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
 

@@ -12,19 +12,23 @@ from zfleet_serve.http.errors import ErrorBody
 
 _STATUSES = {
     400: "The request cannot be answered: says which option, and why.",
+    401: "No valid API key was given.",
+    403: "The API key is not for what the request asks.",
     404: "There is no such model; says which there are.",
     408: "The body did not arrive in time.",
     413: "The body is larger than the service reads.",
     429: "Too many requests: send it again later.",
     500: "The service failed; its log says more.",
     503: "The service, or what it needs, cannot answer now: send it again later.",
+    504: "The request took longer than the service gives one.",
 }
+_ANY = (400, 401, 403, 429, 500, 503)
 _SCHEMAS = "#/components/schemas/"
 
 
 def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors of an endpoint: these statuses, and those that every endpoint may answer with."""
-    return {status: {"model": ErrorBody, "description": _STATUSES[status]} for status in (*statuses, 500, 503)}
+    return {status: {"model": ErrorBody, "description": _STATUSES[status]} for status in sorted({*statuses, *_ANY})}
 
 
 def answers(body: type[BaseModel]) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def takes(body: type[BaseModel]) -> dict[str, Any]:
     """
     content = {"application/json": {"schema": {"$ref": f"{_SCHEMAS}{body.__name__}"}}}
     return {
-        "responses": refuses(400, 404, 408, 413, 429),
+        "responses": refuses(404, 408, 413, 504),
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 

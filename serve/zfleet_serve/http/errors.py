@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from zfleet.errors import (
     BodyTooLarge,
     CorruptArtifact,
+    DeadlineExceeded,
     DispatcherError,
     EngineError,
     ExpertNotFound,
     InvalidRequest,
+    KeysError,
+    LimitReached,
+    NotAllowed,
+    NotAuthenticated,
+    Overloaded,
     RegistryError,
     RegistryUnreachable,
     RequestTooLong,
@@ -85,7 +93,12 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
         return 400, _refusal(error)
     if isinstance(error, ModelNotFound):
         return 404, _refusal(error, "model_not_found", error.param)
+    if (limited := _describe_limited(error)) is not None:
+        return limited
     _LOG.error("%s: %s", type(error).__name__, error)
+    if isinstance(error, KeysError):
+        message = "API keys cannot be checked now (try again)"
+        return 503, error_body(message, kind="server_error", code="keys_unavailable")
     if isinstance(error, RegistryUnreachable):
         message = f"this model is not loaded, and the registry of experts is away: {public(error.reason)} (try again)"
         return 503, error_body(message, kind="server_error", code="registry_unavailable", param="model")
@@ -96,13 +109,46 @@ def describe(error: ZfleetError) -> tuple[int, Body]:
     return 500, error_body(said, kind="server_error", code=type(error).__name__, param=param)
 
 
+def _describe_limited(error: ZfleetError) -> tuple[int, Body] | None:
+    """Return status and body of an error of access control; None for others."""
+    match error:
+        case NotAuthenticated():
+            return 401, _refusal(error, "invalid_api_key")
+        case NotAllowed():
+            return 403, _refusal(error, "permission_denied")
+        case LimitReached(budget=True):
+            return 429, _refusal(error, "insufficient_quota", kind="insufficient_quota")
+        case LimitReached() | Overloaded(own=True):
+            return 429, _refusal(error, "rate_limit_exceeded", kind="rate_limit_error")
+        case Overloaded():
+            return 503, _refusal(error, "overloaded", kind="server_error")
+        case DeadlineExceeded():
+            return 504, _refusal(error, "deadline_exceeded", kind="server_error")
+    return None
+
+
+def error_response(error: ZfleetError) -> JSONResponse:
+    """Build the response of an error that ends a request before its answer begins."""
+    status, body = describe(error)
+    headers = {}
+    if isinstance(error, LimitReached | Overloaded):
+        headers["Retry-After"] = str(math.ceil(error.retry_seconds))
+    elif status == 503:
+        headers["Retry-After"] = "1"
+    elif status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers)
+
+
 def public(text: str) -> str:
     """Return a text without its URIs and paths."""
     return _PLACE.sub("...", text)
 
 
-def _refusal(error: ZfleetError, code: str | None = None, param: str | None = None) -> Body:
-    return error_body(public(str(error)), kind="invalid_request_error", code=code, param=param)
+def _refusal(
+    error: ZfleetError, code: str | None = None, param: str | None = None, kind: str = "invalid_request_error"
+) -> Body:
+    return error_body(public(str(error)), kind=kind, code=code, param=param)
 
 
 def describe_invalid(problems: Sequence[Any]) -> tuple[int, Body]:

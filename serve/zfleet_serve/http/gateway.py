@@ -16,11 +16,14 @@ from starlette.exceptions import HTTPException
 
 from zfleet.engine.contract import GenerationRequest, PromptRequest
 from zfleet.errors import EngineError, InvalidRequest, ZfleetError
+from zfleet_serve.access.context import current
+from zfleet_serve.access.control import AccessControl
 from zfleet_serve.adaptive.service import Answer, Service, Tokens
+from zfleet_serve.http.access import AccessMiddleware, usage_of
 from zfleet_serve.http.adapt_routes import AdaptRequest, adapt_routes
 from zfleet_serve.http.bodies import Reader
 from zfleet_serve.http.document import answers, document, refuses
-from zfleet_serve.http.errors import describe, describe_invalid, describe_unexpected, error_body
+from zfleet_serve.http.errors import describe_invalid, describe_unexpected, error_body, error_response
 from zfleet_serve.http.models_routes import models_routes
 from zfleet_serve.http.request_ids import RequestIds, headers_of, id_of
 from zfleet_serve.http.respond import events, whole_body
@@ -38,18 +41,22 @@ _HEALTH_SECONDS = 3.0
 """How long the health endpoint waits for an engine: load balancers ask often, and do not wait."""
 
 
-def create_app(service: Service, telemetry: Telemetry | None = None) -> FastAPI:
+def create_app(service: Service, access: AccessControl | None = None, telemetry: Telemetry | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         service: Does the work.
+        access: Decides who may ask; None: everybody.
         telemetry: Tells operators of it; None: what ``/metrics`` shows, and neither log nor traces of its own.
     """
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
+    access = access or AccessControl()
     watched = telemetry or Telemetry(service.served.base, RequestLog())
+    # The last one sees a request first.
+    app.add_middleware(AccessMiddleware, access=access)
     app.add_middleware(RequestIds)
-    _answer_errors(app)
     app.add_middleware(CountResponses, metrics=watched.metrics)
+    _answer_errors(app)
     reader = Reader(service.served.max_body)
     chat_body, completion_body = Depends(reader.body_of(ChatRequest)), Depends(reader.body_of(CompletionRequest))
 
@@ -62,12 +69,18 @@ def create_app(service: Service, telemetry: Telemetry | None = None) -> FastAPI:
         except (EngineError, TimeoutError):
             body = error_body("no engine answers", kind="server_error", code="engine_unavailable")
             return JSONResponse(body, 503, _RETRY)
+        if not current.get().known:
+            return {"status": "ok"}
         dispatchers = service.first_pass.state()
         return {"status": "ok", "base": service.served.base, "engine": asdict(stats), "dispatchers": dispatchers}
 
     @app.get("/metrics", responses=refuses(), response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(await watched.scrape(service.engine), media_type=CONTENT_TYPE)
+
+    @app.get("/v1/zfleet/usage", responses=refuses())
+    async def usage(since: str | None = None) -> dict[str, Any]:
+        return await usage_of(access, since)
 
     @app.post("/v1/chat/completions", **answers(ChatRequest))
     async def chat(request: Request, body: ChatRequest = chat_body) -> Response | dict[str, Any]:
@@ -167,8 +180,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ZfleetError)
     async def ours(_: Request, error: ZfleetError) -> JSONResponse:
-        status, body = describe(error)
-        return JSONResponse(body, status, _RETRY if status == 503 else None)
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

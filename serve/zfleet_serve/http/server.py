@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 
 import uvicorn
 from fastapi import FastAPI
 
+from zfleet.config.access import TlsSpec
 from zfleet.errors import ServeError
 from zfleet_serve.http.protocol import BoundedHttp
 
@@ -28,11 +30,17 @@ class HttpServer:
         app: The application.
         host: Address to listen on.
         port: Port to listen on.
+        tls: Certificate and key for HTTPS; None speaks HTTP.
+
+    Raises:
+        ServeError: Certificate or key cannot be used.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, tls: TlsSpec | None = None) -> None:
         self._host = host
         self._port = port
+        if tls is not None:
+            check_tls(tls)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -43,6 +51,8 @@ class HttpServer:
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_END_SECONDS + _CLOSE_SECONDS,
+                ssl_certfile=None if tls is None else tls.cert,
+                ssl_keyfile=None if tls is None else tls.key,
             )
         )
         self._serving: asyncio.Task[None] | None = None
@@ -85,6 +95,22 @@ class HttpServer:
         await end_requests()
         if self._serving is not None:
             await asyncio.wait([self._serving])
+
+
+def check_tls(tls: TlsSpec) -> None:
+    """Check that certificate and key can be used.
+
+    Raises:
+        ServeError: They cannot; says why.
+    """
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls.cert, tls.key)
+    except OSError as error:  # ssl.SSLError, too
+        raise ServeError(
+            f"tls.cert {tls.cert!r} and tls.key {tls.key!r} cannot be used: {error.strerror or error}",
+            "give files in PEM format: the certificate, with those between it and its authority, and its private key "
+            "without a password",
+        ) from error
 
 
 def listening_socket(host: str, port: int, shared: bool = True) -> socket.socket:

@@ -14,17 +14,20 @@ from zfleet.errors import ZfleetError
 from zfleet_serve.http.errors import describe
 from zfleet_serve.testing import Stage
 
+_ANY = {200, 400, 401, 403, 429, 500, 503}
+_ANSWER = _ANY | {404, 408, 413, 504}
 ENDPOINTS = {
-    ("get", "/healthz"): {200, 500, 503},
-    ("get", "/v1/models"): {200, 500, 503},
-    ("get", "/metrics"): {200, 500, 503},
-    ("get", "/v1/models/{model}"): {200, 404, 500, 503},
-    ("post", "/v1/chat/completions"): {200, 400, 404, 408, 413, 429, 500, 503},
-    ("post", "/v1/completions"): {200, 400, 404, 408, 413, 429, 500, 503},
-    ("post", "/v1/zfleet/adapt"): {200, 400, 404, 408, 413, 429, 500, 503},
-    ("post", "/tokenize"): {200, 400, 404, 408, 413, 429, 500, 503},
-    ("post", "/detokenize"): {200, 400, 404, 408, 413, 429, 500, 503},
-    ("get", "/tokenizer_info"): {200, 500, 503},
+    ("get", "/healthz"): _ANY,
+    ("get", "/metrics"): _ANY,
+    ("get", "/v1/models"): _ANY,
+    ("get", "/v1/models/{model}"): _ANY | {404},
+    ("get", "/v1/zfleet/usage"): _ANY,
+    ("get", "/tokenizer_info"): _ANY,
+    ("post", "/v1/chat/completions"): _ANSWER,
+    ("post", "/v1/completions"): _ANSWER,
+    ("post", "/v1/zfleet/adapt"): _ANSWER,
+    ("post", "/tokenize"): _ANSWER,
+    ("post", "/detokenize"): _ANSWER,
 }
 
 

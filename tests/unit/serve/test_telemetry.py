@@ -83,7 +83,7 @@ async def test_experts_that_answer_now_are_named(stage: Stage) -> None:
 async def traced(stage: Stage, tmp_path: Path) -> AsyncIterator[tuple[httpx.AsyncClient, InMemorySpanExporter, Path]]:
     exporter, file = InMemorySpanExporter(), tmp_path / "requests.jsonl"
     telemetry = Telemetry("fake", RequestLog(str(file)), exporter)
-    transport = httpx.ASGITransport(create_app(stage.service, telemetry), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(stage.service, telemetry=telemetry), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
         yield http, exporter, file
     telemetry.close()
@@ -129,7 +129,7 @@ async def test_every_request_has_a_line(traced: tuple[httpx.AsyncClient, InMemor
 async def test_texts_are_logged_only_if_asked(stage: Stage, tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     telemetry = Telemetry("fake", RequestLog(str(file), texts=True))
-    transport = httpx.ASGITransport(create_app(stage.service, telemetry))
+    transport = httpx.ASGITransport(create_app(stage.service, telemetry=telemetry))
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
         await http.post("/v1/chat/completions", json=chat("fake:math", "sum"))
     telemetry.close()

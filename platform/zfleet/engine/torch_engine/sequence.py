@@ -70,7 +70,8 @@ class SequenceState:
     ) -> SequenceState:
         """Start with nothing sampled."""
         sampling = request.sampling
-        draws = uniforms(sampling.seed, index, sampling.max_tokens if sampling.temperature > 0 else 0)
+        count = sampling.max_tokens if sampling.temperature > 0 else 0
+        draws = uniforms(sampling.seed, sampling.first + index, count)
         text = TextStream(tokenizer, prompt.tokens, sampling.stop)
         ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else eos)
         return cls(request, index, prompt, entry, sink, draws, text, ends)

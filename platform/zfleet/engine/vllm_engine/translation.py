@@ -22,7 +22,7 @@ def generation_arguments(request: GenerationRequest, index: int) -> dict[str, An
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "stop": list(sampling.stop),
-        "seed": _seed(sampling.seed, index),
+        "seed": _seed(sampling.seed, sampling.first + index),
         "logprobs": sampling.top_logprobs if sampling.logprobs else None,
         "ignore_eos": sampling.ignore_eos,
         "top_k": sampling.top_k,
