@@ -186,6 +186,20 @@ def test_auto_says_what_the_classifier_said(live: Live) -> None:
     assert said["first_pass_ms"] > 0
 
 
+def test_a_request_mixes_experts_and_scores_its_prompt(live: Live) -> None:
+    """Through the fleet's connections: the mixture's z, alternatives, and the prompt's own log-probabilities."""
+    mixture = {"zfleet": {"mixture": {"sort": 0.5, "math/1": 0.75}}}
+    options: dict[str, Any] = {"logprobs": 2, "echo": True, "max_tokens": 1, "temperature": 0, "prompt": "flip abc"}
+    mixed: Any = live.client.completions.create(model="tiny", extra_body=mixture, **options)
+    named: Any = live.client.completions.create(model="tiny:both", **options)
+    assert mixed.zfleet["z"] == named.zfleet["z"] == live.zs["both"].digest
+    found, expected = (answer.choices[0].logprobs.token_logprobs for answer in (mixed, named))
+    assert len(found) == mixed.usage.prompt_tokens + 1
+    assert found[0] is None
+    assert found[1:] == pytest.approx(expected[1:], abs=1e-4)
+    assert all(len(others) >= 2 for others in mixed.choices[0].logprobs.top_logprobs[1:])
+
+
 def test_a_stream_is_the_same_answer(live: Live) -> None:
     whole = ask(live, "tiny:math", seed=1)
     chunks = list(ask(live, "tiny:math", seed=1, stream=True))

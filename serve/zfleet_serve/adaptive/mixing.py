@@ -66,7 +66,7 @@ async def _resolve(reference: str, experts: Experts) -> ExpertVersion:
         current.get().check_named(named["name"])
         version = await experts.resolve(reference)
     except ModelNotFound as error:
-        remedy = "write math, math/3 or math@champion; GET /v1/models lists the experts"
+        remedy = "write math, math/3 or math@champion, of an expert in the service's list of models"
         raise PartNotFound(f"zfleet.mixture: {error.message}", remedy) from error
     if version.is_dispatcher:
         raise InvalidRequest(
