@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ def packed(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """The tiny base, with its factors in a cache of the test's own, which commands find too."""
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
     return pack_base(BaseSpec(model=str(tiny_folder)))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's own user can reach, as pytest's folders are not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
 
 
 @pytest.fixture

@@ -31,17 +31,17 @@ SLUG = "lab-1a2b3c4d"
 
 
 @pytest.fixture
-def postgres() -> Iterator[str]:
+def database() -> Iterator[str]:
     """The URI of an empty database on a server of this test's own."""
     with running_postgres() as uri:
         yield uri
 
 
-def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_path: Path) -> None:
+def test_eight_processes_write_at_once_and_two_are_killed(database: str, tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
-    registry = ExpertRegistry(postgres, root)
+    registry = ExpertRegistry(database, root)
     script = Path(__file__).with_name("writer_of_versions.py")
-    commands = [[sys.executable, str(script), postgres, str(root), str(writer)] for writer in range(PROCESSES + 1)]
+    commands = [[sys.executable, str(script), database, str(root), str(writer)] for writer in range(PROCESSES + 1)]
     subprocess.run([*commands[PROCESSES], "1"], check=True)
     writers = [subprocess.Popen([*command, str(EACH)]) for command in commands[:PROCESSES]]
     for count, process in enumerate(writers[:KILLED], start=1):
@@ -71,11 +71,11 @@ def test_eight_processes_write_at_once_and_two_are_killed(postgres: str, tmp_pat
 
 
 def test_a_folder_is_imported_by_several_threads(
-    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The versions of each expert are in order, and what was downloaded once is read from the cache."""
     monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
-    registry, files = ExpertRegistry(postgres, tmp_path / "artifacts"), tmp_path / "files"
+    registry, files = ExpertRegistry(database, tmp_path / "artifacts"), tmp_path / "files"
     files.mkdir()
     for number in range(40):
         z = ZVector({"layers.0.mlp": torch.full((8,), 1.0 + number)}, "1a2b3c4d" * 8, "f" * 64, "mlp")

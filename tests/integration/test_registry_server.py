@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,11 @@ def put(registry: ExpertRegistry, seed: float) -> ExpertVersion:
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that PostgreSQL's user can reach, as pytest's own are not; no proxy and no other user's credentials."""
+def folder(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for PostgreSQL; no proxy, and no other user's credentials."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        monkeypatch.setenv("HOME", name)
-        yield folder
+    monkeypatch.setenv("HOME", str(open_folder))
+    return open_folder
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from zfleet_registry.testing.ports import free_port
+from zfleet_registry.server.processes import free_port
 
 _START_SECONDS = 600
 
