@@ -126,19 +126,19 @@ def test_keys_that_cannot_be_used_are_refused_and_not_repeated(
 ) -> None:
     version = put()
     secret = _text(keys / "release.key")
-    write_key(keys, "locked", password="open")
+    write_key(keys, "locked", password="sesame-4711")
     for signer in (
         Signer(keys / "release.pub"),
         Signer(keys / "locked.key"),
         Signer(keys / "locked.key", password="wrong"),
         Signer(keys / "none.key"),
-        Signer(keys / "locked.key", keys / "release.crt", password="open"),
+        Signer(keys / "locked.key", keys / "release.crt", password="sesame-4711"),
     ):
         with pytest.raises(RegistryError) as refused:
             sign_version(registry, version, signer)
         assert refused.value.remedy
-    sign_version(registry, version, Signer(keys / "locked.key", password="open"))
-    assert "open" not in repr(Signer(keys / "locked.key", password="open"))
+    sign_version(registry, version, Signer(keys / "locked.key", password="sesame-4711"))
+    assert "sesame" not in repr(Signer(keys / "locked.key", password="sesame-4711"))
     with pytest.raises(SpecError, match="has a private key"):
         read_public_keys([str(keys / "release.key")])
     with pytest.raises(SpecError, match="cannot be read"):
@@ -207,7 +207,7 @@ def test_a_bundle_carries_signatures(
 
 def test_the_commands(registry: ExpertRegistry, put: Put, root: Path, keys: Path, tmp_path: Path) -> None:
     put()
-    write_key(keys, "locked", password="open")
+    write_key(keys, "locked", password="sesame-4711")
 
     def call(*arguments: object, code: int = 0, given: str | None = None) -> str:
         line = ["experts", *map(str, arguments), "--registry", f"sqlite:///{root / 'mlflow.db'}"]
