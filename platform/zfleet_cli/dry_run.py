@@ -12,7 +12,8 @@ from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import AnsweringSpec, BaseSpec, EngineSpec, ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import AnsweringSpec, BaseSpec, EngineSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet_cli.memory_rows import memory_rows, print_memory

@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from zfleet.config.load import parse_spec
 from zfleet.config.public_keys import read_public_keys
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.errors import SpecError
 from zfleet.models.bundle import BaseBundle, pack_base

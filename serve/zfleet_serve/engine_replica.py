@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray import serve
 
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet_cluster.fleet.base import ShippedBase
 from zfleet_cluster.fleet.replica import Replica
 from zfleet_cluster.fleet.serve_replicas import LOAD

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from zfleet.config.access import TlsSpec
 from zfleet.config.public_keys import read_public_keys
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.engine.choose import resolve_engine
 from zfleet.engine.open import check_engine
 from zfleet.errors import ServeError

@@ -12,7 +12,8 @@ from openai import OpenAI
 
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, ResourceSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, ResourceSpec, TrainSpec, VllmSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search

@@ -15,7 +15,8 @@ from openai import OpenAI
 
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, ExpertSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet_cli.demo.lab.served import free_port
 from zfleet_jobs.search.run import run_search

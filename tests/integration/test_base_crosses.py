@@ -23,7 +23,8 @@ import psutil
 import pytest
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import BaseSpec, ServeSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec
 from zfleet.models.fetch import fetch
 from zfleet.models.known import KNOWN_BASES
 from zfleet_jobs.testing.training import contains, training_place

@@ -25,7 +25,8 @@ import pytest
 import torch
 
 from zfleet.config.load import dump_spec
-from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec, EngineSpec
 from zfleet.errors import ServeError
 from zfleet.models.bundle import BaseBundle, pack_base
 from zfleet.svf.mixture import mix

@@ -18,7 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec, EngineSpec
 from zfleet.models.bundle import pack_base
 from zfleet.svf.zvector import ZVector
 from zfleet.testing.parity import random_z

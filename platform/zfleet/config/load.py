@@ -14,8 +14,9 @@ from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.explain import explain
 from zfleet.config.search import SearchSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet.config.yaml_text import read_yaml
 from zfleet.errors import SpecError

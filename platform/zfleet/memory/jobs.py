@@ -12,7 +12,8 @@ from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet.memory.chosen import Chosen
 from zfleet.memory.keys import ENGINE_KEYS, TRAIN_KEYS

@@ -13,7 +13,8 @@ from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.compare import ExperimentSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, PlacedSpec, ResourceSpec, TrainSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet.memory.choose import choose
 from zfleet.memory.chosen import Chosen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zfleet.config.load import load_job, load_spec
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet_cli.options import Address, AsJson, OptionalSpecFile, Overrides
 from zfleet_cli.output import print_rows, results_alone
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zfleet.config.load import load_spec
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet_cli.dry_run import check_on_base, print_planned, with_engine
 from zfleet_cli.options import Address, DryRun, OptionalSpecFile, Overrides
 

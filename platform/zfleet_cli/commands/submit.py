@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zfleet.config.load import load_job
-from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet.errors import SpecError
 from zfleet_cli.commands.jobs import follow_to_its_end

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from zfleet.config.load import load_job, load_spec, parse_spec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.errors import JobError
 from zfleet_cli.demo.real.plan import FULL, QUICK, Plan, with_arc
 from zfleet_cli.main import app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zfleet.config.load import parse_spec
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.errors import SpecError
 
 TLS = {"cert": "cert.pem", "key": "key.pem"}

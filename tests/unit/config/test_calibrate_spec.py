@@ -8,7 +8,7 @@ import pytest
 
 from zfleet.config.calibrate import CalibrateSpec
 from zfleet.config.load import parse_spec
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.errors import SpecError
 
 LABELS = {"sort": {"expert": "sort/2", "task": {"lab": "sort"}}, "chat": {"expert": None, "task": {"lab": "add"}}}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zfleet.config.load import load_job, load_spec
-from zfleet.config.specs import ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import TrainSpec
 from zfleet.config.yaml_text import MOST_VALUES, read_yaml
 from zfleet.errors import SpecError, TaskError
 from zfleet.rewards.soft import soft_scores

@@ -16,8 +16,9 @@ from zfleet.config.compare import AblateSpec, CompareSpec
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import dump_spec, load_job, load_spec, parse_spec
 from zfleet.config.search import SearchSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import EngineSpec, ResourceSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.specs import EngineSpec, ResourceSpec, TrainSpec, VllmSpec
 from zfleet.config.transfer import TransferSpec
 from zfleet.errors import SpecError
 from zfleet.rewards.text import Contains

@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlavaConfig
 from zfleet.config.compare import CompareSpec
 from zfleet.config.load import parse_spec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import BaseSpec, EngineSpec, ServeSpec, TrainSpec, VllmSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import BaseSpec, EngineSpec, TrainSpec, VllmSpec
 from zfleet.engine import choose
 from zfleet.engine.choose import choose_engine, resolve_engine
 from zfleet.engine.vllm_engine import version

@@ -6,7 +6,8 @@ import pytest
 
 from zfleet.config.load import parse_spec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import ExpertSpec, ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import ExpertSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 from zfleet.errors import RegistryError, SpecError
 from zfleet_registry import references

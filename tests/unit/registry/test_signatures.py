@@ -19,8 +19,8 @@ from zfleet.adapt.stored import StoredDispatcher
 from zfleet.config.gate import GateSpec
 from zfleet.config.load import parse_spec
 from zfleet.config.public_keys import read_public_keys
+from zfleet.config.serve import ServeSpec
 from zfleet.config.spec import Spec
-from zfleet.config.specs import ServeSpec
 from zfleet.errors import RegistryError, SpecError, UntrustedVersion
 from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from zfleet.config.load import parse_spec
-from zfleet.config.specs import EngineSpec, ServeSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import EngineSpec
 from zfleet.errors import SpecError
 from zfleet_cluster.fleet.serve_replicas import LOAD, ReplicasForLoad
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from zfleet.config.load import parse_spec
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.errors import SpecError
 
 CONFIG = Path(__file__).parents[3] / "serve" / "zfleet.yaml"

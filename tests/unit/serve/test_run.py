@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from zfleet.config.specs import ServeSpec
+from zfleet.config.serve import ServeSpec
 from zfleet.errors import RegistryUnreachable, ServeError
 from zfleet_serve import run
 from zfleet_serve.run import RunningService, check_port, run_serve

@@ -6,7 +6,8 @@ from typing import Literal
 
 from zfleet.config.learner import LearnerSpec
 from zfleet.config.search import SearchSpec
-from zfleet.config.specs import EngineSpec, ExpertSpec, ServeSpec, TrainSpec
+from zfleet.config.serve import ServeSpec
+from zfleet.config.specs import EngineSpec, ExpertSpec, TrainSpec
 from zfleet.config.task_specs import TaskSpec
 
 SKILLS = ("reverse", "sort", "add")
