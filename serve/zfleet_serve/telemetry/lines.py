@@ -18,6 +18,7 @@ class RequestLine:
     Attributes:
         request: Its id.
         operation: ``chat`` or ``text_completion``.
+        key: The id of the client's API key; None if the service asks for none.
         model: Who answered, version included; None if nobody was found.
         z: The digest of the z.
         dispatcher: The method of the first pass, if there was one.
@@ -31,6 +32,7 @@ class RequestLine:
 
     request: str
     operation: str
+    key: str | None = None
     model: str | None = None
     z: str | None = None
     dispatcher: str | None = None

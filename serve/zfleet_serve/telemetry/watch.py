@@ -13,6 +13,7 @@ from opentelemetry.util.types import AttributeValue
 from prometheus_client import CollectorRegistry
 
 from zfleet.engine.contract import Chunk, Engine
+from zfleet_serve.access.context import current
 from zfleet_serve.adaptive.first_pass import Route
 from zfleet_serve.telemetry.lines import RequestLine, RequestLog, Texts
 from zfleet_serve.telemetry.metrics import Metrics
@@ -50,7 +51,9 @@ class Telemetry:
             headers: The client's.
         """
         span = begin(self.tracer, operation, self.metrics.base, headers)
-        watch = RequestWatch(self, RequestLine(request, operation), span, user_text)
+        key = current.get().key
+        line = RequestLine(request, operation, None if key is None else key.id)
+        watch = RequestWatch(self, line, span, user_text)
         try:
             yield watch
         except BaseException as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +25,7 @@ from zfleet_serve.access.key_store import KeyStore
 from zfleet_serve.access.key_text import new_key
 from zfleet_serve.http.access import OPEN_PATHS
 from zfleet_serve.http.gateway import create_app
+from zfleet_serve.telemetry import RequestLog, Telemetry
 from zfleet_serve.testing import Stage, fake_stage
 
 ASK = {"model": "fake", "prompt": "hello", "temperature": 0}
@@ -306,3 +309,20 @@ async def test_a_service_without_keys_asks_for_none(stage: Stage) -> None:
     assert sent.status_code == 200
     assert (await stage.http.get("/v1/zfleet/usage")).status_code == 400
     assert (await stage.http.get("/v1/models?api_key=secret")).status_code == 400
+
+
+async def test_metrics_need_a_key_and_log_lines_name_it_without_its_secret(guarded: Guarded, tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    telemetry = Telemetry("fake", RequestLog(str(file)))
+    transport = httpx.ASGITransport(create_app(guarded.stage.service, guarded.access, telemetry))
+    key, text = guarded.store.create("one", {"routes": ["/metrics", "/v1/completions"]})
+    headers = {"Authorization": f"Bearer {text.reveal()}", "x-request-id": "mine"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
+        assert (await http.get("/metrics")).status_code == 401
+        assert (await http.post("/v1/completions", json=ASK, headers=headers)).status_code == 200
+        shown = (await http.get("/metrics", headers=headers)).text
+    telemetry.close()
+    assert 'zfleet:http_responses_total{route="none",status="401"} 1.0' in shown
+    line = json.loads(file.read_text())
+    assert (line["key"], line["request"], line["outcome"]) == (key.id, "mine", "stop")
+    assert text.reveal().partition(".")[2] not in file.read_text() + shown
