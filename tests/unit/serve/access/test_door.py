@@ -316,6 +316,7 @@ async def test_metrics_need_a_key_and_log_lines_name_it_without_its_secret(guard
     telemetry = Telemetry("fake", RequestLog(str(file)))
     transport = httpx.ASGITransport(create_app(guarded.stage.service, guarded.access, telemetry))
     key, text = guarded.store.create("one", {"routes": ["/metrics", "/v1/completions"]})
+    await guarded.followed()
     headers = {"Authorization": f"Bearer {text.reveal()}", "x-request-id": "mine"}
     async with httpx.AsyncClient(transport=transport, base_url="http://fake") as http:
         assert (await http.get("/metrics")).status_code == 401
