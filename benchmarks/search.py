@@ -72,7 +72,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--forms", nargs="+", choices=("torch", "exact", "delta"), default=["torch"])
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--rounds", type=int, default=6, help="pairs of each ratio")
-    parser.add_argument("--seeds", type=int, default=20, help="searches of `planted`; `racing` has three times as many")
+    parser.add_argument("--seeds", type=int, default=20, help="searches of `planted`; `racing` has four times as many")
     parser.add_argument("--json", action="store_true", help="the result on standard output, and nothing else there")
     return parser.parse_args(arguments)
 

@@ -24,7 +24,7 @@ from zfleet_jobs.search.settings import SearchSettings
 
 EXAM = "exam_trained"
 SHOTS, SELECTION, BLOCK, TEST = 40, 40, 5, 500
-_TIMES = 3
+_TIMES = 4
 """An interval of one point needs more searches than the other parts."""
 
 

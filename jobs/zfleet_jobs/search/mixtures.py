@@ -93,7 +93,9 @@ class FoundMixture:
         base: Of the base.
         singles: {expert: its score alone}; the best of them is the pick-one baseline.
         searched_best: The highest value of any candidate on the shots, which is an optimistic number.
-        selection: Scores of the winner, the base and the best single expert on the fresh samples of the finals.
+        selection: Scores of the winner, the base and the best single expert on the fresh samples of the finals. The
+            winner's is what it is expected to score on others: each sample counts under the finalist that the others
+            choose.
         test: Whether each of the three answered each held-out prompt right; empty if none were asked.
         targets: How many targets were searched for: the first entries of a candidate's score.
         tried: Every candidate that answered shots.

@@ -126,7 +126,8 @@ class Outcome:
     Attributes:
         winner: [dim].
         shots: {"winner", "base", or an expert's name: score on the shots}.
-        selection: Scores of "winner", "base" and "best_single" on the samples of the selection; empty without it.
+        selection: Scores of "winner", "base" and "best_single" on the samples of the selection; empty without it. The
+            winner's is what it is expected to score on others (``finals.expect``).
         test: What each answered on the samples of the test: [test, metrics] of "winner", "base", "best_single".
         best_single: The expert that is best alone on the shots.
         searched_best: The highest first entry of any score on the shots: an optimistic number.

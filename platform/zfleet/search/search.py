@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from zfleet.errors import CheckpointError, RewardError
 from zfleet.search.candidates import Candidates
+from zfleet.search.finals import choose, expect
 from zfleet.search.method import Method, Score
 from zfleet.search.objective import Measured, Objective
 from zfleet.search.plan import Generation, Outcome, Plan, Round, Stage, Tried
@@ -228,10 +229,12 @@ class Search:
         field = np.unique(finalists, axis=0) if selection else finalists
         yield from self._answer("final", plan.generations - 1, np.concatenate([field, reported]), selection)
         before = self._candidates.scores(field, shots)
-        fresh = self._candidates.scores(field, selection) if selection else before
-        winner = field[[max(range(len(field)), key=lambda place: (fresh[place], before[place]))]]
-        named = zip(REPORTED, np.concatenate([winner, reported]), strict=True)
-        return winner, {name: self._candidates.scores(point[None], selection)[0] for name, point in named if selection}
+        if not selection:
+            return field[[max(range(len(field)), key=before.__getitem__)]], {}
+        fresh = np.stack([self._candidates.rows(point, selection) for point in field])
+        winner = field[[choose(self.objective, fresh, before)]]
+        others = self._candidates.scores(reported, selection)
+        return winner, dict(zip(REPORTED, [expect(self.objective, fresh, before), *others], strict=True))
 
     def _report(self, winner: Points, base: Points, single: Points, selection: dict[str, Score]) -> _Steps:
         plan, space = self.plan, self.space
