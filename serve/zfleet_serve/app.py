@@ -117,8 +117,8 @@ class Gateway:
             dispatcher=spec.dispatcher,
         )
         self._telemetry = Telemetry(base.name, RequestLog(spec.request_log, spec.log_texts))
-        service = Service(self._engine, self._experts, text, served)
-        app = create_app(service, self._access, self._telemetry)
+        self._service = Service(self._engine, self._experts, text, served)
+        app = create_app(self._service, self._access, self._telemetry)
         self._directions = DirectionsForExperts(self._experts, self._engine)
         if approximate:
             self._directions.start()
@@ -146,6 +146,7 @@ class Gateway:
     async def __del__(self) -> None:
         # Called by Serve when it takes the gateway away. Requests under way need the engine and the registry.
         await self._server.stop(self._engine.close)
+        await self._service.shadows.close()
         await self._directions.stop()
         await self._experts.close()
         await self._access.close()

@@ -20,6 +20,7 @@ from zfleet_serve.adaptive.mixing import route_of_mixture
 from zfleet_serve.adaptive.models import Models, named_model
 from zfleet_serve.adaptive.names import ModelNotFound, PartNotFound, shown
 from zfleet_serve.adaptive.settings import Served
+from zfleet_serve.adaptive.shadow import Shadows
 
 T = TypeVar("T")
 Tokens = tuple[int, ...]
@@ -116,6 +117,7 @@ class Service:
         self.served = served
         self.models = Models(experts, served)
         self.first_pass = FirstPass(engine, experts, self._render, served)
+        self.shadows = Shadows(engine, experts, served.base)
 
     async def errors(self) -> dict[str, float]:
         """Return what the engine leaves out of each z: as ``Engine.truncation_errors``, or nothing if it is away."""

@@ -52,6 +52,7 @@ def create_app(service: Service, access: AccessControl | None = None, telemetry:
     app = FastAPI(title="zfleet", docs_url=None, redoc_url=None)
     access = access or AccessControl()
     watched = telemetry or Telemetry(service.served.base, RequestLog())
+    service.shadows.told = watched.shadowed
     # The last one sees a request first.
     app.add_middleware(AccessMiddleware, access=access)
     app.add_middleware(RequestIds)
@@ -160,6 +161,8 @@ async def _respond(
         )
         watch.routed(answer.route, dialect.prompt_tokens)
         answer.chunks = watch.following(answer.chunks)
+        if limit and body.zfleet.mixture is None:
+            await service.shadows.copy(id_of(request.scope), body.model, requests)
         if not body.stream:
             return await whole_body(answer, dialect, body.model)
         # The stream outlives this function. It ends the answer when it is read to its end, or when the client leaves.

@@ -17,7 +17,7 @@ class RequestLine:
 
     Attributes:
         request: Its id.
-        operation: ``chat`` or ``text_completion``.
+        operation: ``chat``, ``text_completion``, or ``shadow`` for a copy of a request.
         key: The id of the client's API key; None if the service asks for none.
         model: Who answered, version included; None if nobody was found.
         z: The digest of the z.

@@ -50,6 +50,12 @@ class Metrics:
         )
         self.expert_tokens = self._counter("zfleet:expert_tokens", "Tokens of answers, by expert", ("expert",))
         self.passes = self._histogram("zfleet:pass_seconds", "The two passes of a request", ("pass",), _FAST)
+        self.shadowed = self._counter(
+            "zfleet:shadow_requests", "Copies that shadows answered, by how they ended", ("expert", "outcome")
+        )
+        self.shadow_seconds = self._histogram(
+            "zfleet:shadow_seconds", "How long a shadow took, with its turn", ("expert",), _SLOW
+        )
         self.dispatched = self._counter("zfleet:dispatched", "Decisions of dispatchers", ("dispatcher", "label"))
         self.confidence = self._histogram(
             "zfleet:dispatch_confidence", "Confidence of dispatchers' decisions", ("dispatcher",), _CONFIDENCE

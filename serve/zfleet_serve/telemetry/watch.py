@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from zfleet.engine.contract import Chunk, Engine
 from zfleet_serve.access.context import current
 from zfleet_serve.adaptive.first_pass import Route
+from zfleet_serve.adaptive.shadow import LEFT_OUT, ShadowAnswer
 from zfleet_serve.telemetry.lines import RequestLine, RequestLog, Texts
 from zfleet_serve.telemetry.metrics import Metrics
 from zfleet_serve.telemetry.scrape import EnginesNow, exposition, open_folder
@@ -61,6 +62,24 @@ class Telemetry:
             raise
         finally:
             watch.end()
+
+    def shadowed(self, answer: ShadowAnswer) -> None:
+        """Count a copy that a shadow answered, and write its line."""
+        self.metrics.shadowed.labels(answer.expert, answer.outcome).inc()
+        if answer.outcome == LEFT_OUT:
+            return
+        self.metrics.shadow_seconds.labels(answer.expert).observe(answer.seconds)
+        line = RequestLine(
+            request=answer.request,
+            operation="shadow",
+            model=f"{self.metrics.base}:{answer.expert}",
+            z=answer.z,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            whole_ms=1e3 * answer.seconds,
+            outcome=answer.outcome,
+        )
+        self.log.write(line, Texts(None, answer.answers))
 
     def close(self) -> None:
         """Send what is left of the traces, and close the log."""
