@@ -71,7 +71,9 @@ class TokenBytes:
         word = str(self._tokenizer.convert_ids_to_tokens(token))
         if self._alphabet is not None:
             return _bytes_of(word, self._alphabet)
-        if self._has_bytes and (byte := _BYTE.fullmatch(word)):
+        byte = _BYTE.fullmatch(word) if self._has_bytes else None
+        # A byte that is a character alone is treated as text: the byte of a space, too, is left out at the beginning.
+        if byte and not (first and int(byte[1], 16) < 0x80):
             return bytes([int(byte[1], 16)])
         alone = self._decode([token])
         # A token's text depends on text before it: decode the token twice, and take what the second one adds.

@@ -62,6 +62,13 @@ def test_text_is_what_the_tokenizer_decodes(tokenizer: PreTrainedTokenizerBase, 
         assert streamed(tokenizer, [], tokens, 1) == decoded
 
 
+def test_the_byte_of_a_space_is_left_out_at_the_beginning_as_the_tokenizer_does() -> None:
+    tokenizer = byte_fallback()
+    space, letter = tokenizer.convert_tokens_to_ids(["<0x20>", "<0x61>"])
+    for tokens in ([space], [space, letter], [space, space, letter], [letter, space]):
+        assert streamed(tokenizer, [], tokens, 1) == str(tokenizer.decode(tokens))
+
+
 @few
 @given(st.text("the aéb.日€\n", max_size=20))
 def test_a_text_comes_back(text: str) -> None:

@@ -222,7 +222,7 @@ def test_the_commands(registry: ExpertRegistry, put: Put, root: Path, keys: Path
     assert done["signed_by"] == signed.split(": signed by ")[1].strip()
     assert "Key mismatch" in call("verify", "math", "--public-key", keys / "stranger.pub", code=1)
     assert "has a private key" in call("verify", "math", "--public-key", keys / "release.key", code=1)
-    locked = json.loads(call("sign", "math", "--key", keys / "locked.key", "--json", given="open\n"))
+    locked = json.loads(call("sign", "math", "--key", keys / "locked.key", "--json", given="sesame-4711\n"))
     assert locked["version"] == "lab-1a2b3c4d.math/1"
     assert "another one" in call("sign", "math", "--key", keys / "locked.key", code=1, given="shut\n")
     gate = tmp_path / "gate.yaml"
