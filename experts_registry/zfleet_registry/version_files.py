@@ -47,11 +47,14 @@ class VersionFiles:
     Args:
         connection: The registry.
         version: The version.
+        cache: Whether an artifact that this machine downloaded before will do.
     """
 
-    def __init__(self, connection: Connection, version: ExpertVersion) -> None:
+    def __init__(self, connection: Connection, version: ExpertVersion, *, cache: bool = True) -> None:
         self.version = version
         self._connection = connection
+        # The artifacts of a local registry are read where they are.
+        self._cache = cache and connection.local_file(version.run_id, version.artifact) is None
         self._folder, _, self.artifact_name = version.artifact.rpartition("/")
 
     def artifact(self) -> bytes:
@@ -62,8 +65,7 @@ class VersionFiles:
             RegistryUnreachable: The registry does not answer.
         """
         where, registered = self._where(self.artifact_name), self.version.artifact_sha256
-        local = self._connection.local_file(self.version.run_id, self.version.artifact) is not None
-        data = self.unverified_artifact() if local else cached(registered, self.unverified_artifact)
+        data = cached(registered, self.unverified_artifact) if self._cache else self.unverified_artifact()
         digest = hashlib.sha256(data).hexdigest()
         if digest != registered:
             raise CorruptArtifact(

@@ -102,8 +102,8 @@ class Contents:
             yield from expert.versions
 
     def files(self, version: ExpertVersion) -> VersionFiles:
-        """Return the files of a version."""
-        return VersionFiles(self.connection, version)
+        """Return the files of a version in the store: what this machine downloaded before proves nothing about it."""
+        return VersionFiles(self.connection, version, cache=False)
 
     def loaded(self, version: ExpertVersion) -> Layout | RegistryError | None:
         """Load a version; return the layout of its z (None for a dispatcher), or why it cannot be loaded."""

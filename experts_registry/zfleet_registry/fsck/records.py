@@ -56,14 +56,14 @@ def _set_digest(connection: Connection, record: ModelVersion, logged: str) -> st
     """Set the digest that the log has, or that of the file if that is of the registered z. Either must load."""
     digest = logged or _digest_of_file(connection, record)
     version = from_mlflow(record, {}, {_DIGEST: digest})
-    with connection.answering(f"set the digest of {version.qualified}"):
-        artifacts.load(VersionFiles(connection, version))
+    with connection.answering(f"set the digest of {version.qualified}", "write"):
+        artifacts.load(VersionFiles(connection, version, cache=False))
         catalog.tag_version(connection.client, record.name, version.version, f"{PREFIX}{_DIGEST}", digest)
     source = "as the log has it" if logged else "that of the file, which has the registered z"
     return f"set it to {digest[:12]}, {source}"
 
 
 def _digest_of_file(connection: Connection, record: ModelVersion) -> str:
-    files = VersionFiles(connection, from_mlflow(record, {}, {_DIGEST: ""}))
+    files = VersionFiles(connection, from_mlflow(record, {}, {_DIGEST: ""}), cache=False)
     with connection.answering(f"read the artifact of {files.version.qualified}"):
         return hashlib.sha256(files.unverified_artifact()).hexdigest()

@@ -38,7 +38,8 @@ def find(contents: Contents) -> Iterator[Fault]:
     folders = {record.tags.get(f"{PREFIX}artifact", "").rpartition("/")[0] for record in records}
     connection = contents.connection
     for run, experiment in _runs(connection):
-        if experiment == REGISTRATIONS:
+        # A run of a folder's import is in the same experiment, and has the versions of many experts.
+        if experiment == REGISTRATIONS and run.info.run_name.startswith(RUN_NAME):
             expert = run.info.run_name.removeprefix(RUN_NAME)
             if run.info.run_id not in owners and expert not in deleted and _is_old(run):
                 what = f"the registration of {expert} was cut short"

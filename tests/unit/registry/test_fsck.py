@@ -15,9 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from zfleet.config.gate import GateSpec
+from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app
-from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance, catalog
+from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance, catalog, z_file
+from zfleet_registry.bulk import FileOutcome, import_files
 from zfleet_registry.fsck import check, check_registry
 from zfleet_registry.log import Action
 from zfleet_registry.log.store import log_model
@@ -248,6 +250,34 @@ def test_what_cut_short_uploads_left(
     registry._client.delete_model_version(EXPERT, "1")
     assert faults(registry) == []
     assert list(root.rglob(deleted.artifact))
+
+
+def test_what_the_import_of_a_folder_left(
+    registry: ExpertRegistry, put: Put, make_z: MakeZ, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is among those of single registrations, and may have versions of many experts."""
+
+    def full(*_: object, **__: object) -> None:
+        raise RegistryError("the disk is full")
+
+    def import_one(name: str) -> FileOutcome:
+        file = tmp_path / "z.safetensors"
+        file.write_bytes(make_z().to_bytes(z_file.metadata(f"{SLUG}.{name}", Provenance.of(make_z()))))
+        (outcome,) = import_files(registry, [file])
+        return outcome
+
+    assert import_one("code").new
+    put("code", 1)
+    registry._client.delete_model_version(f"{SLUG}.code", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "create_version", full)
+        assert import_one("math").error == "the disk is full"
+    later = time.time() + 2 * 3600
+    monkeypatch.setattr("zfleet_registry.fsck.uploads.time.time", lambda: later)
+    (folder,) = root.glob(f"artifacts/*/artifacts/experts/{EXPERT}-*")
+    assert [one[2] for one in faults(registry)] == [f"no version has experts/{folder.name}"]
+    assert repair(registry) == ["deleted the folder"]
+    assert not folder.exists()
 
 
 def test_runs_and_experiments_that_were_deleted(registry: ExpertRegistry, put: Put, make_z: MakeZ) -> None:
