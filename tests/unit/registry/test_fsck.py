@@ -20,6 +20,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance, catalog, z_file
 from zfleet_registry.bulk import FileOutcome, import_files
+from zfleet_registry.connect import Connection
 from zfleet_registry.fsck import check, check_registry
 from zfleet_registry.log import Action
 from zfleet_registry.log.store import log_model
@@ -72,6 +73,22 @@ def test_damaged_artifacts_are_named_and_stay(registry: ExpertRegistry, put: Put
         for word, one in zip(("no such file", "was changed", "was changed", "10,737,418,240"), found, strict=True)
     ] == [True] * 4
     assert all("register the expert again" in one.then for one in found)
+
+
+def test_what_was_downloaded_before_hides_no_fault(
+    registry: ExpertRegistry, put: Put, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Artifacts are downloaded, as from a tracking server, instead of read where they are."""
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Connection, "local_file", lambda *_: None)
+    version = put()
+    registry.load(version)
+    assert faults(registry) == []
+    next(root.rglob(version.artifact)).unlink()
+    registry.load(version)
+    ((check, where, what),) = faults(registry)
+    assert (check, where) == ("artifact", version.qualified)
+    assert "there is no such file" in what
 
 
 def test_an_artifact_of_another_expert_or_base(registry: ExpertRegistry, put: Put) -> None:
