@@ -222,6 +222,15 @@ def test_commands_that_were_cut_short(registry: ExpertRegistry, put: Put) -> Non
     assert results[2].fault == "it names the alias canary, which does not exist"
 
 
+def test_whoever_may_not_write_seals_nothing(registry: ExpertRegistry, put: Put, root: Path) -> None:
+    put()
+    registry._client.delete_model_version_tag(log_model(EXPERT), "1", "zfleet.seal")
+    reader = ExpertRegistry(root=root, reading=True)
+    (stays,) = check_registry(reader._connection, repair=True)
+    assert (stays.check, stays.mended, "cannot be written" in stays.then) == ("log", False, True)
+    assert repair(registry) == ["sealed it"]
+
+
 def test_a_broken_chain_is_named_and_never_mended(registry: ExpertRegistry, put: Put) -> None:
     for seed in range(3):
         put(seed=seed)
