@@ -147,7 +147,7 @@ class Aliases:
 
     def remove_unlogged(self, alias: str) -> None:
         """Remove an alias that the log does not know from MLflow."""
-        with self._connection.answering(f"remove alias {alias!r} of {self.expert}"):
+        with self._connection.answering(f"remove alias {alias!r} of {self.expert}", "manage"):
             self._connection.client.delete_registered_model_alias(self.expert, alias)
 
     def _exists(self, version: int | None) -> bool:

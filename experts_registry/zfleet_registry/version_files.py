@@ -110,7 +110,7 @@ class VersionFiles:
 
     def write(self, path: str, data: bytes) -> None:
         """Store a file beside the artifact, whole or not at all."""
-        with self._connection.answering(f"store {path} of {self.version.qualified}"):
+        with self._connection.answering(f"store {path} of {self.version.qualified}", "write"):
             store_file(self._connection, self.version.run_id, f"{self._folder}/{path}", data)
 
     def _where(self, path: str) -> str:

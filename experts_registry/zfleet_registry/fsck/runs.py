@@ -70,6 +70,6 @@ def _deleted_experiments(connection: Connection) -> dict[str, str]:
 
 
 def _restored(connection: Connection, doing: str, restore: partial[None]) -> str:
-    with connection.answering(doing):
+    with connection.answering(doing, "manage"):
         restore()
     return "restored it"

@@ -80,7 +80,7 @@ def _uploads(connection: Connection, run: Run) -> list[str]:
 
 
 def _delete_run(connection: Connection, run: Run) -> str:
-    with connection.answering(f"delete run {run.info.run_id}"):
+    with connection.answering(f"delete run {run.info.run_id}", "manage"):
         if run.info.status == "RUNNING":
             connection.client.set_terminated(run.info.run_id, "FAILED")
         connection.client.delete_run(run.info.run_id)

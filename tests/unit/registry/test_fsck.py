@@ -20,6 +20,7 @@ from zfleet.svf.zvector import ZVector
 from zfleet_cli.main import app
 from zfleet_registry import ExpertRegistry, ExpertVersion, Parent, Provenance, catalog, z_file
 from zfleet_registry.bulk import FileOutcome, import_files
+from zfleet_registry.connect import Connection
 from zfleet_registry.fsck import check, check_registry
 from zfleet_registry.log import Action
 from zfleet_registry.log.store import log_model
@@ -72,6 +73,22 @@ def test_damaged_artifacts_are_named_and_stay(registry: ExpertRegistry, put: Put
         for word, one in zip(("no such file", "was changed", "was changed", "10,737,418,240"), found, strict=True)
     ] == [True] * 4
     assert all("register the expert again" in one.then for one in found)
+
+
+def test_what_was_downloaded_before_hides_no_fault(
+    registry: ExpertRegistry, put: Put, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Artifacts are downloaded, as from a tracking server, instead of read where they are."""
+    monkeypatch.setenv("ZFLEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Connection, "local_file", lambda *_: None)
+    version = put()
+    registry.load(version)
+    assert faults(registry) == []
+    next(root.rglob(version.artifact)).unlink()
+    registry.load(version)
+    ((check, where, what),) = faults(registry)
+    assert (check, where) == ("artifact", version.qualified)
+    assert "there is no such file" in what
 
 
 def test_an_artifact_of_another_expert_or_base(registry: ExpertRegistry, put: Put) -> None:
@@ -203,6 +220,15 @@ def test_commands_that_were_cut_short(registry: ExpertRegistry, put: Put) -> Non
     results = check_registry(registry._connection, repair=True)
     assert [(one.check, one.mended) for one in results] == [("alias", True), ("alias", True), ("traffic", False)]
     assert results[2].fault == "it names the alias canary, which does not exist"
+
+
+def test_whoever_may_not_write_seals_nothing(registry: ExpertRegistry, put: Put, root: Path) -> None:
+    put()
+    registry._client.delete_model_version_tag(log_model(EXPERT), "1", "zfleet.seal")
+    reader = ExpertRegistry(root=root, reading=True)
+    (stays,) = check_registry(reader._connection, repair=True)
+    assert (stays.check, stays.mended, "cannot be written" in stays.then) == ("log", False, True)
+    assert repair(registry) == ["sealed it"]
 
 
 def test_a_broken_chain_is_named_and_never_mended(registry: ExpertRegistry, put: Put) -> None:
