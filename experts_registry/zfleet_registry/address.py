@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from zfleet.errors import RegistryError
 
@@ -29,16 +29,11 @@ def address_of(uri: str) -> str:
     """
     if kind_of(uri) == SQLITE or ("://" not in uri and "@" not in uri):
         return uri.partition("?")[0]
-    hidden = f"{uri.partition('://')[0]}://***" if "://" in uri else "***"
-    try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError:
-        return hidden
-    if not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
-        return hidden
+    parts = _parts(uri)
+    if parts is None:
+        return f"{uri.partition('://')[0]}://***" if "://" in uri else "***"
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+    return f"{parts.scheme}://{host}{'' if parts.port is None else f':{parts.port}'}{parts.path}"
 
 
 def redact(text: str, uri: str) -> str:
@@ -50,8 +45,15 @@ def redact(text: str, uri: str) -> str:
 
 
 def carries_secret(uri: str) -> bool:
-    """Return whether a URI contains a password, a token or a secret key. A user's name alone is none for a database."""
-    parts = urlsplit(uri)
+    """Return whether a URI contains a password, a token or a secret key. A user's name alone is none for a database.
+
+    A URI whose parts are ambiguous may contain one.
+    """
+    if kind_of(uri) == SQLITE:
+        return bool(_secret_values(uri.partition("?")[2]))
+    parts = _parts(uri)
+    if parts is None:
+        return kind_of(uri) in (*SERVERS, *DATABASES)
     token = kind_of(uri) in SERVERS and bool(parts.username)
     return bool(parts.password) or token or bool(_secret_values(parts.query))
 
@@ -102,8 +104,21 @@ def sqlite_file(uri: str) -> Path:
     return Path(path)
 
 
+def _parts(uri: str) -> SplitResult | None:
+    """Split a URI; None if its parts are ambiguous."""
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises if it is no number
+    except ValueError:
+        return None
+    return parts if parts.scheme and "@" not in parts.path + parts.query + parts.fragment else None
+
+
 def _secrets(uri: str) -> set[str]:
-    parts = urlsplit(uri)
+    parts = _parts(uri)
+    if parts is None:
+        user = uri.partition("://")[2].rpartition("@")[0]
+        return {one for one in (user, user.partition(":")[2], *_secret_values(uri.partition("?")[2])) if one}
     # Some servers take a token as a user without a password.
     secrets = {parts.password or parts.username or ""}
     secrets |= _secret_values(parts.query)

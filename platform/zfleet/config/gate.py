@@ -11,7 +11,7 @@ from zfleet.config.public_keys import PUBLIC_KEYS, refuse_private_keys
 from zfleet.config.spec import Name, Spec
 
 Alias = Annotated[str, Field(pattern=f"^{ALIAS}$", max_length=200)]
-Points = Annotated[float, Field(allow_inf_nan=False, ge=-100, le=100)]
+Points = Annotated[float, Field(ge=-100, le=100)]
 
 
 class GuardSpec(Spec):
@@ -39,7 +39,6 @@ class GateSpec(Spec):
     latency: float | None = Field(
         None,
         gt=0,
-        allow_inf_nan=False,
         description="the longest that an answer may take, in times of the present version's seconds, such as 1.2",
     )
     approvers: tuple[str, ...] = Field((), description="the users who may promote; none: everyone")

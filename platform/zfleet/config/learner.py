@@ -30,19 +30,19 @@ class LearnerSpec(Spec):
     parametrisation: Literal["sigmoid", "direct", "exp"] = Field(
         "sigmoid", description="how z depends on the parameters that Adam updates"
     )
-    lr: float = Field(0.02, gt=0, allow_inf_nan=False)
+    lr: float = Field(0.02, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="of lr; all but `constant` end at 0 after `steps`"
     )
-    kl: float = Field(0.0, ge=0, allow_inf_nan=False, description="weight of the divergence from the base")
+    kl: float = Field(0.0, ge=0, description="weight of the divergence from the base")
     kl_over: Literal["policy", "base"] = Field(
         "policy", description="direction of the divergence: KL(policy || base), or KL(base || policy)"
     )
     kl_in: Literal["loss", "reward"] = Field("loss", description="add the divergence to the loss or to the reward")
     kl_limit: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="end the run at this mean divergence per sample; also with kl 0"
+        None, gt=0, description="end the run at this mean divergence per sample; also with kl 0"
     )
-    clip: float = Field(1.0, gt=0, allow_inf_nan=False, description="largest norm of the gradient")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     staleness: int = Field(0, ge=0, description="how many steps old the z that sampled an answer may be")
     ratio_clip: float = Field(
         0.2, gt=0, lt=1, description="PPO's clip of the probability ratio, for answers that an older z sampled"
@@ -53,7 +53,7 @@ class LearnerSpec(Spec):
     equal_groups: Literal["keep", "leave_out"] = Field(
         "keep", description="prompts whose answers all have the same reward: count them in the mean, or leave them out"
     )
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    temperature: float = Field(1.0, gt=0)
     reward: Literal["task", "random"] = Field("task", description="`random` is the negative control")
     validate_every: int = Field(0, ge=0, description="in steps; the best z is registered. 0: the last z is")
     validation_samples: int = Field(128, ge=1, description="training prompts set aside for validation")

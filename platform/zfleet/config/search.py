@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, FiniteFloat, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from zfleet.config.spec import CountOrAuto, ExpertName, Reference, Spec
 from zfleet.config.specs import REGISTRY_URI, AnsweringSpec
@@ -64,8 +64,8 @@ class SpaceSpec(Spec):
     alphas: Literal["global", "layer", "kind", "matrix"] = Field(
         "global", description="an expert has one alpha, or one for each layer, kind of matrix (`q_proj`), or matrix"
     )
-    low: float = Field(0.0, allow_inf_nan=False, description="the least alpha; below 0 experts may be subtracted")
-    high: float = Field(1.0, allow_inf_nan=False, description="the largest alpha")
+    low: float = Field(0.0, description="the least alpha; below 0 experts may be subtracted")
+    high: float = Field(1.0, description="the largest alpha")
     sum_to_one: bool = Field(False, description="the alphas of all experts sum to 1")
     max_experts: int | None = Field(None, ge=1, description="the most experts in a mixture; none: any number")
     prior: Reference | None = Field(
@@ -113,7 +113,7 @@ class SearchSpec(AnsweringSpec):
     seed: int = 0
     method: SearchMethodSpec = SearchMethodSpec()
     space: SpaceSpec = SpaceSpec()
-    objective: Annotated[tuple[dict[str, FiniteFloat], ...], BeforeValidator(_as_targets)] = Field(
+    objective: Annotated[tuple[dict[str, float], ...], BeforeValidator(_as_targets)] = Field(
         ({"accuracy": 1.0},),
         min_length=1,
         max_length=2,

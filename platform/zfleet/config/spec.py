@@ -69,6 +69,6 @@ SwitchOrAuto = Annotated[bool | Literal["auto"], BeforeValidator(_auto_or_switch
 
 
 class Spec(BaseModel):
-    """A strict, frozen part of a spec: unknown keys are refused."""
+    """A strict, frozen part of a spec: unknown keys are refused, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

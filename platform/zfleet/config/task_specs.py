@@ -40,7 +40,7 @@ class GraderSpec(Spec):
 class PartSpec(GraderSpec):
     """A part of a reward of kind `sum`."""
 
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = 1.0
 
     @model_validator(mode="after")
     def _plain(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -366,3 +367,21 @@ def test_a_form_is_written_as_it_is_read(written: object, expected: object) -> N
 def test_a_form_that_does_not_exist_is_explained(override: str, message: str) -> None:
     with pytest.raises(SpecError, match=re.escape(message)):
         load_spec(None, ServeSpec, ["engine=vllm", f"engine.vllm.{override}"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (SearchSpec, "temperature"),
+        (SearchSpec, "method.std_floor"),
+        (EvaluateSpec, "temperature"),
+        (SearchSpec, "objective.0.accuracy"),
+    ],
+)
+def test_numbers_of_a_spec_are_finite(kind: type[Spec], key: str) -> None:
+    task = {"task": {"lab": "sort"}} if kind is SearchSpec else {"tasks": {"sort": {"lab": "sort"}}}
+    first, *rest = key.split(".")
+    value: Any = {rest[-1]: math.inf} if rest else math.inf
+    message = refusal({"name": "x", "experts": ["a"], **task, first: value}, kind)
+    assert f"{key} is inf" in message
+    assert "finite" in message

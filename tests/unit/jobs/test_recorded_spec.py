@@ -8,6 +8,7 @@ import pytest
 
 from zfleet.config.evaluate import EvaluateSpec
 from zfleet.config.load import parse_spec
+from zfleet.config.search import SearchSpec
 from zfleet.config.specs import TrainSpec
 from zfleet.errors import RegistryError
 from zfleet_jobs.recorded_spec import check_recordable, recorded
@@ -46,3 +47,12 @@ def test_a_secret_elsewhere_is_refused_before_the_work_and_not_shown() -> None:
     with pytest.raises(RegistryError, match="the spec contains a token of Hugging Face") as refused:
         run_train(spec)
     assert "aaa" not in str(refused.value)
+
+
+@pytest.mark.parametrize("password", ["p[w", "p]w", "p/w", "p@w/", "p#w", "p?w"])
+@pytest.mark.parametrize("key", ["study", "registry"])
+def test_an_address_that_cannot_be_split_is_recorded_without_its_password(key: str, password: str) -> None:
+    search = {"name": "mix", "experts": ["sort"], "task": {"lab": "sort"}}
+    spec = parse_spec(search | {key: f"postgresql://ann:{password}@db/studies"}, SearchSpec)
+    check_recordable(spec)
+    assert getattr(recorded(spec), key) == "postgresql://***"

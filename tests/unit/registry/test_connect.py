@@ -189,6 +189,12 @@ def test_addresses_and_library_texts_show_no_secrets() -> None:
     assert address_of("http://[::1]:5000/x") == "http://[::1]:5000/x"
 
 
+@pytest.mark.parametrize("password", ["wo[rd", "wo/rd", "wo@/rd"])
+def test_library_texts_show_no_password_that_was_not_encoded(password: str) -> None:
+    uri = f"postgresql://ann:{password}@db/mlflow"
+    assert redact(f"{uri} and {password}", uri) == "postgresql://*** and ***"
+
+
 def test_a_file_that_is_not_a_database_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database at all, but long enough to be looked at" * 10)
     with pytest.raises(RegistryError, match="is not a readable sqlite database"):
