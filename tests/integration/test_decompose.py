@@ -112,16 +112,23 @@ def test_a_killed_job_goes_on_where_it_stopped(slow: BaseSpec, cache: Path) -> N
 def test_a_matrix_whose_worker_was_killed_is_done_again(
     slow: BaseSpec, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    def called(process: psutil.Process) -> str:
+        """What a process calls itself; nothing if it ends at this moment."""
+        try:
+            return " ".join(process.cmdline())
+        except psutil.Error:
+            return ""
+
     def at_work() -> list[psutil.Process]:
         """Workers in the midst of a matrix: Ray calls them by their task's name."""
         mine = psutil.Process().children(recursive=True)
-        return [process for process in mine if " ".join(process.cmdline()).startswith("ray::decompose ")]
+        return [process for process in mine if called(process).startswith("ray::decompose ")]
 
     def stopped() -> tuple[psutil.Process, str] | None:
         """A worker that was stopped before it had finished its matrix, which is named."""
         for process in at_work():
             process.suspend()
-            task, _, matrix = " ".join(process.cmdline()).partition(" ")
+            task, _, matrix = called(process).partition(" ")
             if task == "ray::decompose" and matrix.strip() not in _files(cache):
                 return process, matrix.strip()
             process.resume()

@@ -138,8 +138,9 @@ def test_several_searches_share_one_run_and_its_actors(found: list[FoundMixture]
         _check_trials(one, len(experts))
         assert one.z.digest == mix(list(experts.values()), list(one.alphas.values())).digest
         assert one.searched_best >= max(one.score.value, one.history[-1].best)
-        # The winner is the best of the finals, and is reported beside the base and the best single expert.
-        assert one.selection["winner"] == max(one.selection.values(), key=lambda score: (score.value, score.tie))
+        # The winner is reported beside the base and the best single expert; its own is an estimate, and no maximum.
+        assert set(one.selection) == {"winner", "base", "best_single"}
+        assert all(0 <= score.value <= 1 for score in one.selection.values())
         assert {name: len(right) for name, right in one.test.items()} == {"winner": 3, "base": 3, "best_single": 3}
         assert {candidate.shots for candidate in one.tried} == {4}
     actors = {trial.actor for one in found for trial in one.trials}
