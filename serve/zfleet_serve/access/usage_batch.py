@@ -50,9 +50,14 @@ class UsageBatch:
         Raises:
             KeysError: The database does not answer; the batch is kept for the next time.
         """
+        month = month_start()
         if self._writing:
             self._store.add(self._writing.items())
-        month = month_start()
-        # Counted twice between these two lines: for a moment a budget is used up too early, never too late.
-        self._written = self._store.tokens_of_month()
-        self._month, self._writing = month, {}
+            # It is stored, also if the sums cannot be read now: written again, it would count twice.
+            sums = dict(self._written) if self._month == month else {}
+            for place, amount in self._writing.items():
+                sums[place.key_id] = sums.get(place.key_id, 0) + amount.tokens * (place.day >= month)
+            # Counted twice between these two lines: for a moment a budget is used up too early, never too late.
+            self._written, self._month = sums, month
+            self._writing = {}
+        self._written, self._month = self._store.tokens_of_month(), month

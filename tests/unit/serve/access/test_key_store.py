@@ -157,3 +157,27 @@ def test_a_batch_that_could_not_be_written_is_kept(store: KeyStore, monkeypatch:
     batch.take()
     batch.write()
     assert [amount for _, amount in usage.read(month_start())] == [Amount(2, 11)]
+
+
+def test_usage_that_was_stored_is_not_stored_again_when_the_sums_cannot_be_read(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = UsageStore(store.database)
+    batch = UsageBatch(usage)
+    batch.write()
+    read = usage.tokens_of_month
+
+    def away() -> dict[str, int]:
+        raise KeysError("it is away", "wait")
+
+    monkeypatch.setattr(usage, "tokens_of_month", away)
+    batch.add("a", "math", Amount(1, 10, 5))
+    batch.take()
+    with pytest.raises(KeysError, match="it is away"):
+        batch.write()
+    assert batch.month_tokens("a") == 15
+    monkeypatch.setattr(usage, "tokens_of_month", read)
+    batch.take()
+    batch.write()
+    assert batch.month_tokens("a") == 15
+    assert usage.tokens_of_month() == {"a": 15}
