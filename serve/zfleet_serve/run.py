@@ -33,6 +33,7 @@ from zfleet_serve.lifetime import (
     shut_down_serve,
     wait_for_interrupt,
 )
+from zfleet_serve.telemetry import RequestLog
 
 APPLICATION = "zfleet"
 _REGISTRY_FILE = Path("runs/registry/mlflow.db")
@@ -114,7 +115,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
-    """Check the registry, the keys and the memory and load the base, before anything is started."""
+    """Check the registry, the keys, the log and the memory and load the base, before anything is started."""
     uri = spec.registry
     if uri is None:
         uri = sqlite_uri(_REGISTRY_FILE)
@@ -132,6 +133,9 @@ def _prepare(spec: ServeSpec) -> tuple[ServeSpec, BaseBundle]:
     if spec.tls is not None:
         found["tls"] = TlsSpec(cert=str(Path(spec.tls.cert).absolute()), key=str(Path(spec.tls.key).absolute()))
         check_tls(spec.tls)
+    if spec.request_log is not None:
+        found["request_log"] = str(Path(spec.request_log).absolute())
+        RequestLog(spec.request_log).close()
     bundle = pack_base(spec.base)
     planned(spec, bundle.model)
     return spec.model_copy(update=found), bundle

@@ -72,3 +72,15 @@ def test_a_base_is_served_before_there_are_experts_but_no_registry_is_made_by_a_
     with pytest.raises(RegistryUnreachable, match="its file is missing"):
         run._prepare(ServeSpec(registry="sqlite:///runs/other.db"))
     assert not (tmp_path / "runs/other.db").exists()
+
+
+def test_the_request_log_is_where_the_command_was_called_and_is_checked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "pack_base", lambda _: SimpleNamespace(model=None))
+    monkeypatch.setattr(run, "planned", lambda *_: None)
+    spec, _ = run._prepare(ServeSpec(request_log="requests.jsonl"))
+    assert spec.request_log == str(tmp_path / "requests.jsonl")
+    with pytest.raises(ServeError, match=r"request_log is 'none/requests\.jsonl'"):
+        run._prepare(ServeSpec(request_log="none/requests.jsonl"))
