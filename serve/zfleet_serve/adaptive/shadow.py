@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +18,8 @@ from zfleet_serve.access.fair_queue import Tenant
 from zfleet_serve.access.keys import PRIORITIES
 from zfleet_serve.adaptive.experts import Experts
 from zfleet_serve.adaptive.names import parse_model
+
+_LOG = logging.getLogger(__name__)
 
 MOST = 8
 """The most requests that are copied at once; beyond that, copies are left out, and counted."""
@@ -37,7 +40,7 @@ class ShadowAnswer:
         prompt_tokens, completion_tokens: Of all prompts and answers.
         seconds: How long it took, waiting for its turn included.
         outcome: Why the last answer ended, the error's class, or ``LEFT_OUT``.
-        answers: What it said.
+        answers: What each choice says, those of the first prompt first.
     """
 
     request: str
@@ -99,24 +102,34 @@ class Shadows:
 
     async def _answered(self, request: str, version: ExpertVersion, prompts: Sequence[GenerationRequest]) -> None:
         current.set(RequestContext(_TENANT))
-        began, tokens, said, outcome = time.perf_counter(), 0, list[str](), ""
+        began, tokens, outcome = time.perf_counter(), 0, ""
+        # {(prompt, choice): text}: answers end in any order.
+        said: dict[tuple[int, int], str] = {}
         try:
             z = await self._experts.ready(version)
-            for prompt in prompts:
+            for place, prompt in enumerate(prompts):
                 copied = replace(prompt, z_digest=z, stream=False)
                 copied = replace(copied, request_id=f"shadow-{copied.request_id}")
                 async with closing(self._engine.generate(copied)) as chunks:
                     async for chunk in chunks:
                         check_z(copied, chunk)
                         tokens += len(chunk.token_ids)
-                        said.append(chunk.text)
+                        said[place, chunk.index] = said.get((place, chunk.index), "") + chunk.text
                         outcome = chunk.finish_reason or outcome
         except ZfleetError as error:
             outcome = type(error).__name__
-        prompt_tokens = sum(len(prompt.prompt) for prompt in prompts)
-        seconds = time.perf_counter() - began
-        self.told(
-            ShadowAnswer(
-                request, version.reference, version.z_digest, prompt_tokens, tokens, seconds, outcome, tuple(said)
-            )
+        except Exception as error:
+            # Nobody awaits this task: without a line here, nobody would hear of it.
+            _LOG.exception("a shadow of %s failed", version.reference)
+            outcome = type(error).__name__
+        answer = ShadowAnswer(
+            request=request,
+            expert=version.reference,
+            z=version.z_digest,
+            prompt_tokens=sum(len(prompt.prompt) for prompt in prompts),
+            completion_tokens=tokens,
+            seconds=time.perf_counter() - began,
+            outcome=outcome,
+            answers=tuple(said[place] for place in sorted(said)),
         )
+        self.told(answer)

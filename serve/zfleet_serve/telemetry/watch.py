@@ -180,8 +180,8 @@ class RequestWatch:
 
     def failed(self, error: BaseException) -> None:
         """Tell that the request ended with an error, or that its client went away."""
-        left = isinstance(error, GeneratorExit) or not isinstance(error, Exception)
-        self._line.outcome = "left" if left else type(error).__name__
+        # Who leaves cancels the request, or closes its stream.
+        self._line.outcome = type(error).__name__ if isinstance(error, Exception) else "left"
         self._span.set_status(Status(StatusCode.ERROR, self._line.outcome))
 
     def end(self) -> None:

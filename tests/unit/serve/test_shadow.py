@@ -88,3 +88,23 @@ async def test_a_shadow_that_fails_or_has_no_room_is_counted_and_disturbs_nobody
     shown = (await http.get("/metrics")).text
     assert 'outcome="left out"} 1.0' in shown
     assert 'outcome="UnknownZ"} 1.0' in shown
+
+
+async def test_choices_are_in_order_and_any_error_is_told(
+    stage: Stage, logged: tuple[httpx.AsyncClient, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    http, file = logged
+    body = {"model": "fake:math", "prompt": ["one", "two"], "n": 2}
+    assert (await http.post("/v1/completions", json=body)).status_code == 200
+    found = {line["operation"]: line for line in await lines(file, 2)}
+    assert found["shadow"]["answers"] == ["old math: one", "old math: one", "old math: two", "old math: two"]
+
+    def broken(_: object) -> Any:
+        raise RuntimeError("a defect")
+
+    generate = stage.engine.generate
+    monkeypatch.setattr(
+        stage.engine, "generate", lambda asked: (broken if "shadow" in asked.request_id else generate)(asked)
+    )
+    assert (await http.post("/v1/completions", json=body)).status_code == 200
+    assert {line["outcome"] for line in await lines(file, 4)} == {"stop", "RuntimeError"}
