@@ -56,14 +56,19 @@ class VersionFiles:
         # The artifacts of a local registry are read where they are.
         self._cache = cache and connection.local_file(version.run_id, version.artifact) is None
         self._folder, _, self.artifact_name = version.artifact.rpartition("/")
+        self._artifact: bytes | None = None
 
     def artifact(self) -> bytes:
-        """Read the artifact, and compare it with the digest that was registered.
+        """Read the artifact once, and compare it with the digest that was registered.
+
+        What is loaded and what a signature is verified of are the same bytes.
 
         Raises:
             CorruptArtifact: The file is missing, too large, truncated or changed.
             RegistryUnreachable: The registry does not answer.
         """
+        if self._artifact is not None:
+            return self._artifact
         where, registered = self._where(self.artifact_name), self.version.artifact_sha256
         data = cached(registered, self.unverified_artifact) if self._cache else self.unverified_artifact()
         digest = hashlib.sha256(data).hexdigest()
@@ -73,6 +78,7 @@ class VersionFiles:
                 f"but {registered[:12]} was registered",
                 REMEDY,
             )
+        self._artifact = data
         return data
 
     def unverified_artifact(self) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zfleet.errors import RegistryError, RegistryUnreachable
-from zfleet_registry import z_file
 from zfleet_registry.fsck.contents import Contents
 from zfleet_registry.fsck.fault import Fault
 from zfleet_registry.references import model_name, split_slug
@@ -22,7 +21,7 @@ def find(contents: Contents) -> Iterator[Fault]:
             yield Fault("artifact", version.qualified, found.message, found.remedy)
             continue
         model = model_name(version.base_slug, version.name)
-        if (name := z_file.name_in(contents.files(version).artifact())) not in ("", model):
+        if (name := contents.name_in_file(version)) not in ("", model):
             yield Fault("artifact", version.qualified, f"its file is of {name}", REMEDY)
         if not version.provenance.base.startswith(split_slug(version.base_slug)[1]):
             what = f"its z is of base {version.provenance.base[:12]}, which is not {version.base_slug}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zfleet.errors import RegistryError
 from zfleet.svf.zvector import ZVector
-from zfleet_registry import artifacts, catalog
+from zfleet_registry import artifacts, catalog, z_file
 from zfleet_registry.aliases import Aliases
 from zfleet_registry.connect import Connection
 from zfleet_registry.log import Break, Entry
@@ -85,6 +85,7 @@ class Contents:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._loaded: dict[str, Layout | RegistryError | None] = {}
+        self._names: dict[str, str] = {}
 
     @cached_property
     def experts(self) -> list[Expert]:
@@ -111,10 +112,16 @@ class Contents:
             self._loaded[version.qualified] = self._load(version)
         return self._loaded[version.qualified]
 
+    def name_in_file(self, version: ExpertVersion) -> str:
+        """Return the name that a loaded version's file has in itself; empty if it has none."""
+        return self._names[version.qualified]
+
     def _load(self, version: ExpertVersion) -> Layout | RegistryError | None:
         try:
             with self.connection.answering(f"load {version.qualified}"):
-                content = artifacts.load(self.files(version))
+                files = self.files(version)
+                content = artifacts.load(files)
+                self._names[version.qualified] = z_file.name_in(files.artifact())
         except RegistryError as error:
             return error
         if not isinstance(content, ZVector):
